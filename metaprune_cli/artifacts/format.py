@@ -1,0 +1,64 @@
+"""What an artifact's bytes mean: a safetensors file whose metadata holds one JSON document.
+
+    8 bytes   length n of the header, little-endian
+    n bytes   JSON: {"__metadata__": {"metaprune": DOCUMENT}, NAME: {"dtype", "shape", "data_offsets"}, ...}
+    the rest  the tensors
+
+``DOCUMENT["digest"]`` is the SHA-256 of the whole file with that one field blank (64 zeros). Covering the bytes, rather
+than what they parse to, leaves nothing out: not the padding of the header, not ``1e-5`` turned into ``1E-5``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+FORMAT_VERSION = 1
+KINDS = ("checkpoint", "graph", "metanetwork", "model")
+METADATA_KEY = "metaprune"
+BLANK_DIGEST = "0" * 64
+LENGTH_BYTES = 8
+
+
+def dump_document(document: Mapping[str, Any]) -> str:
+    """The document as JSON text, equal for equal documents: sorted keys, no spaces, no NaN."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def header_end(data: bytes) -> int:
+    """Where the header ends and the tensors begin; beyond the end of ``data`` where the file is cut short."""
+    return LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
+
+
+def parse_document(header: bytes) -> dict[str, Any]:
+    """The document inside a header (length included).
+
+    Raises:
+        ValueError: the header holds none.
+    """
+    try:
+        document = json.loads(json.loads(header[LENGTH_BYTES:])["__metadata__"][METADATA_KEY])
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError("no document in the header") from error
+    if not isinstance(document, dict):
+        raise ValueError("the document is not a JSON object")
+    return document
+
+
+def replace_digest(header: bytes, old: str, new: str) -> bytes:
+    """The header with another digest; both are 64 characters long, so nothing moves."""
+    return header.replace(_field(old), _field(new), 1)
+
+
+def digest_of(blank_header: bytes, tensors: bytes | memoryview) -> str:
+    """SHA-256 of a file whose digest field is blank."""
+    digest = hashlib.sha256(blank_header)
+    digest.update(tensors)
+    return digest.hexdigest()
+
+
+def _field(digest: str) -> bytes:
+    """The digest's field as it stands in the file, where the document is a JSON string inside JSON."""
+    return json.dumps(f'"digest":"{digest}"')[1:-1].encode()

@@ -1,0 +1,145 @@
+"""Options that several subcommands share, and how flags and params.yaml become settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from metaprune_cli.config import DatasetName, DataSettings, load_section, sections
+from metaprune_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from metaprune_cli.stages.loading import ModelSource
+
+Settings = TypeVar("Settings")
+Scalar = bool | int | float | str
+
+DEFAULT_PARAMS = Path("params.yaml")
+
+# files
+Models = Annotated[
+    list[Path],
+    typer.Argument(metavar="MODEL...", help="Model files, or folders of our model artifacts.", show_default=False),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="PATH", help="Output file; a folder with several inputs. Default: beside the input."),
+]
+Params = Annotated[
+    Path | None,
+    typer.Option("--params", metavar="FILE", help="Settings file; flags override it. Default: ./params.yaml, if there is one."),
+]
+
+# what a model file that is not ours needs
+Arch = Annotated[
+    str | None,
+    typer.Option("--arch", metavar="NAME", help="cifar:resnet56, torchvision:resnet50 or package.module:factory."),
+]
+ArchArgs = Annotated[
+    list[str] | None,
+    typer.Option("--arch-arg", metavar="KEY=VALUE", help="Argument of the architecture; may be repeated."),
+]
+InputShape = Annotated[
+    str | None, typer.Option("--input-shape", metavar="C,H,W", help="Shape of one input, without the batch: 3,224,224.")
+]
+TrustPickle = Annotated[bool, typer.Option("--trust-pickle", help="Unpickle whole modules: runs code from the file.")]
+AllowImport = Annotated[bool, typer.Option("--allow-import", help="Import the factory that an artifact names.")]
+
+# data
+Dataset = Annotated[DatasetName | None, typer.Option("--dataset", help="Which images.")]
+DataRoot = Annotated[Path | None, typer.Option("--data-root", metavar="DIR", help="Folder the images are in.")]
+
+# everywhere
+Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random; overrides params.yaml.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run, if one fits.")]
+
+
+def given(**flags: Any) -> dict[str, Any]:
+    """The flags that were given, by settings field: what overrides params.yaml."""
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def settings(cls: type[Settings], section: str, params: Path | None, **flags: Any) -> Settings:
+    """One section of params.yaml with the flags on top.
+
+    Raises:
+        InputError: ``params`` does not exist, or a key or value in it is wrong.
+    """
+    return load_section(_params_file(params), section, cls, given(**flags))
+
+
+def data_settings(params: Path | None, dataset: DatasetName | None, data_root: Path | None) -> DataSettings:
+    """Section ``data`` with the flags on top."""
+    root = None if data_root is None else str(data_root)
+    return settings(DataSettings, "data", params, dataset=dataset, data_root=root)
+
+
+def known_data(params: Path | None, dataset: DatasetName | None, data_root: Path | None) -> DataSettings | None:
+    """The data settings, or None where neither a flag nor params.yaml says which images are meant."""
+    file = _params_file(params)
+    if dataset is None and data_root is None and (file is None or "data" not in sections(file)):
+        return None
+    return data_settings(params, dataset, data_root)
+
+
+def model_source(
+    arch: str | None, arch_args: list[str] | None, input_shape: str | None, trust_pickle: bool, allow_import: bool
+) -> ModelSource:
+    """How model files are to be opened.
+
+    Raises:
+        InputError: an ``--arch-arg`` or the ``--input-shape`` cannot be read.
+    """
+    from metaprune_cli.stages.loading import ModelSource
+
+    return ModelSource(
+        arch=arch,
+        arch_args=dict(_key_value(text) for text in arch_args or ()),
+        input_shape=None if input_shape is None else _shape(input_shape),
+        trust_pickle=trust_pickle,
+        allow_import=allow_import,
+    )
+
+
+def _params_file(params: Path | None) -> Path | None:
+    if params is None:
+        return DEFAULT_PARAMS if DEFAULT_PARAMS.is_file() else None
+    if not params.is_file():
+        raise InputError("The settings file does not exist.", where=params, next_step="check --params")
+    return params
+
+
+def _key_value(text: str) -> tuple[str, Scalar]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise InputError("An argument of the architecture cannot be read.", expected="KEY=VALUE", got=text, where="--arch-arg")
+    return key.strip(), _scalar(value.strip())
+
+
+def _scalar(text: str) -> Scalar:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        shape = tuple(int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise InputError(
+            "The input shape cannot be read.", expected="sizes without the batch, such as 3,224,224", got=text, where="--input-shape"
+        )
+    return shape

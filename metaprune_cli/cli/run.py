@@ -1,0 +1,89 @@
+"""What every subcommand shares around its work: errors become a panel and an exit code, results go to stdout."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import math
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+import typer
+
+from metaprune_cli.console.panel import print_panel
+from metaprune_cli.console.table import Table
+from metaprune_cli.errors import InputError, MetapruneError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+EXIT_BUG = 1
+EXIT_INTERRUPTED = 130
+
+
+def guarded(command: Callable[P, R]) -> Callable[P, R]:
+    """A command whose every error ends as one panel on stderr and its exit code; ``--debug`` adds the traceback."""
+
+    @functools.wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+            raise  # Typer's own business
+        except KeyboardInterrupt:
+            print_panel("Interrupted", "Stopped by Ctrl-C; every file that is there is whole.")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except Exception as error:  # noqa: BLE001 - the outermost line: nothing may reach the user as a traceback
+            if kwargs.get("debug"):
+                traceback.print_exc()
+            raise typer.Exit(_report(error)) from None
+
+    return wrapper
+
+
+def show(payload: Mapping[str, Any], *tables: Table, as_json: bool) -> None:
+    """Print the result on stdout: ``payload`` as exactly one JSON object, or the tables for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(_plain(payload), indent=2, allow_nan=False) + "\n")
+        return
+    for table in tables:
+        table.print()
+
+
+def _report(error: Exception) -> int:
+    """Show the panel; return the exit code."""
+    if isinstance(error, OSError):
+        error = _from_system(error)
+    if isinstance(error, MetapruneError):
+        print_panel(error.title, error.what, error.lines())
+        return error.exit_code
+    print_panel(
+        "Unexpected error",
+        f"{type(error).__name__}: {error}",
+        [("next step", "run it again with --debug and report the traceback: this is a fault of metaprune")],
+    )
+    return EXIT_BUG
+
+
+def _from_system(error: OSError) -> InputError:
+    steps = {
+        errno.ENOSPC: "make room on the disk, or choose another place with -o",
+        errno.EACCES: "change the permissions, or choose another place with -o",
+        errno.ENOENT: "check the path",
+    }
+    reason = error.strerror or str(error)
+    return InputError(f"{reason}.", where=error.filename, next_step=steps.get(error.errno or 0))
+
+
+def _plain(value: Any) -> Any:
+    """Strict JSON: paths as text, tuples as lists, and what is not a finite number as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -1,0 +1,197 @@
+"""From plain values (params.yaml, flags) to a settings class: its type hints are the schema."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import types
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from metaprune_cli.errors import InputError
+
+Settings = TypeVar("Settings")
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers a setting may take, as metadata of its annotation; a bound left out is infinite."""
+
+    at_least: float = -math.inf
+    at_most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return self.at_least <= value <= self.at_most and self.above < value < self.below
+
+    def __str__(self) -> str:
+        bounds = {"at least": self.at_least, "at most": self.at_most, "above": self.above, "below": self.below}
+        return " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
+
+
+def read_params(path: Path) -> dict[str, Any]:
+    """The sections of a params file; an empty file has none.
+
+    Raises:
+        InputError: it cannot be read, is no YAML, or holds no sections.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError("The settings file cannot be read.", got=error.strerror, where=path) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError("The settings file is no valid YAML.", got=error, where=path) from error
+    content = {} if content is None else content
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise InputError(
+            "The settings file has no sections.", expected="lines such as 'data:'", got=content, where=path
+        )
+    return content
+
+
+def parse(cls: type[Settings], values: Any, *, section: str, where: object) -> Settings:
+    """A settings class from plain values; what is left out takes its default.
+
+    Raises:
+        InputError: with every unknown key, wrong type, unknown choice and number out of range at once.
+    """
+    problems: list[str] = []
+    settings: Settings = _Parser(problems).instance(cls, values, "")
+    if problems:
+        count = "One setting" if len(problems) == 1 else f"{len(problems)} settings"
+        raise InputError(
+            f"{count} of section '{section}' cannot be used:\n" + "\n".join(f"  - {problem}" for problem in problems),
+            where=where,
+            next_step=f"correct section '{section}'; what is left out takes its default",
+        )
+    return settings
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``over`` on top, mapping by mapping."""
+    result = dict(base)
+    for key, value in over.items():
+        below = result.get(key)
+        result[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """ ", did you mean 'x'?" where one of ``known`` is close, else nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f", did you mean '{close[0]}'?" if close else ""
+
+
+class _Unusable(Exception):  # noqa: N818 - carries one problem's text up to its key
+    """A value that does not fit its annotation."""
+
+
+class _Parser:
+    """Recursive descent over type hints; problems are collected as "key: what is wrong"."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+
+    def instance(self, cls: type[Any], values: Any, prefix: str) -> Any:
+        """A dataclass from a mapping; None once there is a problem below ``prefix``."""
+        if not isinstance(values, Mapping):
+            self.problems.append(f"{prefix.rstrip('.') or 'the section'}: expected keys and values, got {values!r}")
+            return None
+        hints = get_type_hints(cls, include_extras=True)
+        known = {field.name: field for field in fields(cls)}
+        before = len(self.problems)
+        for key in values:
+            if key not in known:
+                self.problems.append(f"{prefix}{key}: unknown{did_you_mean(str(key), known)}")
+        for name, field in known.items():
+            if name not in values and field.default is MISSING and field.default_factory is MISSING:
+                self.problems.append(f"{prefix}{name}: missing")
+        parsed = {key: self.value(hints[key], values[key], f"{prefix}{key}") for key in known if key in values}
+        return cls(**parsed) if len(self.problems) == before else None
+
+    def value(self, hint: Any, value: Any, key: str) -> Any:
+        """One value as its annotation wants it; None where it does not fit."""
+        if is_dataclass(hint):
+            return self.instance(hint, value, f"{key}.")  # type: ignore[arg-type]
+        if get_origin(hint) is tuple:
+            item = get_args(hint)[0]
+            items = value if isinstance(value, list | tuple) else [value]  # a single value is a tuple of one
+            return tuple(self.value(item, each, f"{key}[{number}]") for number, each in enumerate(items))
+        try:
+            return _scalar(hint, value)
+        except _Unusable as problem:
+            self.problems.append(f"{key}: {problem}")
+            return None
+
+
+def _scalar(hint: Any, value: Any) -> Any:
+    """A value of a type without settings inside: number, text, choice, optional, or mapping of these."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        number = _scalar(arguments[0], value)
+        if number is not None and number not in arguments[1]:
+            raise _Unusable(f"expected a number {arguments[1]}, got {value!r}")
+        return number
+    if origin is Literal:
+        if value not in arguments:
+            choices = ", ".join(map(str, arguments))
+            raise _Unusable(f"expected one of {choices}, got {value!r}{did_you_mean(str(value), map(str, arguments))}")
+        return value
+    if origin in (Union, types.UnionType):
+        return _first_that_fits(arguments, value)
+    if origin is dict:
+        if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+            raise _Unusable(f"expected keys and values, got {value!r}")
+        return {name: _scalar(arguments[1], each) for name, each in value.items()}
+    return _PLAIN[hint](value)
+
+
+def _first_that_fits(hints: tuple[Any, ...], value: Any) -> Any:
+    if type(value) in hints:
+        return value  # text stays text, even where it reads as a number
+    texts = []
+    for hint in hints:
+        try:
+            return _scalar(hint, value)
+        except _Unusable as problem:
+            texts.append(str(problem).partition(", got ")[0].removeprefix("expected "))
+    raise _Unusable(f"expected {' or '.join(dict.fromkeys(texts))}, got {value!r}")
+
+
+def _int(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise _Unusable(f"expected a whole number, got {value!r}")
+
+
+def _float(value: Any) -> float:
+    if isinstance(value, str) and value[:1] in "+-.0123456789":
+        with suppress(ValueError):  # YAML 1.1 takes 1e-3, without a point, for text
+            value = float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    raise _Unusable(f"expected a number, got {value!r}")
+
+
+def _exactly(kind: type, words: str) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        if isinstance(value, kind):
+            return value
+        raise _Unusable(f"expected {words}, got {value!r}")
+
+    return read
+
+
+_PLAIN: dict[Any, Callable[[Any], Any]] = {
+    int: _int,
+    float: _float,
+    bool: _exactly(bool, "true or false"),
+    str: _exactly(str, "text"),
+    types.NoneType: _exactly(types.NoneType, "null"),
+}

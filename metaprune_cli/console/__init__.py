@@ -1,0 +1,1 @@
+"""What people see: tables, the error panel, progress; the only place that imports rich."""

@@ -1,0 +1,135 @@
+"""One split of a dataset: labelled images that come in batches, in an order that depends on one seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from metaprune_cli.config import Augmentation
+from metaprune_cli.data.augment import augmented
+
+
+class Images(Protocol):
+    """Where pixels come from: memory or files."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+
+    def read(self, order: Tensor, batch_size: int) -> Iterator[Tensor]:
+        """The images at the positions ``order``, as uint8 batches (n, c, h, w)."""
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryImages:
+    """Images held in one uint8 tensor (n, c, h, w)."""
+
+    pixels: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
+
+    def read(self, order: Tensor, batch_size: int) -> Iterator[Tensor]:
+        """The images at the positions ``order``, as uint8 batches (n, c, h, w)."""
+        for chunk in torch.split(order, batch_size):
+            yield self.pixels[chunk]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What happens to pixels on their way into a network; ``mean`` and ``std`` per channel, for values in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augmentation: Augmentation = "none"
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Pixels uint8 (n, c, h, w) as float32 of zero mean and unit variance over the dataset."""
+        scaled = v2.functional.to_dtype(pixels, torch.float32, scale=True)
+        normalised: Tensor = v2.functional.normalize(scaled, list(self.mean), list(self.std), inplace=True)
+        return normalised
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSplit:
+    """Some of the images of one source.
+
+    Args:
+        images: the source.
+        labels: class of every image of the source, int64 (images,).
+        index: positions in the source that belong to this split, int64 (n,).
+        preparation: normalisation and augmentation.
+    """
+
+    images: Images
+    labels: Tensor
+    index: Tensor
+    preparation: Preparation
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        shuffle_seed: int | None = None,
+        augment: bool = False,
+        device: torch.device | str = "cpu",
+        drop_last: bool = False,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of normalised images float32 (n, c, h, w) and labels int64 (n,).
+
+        The order, and every random crop and flip, depend on ``shuffle_seed`` and ``batch_size`` alone, so a resumed
+        epoch is the same epoch; without a seed the order is that of the files.
+        """
+        generator = torch.Generator().manual_seed(shuffle_seed or 0)
+        order = self.index
+        if shuffle_seed is not None:
+            order = order[torch.randperm(len(order), generator=generator)]
+        if drop_last:
+            order = order[: len(order) // batch_size * batch_size]
+        pixel_batches = self.images.read(order, batch_size)
+        for positions, pixels in zip(torch.split(order, batch_size), pixel_batches, strict=True):
+            pixels = pixels.to(device)
+            if augment:
+                pixels = augmented(pixels, self.preparation.augmentation, generator)
+            yield self.preparation.normalised(pixels), self.labels[positions].to(device)
+
+    def subset(self, n: int, seed: int) -> ImageSplit:
+        """``n`` images drawn by ``seed``, in file order; all of them where there are no more than ``n``."""
+        drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:n]
+        return self.at(drawn.sort().values)
+
+    def at(self, positions: Tensor) -> ImageSplit:
+        """The images at ``positions`` of this split, int64 (n,)."""
+        return replace(self, index=self.index[positions])
+
+
+def stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Positions split in two, ``fraction`` of them in the second part, evenly over the classes; both in file order.
+
+    Every class is shuffled and spread over [0, 1), from a random offset; the second part is what comes first there.
+
+    Args:
+        labels: int64 (n,).
+        fraction: in (0, 1); the second part has exactly ``round(fraction * n)`` positions.
+        seed: of the shuffling.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    place = torch.empty(len(labels), dtype=torch.float64)
+    for label in torch.unique(labels):
+        members = (labels == label).nonzero().flatten()
+        offset = torch.rand(1, generator=generator, dtype=torch.float64)
+        place[members] = (torch.randperm(len(members), generator=generator) + offset) / len(members)
+    second = torch.zeros(len(labels), dtype=torch.bool)
+    second[place.argsort()[: round(fraction * len(labels))]] = True
+    return (~second).nonzero().flatten(), second.nonzero().flatten()

@@ -1,0 +1,110 @@
+"""Training, validation and test splits of every dataset, by name and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torchvision.transforms import v2
+
+from metaprune_cli.config import DatasetName, DataSettings
+from metaprune_cli.data.cifar import CIFAR10, CIFAR100, read_cifar
+from metaprune_cli.data.digits import read_digits
+from metaprune_cli.data.image_folder import read_image_folder
+from metaprune_cli.data.image_split import ImageSplit, MemoryImages, Preparation, stratified
+from metaprune_cli.data.source import Part, Source
+from metaprune_cli.data.svhn import read_svhn
+from metaprune_cli.errors import InputError
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What training may see of a dataset; ``input_shape`` is (1, channels, height, width)."""
+
+    train: ImageSplit
+    val: ImageSplit
+    num_classes: int
+    input_shape: tuple[int, int, int, int]
+    name: DatasetName
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """How a dataset is read, part by part (None: it has no such part), and how its pixels are normalised."""
+
+    read: Callable[[DataSettings, Part], Source | None]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+DATASETS: dict[DatasetName, Dataset] = {
+    "digits": Dataset(read_digits, (0.3053,), (0.3760,)),
+    "cifar10": Dataset(partial(read_cifar, CIFAR10), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": Dataset(partial(read_cifar, CIFAR100), (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "svhn": Dataset(read_svhn, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    # ImageNet's figures, which is what torchvision's weights were trained with
+    "imagefolder": Dataset(read_image_folder, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+def load_splits(settings: DataSettings) -> Splits:
+    """Training and validation images; the test files are not opened.
+
+    ``settings.train_limit`` holds back all but so many training images, before validation is split off them. Where the
+    dataset has a validation part of its own, that is the validation split.
+
+    Raises:
+        InputError: files are missing, or there are too few images to split.
+        CorruptFileError: a file is damaged.
+    """
+    source = _read(settings, "train")
+    train = _whole(source, settings)
+    if settings.train_limit is not None:
+        train = train.subset(settings.train_limit, settings.split_seed)
+    own = DATASETS[settings.dataset].read(settings, "val")
+    if own is None:
+        kept, split_off = stratified(train.labels[train.index], settings.val_fraction, settings.split_seed)
+        train, val = train.at(kept), train.at(split_off)
+    else:
+        val = _whole(_resized(own, settings), settings)
+    if not (len(train) and len(val)):
+        raise InputError(
+            "There are too few images to split a validation set off.",
+            expected="at least one image in both",
+            got=f"{len(train)} for training, {len(val)} for validation",
+            where="data.val_fraction, data.train_limit",
+            next_step="raise one of them",
+        )
+    return Splits(train, val, source.num_classes, (1, *source.images.shape), settings.dataset)
+
+
+def load_test(settings: DataSettings) -> ImageSplit:
+    """The test images; for ``eval`` alone.
+
+    Raises:
+        InputError: files are missing.
+        CorruptFileError: a file is damaged.
+    """
+    return _whole(_read(settings, "test"), settings)
+
+
+def _read(settings: DataSettings, part: Part) -> Source:
+    source = DATASETS[settings.dataset].read(settings, part)
+    assert source is not None, f"{settings.dataset} has no {part} part"
+    return _resized(source, settings)
+
+
+def _resized(source: Source, settings: DataSettings) -> Source:
+    """Images in memory brought to ``settings.image_size``; images in files are resized as they are read."""
+    size, images = settings.image_size, source.images
+    if size is None or not isinstance(images, MemoryImages) or images.shape[1:] == (size, size):
+        return source
+    return replace(source, images=MemoryImages(v2.functional.resize(images.pixels, [size, size], antialias=True)))
+
+
+def _whole(source: Source, settings: DataSettings) -> ImageSplit:
+    dataset = DATASETS[settings.dataset]
+    preparation = Preparation(dataset.mean, dataset.std, settings.augment)
+    return ImageSplit(source.images, source.labels, torch.arange(len(source.labels)), preparation)

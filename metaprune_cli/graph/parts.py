@@ -1,0 +1,113 @@
+"""A neuron graph as flat parts, named tensors and one JSON document, and back; this is what its file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, Layer, Lock, NeuronGraph, Product, Span
+
+_STATE, _INDEX = "state.", "structure."
+
+
+def to_parts(graph: NeuronGraph) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors (the state dict under ``state.``, index lists under ``structure.``) and a JSON-ready document.
+
+    Aliases of shared tensors are stored once. An index list that is a plain range is two numbers in the document.
+    """
+    tensors = {_STATE + name: t for name, t in graph.tensors.items() if name not in graph.aliases}
+
+    def pack(key: str, index: Tensor) -> dict[str, Any]:
+        flat = index.reshape(-1)
+        start, count = (int(flat[0]) if flat.numel() else 0), flat.numel()
+        shape = list(index.shape)
+        if torch.equal(flat, torch.arange(start, start + count)):
+            return {"start": start, "shape": shape}
+        tensors[_INDEX + key] = flat.to(torch.int32 if count and int(flat.max()) < 2**31 else torch.int64)
+        return {"tensor": key, "shape": shape}
+
+    document: dict[str, Any] = {
+        "layers": [[layer.name, layer.start, layer.size] for layer in graph.layers],
+        "blocks": [
+            {
+                "param": block.param,
+                "size": list(block.size),
+                "stride": list(block.stride),
+                "offset": block.offset,
+                "kernel": list(block.kernel),
+                "positions": block.positions,
+                "destinations": pack(f"blocks.{i}.destinations", block.destinations),
+                "sources": pack(f"blocks.{i}.sources", block.sources),
+            }
+            for i, block in enumerate(graph.blocks)
+        ],
+        "features": [
+            {
+                "name": feature.name,
+                "kind": feature.kind,
+                "elements": pack(f"features.{i}.elements", feature.elements),
+                "neurons": pack(f"features.{i}.neurons", feature.neurons),
+            }
+            for i, feature in enumerate(graph.features)
+        ],
+        "identity": pack("identity", graph.identity),
+        "ties": pack("ties", graph.ties),
+        "products": [
+            {"neurons": pack(f"products.{i}", p.neurons), "macs_per_neuron": p.macs_per_neuron}
+            for i, p in enumerate(graph.products)
+        ],
+        "locks": [{"neurons": pack(f"locks.{i}", k.neurons), "reason": k.reason} for i, k in enumerate(graph.locks)],
+        "spans": [
+            {"neurons": pack(f"spans.{i}", s.neurons), "operator": s.operator} for i, s in enumerate(graph.spans)
+        ],
+        "verbatim": dict(graph.verbatim),
+        "aliases": dict(graph.aliases),
+        "trainable": sorted(graph.trainable),
+        "entries": list(graph.tensors),
+    }
+    return tensors, document
+
+
+def from_parts(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> NeuronGraph:
+    """The inverse of :func:`to_parts`."""
+
+    def unpack(packed: Mapping[str, Any]) -> Tensor:
+        shape: Sequence[int] = packed["shape"]
+        if "tensor" in packed:
+            return tensors[_INDEX + packed["tensor"]].to(torch.int64).view(shape)
+        count = torch.Size(shape).numel()
+        return torch.arange(packed["start"], packed["start"] + count).view(shape)
+
+    aliases = document["aliases"]
+    state = {name: tensors[_STATE + aliases.get(name, name)] for name in document["entries"]}
+    return NeuronGraph(
+        layers=tuple(Layer(*layer) for layer in document["layers"]),
+        blocks=tuple(
+            EdgeBlock(
+                param=b["param"],
+                size=(b["size"][0], b["size"][1], b["size"][2], b["size"][3]),
+                stride=(b["stride"][0], b["stride"][1], b["stride"][2], b["stride"][3]),
+                offset=b["offset"],
+                destinations=unpack(b["destinations"]),
+                sources=unpack(b["sources"]),
+                kernel=tuple(b["kernel"]),
+                positions=b["positions"],
+            )
+            for b in document["blocks"]
+        ),
+        features=tuple(
+            Feature(f["name"], f["kind"], unpack(f["elements"]), unpack(f["neurons"])) for f in document["features"]
+        ),
+        identity=unpack(document["identity"]),
+        ties=unpack(document["ties"]),
+        products=tuple(Product(unpack(p["neurons"]), p["macs_per_neuron"]) for p in document["products"]),
+        locks=tuple(Lock(unpack(k["neurons"]), k["reason"]) for k in document["locks"]),
+        spans=tuple(Span(unpack(s["neurons"]), s["operator"]) for s in document["spans"]),
+        verbatim=document["verbatim"],
+        aliases=aliases,
+        trainable=frozenset(document["trainable"]),
+        tensors=state,
+    )

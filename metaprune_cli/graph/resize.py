@@ -1,0 +1,143 @@
+"""Give a module's parameters other shapes and bring its attributes in line: how every pruned model is built again."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from metaprune_cli.errors import InputError
+
+Attributes = Callable[[Any], None]
+_REGISTRY: dict[type[nn.Module], Attributes] = {}
+
+
+def register_attributes(kind: type[nn.Module]) -> Callable[[Attributes], Attributes]:
+    """Register a function that brings a module's attributes in line with its parameters' new shapes.
+
+    It is called on modules of ``kind`` (and its subclasses, unless these have their own) after their own parameters
+    were replaced; it reads the shapes and the old attributes and sets the new ones.
+    """
+
+    def add(function: Attributes) -> Attributes:
+        _REGISTRY[kind] = function
+        return function
+
+    return add
+
+
+def resize_(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Replace, in place, every parameter and buffer whose shape differs from ``shapes`` by an empty one.
+
+    Args:
+        module: the model, on any device.
+        shapes: state-dict entry -> shape; entries that are not named keep theirs.
+
+    Raises:
+        InputError: entries that the module does not have, or of another number of dimensions; all of them are listed.
+    """
+    own = module.state_dict(keep_vars=True)
+    problems = [f"{name}: not in the model" for name in shapes if name not in own]
+    problems += [
+        f"{name}: {len(shapes[name])} dimensions, the model has {own[name].dim()}"
+        for name in shapes
+        if name in own and len(shapes[name]) != own[name].dim()
+    ]
+    if problems:
+        raise InputError("The shapes do not fit the model", got="; ".join(problems[:10]), expected="the entries it has")
+    changed: dict[str, nn.Module] = {}
+    shared: dict[int, Tensor] = {}
+    for name, shape in shapes.items():
+        if tuple(own[name].shape) != tuple(shape):
+            path, _, leaf = name.rpartition(".")
+            owner = module.get_submodule(path)
+            _replace(owner, leaf, own[name], tuple(shape), shared)
+            changed[path] = owner
+    for owner in changed.values():
+        for kind in type(owner).__mro__:
+            if kind in _REGISTRY:
+                _REGISTRY[kind](owner)
+                break
+
+
+def fill_(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Assign a full state dict of fitting shapes, in place; ``requires_grad`` of the parameters stays.
+
+    Modules that version their entries (``_version``) see the dict as one of their own.
+
+    Raises:
+        RuntimeError: entries are missing, unexpected or of other shapes (from ``load_state_dict``).
+    """
+    state = OrderedDict(tensors)
+    state._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
+    flags = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
+    module.load_state_dict(state, assign=True)
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(flags[name])
+
+
+def _replace(owner: nn.Module, leaf: str, old: Tensor, shape: tuple[int, ...], shared: dict[int, Tensor]) -> None:
+    new = shared.get(id(old))
+    if new is None:
+        new = torch.empty(shape, dtype=old.dtype, device=old.device)
+        if isinstance(old, nn.Parameter):
+            new = nn.Parameter(new, requires_grad=old.requires_grad)
+        shared[id(old)] = new
+    setattr(owner, leaf, new)
+
+
+@register_attributes(_ConvNd)
+def _convolution(module: Any) -> None:
+    """Groups stay, unless they were one channel wide (depthwise): then they go with the channels."""
+    weight, groups = module.weight, module.groups
+    transposed = isinstance(module, _ConvTransposeNd)
+    if groups > 1 and groups == module.in_channels:
+        groups = weight.size(0) if transposed else weight.size(0) // (module.out_channels // groups)
+    rows, columns = weight.size(0), weight.size(1) * groups
+    module.groups = groups
+    module.in_channels, module.out_channels = (rows, columns) if transposed else (columns, rows)
+
+
+@register_attributes(nn.Linear)
+def _linear(module: Any) -> None:
+    module.out_features, module.in_features = module.weight.shape
+
+
+@register_attributes(nn.Bilinear)
+def _bilinear(module: Any) -> None:
+    module.out_features, module.in1_features, module.in2_features = module.weight.shape
+
+
+@register_attributes(_NormBase)
+def _batch_norm(module: Any) -> None:
+    module.num_features = next(t for t in (module.weight, module.running_mean) if t is not None).numel()
+
+
+@register_attributes(nn.LayerNorm)
+def _layer_norm(module: Any) -> None:
+    module.normalized_shape = tuple(module.weight.shape)
+
+
+@register_attributes(nn.RMSNorm)
+def _rms_norm(module: Any) -> None:
+    module.normalized_shape = tuple(module.weight.shape)
+
+
+@register_attributes(nn.GroupNorm)
+def _group_norm(module: Any) -> None:
+    module.num_channels = module.weight.numel()
+
+
+@register_attributes(nn.Embedding)
+def _embedding(module: Any) -> None:
+    module.num_embeddings, module.embedding_dim = module.weight.shape
+
+
+@register_attributes(nn.PReLU)
+def _prelu(module: Any) -> None:
+    module.num_parameters = module.weight.numel()

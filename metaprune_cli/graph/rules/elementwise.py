@@ -1,0 +1,89 @@
+"""Rules for elementwise operators: activations that meet are coupled, parameters become features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from metaprune_cli.graph.components import unique_pairs
+from metaprune_cli.graph.labels import Elements, Label, compact, spread, squeeze_constant, varying
+from metaprune_cli.graph.rules.boundary import unknown
+from metaprune_cli.graph.trace import Tracer
+
+
+def pointwise(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:
+    """Elementwise: activations that meet are coupled; a parameter's elements are features of the neurons they meet."""
+    if not isinstance(out, Tensor):
+        return unknown(trace, func, args, kwargs, out)
+    operands = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.dim() <= out.dim()]
+    active = [(t, ids) for t in operands if (ids := trace.ids(t)) is not None]
+    owned = [e for t in operands if (e := trace.elements(t)) is not None]
+    if not active:
+        return _between_parameters(trace, func, owned, out)
+    merged, shape = spread(active[0][1], out.shape), active[0][0].shape
+    for tensor, ids in active[1:]:
+        merged, shape = _meet(trace, (merged, shape), (spread(ids, out.shape), tensor.shape)), out.shape
+    for elements in owned:
+        attach_features(trace, elements, merged, _kind(func, elements))
+    return merged
+
+
+def _between_parameters(trace: Tracer, func: Any, owned: list[Elements], out: Tensor) -> Label:
+    """No activation takes part: a function of one parameter keeps its elements, of several it is a boundary."""
+    if len(owned) == 1 and owned[0].index.shape == out.shape:
+        return owned[0]
+    for elements in owned:
+        trace.structure.note(elements.entry, f"combined with other parameters by {func.overloadpacket}")
+    return None
+
+
+def _meet(trace: Tracer, first: tuple[Tensor, Any], second: tuple[Tensor, Any]) -> Tensor:
+    """Couple two activations' ids; one value broadcast over many neurons is locked instead. The later ids go on."""
+    (a, a_shape), (b, b_shape) = first, second
+    for ids, shape, other in ((a, a_shape, b), (b, b_shape, a)):
+        sizes = (1,) * (other.dim() - len(shape)) + tuple(shape)
+        if any(sizes[d] == 1 and other.size(d) > 1 for d in varying(other)) and bool((squeeze_constant(ids) > 0).any()):
+            trace.structure.lock(ids, "one value for many neurons: it is broadcast over other neurons")
+            return other
+    small_a, small_b = compact([a, b])
+    trace.structure.join(small_a, small_b)
+    return torch.maximum(small_a, small_b).expand(a.shape)
+
+
+def attach_features(trace: Tracer, elements: Elements, ids: Tensor, kind: str) -> None:
+    """Give each parameter element to the neuron it meets; elements that meet many are kept verbatim."""
+    index, neurons = compact([spread(elements.real(), ids.shape), ids])
+    pairs = unique_pairs(torch.stack([index.reshape(-1), neurons.reshape(-1)]))
+    if bool((pairs[1] == 0).any()):
+        trace.structure.note(elements.entry, "meets no neuron")
+        pairs = pairs[:, pairs[1] > 0]
+    if pairs.size(1) == 0:
+        return
+    owners, first = _first_of_each(pairs[0])
+    if owners.numel() < pairs.size(1):
+        if elements.index.numel() == 1 or pairs[1].unique().numel() < pairs.size(1):
+            trace.structure.note(elements.entry, "one value for many neurons")
+            return
+        leader = torch.zeros(int(owners.max()) + 1, dtype=torch.int64)
+        leader[owners] = pairs[1][first]
+        trace.structure.tie(leader[pairs[0]], pairs[1])
+        pairs = pairs[:, first]
+    trace.structure.feature(Elements(elements.entry, pairs[0]), pairs[1], kind)
+
+
+def _first_of_each(sorted_keys: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct keys of a sorted array, and where each of them comes first."""
+    keys, counts = sorted_keys.unique_consecutive(return_counts=True)
+    return keys, counts.cumsum(0) - counts
+
+
+def _kind(func: Any, elements: Elements) -> str:
+    """What a parameter does to the neuron it meets elementwise."""
+    name = func.overloadpacket.__name__.rstrip("_")
+    if name not in ("add", "sub", "rsub"):
+        return "scale"
+    wide = sum(size > 1 for size in elements.index.shape) > 1
+    return "position" if wide else "shift"

@@ -1,0 +1,119 @@
+"""Rules for operators that move elements: they run as they are on the ids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from metaprune_cli.graph.labels import Elements, Label, compact, squeeze_constant, varying
+from metaprune_cli.graph.rules.boundary import unknown
+from metaprune_cli.graph.trace import Tracer
+
+aten = torch.ops.aten
+
+_SUBSTITUTES: dict[Any, Any] = {
+    aten.view: torch.reshape,
+    aten._unsafe_view: torch.reshape,
+    aten.reshape: torch.reshape,
+    aten.constant_pad_nd: lambda ids, pad, *_: torch.constant_pad_nd(ids, pad, 0),
+}
+"""Operators whose very same call would fail or lie on the ids (a view of an expanded tensor; padding with a value)."""
+
+
+def moves(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+    """Operators that only move elements run as they are on the ids."""
+    if any(isinstance(leaf, Tensor) and trace.elements(leaf) for leaf in tree_leaves((args, kwargs))):
+        return _moves_elements(trace, func, args, kwargs, out)
+
+    def as_ids(tensor: Tensor) -> Tensor:
+        ids, value = trace.ids(tensor), trace.value(tensor)
+        if ids is not None:
+            return ids
+        if value is not None and not value.is_floating_point():
+            return value
+        return torch.zeros((1,) * tensor.dim(), dtype=torch.int64).expand(tensor.shape)
+
+    if all(trace.ids(t) is None for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)):
+        return None
+    real_args, real_kwargs = tree_map_only(Tensor, as_ids, (args, kwargs))
+    moved = _SUBSTITUTES.get(func.overloadpacket, func)(*real_args, **real_kwargs)
+    return tuple(moved) if isinstance(moved, tuple | list) else moved
+
+
+def _moves_elements(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+    """Move a parameter's elements; where several tensors meet (cat), the parameter becomes neurons of its own."""
+    tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+    labelled = [t for t in tensors if trace.label(t) is not None]
+    elements = trace.elements(labelled[0])
+    if len(labelled) == 1 and elements is not None:
+
+        def move(index: Tensor) -> Any:
+            on_index = tree_map_only(Tensor, lambda t: index if t is labelled[0] else trace.value(t), (args, kwargs))
+            return _SUBSTITUTES.get(func.overloadpacket, func)(*on_index[0], **on_index[1])
+
+        try:
+            return elements.apply(move)
+        except (RuntimeError, TypeError):
+            return unknown(trace, func, args, kwargs, out)
+    for tensor in labelled:
+        own = trace.elements(tensor)
+        if own is not None:
+            trace.attach(tensor, _as_neurons(trace, own))
+    return moves(trace, func, args, kwargs, out)
+
+
+def _as_neurons(trace: Tracer, elements: Elements) -> Tensor:
+    """A parameter that becomes an activation (a class token): one new neuron per element, owning it."""
+    small = squeeze_constant(elements.real())
+    unique, inverse = small.unique(return_inverse=True)
+    neurons = trace.structure.new_neurons(elements.entry, unique.numel())
+    trace.structure.feature(Elements(elements.entry, unique), neurons, "constant")
+    return neurons[inverse].expand(elements.index.shape)
+
+
+def view(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+    """Reshapes: ids that end up spread over two or more axes are tied along all but the last of them."""
+    moved = moves(trace, func, args, kwargs, out)
+    before = trace.ids(args[0])
+    if isinstance(moved, Tensor) and before is not None:
+        axes = varying(moved)
+        if len(axes) > len(varying(before)):
+            trace.structure.tie_along(moved, axes[:-1])
+    return moved
+
+
+def split(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+    """Equal chunks of a split along the neurons' axis are tied to each other."""
+    parts = moves(trace, func, args, kwargs, out)
+    dim = args[2] if len(args) > 2 else kwargs.get("dim", 0)
+    before = trace.ids(args[0])
+    if before is not None and len(parts) > 1 and dim % before.dim() in varying(before):
+        for part in parts[1:]:
+            if part.shape == parts[0].shape:
+                first, second = compact([parts[0], part])
+                trace.structure.tie(first, second)
+    return parts
+
+
+def passes(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:
+    """The output is the input, element for element."""
+    return trace.label(args[0])
+
+
+def writes(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:
+    """A copy into a whole tensor takes over the ids; into a part of one, nothing is known any more."""
+    target, source = args[0], args[1]
+    ids = trace.ids(source)
+    if ids is None:
+        return trace.label(target)
+    if target.numel() == target.untyped_storage().nbytes() // target.element_size():
+        return ids.expand(target.shape)
+    return unknown(trace, func, args, kwargs, out)
+
+
+def forgets(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:
+    """The values are replaced by constants."""
+    return None

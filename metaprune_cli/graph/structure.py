@@ -1,0 +1,263 @@
+"""The structure under construction: what the trace has learnt so far, turned into a NeuronGraph at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from metaprune_cli.graph.components import components, unique_pairs
+from metaprune_cli.graph.labels import Elements, Ids, affine, squeeze_constant
+from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, Layer, Lock, NeuronGraph, Product, Span
+
+CONSTANT = 0
+"""The one neuron that stands for everything without a neuron of its own; it is locked."""
+
+
+class Structure:
+    """Collects layers, blocks, features, couplings, locks and reasons while a model is traced."""
+
+    def __init__(self) -> None:
+        self.layers: list[Layer] = []
+        self.blocks: dict[tuple[object, ...], EdgeBlock] = {}
+        self.features: dict[tuple[str, str], Feature] = {}
+        self.identity: list[Tensor] = []
+        self.ties: list[Tensor] = []
+        self.products: list[Product] = []
+        self.locks: list[Lock] = []
+        self.spans: list[Span] = []
+        self.notes: dict[str, str] = {}
+        self.counting = True
+        self.lock(self.new_neurons("constant", 1), "no neuron: a constant")
+
+    def new_neurons(self, name: str, count: int) -> Tensor:
+        """Ids of ``count`` new neurons, in a layer of their own."""
+        start = self.layers[-1].start + self.layers[-1].size if self.layers else 0
+        self.layers.append(Layer(name, start, count))
+        return torch.arange(start, start + count)
+
+    def lock(self, ids: Ids, reason: str) -> None:
+        """Lock every neuron that appears in ``ids``."""
+        neurons = squeeze_constant(ids).unique()
+        self.locks.append(Lock(neurons, reason))
+
+    def span(self, ids: Ids, operator: str) -> None:
+        """Remember that ``operator`` mixes these neurons."""
+        self.spans.append(Span(squeeze_constant(ids).unique(), operator))
+
+    def note(self, entry: str, reason: str) -> None:
+        """Remember why (part of) an entry has no place in the graph; the first reason stays."""
+        self.notes.setdefault(entry, reason)
+
+    def tie(self, first: Ids, second: Ids) -> None:
+        """Neurons of the two (equal shapes) that must go together."""
+        _couple(self.ties, first, second)
+
+    def join(self, first: Ids, second: Ids) -> None:
+        """Neurons of the two (equal shapes) whose activations are added or multiplied: identity edges."""
+        _couple(self.identity, torch.minimum(first, second), torch.maximum(first, second))
+
+    def tie_along(self, ids: Ids, dims: list[int]) -> Ids:
+        """Tie the ids along ``dims`` to those at index 0 and return these, ``dims`` kept with size 1."""
+        small = squeeze_constant(ids)
+        head = small
+        for d in dims:
+            head = head.narrow(d, 0, 1)
+        if head.numel() != small.numel():
+            self.tie(head.expand_as(small), small)
+        return head
+
+    def same(self, ids: Ids, dim: int) -> bool:
+        """Whether the ids along ``dim`` belong together already, by what is coupled so far."""
+        small = squeeze_constant(ids)
+        if small.size(dim) == 1 or bool((small == small.narrow(dim, 0, 1)).all()):
+            return True
+        pairs = torch.cat([torch.empty(2, 0, dtype=torch.int64), *self.identity, *self.ties], dim=1)
+        label = components(self.layers[-1].start + self.layers[-1].size, pairs)[small]
+        return bool((label == label.narrow(dim, 0, 1)).all())
+
+    def multiply(self, ids: Ids, macs_per_neuron: int) -> None:
+        """An activation-by-activation contraction costs ``macs_per_neuron`` for each of ``ids``."""
+        if self.counting:
+            self.products.append(Product(ids.reshape(-1).clone(), macs_per_neuron))
+
+    def feature(self, elements: Elements, neurons: Ids, kind: str) -> None:
+        """State-dict elements owned by single neurons; a second use ties both uses' neurons."""
+        index, neurons = elements.real().reshape(-1), neurons.reshape(-1)
+        known = self.features.get((elements.entry, kind))
+        if known is None:
+            self.features[elements.entry, kind] = Feature(elements.entry, kind, index.clone(), neurons.clone())
+            return
+        owner = torch.full((int(max(known.elements.max(), index.max())) + 1,), -1)
+        owner[known.elements] = known.neurons
+        seen = owner[index] >= 0
+        self.tie(owner[index[seen]], neurons[seen])
+        if not bool(seen.all()):
+            self.features[elements.entry, kind] = Feature(
+                elements.entry,
+                kind,
+                torch.cat([known.elements, index[~seen]]),
+                torch.cat([known.neurons, neurons[~seen]]),
+            )
+
+    def contract(self, weight: Elements, sources: Ids, kernel: tuple[int, ...], positions: int) -> Ids | None:
+        """Edges from ``sources`` (groups, in) through ``weight``, viewed as (groups, out, in, taps).
+
+        Returns:
+            The ids of the destinations, shape (groups, out): new neurons, or those of the first use of this region.
+            None where the elements do not lie on a strided grid.
+        """
+        grid = affine(weight)
+        if grid is None:
+            return None
+        offset, stride = grid
+        shape = weight.index.shape
+        groups, out = shape[:2]
+        positions = positions if self.counting else 0
+        key = (weight.entry, offset, tuple(shape), stride)
+        destinations = self._known_destinations(key)
+        if destinations is None:
+            name = weight.entry.rpartition(".")[0] or weight.entry
+            destinations = self.new_neurons(name, groups * out).view(groups, out)
+            self._tie_groups(sources, destinations)
+        for part, (size, strides, start, taps, ids) in enumerate(_regular(shape, stride, offset, kernel, sources)):
+            self._add_block(
+                (*key, part), EdgeBlock(weight.entry, size, strides, start, destinations, ids, taps, positions)
+            )
+        return destinations
+
+    def _known_destinations(self, key: tuple[object, ...]) -> Ids | None:
+        known = self.blocks.get((*key, 0))
+        return None if known is None else known.destinations
+
+    def _add_block(self, key: tuple[object, ...], block: EdgeBlock) -> None:
+        known = self.blocks.get(key)
+        if known is None:
+            self.blocks[key] = block
+            return
+        if known.sources.shape == block.sources.shape:
+            self.tie(known.sources, block.sources)
+        else:
+            for sources in (known.sources, block.sources):
+                self.lock(sources, f"{block.param} is used on differently shaped inputs")
+        self.blocks[key] = dataclasses.replace(known, positions=known.positions + block.positions)
+
+    def _tie_groups(self, sources: Ids, destinations: Ids) -> None:
+        """Keep a grouped weight rectangular: the same rows and columns in every group, or whole depthwise channels."""
+        if sources.size(0) == 1:
+            return
+        if sources.size(1) == 1:
+            self.tie(sources.expand_as(destinations), destinations)
+        else:
+            self.tie_along(sources, [0])
+            self.tie_along(destinations, [0])
+
+    def build(
+        self, tensors: Mapping[str, Tensor], trainable: frozenset[str], aliases: Mapping[str, str]
+    ) -> NeuronGraph:
+        """The finished graph; entries that are not covered exactly once are kept verbatim, their neurons locked."""
+        blocks, features = list(self.blocks.values()), list(self.features.values())
+        verbatim: dict[str, str] = {}
+        for entry, tensor in tensors.items():
+            if entry in aliases:
+                continue
+            count = _coverage(entry, tensor.numel(), blocks, features)
+            if count is None or bool((count == 1).all()):
+                continue
+            if bool((count > 1).any()):
+                self._drop(entry, blocks, features)
+                verbatim[entry] = self.notes.get(entry, "its elements take part in several contractions")
+            else:
+                reason = (
+                    "not reached by the forward pass" if tensor.is_floating_point() else "not a floating-point tensor"
+                )
+                verbatim[entry] = self.notes.get(entry, reason)
+        empty = torch.empty(2, 0, dtype=torch.int64)
+        return NeuronGraph(
+            layers=tuple(self.layers),
+            blocks=tuple(blocks),
+            features=tuple(features),
+            identity=unique_pairs(torch.cat([empty, *self.identity], dim=1)),
+            ties=unique_pairs(torch.cat([empty, *self.ties], dim=1)),
+            products=tuple(self.products),
+            locks=tuple(self.locks),
+            spans=tuple(self.spans),
+            verbatim=verbatim,
+            aliases=dict(aliases),
+            trainable=trainable,
+            tensors=dict(tensors),
+        )
+
+    def _drop(self, entry: str, blocks: list[EdgeBlock], features: list[Feature]) -> None:
+        """Take ``entry`` out of the graph and lock every neuron it met."""
+        reason = f"meets {entry}, whose elements take part in several contractions"
+        for block in [b for b in blocks if b.param == entry]:
+            self.lock(block.destinations, reason)
+            self.lock(block.sources, reason)
+            self.multiply(torch.zeros(1, dtype=torch.int64), block.macs)
+            blocks.remove(block)
+        for feature in [f for f in features if f.name == entry]:
+            self.lock(feature.neurons, reason)
+            features.remove(feature)
+
+
+def _couple(pairs: list[Tensor], first: Ids, second: Ids) -> None:
+    pair = torch.stack([first.reshape(-1), second.reshape(-1)])
+    pair = pair[:, (pair[0] != pair[1]) & (pair > CONSTANT).all(0)]
+    if pair.numel():
+        pairs.append(unique_pairs(pair))
+
+
+def _coverage(entry: str, numel: int, blocks: list[EdgeBlock], features: list[Feature]) -> Tensor | None:
+    """How often each element of an entry is in the graph; None where one whole block or feature is all there is."""
+    own_blocks = [b for b in blocks if b.param == entry]
+    own_features = [f for f in features if f.name == entry]
+    sizes = [math.prod(b.size) for b in own_blocks] + [f.elements.numel() for f in own_features]
+    if sizes == [numel] and (own_blocks or own_features[0].elements.unique().numel() == numel):
+        return None
+    count = torch.zeros(numel, dtype=torch.uint8)
+    for block in own_blocks:
+        region = count.as_strided(block.size, block.stride, block.offset)
+        region += 1
+    for feature in own_features:
+        count.index_add_(0, feature.elements, torch.ones(feature.elements.numel(), dtype=torch.uint8))
+    return count
+
+
+_Part = tuple[tuple[int, int, int, int], tuple[int, int, int, int], int, tuple[int, ...], Tensor]
+
+
+def _regular(
+    shape: torch.Size, stride: tuple[int, ...], offset: int, kernel: tuple[int, ...], sources: Ids
+) -> list[_Part]:
+    """Split a block so that each part has every source once: columns of one source become taps of one edge.
+
+    A flattened feature map (channel-major or position-major) is one part; a concatenation of several is one part each.
+    """
+    groups, out, columns, taps = shape
+    s_group, s_out, s_in, s_tap = stride
+    if groups > 1 or taps > 1 or sources.unique().numel() == columns:
+        size = (groups, out, columns, taps)
+        return [(size, (s_group, s_out, s_in, s_tap), offset, kernel, sources)]
+    row = sources[0]
+    distinct = row.unique().numel()
+    if columns % distinct == 0 and torch.equal(row, row[:distinct].repeat(columns // distinct)):
+        count = columns // distinct
+        size = (1, out, distinct, count)
+        return [(size, (s_group, s_out, s_in, s_in * distinct), offset, (count,), row[None, :distinct])]
+    runs, lengths = row.unique_consecutive(return_counts=True)
+    _, segment_sizes = lengths.unique_consecutive(return_counts=True)
+    parts: list[_Part] = []
+    run = column = 0
+    for runs_here in segment_sizes.tolist():
+        length = int(lengths[run])
+        size = (1, out, runs_here, length)
+        kernel_here = (length,) if length > 1 else ()
+        strides = (s_group, s_out, s_in * length, s_in)
+        parts.append((size, strides, offset + column * s_in, kernel_here, runs[None, run : run + runs_here]))
+        run += runs_here
+        column += runs_here * length
+    return parts

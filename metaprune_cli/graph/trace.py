@@ -1,0 +1,150 @@
+"""Trace the neurons: run a model on the meta device and carry, beside every tensor, what its elements are."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
+
+from metaprune_cli.graph.labels import Elements, Label
+from metaprune_cli.graph.structure import Structure
+
+ExampleInputs = Tensor | tuple[Any, ...] | dict[str, Any]
+
+
+def meta_copy(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` whose parameters and buffers are on the meta device; no values are copied."""
+    memo: dict[int, Any] = {}
+    for parameter in model.parameters():
+        empty = torch.empty_like(parameter, device="meta")
+        memo[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+    for buffer in model.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(model, memo)
+
+
+def call(model: nn.Module, example_inputs: ExampleInputs) -> Any:
+    """``model`` on a tensor, a tuple of positional or a dict of keyword inputs."""
+    if isinstance(example_inputs, dict):
+        return model(**example_inputs)
+    if isinstance(example_inputs, tuple):
+        return model(*example_inputs)
+    return model(example_inputs)
+
+
+@contextmanager
+def plain_operators() -> Iterator[None]:
+    """Keep attention in its elementary operators: no fused kernels that would hide neurons or MACs."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+class Tracer(TorchDispatchMode):
+    """Carries labels past every ATen operator, by the table of rules.
+
+    A tensor is known by its identity; all tensors of a trace are kept alive (on meta they hold no memory). Values that
+    depend on neither inputs nor parameters (position indices, masks) are computed for real, so that indexing with
+    them moves the ids as it moves the data.
+    """
+
+    def __init__(self, structure: Structure, rules: Callable[[Any], Callable[..., Any]]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.structure = structure
+        self._rules = rules
+        self._labels: dict[int, Label] = {}
+        self._values: dict[int, Tensor] = {}
+        self._alive: list[Tensor] = []
+
+    def label(self, tensor: object) -> Label:
+        """The label of a tensor, or None."""
+        return self._labels.get(id(tensor))
+
+    def ids(self, tensor: object) -> Tensor | None:
+        """The neuron ids of an activation, or None where it has none."""
+        label = self.label(tensor)
+        return label if isinstance(label, Tensor) else None
+
+    def elements(self, tensor: object) -> Elements | None:
+        """The state-dict elements a tensor consists of, or None."""
+        label = self.label(tensor)
+        return label if isinstance(label, Elements) else None
+
+    def value(self, tensor: object) -> Tensor | None:
+        """The real value of a tensor that depends on no input and no parameter, or None."""
+        return self._values.get(id(tensor))
+
+    def attach(self, tensor: Tensor, label: Label, value: Tensor | None = None) -> None:
+        """Say what ``tensor`` carries."""
+        self._alive.append(tensor)
+        if label is not None:
+            self._labels[id(tensor)] = label
+        else:
+            self._labels.pop(id(tensor), None)
+        if value is not None:
+            self._values[id(tensor)] = value
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one operator on meta, then move the labels past it."""
+        given: dict[str, Any] = dict(kwargs or {})
+        args, given = tree_map_only(Tensor, self._to_meta, (args, given))
+        tensors = [leaf for leaf in tree_leaves((args, given)) if isinstance(leaf, Tensor)]
+        if all(id(t) in self._values for t in tensors):
+            out = self._constant(func, args, given)
+            if all(self.label(t) is None for t in tensors):
+                return out
+        else:
+            out = func(*args, **given)
+            for leaf in tree_leaves(out):
+                if isinstance(leaf, Tensor):
+                    self._values.pop(id(leaf), None)
+        labels = self._rules(func)(self, func, args, given, out)
+        for leaf, label in zip(_outputs(out), labels if isinstance(labels, tuple) else (labels,), strict=False):
+            if isinstance(leaf, Tensor):
+                self.attach(leaf, label)
+        return out
+
+    def _to_meta(self, tensor: Tensor) -> Tensor:
+        """Tensors that were not on meta (plain attributes, literals) are constants with a value."""
+        if tensor.device.type == "meta":
+            return tensor
+        stand_in = torch.empty_like(tensor, device="meta")
+        self.attach(stand_in, None, tensor.detach().cpu())
+        self._alive.append(tensor)
+        return stand_in
+
+    def _constant(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Compute an operator on constants for real; its outputs go on as meta tensors with a value."""
+        sources = {id(self._values[id(t)]): t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        real_args, real_kwargs = tree_map_only(Tensor, lambda t: self._values[id(t)], (args, kwargs))
+        if isinstance(real_kwargs.get("device"), torch.device | str):
+            real_kwargs["device"] = torch.device("cpu")
+        real = func(*real_args, **real_kwargs)
+
+        def wrap(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            if id(value) in sources:
+                return sources[id(value)]
+            stand_in = torch.empty_like(value, device="meta")
+            self.attach(stand_in, None, value)
+            return stand_in
+
+        return tree_map(wrap, real)
+
+
+def _outputs(out: Any) -> tuple[Any, ...]:
+    return tuple(out) if isinstance(out, tuple | list) else (out,)

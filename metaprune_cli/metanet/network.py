@@ -1,0 +1,154 @@
+"""The metanetwork: a neuron graph in, the state dict of an easier-to-prune model out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from torch import Tensor, nn
+
+from metaprune_cli.errors import CorruptFileError, InputError
+from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.metanet.blocks import run_blocks
+from metaprune_cli.metanet.codec import Codec, CodecName, Kernel
+from metaprune_cli.metanet.layers import MessageLayer
+from metaprune_cli.metanet.values import Values, read_values, rms_scales, write_values
+
+BackendName = Literal["blocks", "edges"]
+
+
+@dataclass(frozen=True)
+class MetaNetworkConfig:
+    """What a metanetwork is made of; the same for every architecture it is given.
+
+    Attributes:
+        layers: message-passing layers (paper: 8 for ResNet-56).
+        hidden: size of node and edge states (paper: 64 for ResNet-56).
+        codec: ``coordinate`` for any kernel, or ``per-kernel`` for those listed in ``kernels``.
+        scale_blocks: divide each block by its RMS before and multiply after, so that ``ratio`` is relative.
+        ratio: output = input + ratio · decoded change.
+        kernels: for the ``per-kernel`` codec, every kernel it shall know; () is a single tap.
+    """
+
+    layers: int = 8
+    hidden: int = 64
+    codec: CodecName = "coordinate"
+    scale_blocks: bool = True
+    ratio: float = 0.01
+    kernels: tuple[Kernel, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check all fields at once.
+
+        Raises:
+            InputError: a field is out of range.
+        """
+        demands = [
+            ("layers ≥ 1", self.layers >= 1),
+            ("hidden ≥ 2", self.hidden >= 2),
+            (f"codec one of {', '.join(get_args(CodecName))}", self.codec in get_args(CodecName)),
+            ("ratio > 0", self.ratio > 0),
+            ("kernels with codec per-kernel, and only then", bool(self.kernels) == (self.codec == "per-kernel")),
+        ]
+        if broken := [demand for demand, met in demands if not met]:
+            raise InputError("A metanetwork cannot be made like this", expected="; ".join(broken), got=self)
+
+
+class MetaNetwork(nn.Module):
+    """A graph neural network on neuron graphs that rewrites the trainable weights of a model.
+
+    One set of weights for every architecture and both backends. The source of the layers is arXiv 2506.12041,
+    section 3; see :mod:`metaprune_cli.metanet.layers` and :mod:`metaprune_cli.metanet.codec` for the equations.
+    """
+
+    def __init__(self, config: MetaNetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.codec = Codec(config.hidden, config.codec, config.kernels)
+        self.layers = nn.ModuleList(MessageLayer(config.hidden) for _ in range(config.layers))
+
+    def forward(
+        self, graph: NeuronGraph, tensors: Mapping[str, Tensor] | None = None, backend: BackendName = "blocks"
+    ) -> dict[str, Tensor]:
+        """The whole state dict of the rewritten model.
+
+        Args:
+            graph: the model.
+            tensors: a state dict to use in place of the graph's own; gradients flow to it, and to the parameters.
+            backend: ``blocks``, or ``edges``, the slow oracle on PyG's message passing.
+
+        Returns:
+            Every entry: trainable ones rewritten, all others (buffers, frozen and verbatim ones) the same objects.
+
+        Raises:
+            InputError: the ``per-kernel`` codec does not know a kernel of the model.
+        """
+        tensors = graph.tensors if tensors is None else tensors
+        values = read_values(graph, tensors, self.codec.neuron)
+        if not self.config.scale_blocks:
+            return write_values(graph, tensors, self._change(graph, values, backend).scaled(self.config.ratio))
+        scales = rms_scales(graph, values)
+        change = self._change(graph, values / scales, backend) * scales
+        return write_values(graph, tensors, change.scaled(self.config.ratio))
+
+    def _change(self, graph: NeuronGraph, values: Values, backend: BackendName) -> Values:
+        layers = [layer for layer in self.layers if isinstance(layer, MessageLayer)]
+        if backend == "blocks":
+            return run_blocks(self.codec, layers, graph, values)
+        from metaprune_cli.metanet.edges import run_edges  # PyG takes seconds to import
+
+        return run_edges(self.codec, layers, graph, values)
+
+    def to_parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Parameters and configuration, ready to be written."""
+        return dict(self.state_dict()), {"config": dataclasses.asdict(self.config)}
+
+    @classmethod
+    def from_parts(cls, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Self:
+        """The metanetwork that :meth:`to_parts` took apart.
+
+        Raises:
+            CorruptFileError: the parameters or the configuration are not those of a metanetwork.
+        """
+        try:
+            fields = dict(document["config"])
+            fields["kernels"] = tuple(tuple(kernel) for kernel in fields["kernels"])
+            network = cls(MetaNetworkConfig(**fields))
+            network.load_state_dict(dict(tensors))
+        except (KeyError, TypeError, RuntimeError, InputError) as error:
+            raise CorruptFileError(
+                "This does not describe a metanetwork",
+                got=error,
+                next_step="write it again with metaprune meta-train",
+            ) from error
+        return network
+
+    def save(
+        self, path: str | Path, document: Mapping[str, Any] | None = None, inputs: Mapping[str, str] | None = None
+    ) -> str:
+        """Write an artifact of kind ``metanetwork``; returns its digest.
+
+        Args:
+            path: where to.
+            document: further entries of its document (``made_by``, ``metrics``).
+            inputs: name and sha256 of what it was made from.
+        """
+        from metaprune_cli.artifacts import write_artifact
+
+        tensors, own = self.to_parts()
+        return write_artifact(path, "metanetwork", tensors, {**(document or {}), **own}, inputs or {})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read an artifact of kind ``metanetwork``.
+
+        Raises:
+            CorruptFileError: the file is damaged or of another kind.
+        """
+        from metaprune_cli.artifacts import read_artifact
+
+        artifact = read_artifact(path, "metanetwork")
+        return cls.from_parts(artifact.tensors, artifact.document)

@@ -1,0 +1,72 @@
+"""Multiply–accumulates of one forward pass, and parameters."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import _pytree as pytree
+from torch.utils.flop_counter import FlopCounterMode
+
+from metaprune_cli.errors import InputError
+from metaprune_cli.metrics.calling import call, evaluating
+
+
+def count_macs(model: nn.Module, example_inputs: Any) -> int:
+    """Multiply–accumulates of ``model`` in eval mode: half of what ``torch.utils.flop_counter`` counts.
+
+    Convolutions, matrix products and both products of attention count. Nothing is computed, the model is not touched.
+
+    Args:
+        example_inputs: a tensor, or a tuple or mapping of arguments; the count is for the whole batch.
+
+    Raises:
+        InputError: the model does not run on these inputs, or not without values (on the ``meta`` device).
+    """
+    twin = _on_meta(model)
+    inputs = pytree.tree_map_only(Tensor, lambda tensor: tensor.to("meta"), example_inputs)
+    counter = FlopCounterMode(display=False)
+    try:
+        with evaluating(twin), _plain_attention(), counter:
+            call(twin, inputs)
+    except Exception as error:
+        raise InputError(
+            f"{type(model).__name__} does not run on these inputs.",
+            expected="a forward pass on the meta device, where there are shapes and no values",
+            got=f"{type(error).__name__}: {error}",
+            next_step="check the shapes of the inputs, and that nothing in the model depends on values",
+        ) from error
+    return counter.get_total_flops() // 2
+
+
+def count_params(model: nn.Module) -> int:
+    """Elements of all parameters; shared ones count once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _on_meta(model: nn.Module) -> nn.Module:
+    """A deep copy without values: copying finds every tensor already done, as its twin on ``meta``."""
+    twins: dict[int, Any] = {}
+    for module in model.modules():
+        plain = [value for value in vars(module).values() if isinstance(value, Tensor)]
+        for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False), *plain]:
+            twin = torch.empty_like(tensor, device="meta")
+            twins[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
+    return copy.deepcopy(model, twins)
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention as matrix products, which the counter sees: no fused kernels, no fast path of multi-head attention."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

@@ -1,0 +1,209 @@
+"""Names of architectures, and building what they stand for."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+from metaprune_cli.errors import InputError
+from metaprune_cli.models.architecture import Architecture
+from metaprune_cli.models.mobilenet import MobileNetV1, MobileNetV2
+from metaprune_cli.models.on_meta import build_on_meta
+from metaprune_cli.models.resnet import DEPTHS, ResNet
+from metaprune_cli.models.vgg import STAGES, VGG
+from metaprune_cli.models.vit import vit
+
+Builder = Callable[..., nn.Module]
+
+CIFAR: Mapping[str, Builder] = MappingProxyType(
+    {
+        **{f"resnet{depth}": partial(ResNet, depth) for depth in DEPTHS},
+        **{f"vgg{depth}_bn": partial(VGG, depth) for depth in STAGES},
+        "mobilenet_v1": MobileNetV1,
+        "mobilenet_v2": MobileNetV2,
+        "vit": vit,
+    }
+)
+CIFAR_CHANNELS, CIFAR_SIZE = 3, 32
+TORCHVISION_SIZES = {"inception_v3": 299}
+TORCHVISION_SIZE = 224
+# torchvision warns where this is left open; its initialisation by truncated normals takes seconds, and none on meta.
+_EXPLICIT_INIT = ("googlenet", "inception_v3")
+
+
+def list_architectures() -> list[str]:
+    """The names that are known here, ``cifar:...`` and ``torchvision:...``."""
+    torchvision_names = torchvision.models.list_models(module=torchvision.models)
+    return sorted([f"cifar:{name}" for name in CIFAR] + [f"torchvision:{name}" for name in torchvision_names])
+
+
+def is_factory(name: str) -> bool:
+    """Whether a name stands for code of somebody else's, which has to be imported."""
+    return ":" in name and name.partition(":")[0] not in ("cifar", "torchvision")
+
+
+def build(architecture: Architecture, device: str = "cpu", allow_import: bool = True) -> nn.Module:
+    """Build a model with fresh weights, in training mode.
+
+    Args:
+        architecture: what to build; weights are never downloaded.
+        device: ``cpu`` (random weights; seed torch first), or ``meta`` (shapes only).
+        allow_import: whether ``package.module:factory`` may be imported.
+
+    Raises:
+        InputError: an unknown name, a factory that cannot be or may not be imported, or arguments that do not fit.
+    """
+    make = partial(_call, _builder(architecture, device, allow_import), architecture)
+    return build_on_meta(make).to("meta") if device == "meta" else make().to(device)
+
+
+def skeleton(architecture: Architecture, allow_import: bool = True) -> nn.Module:
+    """A model whose parameters are on meta, and whose computed constants (index tables) are real."""
+    return build_on_meta(partial(_call, _builder(architecture, "meta", allow_import), architecture))
+
+
+def with_input_shape(architecture: Architecture) -> Architecture:
+    """The architecture with the usual input shape of its kind where none is given; factories stay as they are."""
+    family, _, name = architecture.name.partition(":")
+    if architecture.input_shape is not None or family not in ("cifar", "torchvision"):
+        return architecture
+    if family == "cifar":
+        channels = architecture.args.get("in_channels", CIFAR_CHANNELS)
+        size = architecture.args.get("image_size", CIFAR_SIZE)
+    else:
+        channels, size = 3, architecture.args.get("image_size", TORCHVISION_SIZES.get(name, TORCHVISION_SIZE))
+    return replace(architecture, input_shape=(channels, size, size))
+
+
+def takes_argument(name: str, argument: str) -> bool:
+    """Whether a known architecture can be built with an argument of this name."""
+    family, _, short = name.partition(":")
+    if family == "cifar":
+        return argument == "image_size" or argument in inspect.signature(CIFAR[short]).parameters
+    return argument == "num_classes" or (argument == "image_size" and short.startswith("vit_"))
+
+
+def _builder(architecture: Architecture, device: str, allow_import: bool) -> Builder:
+    """The callable behind a name."""
+    family, _, name = architecture.name.partition(":")
+    if family == "cifar" and name in CIFAR:
+        return CIFAR[name]
+    if family == "torchvision" and architecture.name in list_architectures():
+        fixed: dict[str, Any] = {"init_weights": device != "meta"} if name in _EXPLICIT_INIT else {}
+        return partial(torchvision.models.get_model_builder(name), weights=None, **fixed)
+    if not is_factory(architecture.name):
+        raise _unknown(architecture.name)
+    if not allow_import:
+        raise InputError(
+            "The file names a factory that would have to be imported, and importing runs its code.",
+            got=architecture.name,
+            next_step="if you trust the file and the module, add --allow-import, or name the factory with --arch",
+        )
+    return _import_factory(architecture.name)
+
+
+def _call(builder: Builder, architecture: Architecture) -> nn.Module:
+    """Call a builder with the architecture's arguments.
+
+    Raises:
+        InputError: it does not take them, fails on them, or returns no module.
+    """
+    args = dict(architecture.args)
+    family = architecture.name.partition(":")[0]
+    accepted = inspect.signature(builder).parameters
+    if family == "cifar" and "image_size" not in accepted:
+        args.pop("image_size", None)  # convolutions take any size: it only says what the input looks like
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
+    unknown = [key for key in args if key not in accepted and not open_ended]
+    if family == "torchvision":
+        unknown += [key for key in args if key in ("weights", "progress")]
+    if unknown:
+        raise InputError(
+            f"{architecture.name} does not take these arguments.",
+            expected=", ".join(sorted({*accepted} - {"weights", "progress", "kwargs"})) or "none",
+            got=", ".join(f"{key}={args[key]}{_suggestion(key, [*accepted])}" for key in unknown),
+            where="--arch-arg",
+        )
+    try:
+        module = builder(**args)
+    except (InputError, NotImplementedError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a factory may raise anything
+        raise InputError(
+            f"{architecture.name} could not be built.",
+            got=f"{type(error).__name__}: {error}",
+            where=", ".join(f"{key}={value}" for key, value in args.items()) or "no arguments",
+            next_step="check --arch and --arch-arg; --debug shows the traceback",
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise InputError(
+            "The factory did not return a model.",
+            expected="a torch.nn.Module",
+            got=type(module),
+            where=architecture.name,
+        )
+    return module
+
+
+def _import_factory(name: str) -> Builder:
+    """Import ``package.module:factory``; modules beside the working directory are found too."""
+    module_name, _, attribute = name.partition(":")
+    try:
+        with _working_directory_on_path():
+            found: Any = import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            "The factory could not be imported.",
+            expected="package.module:factory, importable from here",
+            got=f"{name}: {error}",
+            next_step="check the spelling, and that the package is installed or in the working directory",
+        ) from error
+    if not callable(found):
+        raise InputError("The factory is not callable.", got=f"{name} is a {type(found).__name__}", where="--arch")
+    factory: Builder = found
+    return factory
+
+
+@contextmanager
+def _working_directory_on_path() -> Iterator[None]:
+    """The ``metaprune`` script does not put the working directory on ``sys.path`` as ``python -m`` does."""
+    before = list(sys.path)
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109 - sys.path holds strings
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _unknown(name: str) -> InputError:
+    known = list_architectures()
+    return InputError(
+        f"There is no architecture {name!r}{_suggestion(name, known)}",
+        expected="cifar:NAME, torchvision:NAME or package.module:factory",
+        where="--arch",
+        next_step=f"one of {', '.join(n for n in known if n.startswith('cifar:'))}, torchvision's, or a factory of yours",
+    )
+
+
+def _suggestion(name: str, known: list[str]) -> str:
+    """`` (did you mean ...?)``, by the whole name or by what follows its colon."""
+    short = {full.partition(":")[2] or full: full for full in reversed(known)}
+    close = difflib.get_close_matches(name, known, n=3) or [
+        short[match] for match in difflib.get_close_matches(name.rpartition(":")[2], list(short), n=3)
+    ]
+    return f" (did you mean {' or '.join(close)}?)" if close else ""

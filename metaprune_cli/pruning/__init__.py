@@ -1,0 +1,24 @@
+"""Pruning: scores → plan → surgery, and the check that what is left is what was meant to be left."""
+
+from metaprune_cli.pruning.check import Check, check
+from metaprune_cli.pruning.criteria import group_magnitude, unit_scores
+from metaprune_cli.pruning.masking import mask_tensors, masked_copy
+from metaprune_cli.pruning.plan import FamilyPlan, Plan, make_plan, select
+from metaprune_cli.pruning.prune import Pruned, prune
+from metaprune_cli.pruning.surgery import apply_plan
+
+__all__ = [
+    "Check",
+    "FamilyPlan",
+    "Plan",
+    "Pruned",
+    "apply_plan",
+    "check",
+    "group_magnitude",
+    "make_plan",
+    "mask_tensors",
+    "masked_copy",
+    "prune",
+    "select",
+    "unit_scores",
+]

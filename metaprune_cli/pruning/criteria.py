@@ -1,0 +1,155 @@
+"""How much each unit matters: one number per unit, from the weights it owns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaprune_cli.config import Criterion
+from metaprune_cli.errors import InputError
+from metaprune_cli.graph.neuron_graph import EdgeBlock, NeuronGraph
+from metaprune_cli.graph.units import Units
+
+SCALE = frozenset({"scale"})
+OWNED = frozenset({"scale", "shift", "bias"})
+"""Kinds of features whose removal changes the function; statistics only normalise."""
+
+
+def unit_scores(
+    graph: NeuronGraph,
+    tensors: Mapping[str, Tensor],
+    criterion: Criterion,
+    *,
+    gradients: Mapping[str, Tensor] | None = None,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, " units"]:
+    """Score every unit: the higher, the more it matters; within each family the highest is 1.
+
+    Args:
+        graph: the structure.
+        tensors: the state dict that is scored, by entry.
+        criterion: ``group-l1`` and ``group-l2`` (see ``group_magnitude``); ``bn-scale``, the mean magnitude of a unit's
+            norm scales (group-l1 where it has none); ``taylor``, |Σ gradient · weight| over what it owns; ``random``.
+        gradients: of the loss, by entry; needed by ``taylor`` alone.
+        generator: draws the ``random`` scores.
+
+    Returns:
+        float32 or wider on the CPU, shape (units,).
+
+    Raises:
+        InputError: ``taylor`` without the gradients it needs.
+    """
+    if criterion == "random":
+        return torch.rand(graph.units.num_units, generator=generator)
+    with torch.no_grad():
+        if criterion == "taylor":
+            raw = _taylor(graph, tensors, gradients)
+        elif criterion == "bn-scale":
+            raw = _norm_scale(graph, tensors)
+        else:
+            raw = group_magnitude(graph, tensors, p=1 if criterion == "group-l1" else 2)
+    return _normalised(raw.cpu(), graph.units)
+
+
+def group_magnitude(graph: NeuronGraph, tensors: Mapping[str, Tensor], p: int) -> Float[Tensor, " units"]:
+    """Mean of Σ|w|ᵖ over the slices that a unit owns; differentiable, not normalised.
+
+        S_u = mean over slices s of u: Σ_{w ∈ s} |w|ᵖ
+
+    A slice is what one of its neurons has in one tensor: its incoming weights, its outgoing weights, or its norm scale
+    (DepGraph, arXiv 2301.12900, section 3.3; p = 2 is the paper's choice).
+
+    Args:
+        graph: the structure.
+        tensors: the state dict, by entry.
+        p: the power.
+
+    Returns:
+        Shape (units,), on the tensors' device; zero for units that own nothing.
+    """
+    powers = {name: _wide(tensors[name]).abs().pow(p) for name in _weights(graph)}
+    total, count = _sum_by_unit(graph, powers, SCALE)
+    return total / count.clamp_min(1)
+
+
+def _taylor(
+    graph: NeuronGraph, tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor] | None
+) -> Float[Tensor, " units"]:
+    names = _weights(graph) | {feature.name for feature in graph.features if feature.kind in OWNED}
+    missing = sorted(names & graph.trainable - set(gradients or {}))
+    if gradients is None or missing:
+        raise InputError(
+            "The criterion taylor needs the gradient of the loss for every weight.",
+            expected=f"gradients of {len(names)} entries",
+            got="none" if not gradients else f"none for {', '.join(missing[:10])} ({len(missing)} in all)",
+            next_step="give data to take gradients on, or choose group-l2",
+        )
+    products = {name: _wide(tensors[name]) * gradients[name] for name in names if name in gradients}
+    total, _ = _sum_by_unit(graph, products, OWNED)
+    return total.abs()
+
+
+def _norm_scale(graph: NeuronGraph, tensors: Mapping[str, Tensor]) -> Float[Tensor, " units"]:
+    names = {feature.name for feature in graph.features if feature.kind in SCALE}
+    magnitudes = {name: _wide(tensors[name]).abs() for name in names}
+    total, count = _reduce(_features(graph, magnitudes, SCALE), graph.units)
+    return torch.where(count > 0, total / count.clamp_min(1), group_magnitude(graph, tensors, p=1).to(total))
+
+
+def _weights(graph: NeuronGraph) -> set[str]:
+    """Names of the entries that magnitudes are taken of."""
+    return {block.param for block in graph.blocks} | {f.name for f in graph.features if f.kind in SCALE}
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Half precision overflows in sums of squares."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+Rows = tuple[Tensor, Tensor]
+"""Slices of one tensor: the neurons that own them, and the sum over each; both of shape (rows,)."""
+
+
+def _sum_by_unit(graph: NeuronGraph, tensors: Mapping[str, Tensor], kinds: frozenset[str]) -> tuple[Tensor, Tensor]:
+    return _reduce([*_slices(graph, tensors), *_features(graph, tensors, kinds)], graph.units)
+
+
+def _slices(graph: NeuronGraph, tensors: Mapping[str, Tensor]) -> Iterable[Rows]:
+    """Incoming and outgoing weights of every neuron; those of a depthwise channel are the same and count once."""
+    for block in graph.blocks:
+        values = block.weights(tensors).sum(3)
+        yield block.destinations, values.sum(2)
+        if not _is_depthwise(block, graph.units):
+            yield block.sources, values.sum(1)
+
+
+def _is_depthwise(block: EdgeBlock, units: Units) -> bool:
+    one_to_one = block.size[1] == block.size[2] == 1
+    return one_to_one and torch.equal(units.unit_of[block.destinations], units.unit_of[block.sources])
+
+
+def _features(graph: NeuronGraph, tensors: Mapping[str, Tensor], kinds: frozenset[str]) -> Iterable[Rows]:
+    for feature in graph.features:
+        if feature.kind in kinds and feature.name in tensors:
+            yield feature.neurons, tensors[feature.name].flatten()[feature.elements]
+
+
+def _reduce(rows: Iterable[Rows], units: Units) -> tuple[Tensor, Tensor]:
+    """Sum and number of the slices of every unit, both of shape (units,)."""
+    owners, sums = [torch.empty(0, dtype=torch.int64)], []
+    for neurons, values in rows:
+        owners.append(neurons.flatten())
+        sums.append(values.flatten())
+    values = torch.cat(sums) if sums else torch.empty(0)
+    index = units.unit_of[torch.cat(owners)].to(values.device)
+    zeros = values.new_zeros(units.num_units)
+    return zeros.index_add(0, index, values), zeros.index_add(0, index, torch.ones_like(values))
+
+
+def _normalised(raw: Float[Tensor, " units"], units: Units) -> Float[Tensor, " units"]:
+    """Divide by the family's maximum; a family of nothing but zeros stays zero."""
+    highest = raw.new_zeros(len(units.families)).scatter_reduce(0, units.family_of, raw, "amax")
+    return raw / torch.where(highest > 0, highest, 1.0)[units.family_of]

@@ -1,0 +1,79 @@
+"""Models → neuron graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from metaprune_cli.artifacts import write_artifact
+from metaprune_cli.config import DataSettings
+from metaprune_cli.data import load_splits
+from metaprune_cli.stages.loading import ModelSource, Opened, open_model
+from metaprune_cli.stages.made import Made
+from metaprune_cli.stages.paths import find_sources, plan_targets
+from metaprune_cli.training.progress import Progress
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One graph that was written; MACs are those of one input."""
+
+    input: str
+    output: str
+    neurons: int
+    edges: int
+    families: int
+    locked: int
+    macs: int
+
+
+def encode(
+    models: Sequence[Path], output: Path | None, *, source: ModelSource, data: DataSettings | None, progress: Progress
+) -> tuple[Encoded, ...]:
+    """Write the neuron graph of every model.
+
+    Args:
+        models: files, or folders of model artifacts.
+        output: a file, or a folder where there are several inputs.
+        source: how foreign model files are opened.
+        data: says the input's shape where neither the file nor ``source`` does.
+        progress: is told about each model.
+    """
+    sources = find_sources(models, ("model",))
+    targets = plan_targets(sources, output, ("graph",), "graph")
+    progress.begin("encode", len(sources.files))
+    done = []
+    for file, (target,) in zip(sources.files, targets, strict=True):
+        done.append(_encode(_shaped(open_model(file.path, source), data), target))
+        progress.step()
+    progress.end()
+    return tuple(done)
+
+
+def _shaped(opened: Opened, data: DataSettings | None) -> Opened:
+    if opened.architecture.input_shape is not None or data is None:
+        return opened
+    return opened.of_shape(load_splits(data).input_shape[1:])
+
+
+def _encode(opened: Opened, target: Path) -> Encoded:
+    graph = opened.neuron_graph()
+    tensors, document = graph.to_parts()
+    made = Made.by("encode", inputs={"model": opened.path})
+    described = {
+        "architecture": opened.architecture.to_document(),
+        "made_by": made.document(),
+        "lineage": list(opened.lineage),
+    }
+    write_artifact(target, "graph", tensors, document | described, made.inputs)
+    families = graph.units.families
+    return Encoded(
+        input=str(opened.path),
+        output=str(target),
+        neurons=graph.num_neurons,
+        edges=graph.num_edges,
+        families=len(families),
+        locked=sum(family.locked is not None for family in families),
+        macs=graph.macs,
+    )

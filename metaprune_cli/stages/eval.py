@@ -1,0 +1,176 @@
+"""Measuring models on the test images and comparing them: the only reader of the test split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metaprune_cli.config import DataSettings, EvalSettings, PruneSettings
+from metaprune_cli.data import load_splits, load_test
+from metaprune_cli.errors import InputError
+from metaprune_cli.metrics.accuracy import Accuracy
+from metaprune_cli.metrics.latency import Latency
+from metaprune_cli.metrics.macs import count_macs, count_params
+from metaprune_cli.stages.evaluation.bench import Bench
+from metaprune_cli.stages.evaluation.curve import curves
+from metaprune_cli.stages.evaluation.files import check_folder, write_report
+from metaprune_cli.stages.evaluation.lineage import base_candidates, base_of, descent
+from metaprune_cli.stages.evaluation.summary import Row, Summary, metrics, summarise
+from metaprune_cli.stages.images import check_fits
+from metaprune_cli.stages.loading import ModelSource, Opened, open_model
+from metaprune_cli.stages.paths import find_sources, stem
+from metaprune_cli.training.progress import Progress
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The rows (models, then curves), the same grouped, the conditions in words, and the files that were written."""
+
+    rows: tuple[Row, ...]
+    summary: Summary
+    setting: Mapping[str, str]
+    written: tuple[Path, ...]
+
+    def to_document(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {
+            "setting": dict(self.setting),
+            "models": [asdict(row) for row in self.rows],
+            "summary": metrics(self.summary),
+            "written": [str(path) for path in self.written],
+        }
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is measured of one model, whatever it is compared with."""
+
+    accuracy: Accuracy
+    latency: Latency
+    macs: int
+    params: int
+
+
+def evaluate(
+    models: Sequence[Path],
+    output: Path | None,
+    settings: EvalSettings,
+    *,
+    base: Path | None,
+    pruning: PruneSettings | None,
+    source: ModelSource,
+    data: DataSettings,
+    device: torch.device,
+    progress: Progress,
+) -> Evaluation:
+    """Measure models on the test images.
+
+    Args:
+        models: files, or folders of model artifacts.
+        output: folder for the report; None writes nothing.
+        settings: batch sizes, runs, and the speed-ups of the curves.
+        base: what speed-ups are measured against: a file, or a folder with each model's own base in it.
+        pruning: how models are pruned for the curves; None draws none.
+        source: how foreign model files are opened.
+        data: the images.
+        device: where everything is measured.
+        progress: is told about each model.
+
+    Raises:
+        InputError: a path, a model or the data cannot be used, or no model is left to draw a curve of.
+    """
+    check_folder(output)
+    bench = Bench(load_test(data), load_splits(data), data, settings, device, progress)
+    given = _open(models, source, bench)
+    bases = [] if base is None else _open([base], source, bench)
+    files = {opened.path.resolve(): opened for opened in [*bases, *given]}  # a file may be given and be a base
+    given, bases = ([files[opened.path.resolve()] for opened in some] for some in (given, bases))
+    every = list(files.values())
+    compared = {opened.path: base_of(opened, base_candidates(given, bases)) for opened in every}
+    start = [] if pruning is None else _unpruned(given)
+    rows = _rows(every, compared, _measure(every, bench))
+    setting = bench.conditions()
+    if pruning is not None:
+        by_path = dict(zip((opened.path for opened in every), rows, strict=True))
+        rows += curves(start, [by_path[compared[opened.path].path] for opened in start], pruning, bench)
+        setting["Recalibrated"] = f"pruned by {pruning.criterion}, BatchNorm statistics from training images"
+    summary = summarise(rows)
+    written = () if output is None else write_report(output, rows, summary, setting)
+    return Evaluation(tuple(rows), summary, setting, written)
+
+
+def _open(paths: Sequence[Path], source: ModelSource, bench: Bench) -> list[Opened]:
+    """All models of the paths, each of which fits the images."""
+    found = [open_model(file.path, source).of_shape(bench.shape) for file in find_sources(paths, ("model",)).files]
+    for opened in found:
+        check_fits(opened, bench.splits)
+    return found
+
+
+def _measure(every: Sequence[Opened], bench: Bench) -> list[Measured]:
+    latencies = bench.latencies({str(opened.path): opened.model for opened in every})
+    bench.progress.begin("eval", len(every))
+    found = []
+    for opened in every:
+        macs = count_macs(opened.model, opened.example())
+        accuracy = bench.accuracy(opened.model)
+        found.append(Measured(accuracy, latencies[str(opened.path)], macs, count_params(opened.model)))
+        opened.model.cpu()
+        bench.progress.step(top1=accuracy.top1)
+    bench.progress.end()
+    return found
+
+
+def _rows(every: Sequence[Opened], compared: Mapping[Path, Opened], measured: Sequence[Measured]) -> list[Row]:
+    by_path = {opened.path: one for opened, one in zip(every, measured, strict=True)}
+    names = _names([opened.path for opened in every])
+    return [
+        _row(opened, names, by_path[opened.path], compared[opened.path], by_path[compared[opened.path].path])
+        for opened in every
+    ]
+
+
+def _row(opened: Opened, names: Mapping[Path, str], own: Measured, base: Opened, other: Measured) -> Row:
+    found = descent(opened.lineage, opened.path)
+    return Row(
+        name=names[opened.path],
+        origin=found.origin,
+        arm=found.arm,
+        step=found.step,
+        requested=found.requested,
+        base=names[base.path],
+        speedup=other.macs / own.macs,
+        top1=own.accuracy.top1,
+        top5=own.accuracy.top5,
+        loss=own.accuracy.loss,
+        samples=own.accuracy.samples,
+        macs=own.macs,
+        params=own.params,
+        file_bytes=opened.path.stat().st_size,
+        latency_ms=own.latency.median_ms,
+        latency_p10_ms=own.latency.p10_ms,
+        latency_p90_ms=own.latency.p90_ms,
+        latency_speedup=other.latency.median_ms / own.latency.median_ms,
+    )
+
+
+def _names(paths: Sequence[Path]) -> dict[Path, str]:
+    """What each model is called: the stem of its file, with the folder before it where two would be called alike."""
+    stems = [stem(path) for path in paths]
+    return {path: name if stems.count(name) == 1 else str(path) for path, name in zip(paths, stems, strict=True)}
+
+
+def _unpruned(models: Sequence[Opened]) -> list[Opened]:
+    found = [opened for opened in models if descent(opened.lineage, opened.path).step == "unpruned"]
+    if not found:
+        raise InputError(
+            "There is no model to draw a curve of: all of them are pruned already.",
+            expected="at least one model that is not",
+            where="--curve",
+            next_step="give the models before pruning, or leave --curve out",
+        )
+    return found

@@ -1,0 +1,53 @@
+"""The report's folder: its files have fixed names, so that scripts and DVC find them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from metaprune_cli.errors import InputError
+from metaprune_cli.stages.evaluation.picture import draw
+from metaprune_cli.stages.evaluation.report import csv_text, markdown
+from metaprune_cli.stages.evaluation.summary import Row, Summary, curve, metrics
+
+PICTURE = "curve.png"
+
+
+def check_folder(folder: Path | None) -> None:
+    """Make sure, before anything is measured, that ``folder`` is not a file.
+
+    Raises:
+        InputError: it is one.
+    """
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise InputError(
+            "The report needs a folder.", expected="a folder", got="a file", where=folder, next_step="-o FOLDER"
+        )
+
+
+def write_report(folder: Path, rows: Sequence[Row], summary: Summary, setting: Mapping[str, str]) -> tuple[Path, ...]:
+    """Write metrics.json, models.csv, curve.csv, curve.png and report.md; return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    records = curve(summary)
+    texts = {
+        "metrics.json": json.dumps(metrics(summary), indent=2) + "\n",
+        "models.csv": csv_text([asdict(row) for row in rows]),
+        "curve.csv": csv_text(records) if records else "speedup\n",
+        "report.md": markdown(rows, summary, setting, PICTURE),
+    }
+    for name, text in texts.items():
+        _replace(folder / name, lambda part, text=text: part.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+    _replace(folder / PICTURE, lambda part: draw(rows, summary, part))
+    return tuple(folder / name for name in (*texts, PICTURE))
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a sibling and rename it, so that no half-written file is ever under this name."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        write(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

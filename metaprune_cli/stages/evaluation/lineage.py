@@ -1,0 +1,75 @@
+"""What a model's own document, not its folder, says it is: arm, step, requested speed-up, origin, and so its base."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metaprune_cli.stages.evaluation.summary import Arm, Step
+from metaprune_cli.stages.loading import Lineage, Opened
+from metaprune_cli.stages.paths import stem
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How a model came to be.
+
+    Attributes:
+        origin: stem of the file the first command in its lineage read; its own where no command read one.
+        arm: "metanet" if a metanetwork rewrote it on the way.
+        step: the last thing done since it was pruned; "unpruned" where it was not.
+        requested: the speed-up asked of the last pruning.
+        known: whether the file has a lineage at all.
+    """
+
+    origin: str
+    arm: Arm
+    step: Step
+    requested: float | None
+    known: bool
+
+
+def descent(lineage: Lineage, path: Path) -> Descent:
+    """Read a model's lineage."""
+    commands = [entry["command"] for entry in lineage]
+    origin = next((stem(Path(entry["input"])) for entry in lineage if entry.get("input")), stem(path))
+    arm: Arm = "metanet" if "transform" in commands else "plain"
+    if "prune" not in commands:
+        return Descent(origin, arm, "unpruned", None, bool(lineage))
+    last = len(commands) - 1 - commands[::-1].index("prune")
+    return Descent(origin, arm, _step(lineage[last + 1 :]), lineage[last].get("requested"), True)
+
+
+def base_of(model: Opened, candidates: Sequence[Opened]) -> Opened:
+    """The candidate to measure a model against: its origin, or one whose name its own begins with, or the first."""
+    origin, name = descent(model.lineage, model.path).origin, stem(model.path)
+    by_lineage = [base for base in candidates if model.lineage and stem(base.path) == origin]
+    by_name = [base for base in candidates if _begins_with(name, stem(base.path))]
+    return next(iter(by_lineage + sorted(by_name, key=lambda base: -len(stem(base.path)))), candidates[0])
+
+
+def base_candidates(models: Sequence[Opened], bases: Sequence[Opened]) -> Sequence[Opened]:
+    """The named bases; without any, the first model and every other that is known not to be pruned."""
+    if bases:
+        return bases
+    unpruned = [model for model in models[1:] if _is_unpruned(model)]
+    return [models[0], *unpruned]
+
+
+def _is_unpruned(model: Opened) -> bool:
+    found = descent(model.lineage, model.path)
+    return found.known and found.step == "unpruned"
+
+
+def _step(since_pruning: Sequence[Any]) -> Step:
+    finetunings = [entry for entry in since_pruning if entry["command"] == "finetune"]
+    if not finetunings:
+        return "pruned"
+    return "finetuned" if any(entry.get("epochs", 1) for entry in finetunings) else "recalibrated"
+
+
+def _begins_with(name: str, start: str) -> bool:
+    """Whether ``name`` is ``start``, or goes on with something that is no letter or digit: not net-1 in net-10."""
+    return name.startswith(start) and not name[len(start) : len(start) + 1].isalnum()

@@ -1,0 +1,134 @@
+"""An evaluation as tables, Markdown and CSV: the same rows for the terminal, for people to keep, and for DVC."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from metaprune_cli.console.figures import count, millis, percent, times
+from metaprune_cli.console.table import Column, Table, label
+from metaprune_cli.stages.evaluation.summary import ARMS, Difference, Row, Spread, Step, Summary
+
+TITLES: dict[Step, str] = {
+    "unpruned": "before pruning",
+    "pruned": "pruned, nothing else done",
+    "recalibrated": "pruned, BatchNorm recalibrated, not finetuned",
+    "finetuned": "pruned and finetuned",
+}
+
+
+def _spread(value: Spread) -> str:
+    return f"{value.mean:.2f} ± {value.std:.2f}" if value.count > 1 else f"{value.mean:.2f}"
+
+
+def _difference(value: Difference) -> str:
+    if value.top1.count == 1:
+        return f"{value.top1.mean:+.2f}"
+    return f"{value.top1.mean:+.2f} ± {value.top1.std:.2f} (better in {value.wins} of {value.top1.count})"
+
+
+SUMMARY_COLUMNS = (
+    Column("requested", "Speed-up", times),
+    label("arm", "Arm"),
+    Column("models", "Models"),
+    Column("top1", "Top-1 %", _spread),
+    Column("difference", "Metanet − plain", _difference),
+    Column("speedup", "Achieved", times),
+    Column("macs", "MACs", count),
+    Column("params", "Params", count),
+    Column("latency_ms", "Latency ms", millis),
+)
+
+MODEL_COLUMNS = (
+    label("name", "Model"),
+    label("arm", "Arm"),
+    label("step", "Step"),
+    Column("top1", "Top-1 %", percent),
+    Column("top5", "Top-5 %", percent),
+    Column("loss", "Loss"),
+    Column("speedup", "Speed-up", times),
+    Column("macs", "MACs", count),
+    Column("params", "Params", count),
+    Column("file_bytes", "Bytes", count),
+    Column("latency_ms", "Latency ms", millis),
+    label("latency_spread", "p10–p90"),
+    Column("latency_speedup", "Faster", times),
+)
+
+
+def summary_tables(summary: Summary) -> list[Table]:
+    """One table for each step after pruning, the final one first: a row per speed-up and arm."""
+    return [
+        Table(f"Top-1 on the test images: {TITLES[step]}", SUMMARY_COLUMNS, _summary_rows(summary, step))
+        for step in summary.steps
+    ]
+
+
+def models_table(rows: Sequence[Row]) -> Table:
+    """One row per model, in the order given."""
+    return Table("Every model", MODEL_COLUMNS, [_model_row(row) for row in rows])
+
+
+def markdown(rows: Sequence[Row], summary: Summary, setting: Mapping[str, Any], picture: str | None = None) -> str:
+    """The report: what was measured how, the arms compared, then every model.
+
+    Args:
+        rows: every evaluated model.
+        summary: the same, grouped.
+        setting: what to say about the conditions, by label.
+        picture: file name of the picture beside the report, if there is one.
+    """
+    parts = ["# Evaluation\n", "\n".join(f"- {name}: {value}" for name, value in setting.items()) + "\n"]
+    if unpruned := _unpruned_lines(summary):
+        parts.append("\n".join(unpruned) + "\n")
+    parts.extend(table.markdown() for table in summary_tables(summary))
+    if summary.steps:
+        parts.append("± is the sample standard deviation over models; differences are paired by the model of origin.\n")
+    if picture is not None:
+        parts.append(f"![Accuracy against speed-up]({picture})\n")
+    parts.append(models_table(rows).markdown())
+    return "\n".join(parts)
+
+
+def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
+    """The records as CSV with a header; ``None`` is an empty cell, and so is a key that a record lacks."""
+    names = list(dict.fromkeys(name for record in records for name in record))
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return stream.getvalue()
+
+
+def _summary_rows(summary: Summary, step: Step) -> list[dict[str, Any]]:
+    rows = []
+    for requested in summary.speedups(step):
+        for arm in ARMS:
+            group = summary.group(step, requested, arm)
+            if group is None:
+                continue
+            means = {name: group.mean(name) for name in ("speedup", "macs", "params", "latency_ms")}
+            difference = summary.difference(step, requested) if arm == "metanet" else None
+            named = {"requested": requested, "arm": arm, "models": len(group.rows)}
+            rows.append(named | {"top1": group.top1, "difference": difference} | means)
+    return rows
+
+
+def _model_row(row: Row) -> dict[str, Any]:
+    spread = None
+    if row.latency_p10_ms is not None and row.latency_p90_ms is not None:
+        spread = f"{millis(row.latency_p10_ms)}–{millis(row.latency_p90_ms)}"
+    return asdict(row) | {"latency_spread": spread}
+
+
+def _unpruned_lines(summary: Summary) -> list[str]:
+    names = {"plain": "Before pruning", "metanet": "Rewritten by the metanetwork, before pruning"}
+    groups = [group for arm in ARMS if (group := summary.group("unpruned", None, arm)) is not None]
+    return [
+        f"{names[group.arm]}: top-1 {_spread(group.top1)} % over {len(group.rows)} models, "
+        f"{count(group.mean('macs') or 0)} MACs, {count(group.mean('params') or 0)} parameters."
+        for group in groups
+    ]

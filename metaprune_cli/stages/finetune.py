@@ -1,0 +1,87 @@
+"""Models trained on, the usual way; or only their BatchNorm statistics measured anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from metaprune_cli.config import DataSettings, OptimSettings
+from metaprune_cli.data import load_splits
+from metaprune_cli.errors import InputError
+from metaprune_cli.stages.images import check_fits
+from metaprune_cli.stages.loading import ModelSource, open_model
+from metaprune_cli.stages.made import Made
+from metaprune_cli.stages.paths import find_sources, plan_targets
+from metaprune_cli.stages.trainer import Trainer
+from metaprune_cli.training.progress import Progress
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """One model that was written; accuracies are percentages of the validation split, which is not the test set.
+
+    ``epochs`` is 0 where an earlier run had finished this model already.
+    """
+
+    input: str
+    output: str
+    epochs: int
+    val_top1: float
+    val_loss: float
+
+
+def finetune(
+    models: Sequence[Path],
+    output: Path | None,
+    settings: OptimSettings,
+    *,
+    source: ModelSource,
+    data: DataSettings,
+    seed: int,
+    device: torch.device,
+    progress: Progress,
+    resume: bool = False,
+) -> tuple[Finetuned, ...]:
+    """Finetune every model on the training split.
+
+    Args:
+        models: files, or folders of model artifacts.
+        output: a file, or a folder where there are several inputs.
+        settings: how each is trained; ``epochs`` may be 0 where ``recalibrate`` is on.
+        source: how foreign model files are opened.
+        data: the images.
+        seed: of the order of the images and their augmentation, the same for every model.
+        device: where the training runs.
+        progress: is told about each model and each epoch.
+        resume: skip what an earlier run finished, and go on from its checkpoint.
+    """
+    if settings.epochs == 0 and not settings.recalibrate:
+        raise InputError(
+            "Nothing would be done: no epochs and no recalibration.",
+            where="finetune.epochs",
+            next_step="--epochs N, or --recalibrate for BatchNorm statistics alone",
+        )
+    sources = find_sources(models, ("model",))
+    targets = plan_targets(sources, output, ("finetuned",), "model")
+    splits = load_splits(data)
+    trainer = Trainer(settings, data, splits, device, progress, resume)
+    step = {"epochs": settings.epochs, "seed": seed, "recalibrated": settings.recalibrate}
+    progress.begin("finetune", len(sources.files))
+    done = []
+    for file, (target,) in zip(sources.files, targets, strict=True):
+        made = Made.by(
+            "finetune", seed=seed, inputs={"model": file.path}, finetune=settings, data=data, device=device.type
+        )
+        metrics: Mapping[str, float] | None = made.metrics_if_done(target) if resume else None
+        epochs = 0 if metrics else settings.epochs
+        if metrics is None:
+            opened = open_model(file.path, source).of_shape(splits.input_shape[1:])
+            check_fits(opened, splits)
+            metrics = trainer.train(opened, target, made, seed, step)
+        done.append(Finetuned(str(file.path), str(target), epochs, metrics["val_top1"], metrics["val_loss"]))
+        progress.step(val_top1=metrics["val_top1"])
+    progress.end()
+    return tuple(done)

@@ -1,0 +1,145 @@
+"""Opening models and neuron graphs with all that is known about them, and saving what was made of them.
+
+Every model artifact carries its ``lineage``: a list of steps, oldest first, each a mapping with ``command``, ``input``
+(a file name) and the step's key figures:
+
+    zoo        arch, seed
+    transform  metanetwork (digest), recalibrated
+    prune      requested, achieved, criterion, scope
+    finetune   epochs, seed, recalibrated
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metaprune_cli.artifacts import is_artifact, read_artifact, read_document
+from metaprune_cli.errors import InputError
+from metaprune_cli.graph import NeuronGraph, decode, encode
+from metaprune_cli.graph.resize import resize_
+from metaprune_cli.models import Architecture, build, load_model, save_model
+from metaprune_cli.stages.made import Made
+
+Lineage = tuple[Mapping[str, Any], ...]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """How a model file is to be opened where it does not say so itself; ``input_shape`` is without the batch."""
+
+    arch: str | None = None
+    arch_args: Mapping[str, Any] = field(default_factory=dict)
+    input_shape: Shape | None = None
+    trust_pickle: bool = False
+    allow_import: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A model in eval mode on the CPU, where it came from, what was done to it so far, and its graph if it came as one."""
+
+    model: nn.Module
+    architecture: Architecture
+    lineage: Lineage
+    path: Path
+    graph: NeuronGraph | None = None
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of one input, without the batch.
+
+        Raises:
+            InputError: nothing says what it is.
+        """
+        if self.architecture.input_shape is None:
+            raise InputError(
+                "The shape of the model's input is not known.", where=self.path, next_step="--input-shape 3,224,224"
+            )
+        return self.architecture.input_shape
+
+    def example(self) -> Tensor:
+        """One zero input with a batch of one."""
+        return torch.zeros(1, *self.input_shape)
+
+    def neuron_graph(self) -> NeuronGraph:
+        """The graph it came as, or a new trace."""
+        return encode(self.model, self.example()) if self.graph is None else self.graph
+
+    def of_shape(self, input_shape: Shape) -> Opened:
+        """The same with this input shape where none was known."""
+        if self.architecture.input_shape is not None:
+            return self
+        return replace(self, architecture=replace(self.architecture, input_shape=input_shape))
+
+
+def open_model(path: Path, source: ModelSource) -> Opened:
+    """A model from any file that ``models.load_model`` understands."""
+    loaded = load_model(
+        path,
+        arch=source.arch,
+        arch_args=dict(source.arch_args) or None,
+        trust_pickle=source.trust_pickle,
+        allow_import=source.allow_import,
+        input_shape=source.input_shape,
+    )
+    return Opened(loaded.model, loaded.architecture, _lineage(loaded.document or {}), path)
+
+
+def open_graph(path: Path, source: ModelSource) -> Opened:
+    """A neuron graph and the model it stands for."""
+    artifact = read_artifact(path, "graph")
+    graph = NeuronGraph.from_parts(artifact.tensors, artifact.document)
+    architecture = Architecture.from_document(artifact.document["architecture"])
+    skeleton = build(architecture, allow_import=source.allow_import)
+    resize_(skeleton, {name: tuple(tensor.shape) for name, tensor in graph.tensors.items()})
+    return Opened(decode(graph, skeleton).eval(), architecture, _lineage(artifact.document), path, graph)
+
+
+def open_either(path: Path, source: ModelSource) -> Opened:
+    """A model, or a neuron graph with its model: whichever the file holds."""
+    is_graph = is_artifact(path) and read_document(path)["kind"] == "graph"
+    return open_graph(path, source) if is_graph else open_model(path, source)
+
+
+def save(
+    model: nn.Module,
+    target: Path,
+    opened: Opened,
+    made: Made,
+    *,
+    step: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    **further: Any,
+) -> str:
+    """Write what a stage made of ``opened``; return the digest.
+
+    Args:
+        model: the model to write.
+        target: the file.
+        opened: what it was made from.
+        made: the command, its settings and its inputs.
+        step: the step's figures for the lineage.
+        metrics: the figures that people compare.
+        **further: other entries of the document.
+    """
+    entry = {"command": made.command, "input": opened.path.name, **step}
+    return save_model(
+        model,
+        target,
+        arch=opened.architecture,
+        made_by=made.document(),
+        inputs=dict(made.inputs),
+        metrics=dict(metrics),
+        extra={"lineage": [*opened.lineage, entry], **further},
+    )
+
+
+def _lineage(document: Mapping[str, Any]) -> Lineage:
+    return tuple(document.get("lineage", ()))

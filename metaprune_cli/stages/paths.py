@@ -1,0 +1,145 @@
+"""Which files a stage reads and which it writes: decided, and checked, before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from metaprune_cli.artifacts import is_artifact, read_document
+from metaprune_cli.errors import CorruptFileError, InputError
+
+SUFFIX = ".safetensors"
+CHECKPOINT = ".checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input file, and where it belongs below an output folder."""
+
+    path: Path
+    relative: Path
+
+    def named(self, tag: str) -> Path:
+        """The relative path of an output made from this input: ``a/m.graph.safetensors`` -> ``a/m.<tag>.safetensors``."""
+        return self.relative.with_name(f"{stem(self.path)}.{tag}{SUFFIX}")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All input files of one call; ``many`` when they came as a folder or as several paths."""
+
+    files: tuple[Source, ...]
+    many: bool
+    from_folder: bool
+
+
+def stem(path: Path) -> str:
+    """A file's name without its suffix and without the ``.graph`` of a neuron graph."""
+    return path.name.removesuffix(path.suffix).removesuffix(".graph")
+
+
+def checkpoint_of(output: Path) -> Path:
+    """Where the state of an interrupted run waits: beside its output."""
+    return output.with_name(output.name.removesuffix(SUFFIX) + CHECKPOINT)
+
+
+def find_sources(inputs: Sequence[Path], kinds: Sequence[str]) -> Sources:
+    """The input files: files as they are, folders as every artifact in them (sub-folders included) of one of ``kinds``.
+
+    With one folder, paths below the output folder are relative to it; with several inputs a folder keeps its own name.
+
+    Raises:
+        InputError: listing every path that does not exist, or holds no such artifact.
+    """
+    found: list[Source] = []
+    problems: list[str] = []
+    for path in inputs:
+        if path.is_dir():
+            below = Path() if len(inputs) == 1 else Path(path.resolve().name)
+            artifacts = [file for file in sorted(path.rglob(f"*{SUFFIX}")) if _fits(file, kinds)]
+            found.extend(Source(file, below / file.relative_to(path)) for file in artifacts)
+            problems.extend([f"{path}: no artifact of kind {' or '.join(kinds)} in this folder"] if not artifacts else [])
+        elif path.exists():
+            found.append(Source(path, Path(path.name)))
+        else:
+            problems.append(f"{path}: does not exist")
+    if problems:
+        raise InputError(
+            "Some inputs cannot be used." if len(problems) > 1 else "An input cannot be used.",
+            expected=f"files, or folders of artifacts of kind {' or '.join(kinds)}",
+            got="\n".join(problems),
+            next_step="check the paths",
+        )
+    folder = any(path.is_dir() for path in inputs)
+    return Sources(tuple(found), many=folder or len(found) > 1, from_folder=folder)
+
+
+def plan_targets(sources: Sources, output: Path | None, tags: Sequence[str], kind: str) -> list[list[Path]]:
+    """For each input, one output path for each tag; checked against each other and against what is there already.
+
+    Raises:
+        InputError: ``output`` is a file where a folder is needed, is missing for a folder of inputs, two outputs would
+            be one file, an output is an input, or an existing file is not an artifact of ``kind``.
+    """
+    if output is None and sources.from_folder:
+        raise InputError(
+            "A folder as input needs a folder for the output.", where="-o", next_step="say where the results go: -o FOLDER"
+        )
+    if output is None:
+        targets = [[source.path.parent / source.named(tag).name for tag in tags] for source in sources.files]
+    elif sources.many or len(tags) > 1 or _means_folder(output):
+        _check_folder(output)
+        targets = [[output / source.named(tag) for tag in tags] for source in sources.files]
+    else:
+        targets = [[output]]
+    check_targets([target for row in targets for target in row], kind, inputs=[source.path for source in sources.files])
+    return targets
+
+
+def check_targets(targets: Sequence[Path], kind: str, inputs: Iterable[Path] = ()) -> None:
+    """Refuse, before any work is done, outputs that could not be written at its end.
+
+    Raises:
+        InputError: listing all of them.
+    """
+    taken = {path.resolve() for path in inputs}
+    problems: list[str] = []
+    for target in targets:
+        place = target.resolve()
+        if place in taken:
+            problems.append(f"{target}: is an input, or another input's output too")
+        elif target.is_dir():
+            problems.append(f"{target}: is a folder")
+        elif target.exists() and not _replaceable(target, kind):
+            problems.append(f"{target}: exists and is not an artifact of kind {kind}")
+        taken.add(place)
+    if problems:
+        raise InputError(
+            "Nothing was written: some outputs would be lost or would destroy something.",
+            expected=f"new files, or artifacts of kind {kind} to replace",
+            got="\n".join(problems),
+            next_step="choose another place with -o",
+        )
+
+
+def _means_folder(output: Path) -> bool:
+    return output.is_dir() or (not output.exists() and output.suffix != SUFFIX)
+
+
+def _check_folder(output: Path) -> None:
+    if output.is_file() or (output.suffix == SUFFIX and not output.is_dir()):
+        raise InputError(
+            "Several results need a folder.", expected="a folder", got=str(output), where="-o", next_step="-o FOLDER"
+        )
+
+
+def _replaceable(file: Path, kind: str) -> bool:
+    try:
+        return _fits(file, (kind,))
+    except CorruptFileError:
+        return False
+
+
+def _fits(file: Path, kinds: Sequence[str]) -> bool:
+    return file.is_file() and is_artifact(file) and read_document(file)["kind"] in kinds

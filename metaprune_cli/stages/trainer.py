@@ -1,0 +1,65 @@
+"""Training one model to its file, with a checkpoint beside it while it lasts: what zoo and finetune share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metaprune_cli.config import DataSettings, OptimSettings
+from metaprune_cli.data import Splits
+from metaprune_cli.metrics.accuracy import evaluate
+from metaprune_cli.stages.loading import Opened, save
+from metaprune_cli.stages.made import Made
+from metaprune_cli.training.loop import fit
+from metaprune_cli.training.progress import Progress
+
+
+@dataclass(frozen=True, eq=False)
+class Trainer:
+    """What is the same for every model of one call.
+
+    Attributes:
+        settings: how each is trained.
+        data: the images, and the batch size.
+        splits: the same images, read.
+        device: where the training runs.
+        progress: is told about each epoch.
+        resume: go on from a checkpoint that fits.
+    """
+
+    settings: OptimSettings
+    data: DataSettings
+    splits: Splits
+    device: torch.device
+    progress: Progress
+    resume: bool
+
+    def train(
+        self, opened: Opened, target: Path, made: Made, seed: int, step: Mapping[str, Any]
+    ) -> Mapping[str, float]:
+        """Train a copy of the model, write it to ``target`` and return its figures on the validation split."""
+        checkpoint = made.checkpoint(target)
+        result = fit(
+            opened.model,
+            self.splits.train,
+            self.settings,
+            batch_size=self.data.batch_size,
+            augment=self.data.augment != "none",
+            seed=seed,
+            device=self.device,
+            progress=self.progress,
+            val=self.splits.val,
+            state=checkpoint.load() if self.resume else None,
+            on_epoch=checkpoint.save,
+        )
+        accuracy = evaluate(
+            result.model, self.splits.val.batches(self.data.batch_size, device=self.device), self.device
+        )
+        metrics = {"val_top1": accuracy.top1, "val_loss": accuracy.loss}
+        save(result.model.cpu(), target, opened, made, step=step, metrics=metrics, history=result.history)
+        checkpoint.discard()
+        return metrics

@@ -1,0 +1,88 @@
+"""Models through a metanetwork: the same architectures with weights that are easier to prune."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from metaprune_cli import metanet
+from metaprune_cli.artifacts import read_artifact
+from metaprune_cli.config import DataSettings, TransformSettings
+from metaprune_cli.data import load_splits
+from metaprune_cli.metanet import MetaNetwork
+from metaprune_cli.stages.images import check_fits
+from metaprune_cli.stages.loading import ModelSource, open_either, save
+from metaprune_cli.stages.made import Made
+from metaprune_cli.stages.paths import find_sources, plan_targets
+from metaprune_cli.training.loop import recalibrate_
+from metaprune_cli.training.progress import Progress
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """One model that was written; ``change`` is ‖new − old‖ / ‖old‖ over all its parameters."""
+
+    input: str
+    output: str
+    change: float
+    recalibrated: bool
+
+
+def transform(
+    inputs: Sequence[Path],
+    output: Path | None,
+    settings: TransformSettings,
+    *,
+    metanetwork: Path,
+    source: ModelSource,
+    data: DataSettings | None,
+    device: torch.device,
+    progress: Progress,
+) -> tuple[Transformed, ...]:
+    """Rewrite the weights of every model.
+
+    Args:
+        inputs: model or graph files, or folders of such artifacts.
+        output: a file, or a folder where there are several inputs.
+        settings: whether BatchNorm statistics are measured anew on the training images, and on how many batches.
+        metanetwork: the metanetwork's artifact.
+        source: how foreign model files are opened.
+        data: the images; None: there are none, so nothing is recalibrated.
+        device: where recalibration runs.
+        progress: is told about each model.
+    """
+    sources = find_sources(inputs, ("model", "graph"))
+    targets = plan_targets(sources, output, ("transformed",), "model")
+    artifact = read_artifact(metanetwork, "metanetwork")
+    network = MetaNetwork.from_parts(artifact.tensors, artifact.document).eval()
+    splits = load_splits(data) if settings.recalibrate and data is not None else None
+    progress.begin("transform", len(sources.files))
+    done = []
+    for file, (target,) in zip(sources.files, targets, strict=True):
+        opened = open_either(file.path, source)
+        if splits is not None and data is not None:
+            opened = opened.of_shape(splits.input_shape[1:])
+            check_fits(opened, splits)
+        rewritten = metanet.transform(opened.model, opened.example(), network)
+        if splits is not None and data is not None:
+            recalibrate_(rewritten.to(device), splits.train, settings.batches, batch_size=data.batch_size)
+        made = Made.by(
+            "transform", inputs={"model": file.path, "metanetwork": metanetwork}, transform=settings, data=data
+        )
+        step = {"metanetwork": artifact.digest, "recalibrated": splits is not None}
+        change = _change(opened.model, rewritten.cpu())
+        save(rewritten, target, opened, made, step=step, metrics={"change": change})
+        done.append(Transformed(str(file.path), str(target), change, splits is not None))
+        progress.step()
+    progress.end()
+    return tuple(done)
+
+
+@torch.no_grad()
+def _change(old: nn.Module, new: nn.Module) -> float:
+    before = nn.utils.parameters_to_vector(old.parameters())
+    return float((nn.utils.parameters_to_vector(new.parameters()) - before).norm() / before.norm())

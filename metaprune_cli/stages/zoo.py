@@ -1,0 +1,167 @@
+"""The models for meta-training: trained here, or imported from files; and those held out of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from metaprune_cli.config import DataSettings, ZooSettings
+from metaprune_cli.data import Splits, load_splits
+from metaprune_cli.models import Architecture, build
+from metaprune_cli.stages.images import check_fits
+from metaprune_cli.stages.loading import ModelSource, Opened, open_model, save
+from metaprune_cli.stages.made import Made
+from metaprune_cli.stages.paths import SUFFIX, check_targets, find_sources, stem
+from metaprune_cli.stages.trainer import Trainer
+from metaprune_cli.training.progress import Progress
+from metaprune_cli.training.seeds import seed_everything
+
+_IMAGE_ARGS = {"cifar": ("num_classes", "in_channels", "image_size"), "torchvision": ("num_classes",)}
+"""Arguments that the data set decides, by the source of the architecture; a factory of the user's is given none."""
+
+Role = Literal["train", "validation", "heldout"]
+
+
+@dataclass(frozen=True)
+class ZooModel:
+    """One model of the zoo; accuracy is the percentage on the validation split, None for imported models."""
+
+    output: str
+    role: Role
+    architecture: str
+    seed: int | None
+    val_top1: float | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """One model to be trained: decided before any training starts."""
+
+    arch: str
+    arch_args: dict[str, Any]
+    seed: int
+    role: Role
+
+    def target(self, folder: Path) -> Path:
+        """Its file: ``folder/<role>/<arch>-<seed>.safetensors``."""
+        name = self.arch.rpartition(":")[2].rpartition(".")[2]
+        return folder / self.role / f"{name}-{self.seed}{SUFFIX}"
+
+
+def tasks(settings: ZooSettings) -> tuple[Task, ...]:
+    """Every model of the zoo, each with a seed of its own.
+
+    ``settings.validation`` of the models that are not held out choose the metanetwork: the last ones of the members,
+    in turn, so that they are as varied as can be.
+    """
+    seeds = itertools.count(settings.seed)
+    validation = _validation(settings)
+    found = []
+    for place, member in enumerate(settings.members):
+        kept = member.count - validation[place]
+        roles: list[Role] = ["train"] * kept + ["validation"] * validation[place] + ["heldout"] * member.heldout
+        found.extend(Task(member.arch, dict(member.arch_args), next(seeds), role) for role in roles)
+    return tuple(found)
+
+
+def zoo(
+    output: Path,
+    settings: ZooSettings,
+    *,
+    data: DataSettings,
+    device: torch.device,
+    progress: Progress,
+    resume: bool = False,
+) -> tuple[ZooModel, ...]:
+    """Train every model of the zoo into ``output/train``, ``output/validation`` and ``output/heldout``.
+
+    Args:
+        output: the folder.
+        settings: which models, and how they are trained.
+        data: the images.
+        device: where the training runs.
+        progress: is told about each model and each epoch.
+        resume: skip what an earlier run finished, and go on from its checkpoint.
+    """
+    todo = tasks(settings)
+    check_targets([task.target(output) for task in todo], "model")
+    trainer = Trainer(settings.train, data, load_splits(data), device, progress, resume)
+    progress.begin("zoo", len(todo))
+    done = []
+    for task in todo:
+        done.append(_train(task, task.target(output), trainer))
+        progress.step(val_top1=done[-1].val_top1 or 0.0)
+    progress.end()
+    return tuple(done)
+
+
+def import_zoo(
+    models: Sequence[Path], output: Path, settings: ZooSettings, *, source: ModelSource, progress: Progress
+) -> tuple[ZooModel, ...]:
+    """Bring models that exist already into the zoo; the last ``settings.validation`` of them go to ``validation``.
+
+    Args:
+        models: files, or folders of model artifacts.
+        output: the zoo's folder.
+        settings: how many are for validation.
+        source: how foreign model files are opened.
+        progress: is told about each model.
+    """
+    files = find_sources(models, ("model",)).files
+    first = len(files) - settings.validation
+    roles: list[Role] = ["train" if place < first else "validation" for place in range(len(files))]
+    targets = [output / role / f"{stem(file.path)}{SUFFIX}" for role, file in zip(roles, files, strict=True)]
+    check_targets(targets, "model", inputs=[file.path for file in files])
+    progress.begin("import", len(files))
+    done = []
+    for file, role, target in zip(files, roles, targets, strict=True):
+        opened = open_model(file.path, source)
+        save(opened.model, target, opened, Made.by("zoo", inputs={"model": file.path}), step={}, metrics={})
+        done.append(ZooModel(str(target), role, opened.architecture.name, None, None))
+        progress.step()
+    progress.end()
+    return tuple(done)
+
+
+def _train(task: Task, target: Path, trainer: Trainer) -> ZooModel:
+    architecture = _architecture(task, trainer.splits)
+    made = Made.by(
+        "zoo",
+        seed=task.seed,
+        architecture=architecture.to_document(),
+        train=trainer.settings,
+        data=trainer.data,
+        device=trainer.device.type,
+    )
+    metrics: Mapping[str, float] | None = made.metrics_if_done(target) if trainer.resume else None
+    if metrics is None:
+        seed_everything(task.seed)
+        opened = Opened(build(architecture).eval(), architecture, (), target)
+        check_fits(opened, trainer.splits)
+        step = {"input": None, "arch": task.arch, "seed": task.seed}
+        metrics = trainer.train(opened, target, made, task.seed, step)
+    return ZooModel(str(target), task.role, task.arch, task.seed, metrics["val_top1"])
+
+
+def _architecture(task: Task, splits: Splits) -> Architecture:
+    """The member's architecture for these images; what params.yaml says goes first."""
+    channels, size, _ = splits.input_shape[1:]
+    known = {"num_classes": splits.num_classes, "in_channels": channels, "image_size": size}
+    names = _IMAGE_ARGS.get(task.arch.partition(":")[0], ())
+    args = {name: known[name] for name in names} | task.arch_args
+    return Architecture(task.arch, args, splits.input_shape[1:])
+
+
+def _validation(settings: ZooSettings) -> list[int]:
+    """For each member, how many of its models are for validation."""
+    taken = [0] * len(settings.members)
+    places = [place for place, member in enumerate(settings.members) if member.count]
+    for place in itertools.islice(itertools.cycle(reversed(places)), settings.validation):
+        if taken[place] < settings.members[place].count:
+            taken[place] += 1
+    return taken

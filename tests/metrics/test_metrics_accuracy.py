@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from metaprune_cli.errors import InputError, NumericsError
+from metaprune_cli.metrics import evaluate
+
+
+def batches_of(logits, labels, size=3):
+    return list(zip(logits.split(size), labels.split(size), strict=True))
+
+
+def test_accuracy_is_what_the_whole_set_gives():
+    logits, labels = torch.randn(20, 10), torch.randint(0, 10, (20,))
+    found = evaluate(nn.Identity(), batches_of(logits, labels), "cpu")
+    assert found.samples == 20
+    assert found.top1 == pytest.approx(100 * float((logits.argmax(1) == labels).double().mean()))
+    in_five = (logits.argsort(1, descending=True)[:, :5] == labels[:, None]).any(1)
+    assert found.top5 == pytest.approx(100 * float(in_five.double().mean()))
+    assert found.loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-5)
+
+
+def test_with_few_classes_top5_is_all():
+    assert evaluate(nn.Identity(), [(torch.randn(4, 3), torch.tensor([0, 1, 2, 0]))], "cpu").top5 == 100
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda logits: (logits, None),
+        lambda logits: {"loss": None, "logits": logits},
+        lambda logits: {"scores": logits},
+        lambda logits: SimpleNamespace(logits=logits),
+    ],
+    ids=["tuple", "logits-entry", "first-entry", "attribute"],
+)
+def test_scores_are_found_in_any_output(wrap):
+    class Wrapped(nn.Module):
+        def forward(self, logits):
+            return wrap(logits)
+
+    assert evaluate(Wrapped(), [(torch.eye(4), torch.arange(4))], "cpu").top1 == 100
+
+
+def test_dropout_is_off_and_modes_are_put_back():
+    model = nn.Sequential(nn.Dropout(0.9), nn.BatchNorm1d(4).eval())
+    evaluate(model, [(torch.eye(4), torch.arange(4))], "cpu")
+    assert [module.training for module in model.modules()] == [True, True, False]
+
+
+def test_too_few_classes_are_refused():
+    with pytest.raises(InputError, match="do not fit the labels") as caught:
+        evaluate(nn.Identity(), [(torch.eye(4), torch.tensor([0, 1, 2, 7]))], "cpu")
+    assert "more than 7 classes" in str(caught.value)
+
+
+def test_no_images_are_refused():
+    with pytest.raises(InputError, match="no images"):
+        evaluate(nn.Identity(), [], "cpu")
+
+
+def test_outputs_that_are_not_finite_are_refused():
+    with pytest.raises(NumericsError, match="not finite"):
+        evaluate(nn.Identity(), [(torch.full((2, 4), torch.nan), torch.tensor([0, 1]))], "cpu")

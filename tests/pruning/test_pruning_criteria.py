@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from metaprune_cli.errors import InputError
+from metaprune_cli.graph import encode
+from metaprune_cli.pruning.criteria import group_magnitude, unit_scores
+
+CRITERIA = ["group-l1", "group-l2", "bn-scale", "taylor", "random"]
+
+
+def hidden(graph, scores):
+    """The scores of the mlp's hidden neurons, in their order."""
+    start = next(layer.start for layer in graph.layers if layer.name == "0")
+    return scores[graph.units.unit_of[start : start + 6]]
+
+
+def gradients_of(case):
+    model = copy.deepcopy(case.model)
+    model(case.inputs).square().sum().backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_group_magnitude_is_the_mean_over_slices(traced, p):
+    case = traced("mlp")
+    into, scale, out = case.model[0].weight, case.model[1].weight, case.model[3].weight
+    expected = (into.abs().pow(p).sum(1) + scale.abs().pow(p) + out.abs().pow(p).sum(0)) / 3
+    magnitude = group_magnitude(case.graph, case.model.state_dict(), p)
+    assert_close(hidden(case.graph, magnitude), expected.detach())
+
+
+def test_group_magnitude_counts_a_depthwise_kernel_once():
+    model = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.Conv2d(2, 2, 3, groups=2, bias=False), nn.Conv2d(2, 1, 1))
+    graph = encode(model, torch.randn(1, 1, 5, 5))
+    into, depthwise, out = (module.weight for module in model)
+    expected = (into.square().sum((1, 2, 3)) + depthwise.square().sum((1, 2, 3)) + out.square().sum((0, 2, 3))) / 3
+    start = next(layer.start for layer in graph.layers if layer.name == "0")
+    magnitude = group_magnitude(graph, model.state_dict(), 2)
+    assert_close(magnitude[graph.units.unit_of[start : start + 2]], expected.detach())
+
+
+def test_group_magnitude_lets_gradients_through(traced):
+    case = traced("mlp")
+    tensors = {name: t.clone().requires_grad_() for name, t in case.graph.tensors.items() if t.is_floating_point()}
+    hidden(case.graph, group_magnitude(case.graph, tensors, 2)).sum().backward()
+    assert_close(tensors["0.weight"].grad, 2 * tensors["0.weight"].detach() / 3)
+
+
+def test_group_magnitude_of_half_precision_does_not_overflow(traced):
+    case = traced("mlp")
+    tensors = {name: (t * 1000).half() for name, t in case.graph.tensors.items()}
+    assert group_magnitude(case.graph, tensors, 2).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["mlp", "residual", "mobilenet_v2"])
+@pytest.mark.parametrize("criterion", ["group-l1", "group-l2", "bn-scale"])
+def test_the_best_unit_of_a_family_scores_one(traced, name, criterion):
+    case = traced(name)
+    scores = unit_scores(case.graph, case.model.state_dict(), criterion)
+    for family in case.graph.units.families:
+        if family.locked is None:
+            assert_close(scores[family.units].max(), torch.tensor(1.0))
+    assert (scores >= 0).all()
+
+
+@pytest.mark.parametrize("criterion", CRITERIA[:4])
+def test_permuting_hidden_channels_permutes_the_scores(traced, criterion):
+    case = traced("mlp")
+    permutation = torch.tensor([3, 0, 5, 1, 4, 2])
+    tensors, gradients = dict(case.model.state_dict()), gradients_of(case)
+    permuted, permuted_gradients = dict(tensors), dict(gradients)
+    for new, old in ((permuted, tensors), (permuted_gradients, gradients)):
+        for name in ("0.weight", "0.bias", "1.weight", "1.bias"):
+            new[name] = old[name][permutation]
+        new["3.weight"] = old["3.weight"][:, permutation]
+    before = unit_scores(case.graph, tensors, criterion, gradients=gradients)
+    after = unit_scores(case.graph, permuted, criterion, gradients=permuted_gradients)
+    assert_close(hidden(case.graph, after), hidden(case.graph, before)[permutation])
+
+
+def test_taylor_is_the_first_order_change_of_the_loss(traced):
+    case = traced("mlp")
+    gradients, tensors = gradients_of(case), case.model.state_dict()
+    products = {name: gradients[name] * tensors[name] for name in gradients}
+    owned = products["0.weight"].sum(1) + products["3.weight"].sum(0)
+    owned = (owned + products["0.bias"] + products["1.weight"] + products["1.bias"]).abs()
+    scores = unit_scores(case.graph, tensors, "taylor", gradients=gradients)
+    assert_close(hidden(case.graph, scores), owned / owned.max())
+
+
+def test_taylor_without_gradients_says_what_it_needs(traced):
+    case = traced("mlp")
+    with pytest.raises(InputError, match=r"taylor needs the gradient(.|\n)*choose group-l2"):
+        unit_scores(case.graph, case.model.state_dict(), "taylor")
+    with pytest.raises(InputError, match=r"none for 0\.bias, 0\.weight"):
+        unit_scores(case.graph, case.model.state_dict(), "taylor", gradients={"3.weight": torch.zeros(3, 6)})
+
+
+def test_bn_scale_is_the_norms_scale_or_the_magnitude_where_there_is_none(traced):
+    case = traced("mlp")
+    scale = case.model[1].weight.detach().abs()
+    assert_close(hidden(case.graph, unit_scores(case.graph, case.model.state_dict(), "bn-scale")), scale / scale.max())
+    plain = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    graph = encode(plain, torch.randn(1, 4))
+    assert_close(unit_scores(graph, plain.state_dict(), "bn-scale"), unit_scores(graph, plain.state_dict(), "group-l1"))
+
+
+def test_random_scores_follow_the_generator(traced):
+    case = traced("mlp")
+
+    def draw(seed):
+        return unit_scores(case.graph, case.graph.tensors, "random", generator=torch.Generator().manual_seed(seed))
+
+    assert torch.equal(draw(0), draw(0))
+    assert not torch.equal(draw(0), draw(1))
+
+
+@pytest.mark.parametrize("criterion", ["group-l1", "group-l2", "bn-scale"])
+def test_a_family_of_zeros_scores_zero(traced, criterion):
+    case = traced("mlp")
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in case.graph.tensors.items()}
+    assert not unit_scores(case.graph, zeros, criterion).any()

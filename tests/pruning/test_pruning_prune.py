@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from metaprune_cli.errors import TargetError
+from metaprune_cli.pruning.prune import prune
+
+
+@pytest.mark.parametrize("criterion", ["group-l1", "group-l2", "bn-scale", "random"])
+def test_prune_in_one_call(traced, criterion):
+    case = traced("residual")
+    before = copy.deepcopy(case.model.state_dict())
+    result = prune(case.model, case.inputs, speedup=2.0, criterion=criterion)
+    assert_close(case.model.state_dict(), before, rtol=0, atol=0)
+    assert result.report["speedup"] == result.plan.speedup >= 2
+    assert result.report["criterion"] == criterion
+    assert result.report["check"]["comparable"]
+    assert result.report["check"]["error"] < 1e-12
+    assert result.model(case.inputs).shape == (1, 4)
+    json.dumps(result.report)
+
+
+def test_prune_by_taylor(traced):
+    case = traced("residual")
+    model = copy.deepcopy(case.model)
+    model(case.inputs).square().sum().backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert prune(case.model, case.inputs, criterion="taylor", gradients=gradients).plan.speedup >= 2
+
+
+def test_the_seed_decides_random_pruning(traced):
+    case = traced("residual")
+
+    def kept(seed):
+        return prune(case.model, case.inputs, criterion="random", seed=seed, graph=case.graph).plan.kept
+
+    assert torch.equal(kept(0), kept(0))
+    assert not torch.equal(kept(0), kept(1))
+
+
+def test_a_pruned_model_can_be_pruned_again(traced):
+    case = traced("residual")
+    once = prune(case.model, case.inputs, speedup=1.5)
+    twice = prune(once.model, case.inputs, speedup=1.5)
+    assert twice.plan.macs_before == once.plan.macs_after
+
+
+def test_inputs_and_outputs_may_be_nests():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 2)
+
+        def forward(self, left, right):
+            hidden = self.first(left + right).relu()
+            return {"logits": self.second(hidden), "more": (left, None, [right])}
+
+    inputs = {"left": torch.randn(1, 4), "right": torch.randn(1, 4)}
+    result = prune(Pair(), inputs, speedup=2.0)
+    assert result.report["check"]["error"] < 1e-12
+    assert result.model(**inputs)["logits"].shape == (1, 2)
+
+
+def test_nothing_to_prune_is_an_error():
+    with pytest.raises(TargetError, match="every unit is locked"):
+        prune(nn.Linear(3, 2), torch.randn(1, 3))

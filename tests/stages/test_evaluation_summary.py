@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from metaprune_cli.stages.evaluation.picture import draw
+from metaprune_cli.stages.evaluation.report import csv_text, markdown, models_table, summary_tables
+from metaprune_cli.stages.evaluation.summary import Arm, Row, Spread, Step, Summary, curve, metrics, summarise
+
+
+def row(
+    origin: str, arm: Arm = "plain", step: Step = "finetuned", requested: float | None = 2.0, top1: float = 90.0
+) -> Row:
+    speedup = (requested or 1.0) * 1.01
+    return Row(
+        name=f"{origin}.{arm}.{step}-{requested}",
+        origin=origin,
+        arm=arm,
+        step=step,
+        requested=requested,
+        base=origin,
+        speedup=speedup,
+        top1=top1,
+        top5=99.0,
+        loss=0.3,
+        samples=540,
+        macs=int(1e6 / speedup),
+        params=int(1e5 / speedup),
+        file_bytes=100_000,
+        latency_ms=2.0 / speedup,
+        latency_p10_ms=1.9 / speedup,
+        latency_p90_ms=2.2 / speedup,
+        latency_speedup=speedup,
+    )
+
+
+@pytest.fixture
+def rows() -> list[Row]:
+    """Three origins, two arms, three speed-ups, two steps, and the unpruned models."""
+    chance = random.Random(0)
+    found = [row(f"net-{seed}", step="unpruned", requested=None, top1=98 + chance.random()) for seed in range(3)]
+    for seed in range(3):
+        for requested in (2.0, 4.0, 8.0):
+            for arm, gain in (("plain", 0.0), ("metanet", 0.6)):
+                for step, loss in (("recalibrated", 6.0), ("finetuned", 1.0)):
+                    top1 = 98 - loss * requested**0.8 + gain + chance.random()
+                    found.append(row(f"net-{seed}", arm, step, requested, top1))  # type: ignore[arg-type]
+    return found
+
+
+@pytest.fixture
+def summary(rows: list[Row]) -> Summary:
+    return summarise(rows)
+
+
+def test_spread_of_one_value_has_no_deviation() -> None:
+    assert Spread.of([3.0]) == Spread(3.0, 0.0, 3.0, 3.0, 1)
+    assert Spread.of([1.0, 3.0]).std == pytest.approx(2**0.5)
+
+
+def test_every_row_is_in_exactly_one_group(rows: list[Row], summary: Summary) -> None:
+    grouped = [member for group in summary.groups for member in group.rows]
+    assert sorted(grouped, key=repr) == sorted(rows, key=repr)
+
+
+def test_the_order_of_the_rows_does_not_matter(rows: list[Row]) -> None:
+    shuffled = random.Random(1).sample(rows, len(rows))
+    ours, theirs = summarise(rows), summarise(shuffled)
+    for ordered, mixed in zip(ours.differences, theirs.differences, strict=True):
+        assert (ordered.step, ordered.requested, ordered.wins) == (mixed.step, mixed.requested, mixed.wins)
+        assert ordered.top1.mean == pytest.approx(mixed.top1.mean)
+
+
+def test_differences_are_paired_by_origin() -> None:
+    summary = summarise(
+        [
+            row("easy", "plain", top1=95.0),
+            row("hard", "plain", top1=60.0),
+            row("hard", "metanet", top1=61.0),
+            row("easy", "metanet", top1=96.0),
+            row("alone", "metanet", top1=1.0),
+        ]
+    )
+    (difference,) = summary.differences
+    assert difference.top1 == Spread(1.0, 0.0, 1.0, 1.0, 2)  # origins spread by 35 points, differences by none
+    assert (difference.wins, difference.ties) == (2, 0)
+
+
+def test_several_models_of_one_origin_are_one_pair() -> None:
+    summary = summarise([row("a", top1=90.0), row("a", top1=92.0), row("a", "metanet", top1=91.0)])
+    (difference,) = summary.differences
+    assert (difference.top1.mean, difference.top1.count, difference.ties) == (0.0, 1, 1)
+
+
+def test_one_arm_alone_has_no_difference() -> None:
+    assert summarise([row("a"), row("b")]).differences == ()
+
+
+def test_steps_and_speedups_are_not_mixed(summary: Summary) -> None:
+    assert summary.steps == ["finetuned", "recalibrated"]
+    assert summary.speedups("finetuned") == [2.0, 4.0, 8.0]
+    assert {len(group.rows) for group in summary.groups} == {3}
+    assert {difference.top1.count for difference in summary.differences} == {3}
+
+
+def test_metrics_are_nested_numbers(summary: Summary) -> None:
+    document = metrics(summary)
+    assert set(document) == {"unpruned", "recalibrated", "finetuned"}
+    assert set(document["finetuned"]) == {"plain", "metanet", "difference"}
+    assert set(document["finetuned"]["metanet"]) == {"2x", "4x", "8x"}
+    assert document["unpruned"]["plain"]["models"] == 3
+    json.dumps(document, allow_nan=False)
+
+
+def test_curve_has_one_record_per_speedup(summary: Summary) -> None:
+    records = curve(summary)
+    assert [record["speedup"] for record in records] == [2.0, 4.0, 8.0]
+    assert list(records[0]) == ["speedup", "plain", "metanet", "plain_recalibrated", "metanet_recalibrated"]
+    assert all(value is not None for record in records for value in record.values())
+
+
+def test_markdown_shows_the_arms_and_every_model(rows: list[Row], summary: Summary) -> None:
+    text = markdown(rows, summary, {"Images": "digits, 540 of them"}, picture="curve.png")
+    assert "- Images: digits, 540 of them" in text
+    assert "Before pruning: top-1 98." in text
+    assert text.count("of 3)") == len(summary.differences)
+    assert "![Accuracy against speed-up](curve.png)" in text
+    assert all(member.name in text for member in rows)
+
+
+def test_tables_have_a_row_per_speedup_and_arm(rows: list[Row], summary: Summary) -> None:
+    assert [len(table.rows) for table in summary_tables(summary)] == [6, 6]
+    assert len(models_table(rows).rows) == len(rows)
+
+
+def test_csv_leaves_a_cell_empty_where_there_is_no_value() -> None:
+    assert csv_text([{"a": 1, "b": None}, {"a": 2, "c": "x,y"}]) == 'a,b,c\n1,,\n2,,"x,y"\n'
+
+
+def test_the_picture_is_drawn_and_reproducible(rows: list[Row], summary: Summary, tmp_path: Path) -> None:
+    first, second = tmp_path / "a.png", tmp_path / "b.png"
+    draw(rows, summary, first)
+    draw(rows, summary, second)
+    assert first.stat().st_size > 5_000
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_models_without_a_curve_are_points(tmp_path: Path) -> None:
+    rows = [row("a", step="unpruned", requested=None), row("b", step="unpruned", requested=None)]
+    draw(rows, summarise(rows), tmp_path / "points.png")
+    assert (tmp_path / "points.png").stat().st_size > 5_000
