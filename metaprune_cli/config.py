@@ -106,9 +106,16 @@ class MetaTrainSettings:
     speedup_min: Speedup = 1.5
     speedup_max: Speedup = 8.0
     dense_weight: NonNegative = 1.0
+    distill: NonNegative = 0.0  # weight of staying close to the original model's outputs
+    lookahead: Natural = 0  # SGD steps of finetuning between masking and the loss
+    lookahead_lr: Positive = 0.05
     reg: NonNegative = 10.0
     alpha: Annotated[float, Range(above=1)] = 16.0
     lr: Positive = 1e-3
+    schedule: ScheduleName = "cosine"
+    milestones: tuple[Count, ...] = ()
+    gamma: Positive = 0.1
+    warmup_epochs: Natural = 0
     weight_decay: NonNegative = 5e-4
     clip: Positive = 1.0
     batches: Count = 2

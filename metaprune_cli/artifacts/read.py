@@ -126,8 +126,9 @@ def _read(path: Path, limit: int = -1) -> bytes:
 
 def _document(header: bytes, end: int, path: Path) -> dict[str, Any]:
     """The document of a header that should be ``end`` bytes long, its version, kind and digest of a known form."""
+    ours = header.startswith(_START, layout.LENGTH_BYTES)  # the length before it may begin like a pickle
     for magic, description in _FOREIGN.items():
-        if header.startswith(magic):
+        if header.startswith(magic) and not ours:
             raise CorruptFileError(
                 "The file is not an artifact of metaprune.",
                 expected="a safetensors file written by metaprune",

@@ -1,0 +1,48 @@
+"""The shell's side: one file per subcommand, each of which loads its stage only when it is called."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from metaprune_cli import __version__
+from metaprune_cli.cli import decode, encode, eval, finetune, inspect, meta_train, prune, transform, zoo
+
+app = typer.Typer(
+    name="metaprune",
+    help="Make a trained PyTorch model easy to prune by passing it through another network, then prune it.",
+    epilog="Exit codes: 0 done, 2 bad input, 3 target out of reach, 4 corrupt or unsafe file, 130 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("zoo")(zoo.zoo)
+app.command("encode")(encode.encode)
+app.command("meta-train")(meta_train.meta_train)
+app.command("transform")(transform.transform)
+app.command("prune")(prune.prune)
+app.command("finetune")(finetune.finetune)
+app.command("eval")(eval.evaluate)
+app.command("decode")(decode.decode)
+app.command("inspect")(inspect.inspect)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"metaprune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="metaprune")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from metaprune_cli.cli import options as opt
+from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.config import EvalSettings, PruneSettings
 from metaprune_cli.console.panel import print_note
@@ -15,15 +15,17 @@ from metaprune_cli.console.progress import listening
 
 Report = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FOLDER", help="Folder for report.md, curve.png, metrics.json and CSV files."),
+    typer.Option(
+        "--output", "-o", metavar="FOLDER", help="Folder for report.md, curve.png, metrics.json and CSV files."
+    ),
 ]
 Base = Annotated[
     Path | None,
     typer.Option(
         "--base",
         metavar="PATH",
-        help="What speed-ups are against: a file, or a folder with each model's own base. Default: the first model, "
-        "or the one another was made from.",
+        help="What speed-ups are against: a file, or a folder with each model's own base. "
+        "Default: the model it was made from if that is given too, else the first.",
     ),
 ]
 Curve = Annotated[
@@ -31,37 +33,41 @@ Curve = Annotated[
 ]
 Speedups = Annotated[
     list[float] | None,
-    typer.Option("--speedup", metavar="TIMES", help="A speed-up of the curve; may be repeated. Default: eval.curve."),
+    typer.Option("--speedup", "-s", metavar="X", help="A speed-up of the curve; may be repeated. Default: 1.5 to 8."),
 ]
-LatencyBatch = Annotated[int | None, typer.Option("--latency-batch", help="Images in one timed forward pass.")]
-LatencyRuns = Annotated[int | None, typer.Option("--latency-runs", help="Timed forward passes of each model.")]
+LatencyBatch = Annotated[
+    int | None, typer.Option("--latency-batch", metavar="N", help="Images in one timed forward pass.")
+]
+LatencyRuns = Annotated[
+    int | None, typer.Option("--latency-runs", metavar="N", help="Timed forward passes of each model.")
+]
 
 
 @guarded
-def eval_(
-    models: opt.Models,
+def evaluate(
+    models: options.Models,
     output: Report = None,
     base: Base = None,
     curve: Curve = False,
     speedup: Speedups = None,
     latency_batch: LatencyBatch = None,
     latency_runs: LatencyRuns = None,
-    dataset: opt.Dataset = None,
-    data_root: opt.DataRoot = None,
-    arch: opt.Arch = None,
-    arch_arg: opt.ArchArgs = None,
-    input_shape: opt.InputShape = None,
-    trust_pickle: opt.TrustPickle = False,
-    allow_import: opt.AllowImport = False,
-    params: opt.Params = None,
-    device: opt.Device = "auto",
-    seed: opt.Seed = None,
-    quiet: opt.Quiet = False,
-    as_json: opt.Json = False,
-    debug: opt.Debug = False,
+    dataset: options.Dataset = None,
+    data_root: options.DataRoot = None,
+    arch: options.Arch = None,
+    arch_arg: options.ArchArgs = None,
+    input_shape: options.InputShape = None,
+    trust_pickle: options.TrustPickle = False,
+    allow_import: options.AllowImport = False,
+    params: options.Params = None,
+    device: options.Device = "auto",
+    seed: options.Seed = None,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
 ) -> None:
     """Accuracy on the test images, MACs, parameters, file size, latency, and accuracy-speed-up curves."""
-    settings = opt.settings(
+    settings = options.settings(
         EvalSettings,
         "eval",
         params,
@@ -70,16 +76,16 @@ def eval_(
         latency_runs=latency_runs,
         seed=seed,
     )
-    pruning = opt.settings(PruneSettings, "prune", params) if curve or speedup else None
-    data = opt.data_settings(params, dataset, data_root)
-    source = opt.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
+    pruning = options.settings(PruneSettings, "prune", params) if curve or speedup else None
+    data = options.data_settings(params, dataset, data_root)
+    source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
 
+    from metaprune_cli.stages import eval as stage
     from metaprune_cli.stages.device import pick_device
-    from metaprune_cli.stages.eval import evaluate
     from metaprune_cli.stages.evaluation.report import models_table, summary_tables
 
     with listening(quiet) as progress:
-        found = evaluate(
+        found = stage.evaluate(
             models,
             output,
             settings,

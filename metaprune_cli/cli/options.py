@@ -25,11 +25,15 @@ Models = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="PATH", help="Output file; a folder with several inputs. Default: beside the input."),
+    typer.Option(
+        "--output", "-o", metavar="PATH", help="Output file; a folder for several results. Default: beside the input."
+    ),
 ]
 Params = Annotated[
     Path | None,
-    typer.Option("--params", metavar="FILE", help="Settings file; flags override it. Default: ./params.yaml, if there is one."),
+    typer.Option(
+        "--params", metavar="FILE", help="Settings file; flags override it. Default: ./params.yaml, if there is one."
+    ),
 ]
 
 # what a model file that is not ours needs
@@ -118,7 +122,9 @@ def _params_file(params: Path | None) -> Path | None:
 def _key_value(text: str) -> tuple[str, Scalar]:
     key, equals, value = text.partition("=")
     if not (key and equals):
-        raise InputError("An argument of the architecture cannot be read.", expected="KEY=VALUE", got=text, where="--arch-arg")
+        raise InputError(
+            "An argument of the architecture cannot be read.", expected="KEY=VALUE", got=text, where="--arch-arg"
+        )
     return key.strip(), _scalar(value.strip())
 
 
@@ -140,6 +146,9 @@ def _shape(text: str) -> tuple[int, ...]:
         shape = ()
     if not shape or min(shape) < 1:
         raise InputError(
-            "The input shape cannot be read.", expected="sizes without the batch, such as 3,224,224", got=text, where="--input-shape"
+            "The input shape cannot be read.",
+            expected="sizes without the batch, such as 3,224,224",
+            got=text,
+            where="--input-shape",
         )
     return shape

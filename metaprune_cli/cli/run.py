@@ -47,7 +47,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 def show(payload: Mapping[str, Any], *tables: Table, as_json: bool) -> None:
     """Print the result on stdout: ``payload`` as exactly one JSON object, or the tables for people."""
     if as_json:
-        sys.stdout.write(json.dumps(_plain(payload), indent=2, allow_nan=False) + "\n")
+        sys.stdout.write(json.dumps(_plain(payload), allow_nan=False) + "\n")
         return
     for table in tables:
         table.print()

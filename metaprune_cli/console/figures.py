@@ -15,8 +15,8 @@ def plain(value: object) -> str:
 def count(value: float) -> str:
     """A large count with its decimal prefix: ``12_540_000`` is ``12.5 M``."""
     for size, prefix in _PREFIXES:
-        if abs(value) >= size:
-            return f"{value / size:.3g} {prefix}" if abs(value) < 999.5 * size else f"{value / size:.0f} {prefix}"
+        if abs(value) >= 0.9995 * size:  # what rounds to a thousand of the smaller prefix is one of this
+            return f"{float(f'{value / size:.3g}'):g} {prefix}"
     return f"{value:g}"
 
 
@@ -31,8 +31,8 @@ def percent(value: float) -> str:
 
 
 def share(value: float) -> str:
-    """A fraction of one as a percentage: ``0.42`` is ``42 %``."""
-    return f"{100 * value:.0f} %"
+    """A fraction of one as a percentage: ``0.421`` is ``42.1 %``."""
+    return f"{100 * value:.3g} %"
 
 
 def millis(value: float) -> str:

@@ -23,7 +23,7 @@ def print_panel(title: str, what: str, rows: Sequence[tuple[str, str]] = (), fil
     details.add_column(overflow="fold")
     for name, text in rows:
         details.add_row(name, Text(text))
-    body = Group(Text(what), *([Text(), details] if rows else []))
+    body = Group(Text(what), Text(), details) if rows else Text(what)
     console.print(Panel(body, title=f"[bold]{title}", title_align="left", border_style="red"))
 
 

@@ -67,11 +67,13 @@ class Table:
 
         stream = file or sys.stdout
         console = Console(file=stream, width=None if stream.isatty() else PIPE_WIDTH, highlight=False)
-        view = RichTable(title=self.title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+        view = RichTable(box=box.SIMPLE_HEAD, show_header=any(column.title for column in self.columns))
         for column in self.columns:
-            view.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
+            view.add_column(Text(column.title), justify="right" if column.right else "left", overflow="fold")
         for row in self.rows:
             view.add_row(*(Text(column.cell(row)) for column in self.columns))
+        if self.title:
+            console.print(Text(self.title, style="bold"))
         console.print(view)
 
 

@@ -19,6 +19,10 @@ from metaprune_cli.graph.trace import ExampleInputs, call, plain_operators
 from metaprune_cli.graph.units import Family
 
 
+_FEW = 12
+"""Below this many families it is quicker to try each than to halve on: families that break come in numbers."""
+
+
 def lock_what_breaks(
     graph: NeuronGraph, skeleton: nn.Module, inputs: Sequence[tuple[bool, ExampleInputs]]
 ) -> list[Lock]:
@@ -61,8 +65,10 @@ def lock_what_breaks(
         reason = failure(batch) if batch else None
         if reason is None:
             continue
-        if len(batch) > 1:
+        if len(batch) > _FEW:
             queue += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+        elif len(batch) > 1:
+            queue += [[family] for family in batch]
         else:
             locks.append(Lock(_neurons_of(graph, batch[0]), reason))
     return locks

@@ -57,7 +57,7 @@ def decode(graph: NeuronGraph, model: nn.Module) -> nn.Module:
     """A copy of ``model`` (of the same architecture and widths) that holds the graph's tensors.
 
     Raises:
-        RuntimeError: the graph's entries do not fit the model (from ``load_state_dict``).
+        InputError: the graph's entries are not the model's.
     """
     decoded = meta_copy(model)
     fill_(decoded, {name: tensor.clone() for name, tensor in graph.tensors.items()})

@@ -71,7 +71,8 @@ class EdgeBlock:
 
         The parameter is made contiguous first where it is not (channels-last, say).
         """
-        return tensors[self.param].contiguous().as_strided(self.size, self.stride, self.offset)
+        tensor = tensors[self.param].contiguous()
+        return tensor.as_strided(self.size, self.stride, tensor.storage_offset() + self.offset)
 
     def scatter(self, flat: Tensor, values: Tensor) -> Tensor:
         """A new flat parameter of shape (numel,) in which the region holds ``values`` (groups, out, in, taps)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -66,19 +65,23 @@ def resize_(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def fill_(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Assign a full state dict of fitting shapes, in place; ``requires_grad`` of the parameters stays.
+    """Assign a full state dict of fitting shapes, in place and without copying.
 
-    Modules that version their entries (``_version``) see the dict as one of their own.
+    ``requires_grad`` stays, and tensors that are shared stay shared.
 
     Raises:
-        RuntimeError: entries are missing, unexpected or of other shapes (from ``load_state_dict``).
+        InputError: entries are missing or unexpected; all of them are listed.
     """
-    state = OrderedDict(tensors)
-    state._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
-    flags = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
-    module.load_state_dict(state, assign=True)
-    for name, parameter in module.named_parameters():
-        parameter.requires_grad_(flags[name])
+    own = module.state_dict(keep_vars=True)
+    if different := sorted(own.keys() ^ tensors.keys()):
+        raise InputError("The tensors are not those of the model", got=", ".join(different[:10]), expected="its entries")
+    new: dict[int, Tensor] = {}
+    for name, old in own.items():
+        if id(old) not in new:
+            is_parameter = isinstance(old, nn.Parameter)
+            new[id(old)] = nn.Parameter(tensors[name], old.requires_grad) if is_parameter else tensors[name]
+    own.update({name: new[id(old)] for name, old in own.items()})  # in place: keeps the modules' versions
+    module.load_state_dict(own, assign=True)
 
 
 def _replace(owner: nn.Module, leaf: str, old: Tensor, shape: tuple[int, ...], shared: dict[int, Tensor]) -> None:

@@ -69,11 +69,11 @@ def kept_indices(mask: Tensor) -> tuple[Tensor, ...]:
     for d in range(mask.dim()):
         others = [o for o in range(mask.dim()) if o != d]
         kept.append((mask.any(dim=others) if others else mask).nonzero().flatten())
-    if int(mask.sum()) != math.prod(k.numel() for k in kept):
+    if int(mask.count_nonzero()) != math.prod(k.numel() for k in kept):
         raise NumericsError(
             "The removal would leave a parameter with holes",
             expected="survivors that form an outer product of kept indices per dimension",
-            got=f"{int(mask.sum())} elements over {[k.numel() for k in kept]} indices",
+            got=f"{int(mask.count_nonzero())} elements over {[k.numel() for k in kept]} indices",
         )
     return tuple(kept)
 

@@ -28,7 +28,7 @@ KINDS = ("bias", "scale", "shift", "mean", "variance", "position", "constant")
 """Every kind of feature a neuron can have, in the order of the node encoder's rows."""
 
 SMALL = 1e-2
-"""Size of a fresh decoder's output: untrained, a metanetwork all but returns its input, yet gradients flow everywhere."""
+"""Size of a fresh decoder's output: an untrained metanetwork all but returns its input, yet gradients flow."""
 
 AXES = 3  # taps of a three-dimensional convolution; further leading axes are counted through as one
 OCTAVES = 4  # sines up to 4π tell sixteen neighbouring taps apart
@@ -93,7 +93,8 @@ class KernelTable(nn.Module):
                 got=name,
                 next_step="use the coordinate codec, which takes any kernel, or name this one in the configuration",
             )
-        return self.tables[name]
+        table: Tensor = self.tables[name]
+        return table
 
 
 class Codec(nn.Module):

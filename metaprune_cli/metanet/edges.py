@@ -1,4 +1,4 @@
-"""The ``edges`` backend: PyTorch Geometric's message passing over ``to_pyg()``; slow, plain, the oracle of ``blocks``."""
+"""The ``edges`` backend: PyTorch Geometric's message passing over ``to_pyg()``, the oracle of ``blocks``."""
 
 from __future__ import annotations
 

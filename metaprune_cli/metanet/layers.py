@@ -12,6 +12,7 @@ on the rest.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -40,12 +41,13 @@ class Gates:
 
 def normalise(h: Float[Tensor, "n h"]) -> Float[Tensor, "n h"]:
     """LayerNorm without affine parameters."""
-    return torch.nn.functional.layer_norm(h, list(h.shape[-1:]))
+    normal: Tensor = nn.functional.layer_norm(h, list(h.shape[-1:]))
+    return normal
 
 
 def deviation(variance: Tensor) -> Tensor:
     """A standard deviation that is zero, with a finite slope, where the variance is."""
-    return (variance + EPSILON).sqrt() - EPSILON**0.5
+    return (variance + EPSILON).sqrt() - math.sqrt(EPSILON)
 
 
 class MessageLayer(nn.Module):

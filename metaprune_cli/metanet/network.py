@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
@@ -81,7 +81,7 @@ class MetaNetwork(nn.Module):
             backend: ``blocks``, or ``edges``, the slow oracle on PyG's message passing.
 
         Returns:
-            Every entry: trainable ones rewritten, all others (buffers, frozen and verbatim ones) the same objects.
+            Every entry: trainable ones rewritten, all others (buffers, verbatim ones) the same objects.
 
         Raises:
             InputError: the ``per-kernel`` codec does not know a kernel of the model.
@@ -107,7 +107,7 @@ class MetaNetwork(nn.Module):
         return dict(self.state_dict()), {"config": dataclasses.asdict(self.config)}
 
     @classmethod
-    def from_parts(cls, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Self:
+    def from_parts(cls, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> MetaNetwork:
         """The metanetwork that :meth:`to_parts` took apart.
 
         Raises:
@@ -142,7 +142,7 @@ class MetaNetwork(nn.Module):
         return write_artifact(path, "metanetwork", tensors, {**(document or {}), **own}, inputs or {})
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path) -> MetaNetwork:
         """Read an artifact of kind ``metanetwork``.
 
         Raises:

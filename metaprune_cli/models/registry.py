@@ -14,7 +14,6 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
-import torch
 import torchvision
 from torch import nn
 
@@ -121,27 +120,10 @@ def _call(builder: Builder, architecture: Architecture) -> nn.Module:
     Raises:
         InputError: it does not take them, fails on them, or returns no module.
     """
-    args = dict(architecture.args)
-    family = architecture.name.partition(":")[0]
-    accepted = inspect.signature(builder).parameters
-    if family == "cifar" and "image_size" not in accepted:
-        args.pop("image_size", None)  # convolutions take any size: it only says what the input looks like
-    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
-    unknown = [key for key in args if key not in accepted and not open_ended]
-    if family == "torchvision":
-        unknown += [key for key in args if key in ("weights", "progress")]
-    if unknown:
-        raise InputError(
-            f"{architecture.name} does not take these arguments.",
-            expected=", ".join(sorted({*accepted} - {"weights", "progress", "kwargs"})) or "none",
-            got=", ".join(f"{key}={args[key]}{_suggestion(key, [*accepted])}" for key in unknown),
-            where="--arch-arg",
-        )
+    args = _arguments(builder, architecture)
     try:
         module = builder(**args)
-    except (InputError, NotImplementedError):
-        raise
-    except Exception as error:  # noqa: BLE001 - a factory may raise anything
+    except Exception as error:
         raise InputError(
             f"{architecture.name} could not be built.",
             got=f"{type(error).__name__}: {error}",
@@ -152,10 +134,42 @@ def _call(builder: Builder, architecture: Architecture) -> nn.Module:
         raise InputError(
             "The factory did not return a model.",
             expected="a torch.nn.Module",
-            got=type(module),
+            got=type(module).__name__,
             where=architecture.name,
         )
     return module
+
+
+def _arguments(builder: Builder, architecture: Architecture) -> dict[str, Any]:
+    """The keyword arguments to call a builder with.
+
+    Raises:
+        InputError: naming all that it does not take.
+    """
+    args = dict(architecture.args)
+    try:
+        parameters = inspect.signature(builder).parameters
+    except ValueError:  # a callable written in C says nothing about its arguments
+        return args
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    accepted = sorted({*parameters} - {"weights", "progress", "kwargs"})
+    refused = [key for key in args if key not in accepted and not open_ended]
+    family = architecture.name.partition(":")[0]
+    if family == "torchvision":  # its builders are open-ended, but nothing is ever downloaded
+        accepted = ["num_classes", "any other argument of torchvision's class"]
+        refused = [key for key in args if key in ("weights", "progress")]
+    if family == "cifar" and "image_size" not in accepted:  # convolutions take any size; it says what the input is
+        accepted.append("image_size")
+        refused = [key for key in refused if key != "image_size"]
+        args.pop("image_size", None)
+    if refused:
+        raise InputError(
+            f"{architecture.name} does not take these arguments.",
+            expected=", ".join(accepted) or "none",
+            got=", ".join(f"{key}={args[key]}{_suggestion(key, accepted)}" for key in refused),
+            where="--arch-arg",
+        )
+    return args
 
 
 def _import_factory(name: str) -> Builder:
@@ -192,11 +206,12 @@ def _working_directory_on_path() -> Iterator[None]:
 
 def _unknown(name: str) -> InputError:
     known = list_architectures()
+    cifar = [full for full in known if full.startswith("cifar:")]
     return InputError(
         f"There is no architecture {name!r}{_suggestion(name, known)}",
         expected="cifar:NAME, torchvision:NAME or package.module:factory",
         where="--arch",
-        next_step=f"one of {', '.join(n for n in known if n.startswith('cifar:'))}, torchvision's, or a factory of yours",
+        next_step=f"choose one of {', '.join(cifar)}, any of torchvision's classifiers, or a factory of yours",
     )
 
 

@@ -59,14 +59,15 @@ def _shaped(opened: Opened, data: DataSettings | None) -> Opened:
 
 def _encode(opened: Opened, target: Path) -> Encoded:
     graph = opened.neuron_graph()
-    tensors, document = graph.to_parts()
+    tensors, structure = graph.to_parts()
     made = Made.by("encode", inputs={"model": opened.path})
-    described = {
+    document = {
+        "structure": structure,
         "architecture": opened.architecture.to_document(),
         "made_by": made.document(),
         "lineage": list(opened.lineage),
     }
-    write_artifact(target, "graph", tensors, document | described, made.inputs)
+    write_artifact(target, "graph", tensors, document, made.inputs)
     families = graph.units.families
     return Encoded(
         input=str(opened.path),

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from metaprune_cli.data import Splits
 from metaprune_cli.errors import InputError
+from metaprune_cli.metrics.calling import logits_of
 from metaprune_cli.stages.loading import Opened
 
 
@@ -39,7 +40,7 @@ def check_fits(opened: Opened, splits: Splits) -> None:
 @torch.no_grad()
 def _scores(opened: Opened, shape: tuple[int, ...], dataset: str) -> Tensor:
     try:
-        scores = opened.model(torch.zeros(1, *shape))
+        return logits_of(opened.model(torch.zeros(1, *shape)))
     except RuntimeError as error:
         raise InputError(
             f"The model cannot take images of {dataset}.",
@@ -47,11 +48,6 @@ def _scores(opened: Opened, shape: tuple[int, ...], dataset: str) -> Tensor:
             where=opened.path,
             next_step="choose the data set the model was made for with --dataset",
         ) from error
-    if not isinstance(scores, Tensor):
-        raise InputError(
-            "The model's output is not one tensor of class scores.", got=type(scores).__name__, where=opened.path
-        )
-    return scores
 
 
 def _written(shape: tuple[int, ...]) -> str:

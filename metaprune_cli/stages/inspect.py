@@ -14,28 +14,6 @@ from metaprune_cli.graph import NeuronGraph
 
 
 @dataclass(frozen=True)
-class FamilySummary:
-    """One family of a neuron graph; ``locked`` is why none of its units can be removed, or None."""
-
-    name: str
-    units: int
-    prunable: int
-    locked: str | None
-
-
-@dataclass(frozen=True)
-class GraphSummary:
-    """The size of a neuron graph; MACs are those of one input."""
-
-    neurons: int
-    edges: int
-    units: int
-    macs: int
-    families: tuple[FamilySummary, ...]
-    verbatim: Mapping[str, str]
-
-
-@dataclass(frozen=True)
 class TensorSummary:
     """One tensor of the file."""
 
@@ -57,7 +35,7 @@ class Inspection:
         values: number of tensor elements.
         document: the rest of its document: architecture, made_by, inputs, metrics, lineage, …
         tensors: names, types and shapes.
-        graph: for neuron graphs.
+        graph: sizes, families with their locks, and what is kept verbatim; for neuron graphs.
     """
 
     path: str
@@ -68,7 +46,7 @@ class Inspection:
     values: int
     document: Mapping[str, Any]
     tensors: tuple[TensorSummary, ...]
-    graph: GraphSummary | None
+    graph: Mapping[str, Any] | None
 
 
 _SHOWN_APART = ("kind", "format_version", "digest", "structure")
@@ -99,11 +77,5 @@ def _tensor(name: str, tensor: Tensor) -> TensorSummary:
     return TensorSummary(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
 
 
-def _graph(artifact: Artifact) -> GraphSummary:
-    graph = NeuronGraph.from_parts(artifact.tensors, artifact.document)
-    units = graph.units
-    families = tuple(
-        FamilySummary(family.name, len(family.units), int(units.prunable[family.units].sum()), family.locked)
-        for family in units.families
-    )
-    return GraphSummary(graph.num_neurons, graph.num_edges, units.num_units, graph.macs, families, dict(graph.verbatim))
+def _graph(artifact: Artifact) -> Mapping[str, Any]:
+    return NeuronGraph.from_parts(artifact.tensors, artifact.document["structure"]).summary()

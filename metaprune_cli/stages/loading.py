@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from metaprune_cli.artifacts import is_artifact, read_artifact, read_document
 from metaprune_cli.errors import InputError
-from metaprune_cli.graph import NeuronGraph, decode, encode
-from metaprune_cli.graph.resize import resize_
-from metaprune_cli.models import Architecture, build, load_model, save_model
+from metaprune_cli.graph import NeuronGraph, encode
+from metaprune_cli.models import Architecture, load_model, save_model
+from metaprune_cli.models.assemble import assemble
 from metaprune_cli.stages.made import Made
 
 Lineage = tuple[Mapping[str, Any], ...]
@@ -43,12 +43,22 @@ class ModelSource:
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A model in eval mode on the CPU, where it came from, what was done to it so far, and its graph if it came as one."""
+    """A model in eval mode on the CPU, and what is known about it.
+
+    Attributes:
+        model: the model.
+        architecture: what it is.
+        lineage: what was done to it so far.
+        path: the file it came from.
+        shape_is_stated: whether the file or the user says the input's shape, or it is only usual for the architecture.
+        graph: its graph, if it came as one.
+    """
 
     model: nn.Module
     architecture: Architecture
     lineage: Lineage
     path: Path
+    shape_is_stated: bool = True
     graph: NeuronGraph | None = None
 
     @property
@@ -73,8 +83,8 @@ class Opened:
         return encode(self.model, self.example()) if self.graph is None else self.graph
 
     def of_shape(self, input_shape: Shape) -> Opened:
-        """The same with this input shape where none was known."""
-        if self.architecture.input_shape is not None:
+        """The same with the input shape of the images it is used on, unless it is stated."""
+        if self.architecture.input_shape is not None and self.shape_is_stated:
             return self
         return replace(self, architecture=replace(self.architecture, input_shape=input_shape))
 
@@ -89,17 +99,28 @@ def open_model(path: Path, source: ModelSource) -> Opened:
         allow_import=source.allow_import,
         input_shape=source.input_shape,
     )
-    return Opened(loaded.model, loaded.architecture, _lineage(loaded.document or {}), path)
+    stated = loaded.document is not None or source.input_shape is not None
+    return Opened(loaded.model, loaded.architecture, _lineage(loaded.document or {}), path, shape_is_stated=stated)
 
 
 def open_graph(path: Path, source: ModelSource) -> Opened:
-    """A neuron graph and the model it stands for."""
+    """A neuron graph and the model it stands for.
+
+    Raises:
+        InputError: the file holds a graph alone and does not say which architecture it is of.
+    """
     artifact = read_artifact(path, "graph")
-    graph = NeuronGraph.from_parts(artifact.tensors, artifact.document)
+    if "architecture" not in artifact.document:
+        raise InputError(
+            "The graph does not say which architecture it is of.",
+            expected="a graph written by metaprune encode",
+            where=path,
+            next_step="in Python, decode(graph, model) puts it back into a model of yours",
+        )
+    graph = NeuronGraph.from_parts(artifact.tensors, artifact.document["structure"])
     architecture = Architecture.from_document(artifact.document["architecture"])
-    skeleton = build(architecture, allow_import=source.allow_import)
-    resize_(skeleton, {name: tuple(tensor.shape) for name, tensor in graph.tensors.items()})
-    return Opened(decode(graph, skeleton).eval(), architecture, _lineage(artifact.document), path, graph)
+    model = assemble(architecture, graph.state_dict(), path, allow_import=source.allow_import)
+    return Opened(model, architecture, _lineage(artifact.document), path, graph=graph)
 
 
 def open_either(path: Path, source: ModelSource) -> Opened:

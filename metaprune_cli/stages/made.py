@@ -31,7 +31,9 @@ class Made:
     inputs: Mapping[str, str]
 
     @classmethod
-    def by(cls, command: str, *, seed: int | None = None, inputs: Mapping[str, Path] | None = None, **settings: Any) -> Made:
+    def by(
+        cls, command: str, *, seed: int | None = None, inputs: Mapping[str, Path] | None = None, **settings: Any
+    ) -> Made:
         """Describe a call: settings are dataclasses or plain values; where the data lie is not part of it."""
         parameters = {name: _plain(value) for name, value in settings.items()}
         hashes = {name: file_sha256(path) for name, path in (inputs or {}).items()}
@@ -84,5 +86,5 @@ class Checkpoint:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, DataSettings):
-        value = replace(value, data_root=None)  # an absolute path would make the bytes differ from machine to machine
+        value = replace(value, data_root=None, workers=0)  # where and how images are read differs between machines
     return asdict(cast("DataclassInstance", value)) if hasattr(value, "__dataclass_fields__") else value

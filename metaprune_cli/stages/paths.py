@@ -21,7 +21,7 @@ class Source:
     relative: Path
 
     def named(self, tag: str) -> Path:
-        """The relative path of an output made from this input: ``a/m.graph.safetensors`` -> ``a/m.<tag>.safetensors``."""
+        """The relative path of an output made from this input: ``a/m.safetensors`` -> ``a/m.<tag>.safetensors``."""
         return self.relative.with_name(f"{stem(self.path)}.{tag}{SUFFIX}")
 
 
@@ -59,7 +59,9 @@ def find_sources(inputs: Sequence[Path], kinds: Sequence[str]) -> Sources:
             below = Path() if len(inputs) == 1 else Path(path.resolve().name)
             artifacts = [file for file in sorted(path.rglob(f"*{SUFFIX}")) if _fits(file, kinds)]
             found.extend(Source(file, below / file.relative_to(path)) for file in artifacts)
-            problems.extend([f"{path}: no artifact of kind {' or '.join(kinds)} in this folder"] if not artifacts else [])
+            problems.extend(
+                [f"{path}: no artifact of kind {' or '.join(kinds)} in this folder"] if not artifacts else []
+            )
         elif path.exists():
             found.append(Source(path, Path(path.name)))
         else:
@@ -84,7 +86,9 @@ def plan_targets(sources: Sources, output: Path | None, tags: Sequence[str], kin
     """
     if output is None and sources.from_folder:
         raise InputError(
-            "A folder as input needs a folder for the output.", where="-o", next_step="say where the results go: -o FOLDER"
+            "A folder as input needs a folder for the output.",
+            where="-o",
+            next_step="say where the results go: -o FOLDER",
         )
     if output is None:
         targets = [[source.path.parent / source.named(tag).name for tag in tags] for source in sources.files]

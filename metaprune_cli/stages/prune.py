@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from torch.nn import functional as F
 
 from metaprune_cli.config import DataSettings, PruneSettings
 from metaprune_cli.data import ImageSplit, load_splits
+from metaprune_cli.errors import InputError
+from metaprune_cli.metrics.calling import logits_of
 from metaprune_cli.pruning.check import Check, check
 from metaprune_cli.pruning.criteria import unit_scores
 from metaprune_cli.pruning.plan import FamilyPlan, Plan, make_plan
@@ -72,6 +75,8 @@ def prune(
     Raises:
         TargetError: a speed-up cannot be met, or nothing would be removed.
     """
+    if not settings.speedup:
+        raise InputError("No speed-up is given.", where="prune.speedup", next_step="--speedup X")
     sources = find_sources(models, ("model",))
     tags = [f"pruned-{speedup:g}x" for speedup in settings.speedup]
     targets: Sequence[Sequence[Path | None]]
@@ -81,14 +86,14 @@ def prune(
     done: list[PrunedFile] = []
     for file, row in zip(sources.files, targets, strict=True):
         opened = open_model(file.path, source)
-        if data is not None and opened.architecture.input_shape is None:
-            opened = opened.of_shape((splits or load_splits(data)).input_shape[1:])
         gradients = None
         if splits is not None and data is not None:
+            opened = opened.of_shape(splits.input_shape[1:])
             check_fits(opened, splits)
             gradients = loss_gradients(opened.model, splits.train, settings.batches, data.batch_size, device)
-        made = Made.by("prune", seed=settings.seed, inputs={"model": file.path}, prune=settings, data=data if splits is not None else None)
-        done.extend(_prune(opened, made, settings, gradients, row))
+        elif data is not None and opened.architecture.input_shape is None:
+            opened = opened.of_shape(load_splits(data).input_shape[1:])
+        done.extend(_prune(opened, row, settings, gradients, data if splits is not None else None))
         progress.step()
     progress.end()
     return tuple(done)
@@ -96,10 +101,10 @@ def prune(
 
 def _prune(
     opened: Opened,
-    made: Made,
+    targets: Sequence[Path | None],
     settings: PruneSettings,
     gradients: Mapping[str, Tensor] | None,
-    targets: Sequence[Path | None],
+    data: DataSettings | None,
 ) -> Iterator[PrunedFile]:
     """One model to every speed-up: all plans are made before anything is written."""
     graph = opened.neuron_graph()
@@ -115,10 +120,20 @@ def _prune(
             continue
         small = apply_plan(opened.model, graph, plan)
         checked = check(opened.model, small, graph, plan, opened.example())
-        step = {"requested": plan.requested, "achieved": plan.speedup, "criterion": settings.criterion}
-        metrics = {"speedup": plan.speedup, "macs": plan.macs_after, "params": plan.params_after, "error": checked.error}
-        save(small, target, opened, made, step=step | {"scope": settings.scope}, metrics=metrics, plan=plan.to_document())
+        own = replace(settings, speedup=(plan.requested,))  # the other speed-ups have no part in this file
+        made = Made.by("prune", seed=settings.seed, inputs={"model": opened.path}, prune=own, data=data)
+        _save(small, target, opened, made, plan, checked, step={"criterion": own.criterion, "scope": own.scope})
         yield _described(opened, plan, target, checked)
+
+
+def _save(
+    small: nn.Module, target: Path, opened: Opened, made: Made, plan: Plan, checked: Check, step: Mapping[str, Any]
+) -> None:
+    step = {"requested": plan.requested, "achieved": plan.speedup, **step}
+    metrics = {"speedup": plan.speedup, "macs": plan.macs_after, "params": plan.params_after}
+    save(
+        small, target, opened, made, step=step, metrics=metrics, pruning=plan.to_document() | {"check": asdict(checked)}
+    )
 
 
 def _described(opened: Opened, plan: Plan, target: Path | None = None, checked: Check | None = None) -> PrunedFile:
@@ -143,5 +158,5 @@ def loss_gradients(
     """Gradient of the cross-entropy, summed over the first ``batches`` shuffled batches; on the CPU, by entry."""
     probe = copy.deepcopy(model).to(device).eval().requires_grad_(True)
     for inputs, labels in islice(images.batches(batch_size, shuffle_seed=0, device=device), batches):
-        F.cross_entropy(probe(inputs), labels).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(logits_of(probe(inputs)), labels).backward()
     return {name: parameter.grad.cpu() for name, parameter in probe.named_parameters() if parameter.grad is not None}

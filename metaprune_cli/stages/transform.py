@@ -71,7 +71,10 @@ def transform(
         if splits is not None and data is not None:
             recalibrate_(rewritten.to(device), splits.train, settings.batches, batch_size=data.batch_size)
         made = Made.by(
-            "transform", inputs={"model": file.path, "metanetwork": metanetwork}, transform=settings, data=data
+            "transform",
+            inputs={"model": file.path, "metanetwork": metanetwork},
+            transform=settings,
+            data=data if splits else None,
         )
         step = {"metanetwork": artifact.digest, "recalibrated": splits is not None}
         change = _change(opened.model, rewritten.cpu())

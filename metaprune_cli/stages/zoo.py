@@ -12,7 +12,8 @@ import torch
 
 from metaprune_cli.config import DataSettings, ZooSettings
 from metaprune_cli.data import Splits, load_splits
-from metaprune_cli.models import Architecture, build
+from metaprune_cli.models import Architecture, build, list_architectures
+from metaprune_cli.models.registry import takes_argument
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, Opened, open_model, save
 from metaprune_cli.stages.made import Made
@@ -20,9 +21,6 @@ from metaprune_cli.stages.paths import SUFFIX, check_targets, find_sources, stem
 from metaprune_cli.stages.trainer import Trainer
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.training.seeds import seed_everything
-
-_IMAGE_ARGS = {"cifar": ("num_classes", "in_channels", "image_size"), "torchvision": ("num_classes",)}
-"""Arguments that the data set decides, by the source of the architecture; a factory of the user's is given none."""
 
 Role = Literal["train", "validation", "heldout"]
 
@@ -61,10 +59,11 @@ def tasks(settings: ZooSettings) -> tuple[Task, ...]:
     """
     seeds = itertools.count(settings.seed)
     validation = _validation(settings)
-    found = []
+    found: list[Task] = []
     for place, member in enumerate(settings.members):
         kept = member.count - validation[place]
-        roles: list[Role] = ["train"] * kept + ["validation"] * validation[place] + ["heldout"] * member.heldout
+        counts: dict[Role, int] = {"train": kept, "validation": validation[place], "heldout": member.heldout}
+        roles = (role for role, count in counts.items() for _ in range(count))
         found.extend(Task(member.arch, dict(member.arch_args), next(seeds), role) for role in roles)
     return tuple(found)
 
@@ -149,12 +148,12 @@ def _train(task: Task, target: Path, trainer: Trainer) -> ZooModel:
 
 
 def _architecture(task: Task, splits: Splits) -> Architecture:
-    """The member's architecture for these images; what params.yaml says goes first."""
+    """The member's architecture for these images; what params.yaml says goes first, a factory is told nothing else."""
     channels, size, _ = splits.input_shape[1:]
-    known = {"num_classes": splits.num_classes, "in_channels": channels, "image_size": size}
-    names = _IMAGE_ARGS.get(task.arch.partition(":")[0], ())
-    args = {name: known[name] for name in names} | task.arch_args
-    return Architecture(task.arch, args, splits.input_shape[1:])
+    facts = {"num_classes": splits.num_classes, "in_channels": channels, "image_size": size}
+    known = task.arch in list_architectures()
+    args = {name: value for name, value in facts.items() if known and takes_argument(task.arch, name)}
+    return Architecture(task.arch, args | task.arch_args, splits.input_shape[1:])
 
 
 def _validation(settings: ZooSettings) -> list[int]:

@@ -1,0 +1,1 @@
+"""Training: one model, or a metanetwork on a zoo of models; tells a listener how far it is."""

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+import metaprune_cli
 from metaprune_cli.config import DataSettings
 from metaprune_cli.data import load_splits, load_test
 from metaprune_cli.errors import InputError
@@ -87,3 +90,9 @@ def test_missing_files_are_named(dataset, names, tmp_path):
         load_splits(DataSettings(dataset=dataset, data_root=str(tmp_path)))
     for text in [*names, "holiday.jpg", str(tmp_path)]:
         assert text in str(caught.value)
+
+
+def test_only_eval_reads_the_test_split():
+    package = Path(metaprune_cli.__file__).parent
+    users = {str(file.relative_to(package)) for file in package.rglob("*.py") if "load_test" in file.read_text("utf-8")}
+    assert users <= {"data/__init__.py", "data/splits.py", "stages/eval.py"}

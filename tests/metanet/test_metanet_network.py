@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from handmade import dense_net, mlp, residual_net
 from torch import Tensor
 from torch.testing import assert_close
 
+from metaprune_cli.artifacts import read_artifact
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
@@ -163,3 +165,13 @@ def test_parts_of_something_else_are_refused() -> None:
         MetaNetwork.from_parts({}, document)
     with pytest.raises(CorruptFileError, match="does not describe a metanetwork"):
         MetaNetwork.from_parts(tensors, {"config": {"depth": 3}})
+
+
+def test_a_file_holds_the_same_metanetwork(tmp_path: Path) -> None:
+    network, path = metanetwork(), tmp_path / "metanet.safetensors"
+    network.save(path, {"metrics": {"epoch": 3}}, {"graph": "0" * 64})
+    document = read_artifact(path, "metanetwork").document
+    assert (document["metrics"], document["config"]["hidden"]) == ({"epoch": 3}, 12)
+    again = MetaNetwork.load(path)
+    assert again.config == network.config
+    assert_close(again(mlp()), network(mlp()), rtol=0, atol=0)

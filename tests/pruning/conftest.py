@@ -12,6 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from metaprune_cli.graph import NeuronGraph, encode
+from metaprune_cli.models import Architecture, build
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +48,19 @@ class Residual(nn.Module):
         return self.head(nn.functional.adaptive_avg_pool2d(x, 2).flatten(1))
 
 
+def vit() -> nn.Module:
+    model = torchvision.models.VisionTransformer(
+        image_size=8, patch_size=4, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=64, num_classes=4
+    )
+    nn.init.normal_(model.heads.head.weight)  # zero by default: every comparison would be trivial
+    return model
+
+
 _BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mlp": (mlp, (1, 5)),
     "residual": (Residual, (1, 3, 7, 7)),
+    "vit": (vit, (1, 3, 8, 8)),
+    "resnet8": (lambda: build(Architecture("cifar:resnet8", {}, (1, 3, 32, 32))), (1, 3, 32, 32)),
     "resnet18": (lambda: torchvision.models.resnet18(num_classes=10), (1, 3, 32, 32)),
     "mobilenet_v2": (lambda: torchvision.models.mobilenet_v2(num_classes=10), (1, 3, 32, 32)),
     "densenet121": (lambda: torchvision.models.densenet121(num_classes=10), (1, 3, 32, 32)),

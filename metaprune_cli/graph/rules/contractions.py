@@ -33,7 +33,9 @@ def convolution(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
     destinations = trace.structure.contract(block, channels, tuple(kernel), positions)
     if destinations is None:
         return unknown(trace, func, args, kwargs, out)
-    return _with_bias(trace, bias, _lay(destinations.reshape(-1), out, 1))
+    ids = _lay(destinations.reshape(-1), out, 1)
+    _attach_bias(trace, bias, ids.movedim(1, -1))
+    return ids
 
 
 def linear(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:
@@ -93,9 +95,11 @@ def _project(
     if destinations is None:
         return unknown(trace, func, args, {}, out)
     if groups == 1:
-        return _with_bias(trace, bias, _lay(destinations[0], out, -1 if axis == -1 or out.dim() == 1 else -2))
-    shape = (groups, 1, -1) if axis == -1 else (groups, -1, 1)
-    return _with_bias(trace, bias, destinations.view(shape).expand(out.shape))
+        laid = _lay(destinations[0], out, -1 if axis == -1 or out.dim() == 1 else -2)
+    else:
+        laid = destinations.view((groups, 1, -1) if axis == -1 else (groups, -1, 1)).expand(out.shape)
+    _attach_bias(trace, bias, laid)
+    return laid
 
 
 def _between_activations(trace: Tracer, func: Any, left: Tensor, right: Tensor, out: Tensor) -> Label:
@@ -151,11 +155,8 @@ def _lay(neurons: Ids, out: Tensor, axis: int) -> Ids:
     return neurons.view(shape).expand(out.shape)
 
 
-def _with_bias(trace: Tracer, bias: object, ids: Ids) -> Ids:
-    """Attach a bias: a parameter along the last dimension (along the channels of a convolution's output)."""
+def _attach_bias(trace: Tracer, bias: object, ids: Ids) -> None:
+    """A bias that is a parameter belongs to the neurons along the last dimension."""
     elements = trace.elements(bias)
-    if elements is None:
-        return ids
-    channelwise = ids.movedim(1, -1) if ids.dim() > 2 and elements.index.numel() == ids.size(1) != ids.size(-1) else ids
-    attach_features(trace, elements, channelwise, "bias")
-    return ids
+    if elements is not None:
+        attach_features(trace, elements, ids, "bias")

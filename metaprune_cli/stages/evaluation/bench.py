@@ -45,7 +45,7 @@ class Bench:
 
     def conditions(self) -> dict[str, str]:
         """The conditions in words, by label."""
-        threads = "" if self.device.type == "cuda" else f", {torch.get_num_threads()} threads"
+        threads = "" if self.device.type == "cuda" else f" (threads: {torch.get_num_threads()})"
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         return {
             "Images": f"the {len(self.test)} test images of {self.splits.name}",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from metaprune_cli.errors import InputError
 from metaprune_cli.stages.evaluation.picture import draw
 from metaprune_cli.stages.evaluation.report import csv_text, markdown
-from metaprune_cli.stages.evaluation.summary import Row, Summary, curve, metrics
+from metaprune_cli.stages.evaluation.summary import ARMS, COMPARED, Row, Summary, curve, metrics
 
 PICTURE = "curve.png"
 
@@ -28,15 +28,14 @@ def check_folder(folder: Path | None) -> None:
 
 
 def write_report(folder: Path, rows: Sequence[Row], summary: Summary, setting: Mapping[str, str]) -> tuple[Path, ...]:
-    """Write metrics.json, models.csv, curve.csv, curve.png and report.md; return their paths."""
+    """Write report.md, curve.png, metrics.json, models.csv and a curve-STEP.csv for each step; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    records = curve(summary)
     texts = {
         "metrics.json": json.dumps(metrics(summary), indent=2) + "\n",
-        "models.csv": csv_text([asdict(row) for row in rows]),
-        "curve.csv": csv_text(records) if records else "speedup\n",
+        "models.csv": csv_text([asdict(row) for row in rows], [field.name for field in fields(Row)]),
         "report.md": markdown(rows, summary, setting, PICTURE),
     }
+    texts |= {f"curve-{step}.csv": csv_text(curve(summary, step), ("speedup", *ARMS)) for step in COMPARED}
     for name, text in texts.items():
         _replace(folder / name, lambda part, text=text: part.write_text(text, encoding="utf-8"))  # type: ignore[misc]
     _replace(folder / PICTURE, lambda part: draw(rows, summary, part))

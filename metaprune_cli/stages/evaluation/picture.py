@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from metaprune_cli.stages.evaluation.summary import ARMS, Arm, Group, Row, Step, Summary
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the markers differ for print.
@@ -20,7 +21,7 @@ TITLES: dict[Step, str] = {
     "recalibrated": "Pruned, BatchNorm recalibrated",
     "finetuned": "Pruned and finetuned",
 }
-PANEL_INCHES = (5.2, 4.0)
+PANEL_INCHES = (5.2, 4.4)
 
 
 def draw(rows: Sequence[Row], summary: Summary, path: Path) -> None:
@@ -39,10 +40,22 @@ def draw(rows: Sequence[Row], summary: Summary, path: Path) -> None:
     panels = list(figure.subplots(1, max(len(steps), 1), squeeze=False)[0])
     for axes, step in zip(panels, steps, strict=False):
         _draw_step(axes, summary, step)
-    if not steps:
+    if steps:
+        title = "lines: mean over the models; bands: from the worst to the best of them"
+        figure.legend(*_legend(panels), loc="outside lower center", ncols=3, frameon=False, title=title)
+    else:
         _draw_points(panels[0], rows)
     panels[0].set_ylabel("top-1 on the test images, %")
     figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def _legend(panels: Sequence[Axes]) -> tuple[list[Artist], list[str]]:
+    """Each label once, wherever it is met first: one panel may lack an arm."""
+    found: dict[str, Artist] = {}
+    for axes in panels:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    return list(found.values()), list(found)
 
 
 def _draw_step(axes: Axes, summary: Summary, step: Step) -> None:
@@ -60,7 +73,6 @@ def _draw_step(axes: Axes, summary: Summary, step: Step) -> None:
     axes.xaxis.set_major_formatter("{x:g}×")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower left", frameon=False, title="mean; band: worst to best model")
 
 
 def _draw_arm(axes: Axes, arm: Arm, groups: Sequence[Group]) -> None:

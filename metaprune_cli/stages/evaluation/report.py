@@ -93,11 +93,10 @@ def markdown(rows: Sequence[Row], summary: Summary, setting: Mapping[str, Any], 
     return "\n".join(parts)
 
 
-def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
-    """The records as CSV with a header; ``None`` is an empty cell, and so is a key that a record lacks."""
-    names = list(dict.fromkeys(name for record in records for name in record))
+def csv_text(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """The records as CSV with a header; ``None`` is an empty cell."""
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, names, lineterminator="\n")
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)
     return stream.getvalue()

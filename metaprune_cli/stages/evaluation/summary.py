@@ -176,19 +176,14 @@ def metrics(summary: Summary) -> dict[str, Any]:
     return document
 
 
-def curve(summary: Summary) -> list[dict[str, float | None]]:
-    """One record per requested speed-up with the mean top-1 of each arm and step, for ``dvc plots``.
-
-    Keys: ``speedup``, and ``plain`` and ``metanet`` for the last step met, ``plain_pruned`` … for the ones before it.
-    """
-    steps = summary.steps
+def curve(summary: Summary, step: Step) -> list[dict[str, float | None]]:
+    """The mean top-1 of each arm at this step, a record per requested speed-up: ``speedup``, ``plain``, ``metanet``."""
     records = []
-    for requested in summary.speedups(*steps):
+    for requested in summary.speedups(step):
         record: dict[str, float | None] = {"speedup": requested}
-        for step in steps:
-            for arm in ARMS:
-                group = summary.group(step, requested, arm)
-                record[arm if step == steps[0] else f"{arm}_{step}"] = None if group is None else group.top1.mean
+        for arm in ARMS:
+            group = summary.group(step, requested, arm)
+            record[arm] = None if group is None else group.top1.mean
         records.append(record)
     return records
 

@@ -1,0 +1,81 @@
+"""``metaprune finetune``: models trained on, the usual way."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from metaprune_cli.cli import options
+from metaprune_cli.cli.run import guarded, show
+from metaprune_cli.config import OptimizerName, OptimSettings, ScheduleName
+from metaprune_cli.console.figures import percent
+from metaprune_cli.console.progress import listening
+from metaprune_cli.console.table import Column, Table, label
+
+COLUMNS = (
+    label("output", "Model"),
+    Column("epochs", "Epochs"),
+    Column("val_top1", "Validation top-1 %", percent),
+    Column("val_loss", "Loss"),
+)
+
+
+@guarded
+def finetune(
+    models: options.Models,
+    output: options.Output = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", metavar="N", help="Epochs; 0 with --recalibrate.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", metavar="X", help="Learning rate at its highest.")] = None,
+    optimizer: Annotated[OptimizerName | None, typer.Option("--optimizer", help="How weights are updated.")] = None,
+    schedule: Annotated[ScheduleName | None, typer.Option("--schedule", help="How the learning rate falls.")] = None,
+    recalibrate: Annotated[
+        bool | None,
+        typer.Option("--recalibrate/--no-recalibrate", help="Measure BatchNorm statistics anew at the end."),
+    ] = None,
+    resume: options.Resume = False,
+    arch: options.Arch = None,
+    arch_arg: options.ArchArgs = None,
+    input_shape: options.InputShape = None,
+    trust_pickle: options.TrustPickle = False,
+    allow_import: options.AllowImport = False,
+    dataset: options.Dataset = None,
+    data_root: options.DataRoot = None,
+    params: options.Params = None,
+    device: options.Device = "auto",
+    seed: options.Seed = None,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Train models on; MODEL is turned into MODEL.finetuned.safetensors."""
+    settings = options.settings(
+        OptimSettings,
+        "finetune",
+        params,
+        epochs=epochs,
+        lr=lr,
+        optimizer=optimizer,
+        schedule=schedule,
+        recalibrate=recalibrate,
+    )
+    source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
+    data = options.data_settings(params, dataset, data_root)
+    from metaprune_cli.stages import finetune as stage
+    from metaprune_cli.stages.device import pick_device
+
+    with listening(quiet) as progress:
+        tuned = stage.finetune(
+            models,
+            output,
+            settings,
+            source=source,
+            data=data,
+            seed=seed or 0,
+            device=pick_device(device),
+            progress=progress,
+            resume=resume,
+        )
+    rows = [asdict(model) for model in tuned]
+    show({"models": rows}, Table("", COLUMNS, rows), as_json=as_json)

@@ -1,0 +1,92 @@
+"""``metaprune inspect``: what is in an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metaprune_cli.cli import options
+from metaprune_cli.cli.run import guarded, show
+from metaprune_cli.console.figures import count, plain
+from metaprune_cli.console.table import Column, Table, label
+
+if TYPE_CHECKING:
+    from metaprune_cli.stages.inspect import Inspection
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+FACTS = (label("name", ""), label("text", ""))
+TENSORS = (label("name", "Tensor"), label("dtype", "Type"), Column("shape", "Shape", _shape, right=False))
+FAMILIES = (
+    label("name", "Family"),
+    Column("units", "Units"),
+    label("locked", "Locked because"),
+)
+
+
+@guarded
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Any artifact: model, graph, metanetwork, checkpoint.")],
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Show what is in an artifact, after checking its digest."""
+    from metaprune_cli.stages import inspect as stage
+
+    found = stage.inspect(file)
+    show(asdict(found), *_tables(found), as_json=as_json)
+
+
+def _tables(found: Inspection) -> Iterator[Table]:
+    """What it is, what was done, what can be removed, what is stored."""
+    yield Table(f"{found.path}: {found.kind}", FACTS, [{"name": name, "text": text} for name, text in _facts(found)])
+    if found.document.get("lineage"):
+        rows = [_step(step) for step in found.document["lineage"]]
+        yield Table("Lineage", (label("command", "Step"), label("input", "Input"), label("figures", "Figures")), rows)
+    if found.graph is not None:
+        yield Table("Families", FAMILIES, found.graph["families"])
+    yield Table("Tensors", TENSORS, [asdict(tensor) for tensor in found.tensors])
+
+
+def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
+    yield "format version", str(found.format_version)
+    yield "digest", f"{found.digest} (checked)"
+    yield "size", f"{found.bytes} bytes, {len(found.tensors)} tensors, {count(found.values)} values"
+    made_by = dict(found.document.get("made_by") or {})
+    sections = {"made by": made_by, "settings": made_by.pop("parameters", {})}
+    sections |= {name: found.document.get(name) or {} for name in ("architecture", "config", "metrics", "inputs")}
+    yield from (
+        (f"{name}: {key}", _words(value)) for name, section in sections.items() for key, value in section.items()
+    )
+    if found.graph is not None:
+        yield from _graph_facts(found.graph)
+
+
+def _graph_facts(graph: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    families = graph["families"]
+    locked = sum(family["locked"] is not None for family in families)
+    yield "graph", f"{graph['neurons']} neurons, {count(graph['edges'])} edges, {count(graph['macs'])} MACs"
+    yield "units", f"{graph['units']} in {len(families)} families, {graph['prunable_units']} of them can go"
+    yield "locked", f"{locked} of {len(families)} families"
+    yield from ((f"verbatim {name}", reason) for name, reason in graph["verbatim"].items())
+
+
+def _words(value: Any) -> str:
+    """A JSON value on one line, without its punctuation."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " ".join(_words(item) for item in value)
+    return "none" if value is None else plain(value)
+
+
+def _step(step: dict[str, Any]) -> dict[str, Any]:
+    figures = {key: value for key, value in step.items() if key not in ("command", "input")}
+    return {"command": step["command"], "input": step.get("input"), "figures": _words(figures)}

@@ -1,0 +1,75 @@
+"""``metaprune meta-train``: a zoo of neuron graphs → a metanetwork."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metaprune_cli.cli import options
+from metaprune_cli.cli.run import guarded, show
+from metaprune_cli.config import MetanetSettings, MetaTrainSettings, Objective
+from metaprune_cli.console.figures import count
+from metaprune_cli.console.progress import listening
+from metaprune_cli.console.table import Column, Table, label
+
+COLUMNS = (
+    label("output", "Metanetwork"),
+    Column("graphs", "Trained on"),
+    Column("validation", "Chosen on"),
+    Column("epochs", "Epochs"),
+    Column("best_epoch", "Best"),
+    Column("params", "Params", count),
+)
+
+
+@guarded
+def meta_train(
+    graphs: Annotated[list[Path], typer.Argument(metavar="GRAPH...", help="Graphs to train on, or folders of them.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The metanetwork.")],
+    validation: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--validation",
+            metavar="GRAPH",
+            help="Graphs to choose the epoch by; may be repeated. Default: the last one.",
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", metavar="N", help="Times through all graphs.")] = None,
+    objective: Annotated[Objective | None, typer.Option("--objective", help="What is trained for.")] = None,
+    resume: options.Resume = False,
+    allow_import: options.AllowImport = False,
+    dataset: options.Dataset = None,
+    data_root: options.DataRoot = None,
+    params: options.Params = None,
+    device: options.Device = "auto",
+    seed: options.Seed = None,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Train a metanetwork on a zoo of neuron graphs, and keep its best epoch."""
+    settings = options.settings(MetaTrainSettings, "meta-train", params, epochs=epochs, objective=objective, seed=seed)
+    metanet = options.settings(MetanetSettings, "metanet", params)
+    source = options.model_source(None, None, None, trust_pickle=False, allow_import=allow_import)
+    data = options.data_settings(params, dataset, data_root)
+    from metaprune_cli.stages import meta_train as stage
+    from metaprune_cli.stages.device import pick_device
+
+    with listening(quiet) as progress:
+        trained = stage.meta_train(
+            graphs,
+            validation or (),
+            output,
+            metanet,
+            settings,
+            source=source,
+            data=data,
+            device=pick_device(device),
+            progress=progress,
+            resume=resume,
+        )
+    row = asdict(trained)
+    show(row, Table("", COLUMNS, [row]), as_json=as_json)

@@ -1,0 +1,73 @@
+"""``metaprune transform``: models through a metanetwork."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metaprune_cli.cli import options
+from metaprune_cli.cli.run import guarded, show
+from metaprune_cli.config import TransformSettings
+from metaprune_cli.console.figures import share
+from metaprune_cli.console.progress import listening
+from metaprune_cli.console.table import Column, Table, label
+
+COLUMNS = (
+    label("output", "Model"),
+    Column("change", "Change", share),
+    label("recalibrated", "Recalibrated"),
+)
+
+
+@guarded
+def transform(
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="MODEL|GRAPH...", help="Model or graph files, or folders of such artifacts.")
+    ],
+    metanet: Annotated[Path, typer.Option("--metanet", metavar="FILE", help="The metanetwork.")],
+    output: options.Output = None,
+    recalibrate: Annotated[
+        bool | None,
+        typer.Option(
+            "--recalibrate/--no-recalibrate",
+            help="Measure BatchNorm statistics anew on training images. Default: yes, where a data set is given.",
+        ),
+    ] = None,
+    arch: options.Arch = None,
+    arch_arg: options.ArchArgs = None,
+    input_shape: options.InputShape = None,
+    trust_pickle: options.TrustPickle = False,
+    allow_import: options.AllowImport = False,
+    dataset: options.Dataset = None,
+    data_root: options.DataRoot = None,
+    params: options.Params = None,
+    device: options.Device = "auto",
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Rewrite the weights of models with a metanetwork; MODEL is turned into MODEL.transformed.safetensors."""
+    settings = options.settings(TransformSettings, "transform", params, recalibrate=recalibrate)
+    source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
+    data = options.known_data(params, dataset, data_root)
+    if recalibrate and data is None:
+        data = options.data_settings(params, dataset, data_root)
+    from metaprune_cli.stages import transform as stage
+    from metaprune_cli.stages.device import pick_device
+
+    with listening(quiet) as progress:
+        models = stage.transform(
+            inputs,
+            output,
+            settings,
+            metanetwork=metanet,
+            source=source,
+            data=data,
+            device=pick_device(device),
+            progress=progress,
+        )
+    rows = [asdict(model) for model in models]
+    show({"models": rows}, Table("", COLUMNS, rows), as_json=as_json)

@@ -1,0 +1,70 @@
+"""``metaprune zoo``: the models for meta-training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metaprune_cli.cli import options
+from metaprune_cli.cli.run import guarded, show
+from metaprune_cli.config import ZooSettings
+from metaprune_cli.console.figures import percent
+from metaprune_cli.console.progress import listening
+from metaprune_cli.console.table import Column, Table, label
+
+COLUMNS = (
+    label("output", "Model"),
+    label("role", "For"),
+    label("architecture", "Architecture"),
+    Column("seed", "Seed"),
+    Column("val_top1", "Validation top-1 %", percent),
+)
+
+
+@guarded
+def zoo(
+    models: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[MODEL...]", help="Models to import instead of training any.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Gets train/, validation/ and heldout/.")
+    ] = Path("zoo"),
+    epochs: Annotated[int | None, typer.Option("--epochs", metavar="N", help="Epochs for each model.")] = None,
+    validation: Annotated[
+        int | None, typer.Option("--validation", metavar="N", help="How many choose the metanetwork's epoch.")
+    ] = None,
+    resume: options.Resume = False,
+    arch: options.Arch = None,
+    arch_arg: options.ArchArgs = None,
+    input_shape: options.InputShape = None,
+    trust_pickle: options.TrustPickle = False,
+    allow_import: options.AllowImport = False,
+    dataset: options.Dataset = None,
+    data_root: options.DataRoot = None,
+    params: options.Params = None,
+    device: options.Device = "auto",
+    seed: options.Seed = None,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Train the models of params.yaml's section zoo, or import models that exist already."""
+    train = {} if epochs is None else {"epochs": epochs}
+    settings = options.settings(ZooSettings, "zoo", params, validation=validation, seed=seed, train=train)
+    source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
+    data = options.data_settings(params, dataset, data_root)
+    from metaprune_cli.stages import zoo as stage
+    from metaprune_cli.stages.device import pick_device
+
+    with listening(quiet) as progress:
+        if models:
+            members = stage.import_zoo(models, output, settings, source=source, progress=progress)
+        else:
+            where = pick_device(device)
+            members = stage.zoo(output, settings, data=data, device=where, progress=progress, resume=resume)
+    rows = [asdict(member) for member in members]
+    show({"models": rows}, Table("", COLUMNS, rows), as_json=as_json)

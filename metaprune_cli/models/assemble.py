@@ -1,0 +1,122 @@
+"""A model from an architecture and tensors of any shapes: how every pruned model loads again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from metaprune_cli.errors import InputError
+from metaprune_cli.graph.resize import fill_, resize_
+from metaprune_cli.graph.trace import meta_copy
+from metaprune_cli.models.architecture import Architecture
+from metaprune_cli.models.recognise import shapes_of
+from metaprune_cli.models.registry import build, skeleton
+
+_LISTED = 10
+
+
+def assemble(
+    architecture: Architecture, state: Mapping[str, Tensor], where: Path, allow_import: bool = True
+) -> nn.Module:
+    """Build on meta, resize to the tensors' shapes, assign them; in eval mode.
+
+    Args:
+        architecture: what to build.
+        state: the tensors, which the model takes over without copying; second names of tied ones may be missing.
+        where: the file they are from, for messages.
+        allow_import: whether a factory may be imported.
+
+    Raises:
+        InputError: the tensors do not fit the architecture; all that is missing, unexpected and mismatched is listed.
+    """
+    model = skeleton(architecture, allow_import)
+    _fill_(model, state, architecture, where)
+    if _has_meta(model):  # constants that are not in the state dict: only a real construction knows them
+        model = build(architecture, allow_import=allow_import)
+        _fill_(model, state, architecture, where)
+    return model.eval()
+
+
+def check_loads(architecture: Architecture, state: Mapping[str, Tensor], where: Path) -> None:
+    """Check, on meta, that ``assemble`` will be able to make a model of this state dict.
+
+    Raises:
+        InputError: as ``assemble``.
+    """
+    _fill_(skeleton(architecture), {name: tensor.to("meta") for name, tensor in state.items()}, architecture, where)
+
+
+def _fill_(model: nn.Module, state: Mapping[str, Tensor], architecture: Architecture, where: Path) -> None:
+    own = model.state_dict(keep_vars=True)
+    first_names: dict[int, str] = {}
+    firsts = {name: first_names.setdefault(id(tensor), name) for name, tensor in own.items()}
+    complete = dict(state)
+    for name, first in firsts.items():
+        for here, there in ((name, first), (first, name)):
+            if here not in complete and there in complete:
+                complete[here] = complete[there]
+    _check_entries(architecture, own, complete, where)
+    shapes = shapes_of(complete)
+    resized = shapes != shapes_of(own)
+    resize_(model, {name: shape for name, shape in shapes.items() if shape != tuple(own[name].shape)})
+    fill_(model, complete)
+    if resized and architecture.input_shape is not None:
+        _check_runs(model, architecture, where)
+
+
+def _check_entries(
+    architecture: Architecture, own: Mapping[str, Tensor], state: Mapping[str, Tensor], where: Path
+) -> None:
+    """Compare a state dict with the model that is to take it; sizes may differ, keys and dimensions may not.
+
+    Raises:
+        InputError: listing all missing, unexpected and mismatched entries.
+    """
+    mismatched = [
+        f"{name} {list(tensor.shape)} for {list(own[name].shape)}"
+        for name, tensor in state.items()
+        if name in own
+        and (tensor.dim() != own[name].dim() or tensor.is_floating_point() != own[name].is_floating_point())
+    ]
+    problems = {
+        "missing": [name for name in own if name not in state],
+        "unexpected": [name for name in state if name not in own],
+        "mismatched": mismatched,
+    }
+    if any(problems.values()):
+        raise InputError(
+            f"The tensors are not those of {architecture.name}.",
+            expected=f"{len(own)} entries",
+            got="\n".join(_listing(label, names) for label, names in problems.items() if names),
+            where=where,
+            next_step="check --arch and --arch-arg",
+        )
+
+
+def _listing(label: str, names: list[str]) -> str:
+    more = ", ..." if len(names) > _LISTED else ""
+    return f"{len(names)} {label}: {', '.join(names[:_LISTED])}{more}"
+
+
+def _check_runs(model: nn.Module, architecture: Architecture, where: Path) -> None:
+    """Run a resized model once on meta: shapes that fit the entries one by one may still not fit each other."""
+    assert architecture.input_shape is not None
+    try:
+        with torch.no_grad():
+            meta_copy(model).eval()(torch.empty(1, *architecture.input_shape, device="meta"))
+    except Exception as error:
+        raise InputError(
+            f"The tensors have the names of {architecture.name}, but their shapes do not fit together.",
+            got=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            where=where,
+            next_step="check --arch, --arch-arg and --input-shape",
+        ) from error
+
+
+def _has_meta(model: nn.Module) -> bool:
+    attributes = (value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    return any(tensor.is_meta for tensor in chain(model.parameters(), model.buffers(), attributes))

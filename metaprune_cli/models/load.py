@@ -1,0 +1,94 @@
+"""Opening a model, whatever kind of file it is in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from metaprune_cli.artifacts import is_artifact, join_aliases, read_artifact
+from metaprune_cli.errors import CorruptFileError, InputError
+from metaprune_cli.models.architecture import Architecture
+from metaprune_cli.models.assemble import assemble
+from metaprune_cli.models.recognise import recognise, shapes_of
+from metaprune_cli.models.registry import with_input_shape
+from metaprune_cli.models.state_files import read_states
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model in eval mode on the CPU, what it is, and the JSON document it came with (None for foreign files)."""
+
+    model: nn.Module
+    architecture: Architecture
+    document: dict[str, Any] | None
+    path: Path
+
+
+def load_model(
+    path: str | os.PathLike[str],
+    *,
+    arch: str | None = None,
+    arch_args: Mapping[str, Any] | None = None,
+    trust_pickle: bool = False,
+    allow_import: bool = False,
+    input_shape: tuple[int, ...] | None = None,
+) -> Loaded:
+    """Load a model: an artifact of ours, a state dict, or (only if trusted) a pickled module.
+
+    A state dict may be nested under ``state_dict`` or ``model`` and have DDP's ``module.`` before its names. The model
+    gets the shapes in the file, so pruned ones load like any other.
+
+    Args:
+        path: the file.
+        arch: the architecture, instead of what the file says or what its keys and shapes tell.
+        arch_args: arguments of its builder, over those in the file.
+        trust_pickle: open pickles with more than tensors in them, which can run any code.
+        allow_import: import a factory that only the file names; one given as ``arch`` is imported anyway.
+        input_shape: shape of one input without the batch, instead of what the file or the architecture says.
+
+    Raises:
+        InputError: no such file, an artifact that is no model, or tensors that do not fit the architecture.
+        CorruptFileError: a damaged or unsafe file.
+    """
+    path = Path(path)
+    args = dict(arch_args or {})
+    if is_artifact(path):
+        return _load_artifact(path, arch, args, allow_import, input_shape)
+    states = read_states(path, trust_pickle)
+    named = None if arch is None else Architecture(arch)
+    if isinstance(states, nn.Module):
+        found = named or _architecture_of(states)
+    else:
+        found = named or recognise(shapes_of(states))
+    architecture = with_input_shape(replace(found, args={**found.args, **args}, input_shape=input_shape))
+    model = states.eval() if isinstance(states, nn.Module) else assemble(architecture, states, path)
+    return Loaded(model, architecture, None, path)
+
+
+def _load_artifact(
+    path: Path, arch: str | None, args: dict[str, Any], allow_import: bool, input_shape: tuple[int, ...] | None
+) -> Loaded:
+    artifact = read_artifact(path, kind="model")
+    try:
+        recorded = Architecture.from_document(artifact.document["architecture"])
+        tensors = join_aliases(artifact.tensors, artifact.document.get("aliases", {}))
+    except (KeyError, TypeError) as error:
+        raise CorruptFileError("The artifact does not say what model it holds.", where=path) from error
+    inherited = recorded.args if arch in (None, recorded.name) else {}
+    chosen = Architecture(arch or recorded.name, {**inherited, **args}, input_shape or recorded.input_shape)
+    chosen = with_input_shape(chosen)
+    model = assemble(chosen, tensors, path, allow_import=allow_import or arch is not None)
+    return Loaded(model, chosen, artifact.document, path)
+
+
+def _architecture_of(module: nn.Module) -> Architecture:
+    """What a trusted pickled module is: a known architecture by its shapes, else its own class."""
+    try:
+        return recognise(shapes_of(module.state_dict()))
+    except InputError:
+        return Architecture(f"{type(module).__module__}:{type(module).__qualname__}")

@@ -1,0 +1,179 @@
+"""A zoo of neuron graphs → a metanetwork."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metaprune_cli.config import DataSettings, MetanetSettings, MetaTrainSettings
+from metaprune_cli.data import load_splits
+from metaprune_cli.errors import InputError
+from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
+from metaprune_cli.stages.images import check_fits
+from metaprune_cli.stages.loading import ModelSource, open_graph
+from metaprune_cli.stages.made import Checkpoint, Made
+from metaprune_cli.stages.paths import SUFFIX, Sources, check_targets, find_sources
+from metaprune_cli.training.meta import ZooEntry
+from metaprune_cli.training.meta import meta_train as train_metanetwork
+from metaprune_cli.training.progress import Progress
+from metaprune_cli.training.seeds import seed_everything
+from metaprune_cli.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class MetaTrained:
+    """The metanetwork that was written; ``best_epoch`` is the one it is of, chosen on the validation models."""
+
+    output: str
+    history: str
+    graphs: int
+    validation: int
+    epochs: int
+    best_epoch: int
+    params: int
+    best: Mapping[str, float]
+
+
+def meta_train(
+    graphs: Sequence[Path],
+    validation: Sequence[Path],
+    output: Path,
+    metanet: MetanetSettings,
+    settings: MetaTrainSettings,
+    *,
+    source: ModelSource,
+    data: DataSettings,
+    device: torch.device,
+    progress: Progress,
+    resume: bool = False,
+) -> MetaTrained:
+    """Train a metanetwork on ``graphs`` and keep its best epoch on ``validation``.
+
+    The history goes to a CSV file beside the output, line by line as the epochs end.
+
+    Args:
+        graphs: graph files, or folders of them: what is trained on.
+        validation: the same, to choose the epoch by; may be empty, then the last graph is kept apart for it.
+        output: the metanetwork's file.
+        metanet: the metanetwork's size.
+        settings: objective, optimiser and length.
+        source: whether factories that a graph names may be imported.
+        data: the images.
+        device: where the training runs.
+        progress: is told about each epoch.
+        resume: go on from the checkpoint of an interrupted run.
+    """
+    check_targets([output], "metanetwork")
+    train_files, validation_files = _split(find_sources(graphs, ("graph",)), validation)
+    splits = load_splits(data)
+    opened = [open_graph(path, source) for path in (*train_files, *validation_files)]
+    for one in opened:
+        check_fits(one, splits)
+    entries = [ZooEntry(one.path.name, one.model, one.neuron_graph()) for one in opened]
+    inputs = {f"train/{path.name}": path for path in train_files}
+    inputs |= {f"validation/{path.name}": path for path in validation_files}
+    made = Made.by(
+        "meta-train",
+        seed=settings.seed,
+        inputs=inputs,
+        metanet=metanet,
+        **{"meta-train": settings},
+        data=data,
+        device=device.type,
+    )
+    seed_everything(settings.seed)
+    network = MetaNetwork(_config(metanet, entries))
+    checkpoint, history_file = made.checkpoint(output), history_of(output)
+    result = train_metanetwork(
+        network,
+        entries[: len(train_files)],
+        entries[len(train_files) :],
+        splits.train,
+        splits.val,
+        settings,
+        device=device,
+        progress=progress,
+        augment=data.augment != "none",
+        state=checkpoint.load() if resume else None,
+        on_epoch=lambda state: _keep(state, checkpoint, history_file),
+    )
+    network.load_state_dict(result.metanet_state)
+    best = _best(result.history, result.best_epoch)
+    network.cpu().save(
+        output, {"made_by": made.document(), "metrics": {"best_epoch": result.best_epoch, **best}}, made.inputs
+    )
+    write_history(history_file, result.history)
+    checkpoint.discard()
+    return MetaTrained(
+        output=str(output),
+        history=str(history_file),
+        graphs=len(train_files),
+        validation=len(validation_files),
+        epochs=settings.epochs,
+        best_epoch=result.best_epoch,
+        params=sum(parameter.numel() for parameter in network.parameters()),
+        best=best,
+    )
+
+
+def history_of(output: Path) -> Path:
+    """Where the history of the run that makes ``output`` goes: ``metanet.history.csv``."""
+    return output.with_name(output.name.removesuffix(SUFFIX) + ".history.csv")
+
+
+def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Write one line for each epoch; a reader never meets half a file."""
+    text = io.StringIO()
+    names = sorted({name for row in history for name in row}, key=lambda name: (name != "epoch", name))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    sibling = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    sibling.write_text(text.getvalue(), encoding="utf-8")
+    sibling.replace(path)
+
+
+def _keep(state: TrainState, checkpoint: Checkpoint, history_file: Path) -> None:
+    checkpoint.save(state)
+    write_history(history_file, state.history)
+
+
+def _split(train: Sources, validation: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The files to train on, and those to choose the epoch by."""
+    files = [file.path for file in train.files]
+    if validation:
+        return files, [file.path for file in find_sources(validation, ("graph",)).files]
+    if len(files) < 2:
+        raise InputError(
+            "There is no graph left to choose the epoch by.",
+            expected="at least two graphs, or --validation",
+            got=f"{len(files)} graph",
+            next_step="--validation GRAPH, with graphs that are not trained on",
+        )
+    return files[:-1], files[-1:]
+
+
+def _config(settings: MetanetSettings, entries: Sequence[ZooEntry]) -> MetaNetworkConfig:
+    """The metanetwork's configuration; the per-kernel codec learns the kernels that the zoo has."""
+    kernels = {block.kernel for entry in entries for block in entry.graph.blocks}
+    return MetaNetworkConfig(
+        layers=settings.layers,
+        hidden=settings.hidden,
+        codec=settings.codec,
+        scale_blocks=settings.scale_blocks,
+        ratio=settings.ratio,
+        kernels=tuple(sorted(kernels)) if settings.codec == "per-kernel" else (),
+    )
+
+
+def _best(history: Sequence[Mapping[str, Any]], epoch: int) -> dict[str, float]:
+    """The figures of the chosen epoch; none where it is the untrained metanetwork."""
+    row = next((row for row in history if row.get("epoch") == epoch), {})
+    return {name: value for name, value in row.items() if name != "epoch" and value is not None}

@@ -1,0 +1,204 @@
+"""Meta-training: a zoo of models in, a metanetwork out that makes models easy to prune."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import torch
+from torch import Tensor
+
+from metaprune_cli.config import MetaTrainSettings
+from metaprune_cli.data import ImageSplit
+from metaprune_cli.errors import InputError
+from metaprune_cli.metanet import MetaNetwork
+from metaprune_cli.training.loop import set_learning_rate_, train_batches
+from metaprune_cli.training.numerics import not_finite
+from metaprune_cli.training.objectives import OBJECTIVES, Batch, Task
+from metaprune_cli.training.progress import Progress
+from metaprune_cli.training.schedules import learning_rate
+from metaprune_cli.training.seeds import derive
+from metaprune_cli.training.selection import check_reachable, validate
+from metaprune_cli.training.state import Best, Record, TrainState, snapshot
+from metaprune_cli.training.zoo import Member, Weights, ZooEntry
+
+__all__ = ["MetaResult", "ZooEntry", "meta_train"]
+
+
+@dataclass(frozen=True, eq=False)
+class MetaResult:
+    """What meta-training ends with.
+
+    Attributes:
+        metanet_state: the metanetwork's state dict at the best epoch.
+        history: the figures of every epoch; epoch 0 is the metanetwork as it was given.
+        best_epoch: the epoch with the lowest validation loss.
+        state: of the run after its last epoch.
+    """
+
+    metanet_state: dict[str, Tensor]
+    history: list[Record]
+    best_epoch: int
+    state: TrainState
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What stays the same from epoch to epoch."""
+
+    members: tuple[Member, ...]
+    held_out: tuple[Member, ...]
+    train: ImageSplit
+    val: ImageSplit
+    settings: MetaTrainSettings
+    device: torch.device
+    augment: bool
+
+
+def meta_train(
+    metanet: MetaNetwork,
+    graphs: Sequence[ZooEntry],
+    validation: Sequence[ZooEntry],
+    train: ImageSplit,
+    val: ImageSplit,
+    settings: MetaTrainSettings,
+    *,
+    device: torch.device,
+    progress: Progress,
+    augment: bool = False,
+    state: TrainState | None = None,
+    on_epoch: Callable[[TrainState], None] | None = None,
+) -> MetaResult:
+    """Train a copy of ``metanet``; the argument is not changed.
+
+    In every epoch each member of the zoo is one step: its weights go through the metanetwork, the objective's gradient
+    with respect to the rewritten weights is summed over the batches, and one vector–Jacobian product takes it back. All
+    random numbers follow from ``settings.seed`` and the epoch, so on a CPU a resumed run ends with the same bits.
+
+    Args:
+        metanet: the metanetwork to start from.
+        graphs: the zoo.
+        validation: models that choose the epoch; where there are none, those of the zoo do.
+        train: the images of the losses.
+        val: the images that choose the epoch.
+        settings: objective, optimiser and length.
+        device: where to train.
+        progress: is told about each epoch.
+        augment: whether training images are augmented, as the split says.
+        state: go on from here.
+        on_epoch: is given the state after each epoch.
+
+    Raises:
+        NumericsError: a loss or gradient is not finite; names the parameter.
+        TargetError: a model cannot reach ``speedup_max``.
+        InputError: there are no models or no images.
+        CorruptFileError: ``state`` is that of another metanetwork.
+    """
+    run = _prepared(graphs, validation, train, val, settings, device, augment)
+    metanet = copy.deepcopy(metanet).to(device)
+    optimizer = torch.optim.AdamW(metanet.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    if state is None:
+        record = {"epoch": 0, **_validate(metanet, run)}
+        untrained = Best(0, record["val_loss"], snapshot(metanet))
+        state = TrainState.of(metanet, optimizer, [record], epoch=0, best=untrained)
+    state.restore_(metanet, optimizer)
+    progress.begin("meta-train", settings.epochs - state.epoch)
+    for epoch in range(state.epoch + 1, settings.epochs + 1):
+        record = _train_epoch(metanet, optimizer, run, epoch)
+        best = state.best
+        if epoch % settings.validate_every == 0 or epoch == settings.epochs:
+            record |= _validate(metanet, run)
+            if best is None or record["val_loss"] < best.score:
+                best = Best(epoch, record["val_loss"], snapshot(metanet))
+        state = TrainState.of(metanet, optimizer, [*state.history, record], epoch=epoch, best=best)
+        if on_epoch is not None:
+            on_epoch(state)
+        progress.step(**{name: value for name, value in record.items() if name != "epoch"})
+    progress.end()
+    assert state.best is not None
+    return MetaResult(dict(state.best.weights), list(state.history), state.best.epoch, state)
+
+
+def _prepared(
+    graphs: Sequence[ZooEntry],
+    validation: Sequence[ZooEntry],
+    train: ImageSplit,
+    val: ImageSplit,
+    settings: MetaTrainSettings,
+    device: torch.device,
+    augment: bool,
+) -> Run:
+    if not graphs:
+        raise InputError("There are no models to train the metanetwork on.", next_step="run metaprune zoo first")
+    members = tuple(Member.of(entry, device) for entry in graphs)
+    held_out = tuple(Member.of(entry, device) for entry in validation) or members
+    for member in (*members, *held_out):
+        check_reachable(member, settings)
+    return Run(members, held_out, train, val, settings, device, augment)
+
+
+def _validate(metanet: MetaNetwork, run: Run) -> Record:
+    # the same batches and draws every time, so that epochs are comparable
+    tasks = [_task(member, run, "validation", number) for number, member in enumerate(run.held_out)]
+    return validate(metanet, tasks, run.val, run.device)
+
+
+def _train_epoch(metanet: MetaNetwork, optimizer: torch.optim.Optimizer, run: Run, epoch: int) -> Record:
+    """One step on every member, in an order drawn for this epoch."""
+    generator = torch.Generator().manual_seed(derive(run.settings.seed, "order", epoch))
+    order = torch.randperm(len(run.members), generator=generator).tolist()
+    totals = torch.zeros(2, dtype=torch.float64)
+    lr = 0.0
+    for place, number in enumerate(order):
+        lr = learning_rate(run.settings, (epoch - 1) * len(order) + place, len(order))
+        set_learning_rate_(optimizer, lr)
+        task = _task(run.members[number], run, "train", epoch, number)
+        totals += torch.tensor(_step(metanet, optimizer, task), dtype=torch.float64)
+    loss, gradient_norm = (totals / len(order)).tolist()
+    return {"epoch": epoch, "lr": lr, "loss": loss, "gradient_norm": gradient_norm}
+
+
+def _step(metanet: MetaNetwork, optimizer: torch.optim.Optimizer, task: Task) -> tuple[float, float]:
+    """One step of the metanetwork on one member; returns the loss, and the gradient's norm before clipping."""
+    member, settings = task.member, task.settings
+    written = member.rewritten(metanet(member.graph, backend=settings.backend))
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in written.items()}
+    total = 0.0
+    for loss in OBJECTIVES[settings.objective](task, leaves):
+        loss.backward()
+        total += loss.item()
+    gradients = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+    optimizer.zero_grad()
+    torch.autograd.backward([written[name] for name in gradients], list(gradients.values()))
+    norm = float(torch.nn.utils.clip_grad_norm_(metanet.parameters(), settings.clip))
+    if not (math.isfinite(total) and math.isfinite(norm)):
+        what = f"The meta-training loss is {total}, its gradient's norm {norm}."
+        raise not_finite(what, _suspects(metanet, member, leaves), next_step="try a smaller learning rate or ratio")
+    optimizer.step()
+    return total, norm
+
+
+def _suspects(metanet: MetaNetwork, member: Member, leaves: Weights) -> Iterator[tuple[str, Tensor | None]]:
+    """What may not be finite, in the order of the computation."""
+    for name, leaf in leaves.items():
+        yield f"{member.name}: {name}", leaf
+    for name, leaf in leaves.items():
+        yield f"{member.name}: the gradient of {name}", leaf.grad
+    for name, parameter in metanet.named_parameters():
+        yield f"metanetwork: the gradient of {name}", parameter.grad
+
+
+def _task(member: Member, run: Run, *purpose: int | str) -> Task:
+    """A member with batches and random numbers that follow from the purpose alone."""
+    seed = derive(run.settings.seed, *purpose)
+    generator = torch.Generator().manual_seed(derive(seed, "speedups"))
+    return Task(member, _endless(run, seed), run.settings, generator)
+
+
+def _endless(run: Run, seed: int) -> Iterator[Batch]:
+    size = run.settings.batch_size
+    for again in count():
+        yield from train_batches(run.train, size, seed=derive(seed, again), augment=run.augment, device=run.device)

@@ -1,0 +1,163 @@
+"""What a metanetwork is trained for: losses on the weights that it wrote for one model.
+
+An objective is a function from a task and its weights to a series of losses; their gradients with respect to the
+weights add up. It yields them one at a time, so that no more than one batch is held in memory. A new objective is one
+function and one row in ``OBJECTIVES``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from metaprune_cli.config import MetaTrainSettings
+from metaprune_cli.config import Objective as ObjectiveName
+from metaprune_cli.pruning import mask_tensors, select, unit_scores
+from metaprune_cli.training.zoo import Member, Weights
+
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One zoo member for one step.
+
+    Attributes:
+        member: the model.
+        batches: images and labels, without end.
+        settings: weights of the losses, speed-ups, length.
+        generator: draws the speed-ups, on the CPU.
+    """
+
+    member: Member
+    batches: Iterator[Batch]
+    settings: MetaTrainSettings
+    generator: torch.Generator
+
+    def loss(self, weights: Weights, batch: Batch) -> Tensor:
+        """Cross-entropy, plus ``distill`` times the divergence from the original model's outputs."""
+        images, labels = batch
+        logits = self.member.logits(weights, images)
+        loss = F.cross_entropy(logits, labels)
+        if self.settings.distill:
+            original = self.member.own_logits(images).log_softmax(1)
+            divergence = F.kl_div(logits.log_softmax(1), original, reduction="batchmean", log_target=True)
+            loss = loss + self.settings.distill * divergence
+        return loss
+
+
+Objective = Callable[[Task, Weights], Iterator[Tensor]]
+
+
+def pruned(task: Task, weights: Weights) -> Iterator[Tensor]:
+    """The loss of the model as it is, and of what is left at a random speed-up, by the weights' own magnitudes.
+
+        L = 1/B Σ_b  dense_weight · L_b(θ′) + L_b(mask(θ′))
+
+    With ``lookahead``, mask(θ′) is finetuned by so many steps of SGD first, and the gradient taken where that ends is
+    used as it is (first order: Finn et al., arXiv 1703.03400, section 5.2).
+    """
+    settings = task.settings
+    for number in range(settings.batches):
+        smaller = finetuned(task, weights, random_speedup(task, number))
+        batch = next(task.batches)
+        if settings.dense_weight:
+            yield settings.dense_weight / settings.batches * task.loss(weights, batch)
+        yield task.loss(smaller, batch) / settings.batches
+
+
+def sparsity(task: Task, weights: Weights) -> Iterator[Tensor]:
+    """The loss of the model as it is, and a penalty whose gradient is reg · γ_c · w (arXiv 2506.12041, section 4).
+
+        γ_c = α^((max I − I_c) / (max I − min I)),   I = √S,   max and min over the family
+
+    S is the group magnitude; an element that two units own feels both. Units that cannot be removed feel nothing.
+    """
+    for _ in range(task.settings.batches):
+        yield task.loss(weights, next(task.batches))
+    yield task.settings.reg * _penalty(task, weights)
+
+
+OBJECTIVES: MappingProxyType[ObjectiveName, Objective] = MappingProxyType({"pruned": pruned, "sparsity": sparsity})
+
+
+def random_speedup(task: Task, number: int) -> float:
+    """The speed-up of batch ``number``, drawn log-uniformly; the batches share the range out among themselves."""
+    place = float(torch.rand((), generator=task.generator))
+    return speedup_at(task.settings, (number + place) / task.settings.batches)
+
+
+def speedup_at(settings: MetaTrainSettings, position: float) -> float:
+    """From ``speedup_min`` at position 0 to ``speedup_max`` at 1, on a logarithmic scale."""
+    low, high = math.log(settings.speedup_min), math.log(settings.speedup_max)
+    return math.exp(low + (high - low) * position)
+
+
+def finetuned(task: Task, weights: Weights, speedup: float) -> dict[str, Tensor]:
+    """The weights masked at ``speedup`` and taken through ``lookahead`` steps of plain SGD.
+
+    The steps count as constants, so what is differentiated is θ ↦ mask(θ + steps); gone elements stay gone.
+    """
+    graph, settings = task.member.graph, task.settings
+    kept = select(graph, _scores(task, weights), speedup)
+    moving = _leaves(weights)
+    for _ in range(settings.lookahead):
+        steps = _gradients(task.loss(mask_tensors(graph, moving, kept), next(task.batches)), moving)
+        moving = _leaves({name: tensor - settings.lookahead_lr * steps[name] for name, tensor in moving.items()})
+    shifted = {name: tensor + (moving[name] - tensor).detach() for name, tensor in weights.items()}
+    return mask_tensors(graph, shifted, kept)
+
+
+def _scores(task: Task, weights: Weights) -> Tensor:
+    """Shape (units,), on the CPU."""
+    graph, criterion = task.member.graph, task.settings.criterion
+    gradients = None
+    if criterion == "taylor":
+        leaves = _leaves(weights)
+        gradients = _gradients(task.loss(leaves, next(task.batches)), leaves)
+    tensors = {**graph.tensors, **weights}
+    return unit_scores(graph, tensors, criterion, gradients=gradients, generator=task.generator)
+
+
+def _leaves(weights: Weights) -> dict[str, Tensor]:
+    return {name: tensor.detach().requires_grad_() for name, tensor in weights.items()}
+
+
+def _gradients(loss: Tensor, leaves: Weights) -> dict[str, Tensor]:
+    """Zeros for leaves that the loss does not depend on (an auxiliary head's)."""
+    taken = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(leaves, taken, strict=True))
+
+
+def _penalty(task: Task, weights: Weights) -> Tensor:
+    """½ Σ_c γ_c Σ w² over all that the units c own; γ is a constant."""
+    graph = task.member.graph
+    importance = unit_scores(graph, {**graph.tensors, **weights}, "group-l2").sqrt()
+    owner = _growth(task, importance)[graph.units.unit_of].to(next(iter(weights.values())).device)
+    total = owner.new_zeros(())
+    for block in graph.blocks:
+        if block.param in weights:
+            squares = block.weights(weights).square().sum(3)
+            pull = owner[block.destinations][:, :, None] + owner[block.sources][:, None, :]
+            total = total + (pull * squares).sum()
+    for feature in graph.features:
+        if feature.name in weights and feature.kind == "scale":
+            scales = weights[feature.name].flatten()[feature.elements]
+            total = total + (owner[feature.neurons] * scales.square()).sum()
+    return total / 2
+
+
+def _growth(task: Task, importance: Tensor) -> Tensor:
+    """γ of every unit, from its importance; both of shape (units,)."""
+    units = task.member.graph.units
+    empty = importance.new_zeros(len(units.families))
+    highest = empty.scatter_reduce(0, units.family_of, importance, "amax", include_self=False)[units.family_of]
+    lowest = empty.scatter_reduce(0, units.family_of, importance, "amin", include_self=False)[units.family_of]
+    spread = torch.where(highest > lowest, highest - lowest, 1)
+    return torch.where(units.prunable, task.settings.alpha ** ((highest - importance) / spread), 0)

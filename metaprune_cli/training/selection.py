@@ -1,0 +1,82 @@
+"""Which epoch's metanetwork is the best: the one whose held-out models lose least when they are masked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from metaprune_cli.config import MetaTrainSettings
+from metaprune_cli.data import ImageSplit
+from metaprune_cli.errors import TargetError
+from metaprune_cli.metanet import MetaNetwork
+from metaprune_cli.pruning import select
+from metaprune_cli.training.numerics import not_finite
+from metaprune_cli.training.objectives import Task, finetuned, speedup_at
+from metaprune_cli.training.state import Record
+from metaprune_cli.training.zoo import Member, Weights
+
+POSITIONS = (1 / 6, 3 / 6, 5 / 6)
+"""Where the speed-ups lie: in the middles of the thirds of the range."""
+
+
+def check_reachable(member: Member, settings: MetaTrainSettings) -> None:
+    """Make sure before any training that the largest speed-up can be drawn.
+
+    Raises:
+        TargetError: the model cannot be pruned that far.
+    """
+    try:
+        select(member.graph, torch.ones(member.graph.units.num_units), settings.speedup_max)
+    except TargetError as error:
+        raise TargetError(
+            error.what,
+            expected=error.details["expected"],
+            got=error.details["got"],
+            where=f"meta-train.speedup_max, {member.name}",
+            next_step="lower speedup_max, or leave this model out",
+        ) from error
+
+
+def validate(metanet: MetaNetwork, tasks: Sequence[Task], val: ImageSplit, device: torch.device) -> Record:
+    """Mean figures over the tasks' models on the validation images.
+
+    Args:
+        metanet: the metanetwork.
+        tasks: held-out models; their batches, of the training split, are for the ``lookahead`` alone.
+        val: the validation images.
+        device: where the models are.
+
+    Returns:
+        ``val_loss`` and ``val_top1`` (percent), masked at three speed-ups out of the range that is trained for;
+        ``val_dense_loss`` and ``val_dense_top1``, nothing masked.
+
+    Raises:
+        NumericsError: a loss is not finite.
+    """
+    masked, dense = [], []
+    for task in tasks:
+        with torch.no_grad():
+            written = task.member.rewritten(metanet(task.member.graph, backend=task.settings.backend))
+        dense.append(_figures(task, written, val, device))
+        for position in POSITIONS:
+            smaller = finetuned(task, written, speedup_at(task.settings, position))
+            masked.append(_figures(task, smaller, val, device))
+    (val_loss, val_top1), (dense_loss, dense_top1) = (torch.stack(rows).mean(0).tolist() for rows in (masked, dense))
+    return {"val_loss": val_loss, "val_top1": val_top1, "val_dense_loss": dense_loss, "val_dense_top1": dense_top1}
+
+
+@torch.no_grad()
+def _figures(task: Task, weights: Weights, val: ImageSplit, device: torch.device) -> Tensor:
+    """Mean cross-entropy and top-1 accuracy in percent, float64 (2,)."""
+    sums = torch.zeros(2, dtype=torch.float64)
+    for images, labels in val.batches(task.settings.batch_size, device=device):
+        logits = task.member.logits(weights, images)
+        hits = (logits.argmax(1) == labels).sum()
+        sums += torch.stack([F.cross_entropy(logits, labels, reduction="sum"), 100 * hits]).double().cpu()
+    if not sums.isfinite().all():
+        named = ((f"{task.member.name}: {name}", weight) for name, weight in weights.items())
+        raise not_finite("The validation loss is not finite.", named, next_step="try a smaller learning rate or ratio")
+    return sums / len(val)

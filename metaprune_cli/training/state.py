@@ -1,0 +1,124 @@
+"""The state of a training run between two epochs: all that is needed to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from metaprune_cli.errors import CorruptFileError
+
+Record = dict[str, float]
+"""The figures of one epoch."""
+
+
+@dataclass(frozen=True, eq=False)
+class Best:
+    """The best weights so far: after ``epoch`` epochs, with the validation loss ``score``."""
+
+    epoch: int
+    score: float
+    weights: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainState:
+    """A run after ``epoch`` epochs; random numbers are not part of it, they follow from the seed and the epoch.
+
+    Attributes:
+        epoch: epochs that are done.
+        model: the state dict of what is trained.
+        optimizer: the optimiser's state of every parameter, by number and name; its settings are not part of it.
+        history: the figures of every epoch so far.
+        best: the best weights so far, where the run chooses among its epochs.
+    """
+
+    epoch: int
+    model: Mapping[str, Tensor]
+    optimizer: Mapping[int, Mapping[str, Tensor]]
+    history: tuple[Record, ...]
+    best: Best | None = None
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        history: list[Record],
+        *,
+        epoch: int,
+        best: Best | None = None,
+    ) -> Self:
+        """A snapshot: further training does not change it."""
+        moments = {
+            number: {name: tensor.clone() for name, tensor in state.items() if isinstance(tensor, Tensor)}
+            for number, state in optimizer.state_dict()["state"].items()
+        }
+        return cls(epoch, snapshot(model), moments, tuple(history), best)
+
+    def restore_(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Bring ``model`` and ``optimizer`` to this state.
+
+        Raises:
+            CorruptFileError: the state is that of another model or optimiser.
+        """
+        try:
+            model.load_state_dict(dict(self.model))
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": _copied(self.optimizer), "param_groups": groups})
+        except (RuntimeError, ValueError) as error:
+            raise CorruptFileError(
+                "The checkpoint is that of another model.", got=error, next_step="start without --resume"
+            ) from error
+
+    def to_parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Named tensors and a JSON document, ready to be written without pickle."""
+        document: dict[str, Any] = {"epoch": self.epoch, "history": list(self.history), "best": None}
+        if self.best is not None:
+            document["best"] = {"epoch": self.best.epoch, "score": self.best.score}
+        return dict(self._named_tensors()), document
+
+    @classmethod
+    def from_parts(cls, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Self:
+        """The state that :meth:`to_parts` took apart.
+
+        Raises:
+            CorruptFileError: the parts are not those of a training state.
+        """
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "best": {}}
+        try:
+            for path, tensor in tensors.items():
+                group, _, name = path.partition("/")
+                groups[group][name] = tensor
+            moments: dict[int, dict[str, Tensor]] = {}
+            for path, tensor in groups["optimizer"].items():
+                number, _, name = path.partition("/")
+                moments.setdefault(int(number), {})[name] = tensor
+            best = document["best"] and Best(document["best"]["epoch"], document["best"]["score"], groups["best"])
+            return cls(document["epoch"], groups["model"], moments, tuple(document["history"]), best)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptFileError(
+                "This does not describe the state of a training run.", got=error, next_step="start without --resume"
+            ) from error
+
+    def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in self.model.items():
+            yield f"model/{name}", tensor
+        for number, moments in self.optimizer.items():
+            for name, tensor in moments.items():
+                yield f"optimizer/{number}/{name}", tensor
+        for name, tensor in (self.best.weights if self.best else {}).items():
+            yield f"best/{name}", tensor
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the state dict that further training does not change."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def _copied(moments: Mapping[int, Mapping[str, Tensor]]) -> dict[int, dict[str, Tensor]]:
+    """``load_state_dict`` may keep the very tensors it is given, and the optimiser then writes to them."""
+    return {number: {name: tensor.clone() for name, tensor in state.items()} for number, state in moments.items()}

@@ -1,0 +1,65 @@
+"""Members of the zoo as meta-training sees them: an architecture that can be called with any weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from metaprune_cli.graph import NeuronGraph
+from metaprune_cli.metrics.calling import logits_of
+
+Weights = Mapping[str, Tensor]
+"""The rewritten entries of a state dict, by name."""
+
+
+@dataclass(frozen=True, eq=False)
+class ZooEntry:
+    """A trained model and its graph; neither is changed."""
+
+    name: str
+    model: nn.Module
+    graph: NeuronGraph
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A zoo entry made ready: on its device, and without a state of its own.
+
+    BatchNorm uses the statistics of the batch and keeps none (rewritten weights have no running statistics yet, and
+    whoever prunes measures them anew); everything else is in eval mode.
+    """
+
+    name: str
+    model: nn.Module
+    graph: NeuronGraph
+
+    @classmethod
+    def of(cls, entry: ZooEntry, device: torch.device) -> Member:
+        """Prepare copies; the entry is not changed."""
+        model = copy.deepcopy(entry.model).to(device).eval().requires_grad_(False)
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.train()
+                module.track_running_stats = False
+        tensors = {name: tensor.to(device) for name, tensor in entry.graph.tensors.items()}
+        return cls(entry.name, model, entry.graph.with_tensors(tensors))
+
+    def logits(self, weights: Weights, images: Tensor) -> Tensor:
+        """Class scores (n, classes) of the architecture with ``weights`` in place of its own."""
+        return logits_of(functional_call(self.model, dict(weights), (images,)))
+
+    @torch.no_grad()
+    def own_logits(self, images: Tensor) -> Tensor:
+        """Class scores (n, classes) of the original model."""
+        return logits_of(self.model(images))
+
+    def rewritten(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of a metanetwork's output the entries that it wrote; the others are the model's own."""
+        own = self.graph.tensors
+        return {name: tensors[name] for name in sorted(self.graph.trainable) if tensors[name] is not own[name]}

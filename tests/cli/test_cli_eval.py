@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cli_calling import call, run
+
+FAST = ("--latency-runs", 2, "--quiet")
+
+
+def test_json_is_one_object_with_every_model(work: Path) -> None:
+    document = run("eval", "zoo/heldout", "transformed", "--base", "zoo/heldout", "--json", *FAST).json
+    assert [row["arm"] for row in document["models"]] == ["plain", "metanet"]
+    assert {row["base"] for row in document["models"]} == {"resnet8-3"}
+    assert document["written"] == []
+
+
+def test_table_names_every_model_on_stdout_only(model: Path) -> None:
+    ran = run("eval", model, *FAST)
+    assert "resnet8-3" in ran.out
+    assert ran.err == ""
+
+
+def test_speedups_given_draw_a_curve_at_them(model: Path, tmp_path: Path) -> None:
+    ran = run("eval", model, "--speedup", 1.5, "--speedup", 2, "-o", tmp_path / "report", *FAST)
+    assert "resnet8-3 @ 1.5x" in ran.out
+    assert (tmp_path / "report" / "curve-recalibrated.csv").read_text().count("\n") == 3
+
+
+def test_both_arms_are_compared(work: Path, tmp_path: Path) -> None:
+    run("prune", "zoo/heldout", "-o", tmp_path / "plain", "--quiet")
+    run("prune", "transformed", "-o", tmp_path / "meta", "--quiet")
+    ran = run("eval", tmp_path / "plain", tmp_path / "meta", "--base", "zoo/heldout", "--json", *FAST)
+    assert set(ran.json["summary"]["pruned"]["difference"]) == {"1.5x", "2x"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("missing.safetensors",), "missing.safetensors: does not exist"),
+        (("zoo/heldout", "--base", "nowhere"), "nowhere: does not exist"),
+        (("zoo/heldout", "--speedup", 0.5), "curve"),
+        (("zoo/heldout", "--latency-runs", 0), "latency_runs"),
+        (("zoo/heldout", "-o", "params.yaml"), "needs a folder"),
+        (("zoo/heldout", "--device", "tpu"), "Unknown device"),
+    ],
+)
+def test_bad_usage_is_one_panel_and_exit_code_2(work: Path, arguments: tuple[object, ...], message: str) -> None:
+    ran = call("eval", *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err

@@ -1,0 +1,66 @@
+"""Keys and shapes tell the architecture: each known one is told from all the others."""
+
+from __future__ import annotations
+
+import pytest
+
+from metaprune_cli.errors import InputError
+from metaprune_cli.models import Architecture, build, list_architectures
+from metaprune_cli.models.recognise import fit, recognise, shapes_of
+
+CIFAR = [name for name in list_architectures() if name.startswith("cifar:") and name != "cifar:vit"]
+
+
+def shapes(name: str, **args: object) -> dict[str, tuple[int, ...]]:
+    return shapes_of(build(Architecture(name, args), "meta").state_dict())
+
+
+def test_no_two_architectures_have_the_same_shapes() -> None:
+    seen: dict[object, str] = {}
+    for name in list_architectures():
+        other = seen.setdefault(frozenset(shapes(name).items()), name)
+        assert other == name
+
+
+@pytest.mark.parametrize("name", CIFAR)
+def test_cifar_families_are_recognised(name: str) -> None:
+    args = {"num_classes": 13, "in_channels": 2, "width": 0.5}
+    assert recognise(shapes(name, **args)) == Architecture(name, args)
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("torchvision:alexnet", {"num_classes": 10}),
+        ("torchvision:googlenet", {"aux_logits": False, "num_classes": 3}),
+        ("torchvision:inception_v3", {"num_classes": 3}),
+        ("torchvision:wide_resnet50_2", {"num_classes": 1000}),
+        ("torchvision:vit_b_16", {"num_classes": 5, "image_size": 384}),
+        ("torchvision:squeezenet1_0", {"num_classes": 4}),
+    ],
+)
+def test_torchvision_arguments_are_inferred(name: str, args: dict[str, object]) -> None:
+    assert fit(name, shapes(name, **args)) == Architecture(name, args)
+
+
+def test_torchvision_is_recognised() -> None:
+    assert recognise(shapes("torchvision:densenet121")) == Architecture(
+        "torchvision:densenet121", {"num_classes": 1000}
+    )
+
+
+def test_other_shapes_are_never_guessed() -> None:
+    pruned = shapes("cifar:resnet8")
+    pruned["stages.0.0.first.0.weight"] = (15, 16, 3, 3)
+    with pytest.raises(InputError, match=r"(?s)keys of cifar:resnet8, with other shapes.*--arch cifar:resnet8"):
+        recognise(pruned)
+
+
+def test_heads_leave_no_trace() -> None:
+    with pytest.raises(InputError, match=r"(?s)keys of cifar:vit.*--arch cifar:vit"):
+        recognise(shapes("cifar:vit"))
+
+
+def test_unknown_keys() -> None:
+    with pytest.raises(InputError, match=r"1 entries: weight \[3, 3\]"):
+        recognise({"weight": (3, 3)})

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+from metaprune_cli.models import Architecture
+from metaprune_cli.stages.evaluation.lineage import base_candidates, base_of, descent
+from metaprune_cli.stages.loading import Opened
+
+ZOO = {"command": "zoo", "seed": 3}
+TRANSFORM = {"command": "transform", "input": "net-3.safetensors"}
+PRUNE = {"command": "prune", "input": "net-3.transformed.safetensors", "requested": 4.0, "achieved": 4.1}
+FINETUNE = {"command": "finetune", "input": "net-3.transformed.pruned-4x.safetensors", "epochs": 5}
+RECALIBRATE = FINETUNE | {"epochs": 0}
+
+
+def opened(path: str, *lineage: dict[str, Any]) -> Opened:
+    return Opened(nn.Identity(), Architecture("cifar:resnet8", {}, (1, 8, 8)), lineage, Path(path))
+
+
+@pytest.mark.parametrize(
+    ("lineage", "expected"),
+    [
+        pytest.param((), ("model", "plain", "unpruned", None), id="foreign file"),
+        pytest.param((ZOO,), ("model", "plain", "unpruned", None), id="zoo"),
+        pytest.param((ZOO, FINETUNE), ("net-3.transformed.pruned-4x", "plain", "unpruned", None), id="trained on"),
+        pytest.param((ZOO, TRANSFORM), ("net-3", "metanet", "unpruned", None), id="transformed"),
+        pytest.param((ZOO, TRANSFORM, PRUNE), ("net-3", "metanet", "pruned", 4.0), id="pruned"),
+        pytest.param((ZOO, TRANSFORM, FINETUNE, PRUNE), ("net-3", "metanet", "pruned", 4.0), id="finetuned before"),
+        pytest.param((ZOO, TRANSFORM, PRUNE, RECALIBRATE), ("net-3", "metanet", "recalibrated", 4.0), id="0 epochs"),
+        pytest.param((ZOO, TRANSFORM, PRUNE, FINETUNE), ("net-3", "metanet", "finetuned", 4.0), id="finetuned"),
+    ],
+)
+def test_the_lineage_says_what_a_model_is(lineage: tuple[dict[str, Any], ...], expected: tuple[object, ...]) -> None:
+    found = descent(lineage, Path("folder/model.safetensors"))
+    assert (found.origin, found.arm, found.step, found.requested) == expected
+
+
+def test_a_base_is_found_by_lineage_whatever_the_file_is_called() -> None:
+    bases = [opened("a/net-1.safetensors", ZOO), opened("a/net-3.safetensors", ZOO)]
+    assert base_of(opened("b/renamed.safetensors", ZOO, TRANSFORM, PRUNE), bases) is bases[1]
+
+
+def test_a_base_is_found_by_name_where_there_is_no_lineage() -> None:
+    bases = [opened("net-1.pt"), opened("net-10.pt"), opened("net.pt")]
+    assert base_of(opened("net-10-small.pt"), bases) is bases[1]
+    assert base_of(opened("net-1.pruned.pt"), bases) is bases[0]
+    assert base_of(opened("network.pt"), bases) is bases[0]  # none fits: the first
+
+
+def test_without_a_named_base_the_first_model_is_it_or_the_origin_among_the_models() -> None:
+    first, second = opened("resnet.pt"), opened("small.pt")
+    origin, descendant = opened("net-3.safetensors", ZOO), opened("x.safetensors", ZOO, TRANSFORM, PRUNE)
+    models = [first, second, origin, descendant]
+    candidates = base_candidates(models, [])
+    assert [base_of(model, candidates) for model in models] == [first, first, origin, origin]

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import cycle
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from metaprune_cli.config import Criterion, MetaTrainSettings
+from metaprune_cli.data import ImageSplit
+from metaprune_cli.graph.slicing import masks
+from metaprune_cli.pruning import mask_tensors, select, unit_scores
+from metaprune_cli.training.objectives import OBJECTIVES, Task, finetuned, pruned, random_speedup, sparsity, speedup_at
+from metaprune_cli.training.zoo import Member, ZooEntry
+
+CPU = torch.device("cpu")
+SETTINGS = MetaTrainSettings(speedup_max=3.0)
+
+
+@pytest.fixture
+def task(zoo: list[ZooEntry], train: ImageSplit) -> Task:
+    return Task(Member.of(zoo[0], CPU), cycle(list(train.batches(50))), SETTINGS, torch.Generator().manual_seed(0))
+
+
+def leaves(task: Task) -> dict[str, Tensor]:
+    graph = task.member.graph
+    return {name: graph.tensors[name].clone().requires_grad_() for name in sorted(graph.trainable)}
+
+
+def with_settings(task: Task, **changes: object) -> Task:
+    return replace(task, settings=replace(SETTINGS, **changes))  # type: ignore[arg-type]
+
+
+def assert_close(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert actual.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(actual[name], tensor, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_a_member_has_no_state_and_leaves_the_entry_alone(zoo: list[ZooEntry], train: ImageSplit) -> None:
+    before = {name: tensor.clone() for name, tensor in zoo[0].model.state_dict().items()}
+    member = Member.of(zoo[0], CPU)
+    pixels, _ = next(train.batches(50))
+    first, again = member.own_logits(pixels), member.own_logits(pixels)
+    assert torch.equal(first, again)
+    for model in (zoo[0].model, member.model):
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor, before[name]), name
+
+
+def test_a_member_uses_the_statistics_of_the_batch(zoo: list[ZooEntry], train: ImageSplit) -> None:
+    member = Member.of(zoo[0], CPU)
+    pixels, _ = next(train.batches(50))
+    shifted = {name: tensor + (5 if "running" in name else 0) for name, tensor in zoo[0].graph.tensors.items()}
+    torch.testing.assert_close(member.logits(shifted, pixels), member.own_logits(pixels))
+
+
+def test_a_member_runs_with_the_weights_it_is_given(task: Task, train: ImageSplit) -> None:
+    pixels, _ = next(train.batches(50))
+    weights = leaves(task)
+    torch.testing.assert_close(task.member.logits(weights, pixels), task.member.own_logits(pixels))
+    blind = task.member.logits({"head.weight": torch.zeros(3, 6)}, pixels)
+    torch.testing.assert_close(blind, task.member.model.get_parameter("head.bias").expand_as(blind))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("criterion", ["group-l2", "bn-scale", "taylor", "random"])
+def test_every_objective_reaches_every_weight(task: Task, name: str, criterion: Criterion) -> None:
+    task, weights = with_settings(task, criterion=criterion, distill=0.5, lookahead=1), leaves(task)
+    for loss in OBJECTIVES[name](task, weights):  # type: ignore[index]
+        loss.backward()
+    untouched = {n for n, leaf in weights.items() if leaf.grad is None or not leaf.grad.any()}
+    assert not untouched
+
+
+def test_pruned_is_the_dense_and_the_masked_loss(task: Task) -> None:
+    task = with_settings(task, batches=2, dense_weight=0.5)
+    weights, graph = leaves(task), task.member.graph
+    batches = [next(task.batches) for _ in range(2)]
+    task = replace(task, batches=iter(batches))
+    scores = unit_scores(graph, graph.tensors, "group-l2")
+    draws = torch.Generator().manual_seed(0)
+    expected = torch.zeros(())
+    for number, (pixels, labels) in enumerate(batches):
+        target = random_speedup(replace(task, generator=draws), number)
+        masked = mask_tensors(graph, weights, select(graph, scores, target))
+        expected = expected + 0.25 * F.cross_entropy(task.member.logits(weights, pixels), labels)
+        expected = expected + 0.5 * F.cross_entropy(task.member.logits(masked, pixels), labels)
+    losses = list(pruned(task, weights))
+    torch.testing.assert_close(torch.stack(losses).sum(), expected)
+
+
+def test_without_a_dense_weight_the_dense_loss_is_not_computed(task: Task) -> None:
+    assert len(list(pruned(with_settings(task, dense_weight=0.0, batches=3), leaves(task)))) == 3
+
+
+def test_speed_ups_cover_the_range_evenly(task: Task) -> None:
+    task = with_settings(task, batches=4)
+    edges = [speedup_at(task.settings, part / 4) for part in range(5)]
+    assert (edges[0], edges[-1]) == pytest.approx((SETTINGS.speedup_min, SETTINGS.speedup_max))
+    for _ in range(20):
+        drawn = [random_speedup(task, number) for number in range(4)]
+        assert all(low <= speedup <= high for low, speedup, high in zip(edges, drawn, edges[1:], strict=False))
+
+
+def test_without_lookahead_the_smaller_model_is_the_masked_one(task: Task) -> None:
+    weights, graph = leaves(task), task.member.graph
+    kept = select(graph, unit_scores(graph, graph.tensors, "group-l2"), 2.0)
+    assert_close(finetuned(task, weights, 2.0), mask_tensors(graph, weights, kept))
+
+
+def test_lookahead_is_plain_sgd_on_the_masked_weights(task: Task) -> None:
+    task = with_settings(task, lookahead=2, lookahead_lr=0.1)
+    weights, graph = leaves(task), task.member.graph
+    kept = select(graph, unit_scores(graph, graph.tensors, "group-l2"), 2.0)
+    lost = {name: ~mask for name, mask in masks(graph, kept).items()}
+    expected = {name: tensor.detach() for name, tensor in mask_tensors(graph, weights, kept).items()}
+    batches = [next(task.batches) for _ in range(2)]
+    for batch in batches:
+        moving = {name: tensor.requires_grad_() for name, tensor in expected.items()}
+        steps = torch.autograd.grad(task.loss(moving, batch), list(moving.values()))
+        stepped = {n: t.detach() - 0.1 * s for (n, t), s in zip(moving.items(), steps, strict=True)}
+        expected = {n: t.masked_fill(lost[n], 0) if n in lost else t for n, t in stepped.items()}
+    actual = finetuned(replace(task, batches=iter(batches)), weights, 2.0)
+    assert_close({name: tensor.detach() for name, tensor in actual.items()}, expected)
+
+
+def test_the_gradient_of_a_lookahead_is_taken_where_it_ends(task: Task) -> None:
+    task = with_settings(task, lookahead=2)
+    weights, batch = leaves(task), next(task.batches)
+    smaller = finetuned(task, weights, 2.0)
+    loss = task.loss(smaller, batch)
+    actual = torch.autograd.grad(loss, list(weights.values()), retain_graph=True)
+    there = torch.autograd.grad(loss, list(smaller.values()))
+    for name, gradient, end, tensor in zip(weights, actual, there, smaller.values(), strict=True):
+        torch.testing.assert_close(gradient[tensor != 0], end[tensor != 0], msg=name)
+
+
+def test_distillation_is_nothing_for_the_original_itself(task: Task) -> None:
+    weights, batch = leaves(task), next(task.batches)
+    plain, distilled = task.loss(weights, batch), with_settings(task, distill=3.0).loss(weights, batch)
+    torch.testing.assert_close(distilled, plain)
+    other = {**weights, "head.weight": weights["head.weight"] * 2}
+    assert with_settings(task, distill=3.0).loss(other, batch) > task.loss(other, batch)
+
+
+def test_the_penalty_pulls_each_weight_by_what_its_units_lack(task: Task) -> None:
+    """reg · γ · w, with γ = 1 for the strongest unit of a family, α for the weakest, both ends of an edge added."""
+    task = with_settings(task, batches=1, reg=2.0, alpha=9.0)
+    weights, graph = leaves(task), task.member.graph
+    (penalty,) = list(sparsity(task, weights))[1:]
+    penalty.backward()
+    inner = weights["inner.weight"]
+    assert inner.grad is not None
+    factor = (inner.grad / inner.detach() / task.settings.reg).mean((2, 3))  # (out, in): γ_out + γ_in
+    importance = unit_scores(graph, graph.tensors, "group-l2").sqrt()
+    block = next(block for block in graph.blocks if block.param == "inner.weight")
+    gamma = {}
+    for side in (block.destinations, block.sources):
+        units = graph.units.unit_of[side[0]]
+        mine = importance[units]
+        gamma[side] = task.settings.alpha ** ((mine.max() - mine) / (mine.max() - mine.min()))
+    out, into = gamma.values()
+    torch.testing.assert_close(factor, out[:, None] + into[None, :], rtol=1e-4, atol=1e-4)
+    assert float(out.min()) == 1
+    assert float(out.max()) == pytest.approx(9.0)
+
+
+def test_the_penalty_spares_units_that_cannot_go(task: Task) -> None:
+    task, weights = with_settings(task, batches=1, reg=1.0), leaves(task)
+    (penalty,) = list(sparsity(task, weights))[1:]
+    penalty.backward()
+    head = weights["head.weight"]
+    assert head.grad is not None
+    into = head.grad / head.detach()
+    torch.testing.assert_close(into, into[:1].expand_as(into))  # γ of the inputs alone: classes are no units to remove
