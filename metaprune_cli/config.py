@@ -103,9 +103,12 @@ class MetaTrainSettings:
     epochs: Natural = 100
     objective: Objective = "pruned"
     criterion: Criterion = "group-l2"
+    scope: Scope = "global"
+    max_ratio: Fraction = 0.95
     speedup_min: Speedup = 1.5
     speedup_max: Speedup = 8.0
     dense_weight: NonNegative = 1.0
+    choice_slope: NonNegative = 1.0  # how strongly the scores feel which units should have been kept; 0: not at all
     distill: NonNegative = 0.0  # weight of staying close to the original model's outputs
     lookahead: Natural = 0  # SGD steps of finetuning between masking and the loss
     lookahead_lr: Positive = 0.05
@@ -183,7 +186,7 @@ def sections(path: Path) -> dict[str, Any]:
     misspelt = [f"'{name}'{hint}" for name, hint in hints.items() if hint]
     if misspelt:
         raise InputError(
-            "Unknown section " + "; ".join(misspelt) + ".",
+            "Unknown section " + "; ".join(misspelt),
             expected=", ".join(SECTIONS),
             where=path,
             next_step="rename it; names of your own are fine where they resemble no section",
@@ -208,4 +211,5 @@ def load_section(
     values = (sections(path).get(section) if path else None) or {}
     if isinstance(values, Mapping):
         values = merged(values, overrides or {})
-    return parse(cls, values, section=section, where=path or "the options")
+    where = " and ".join([*([str(path)] if path else []), *(["the options"] if overrides or not path else [])])
+    return parse(cls, values, section=section, where=where)

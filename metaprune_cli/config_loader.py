@@ -68,7 +68,7 @@ def parse(cls: type[Settings], values: Any, *, section: str, where: object) -> S
         raise InputError(
             f"{count} of section '{section}' cannot be used:\n" + "\n".join(f"  - {problem}" for problem in problems),
             where=where,
-            next_step=f"correct section '{section}'; what is left out takes its default",
+            next_step="correct them; what is left out takes its default",
         )
     return settings
 

@@ -80,11 +80,13 @@ def _graph_facts(graph: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _words(value: Any) -> str:
     """A JSON value on one line, without its punctuation."""
+    if value is None or value == []:
+        return "none"
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
         return " ".join(_words(item) for item in value)
-    return "none" if value is None else plain(value)
+    return plain(value)
 
 
 def _step(step: dict[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
@@ -102,7 +104,8 @@ class Lines:
 def listening(quiet: bool = False) -> Iterator[Listener]:
     """A listener for the time of the ``with`` block; whatever happens inside, the terminal is left clean."""
     if quiet:
-        yield Quiet()
+        with _hushed():
+            yield Quiet()
     elif not sys.stderr.isatty():
         yield Lines()
     else:
@@ -118,6 +121,20 @@ def listening(quiet: bool = False) -> Iterator[Listener]:
         )
         with Progress(*columns, console=Console(stderr=True), transient=True) as view:
             yield Bars(view)
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Nothing on stderr but errors, whoever would write it."""
+    log = logging.getLogger("metaprune_cli")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _written(figures: dict[str, float]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from metaprune_cli.config import Augmentation
 from metaprune_cli.data.augment import augmented
 
 
+@runtime_checkable
 class Images(Protocol):
     """Where pixels come from: memory or files."""
 

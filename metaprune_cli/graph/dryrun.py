@@ -18,7 +18,6 @@ from metaprune_cli.graph.slicing import slice_tensors
 from metaprune_cli.graph.trace import ExampleInputs, call, plain_operators
 from metaprune_cli.graph.units import Family
 
-
 _FEW = 12
 """Below this many families it is quicker to try each than to halve on: families that break come in numbers."""
 

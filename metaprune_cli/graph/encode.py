@@ -114,7 +114,7 @@ def _run(
         if ids is not None:
             structure.lock(ids, "it is an output of the model")
     reached = {block.param for block in structure.blocks.values()} | {f.name for f in structure.features.values()}
-    return frozenset(skeleton.state_dict()) - reached - structure.notes.keys() - aliases.keys()
+    return frozenset(skeleton.state_dict()).difference(reached, structure.notes, aliases)
 
 
 def _input_ids(structure: Structure, tensor: Tensor) -> Tensor:

@@ -74,7 +74,9 @@ def fill_(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """
     own = module.state_dict(keep_vars=True)
     if different := sorted(own.keys() ^ tensors.keys()):
-        raise InputError("The tensors are not those of the model", got=", ".join(different[:10]), expected="its entries")
+        raise InputError(
+            "The tensors are not those of the model", got=", ".join(different[:10]), expected="its entries"
+        )
     new: dict[int, Tensor] = {}
     for name, old in own.items():
         if id(old) not in new:

@@ -15,7 +15,7 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.metanet.blocks import run_blocks
 from metaprune_cli.metanet.codec import Codec, CodecName, Kernel
 from metaprune_cli.metanet.layers import MessageLayer
-from metaprune_cli.metanet.values import Values, read_values, rms_scales, write_values
+from metaprune_cli.metanet.values import Values, keep_rms, read_values, rms_scales, write_values
 
 BackendName = Literal["blocks", "edges"]
 
@@ -28,7 +28,8 @@ class MetaNetworkConfig:
         layers: message-passing layers (paper: 8 for ResNet-56).
         hidden: size of node and edge states (paper: 64 for ResNet-56).
         codec: ``coordinate`` for any kernel, or ``per-kernel`` for those listed in ``kernels``.
-        scale_blocks: divide each block by its RMS before and multiply after, so that ``ratio`` is relative.
+        scale_blocks: divide each block by its RMS before and multiply after, so that ``ratio`` is relative, and give
+            the rewritten block the RMS that it had, so that nothing is gained by scale alone.
         ratio: output = input + ratio · decoded change.
         kernels: for the ``per-kernel`` codec, every kernel it shall know; () is a single tap.
     """
@@ -91,8 +92,8 @@ class MetaNetwork(nn.Module):
         if not self.config.scale_blocks:
             return write_values(graph, tensors, self._change(graph, values, backend).scaled(self.config.ratio))
         scales = rms_scales(graph, values)
-        change = self._change(graph, values / scales, backend) * scales
-        return write_values(graph, tensors, change.scaled(self.config.ratio))
+        change = (self._change(graph, values / scales, backend) * scales).scaled(self.config.ratio)
+        return write_values(graph, tensors, keep_rms(values, change))
 
     def _change(self, graph: NeuronGraph, values: Values, backend: BackendName) -> Values:
         layers = [layer for layer in self.layers if isinstance(layer, MessageLayer)]

@@ -62,6 +62,22 @@ def rms_scales(graph: NeuronGraph, values: Values) -> Values:
     return Values(weights, _root(squares / sizes)[owner])
 
 
+def keep_rms(values: Values, change: Values) -> Values:
+    """The change after which every block of weights has the root mean square that it had before.
+
+    Before a normalisation the scale of a block changes nothing but the size of its later updates in training. A
+    metanetwork that could change it would learn to set a learning rate instead of learning what to keep.
+    """
+    weights = []
+    for old, step in zip(values.weights, change.weights, strict=True):
+        new = old + step
+        before, after = old.square().mean(), new.square().mean()
+        one = torch.ones_like(before)  # a block that was all zero has no scale to keep
+        factor = (torch.where(before > 0, before, one) / torch.where(before > 0, after, one)).sqrt()
+        weights.append(new * factor - old)
+    return Values(tuple(weights), change.features)
+
+
 def place_values(graph: NeuronGraph, values: Values) -> dict[str, Tensor]:
     """The values where they belong: every entry that has edges or features, in its own shape, zero elsewhere."""
     flat: dict[str, Tensor] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from metaprune_cli.models.architecture import Architecture
-from metaprune_cli.models.load import Loaded, load_model
+from metaprune_cli.models.load import Loaded, load_model, open_model
 from metaprune_cli.models.registry import build, list_architectures, with_input_shape
 from metaprune_cli.models.save import save_model
 
@@ -13,6 +13,7 @@ __all__ = [
     "build",
     "list_architectures",
     "load_model",
+    "open_model",
     "save_model",
     "with_input_shape",
 ]

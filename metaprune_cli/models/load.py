@@ -14,7 +14,7 @@ from metaprune_cli.artifacts import is_artifact, join_aliases, read_artifact
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.assemble import assemble
-from metaprune_cli.models.recognise import recognise, shapes_of
+from metaprune_cli.models.recognise import check_args, recognise, shapes_of, told
 from metaprune_cli.models.registry import with_input_shape
 from metaprune_cli.models.state_files import read_states
 
@@ -29,7 +29,7 @@ class Loaded:
     path: Path
 
 
-def load_model(
+def open_model(
     path: str | os.PathLike[str],
     *,
     arch: str | None = None,
@@ -38,7 +38,7 @@ def load_model(
     allow_import: bool = False,
     input_shape: tuple[int, ...] | None = None,
 ) -> Loaded:
-    """Load a model: an artifact of ours, a state dict, or (only if trusted) a pickled module.
+    """Open a model and what is known about it: an artifact, a state dict, or (only if trusted) a pickled module.
 
     A state dict may be nested under ``state_dict`` or ``model`` and have DDP's ``module.`` before its names. The model
     gets the shapes in the file, so pruned ones load like any other.
@@ -60,14 +60,35 @@ def load_model(
     if is_artifact(path):
         return _load_artifact(path, arch, args, allow_import, input_shape)
     states = read_states(path, trust_pickle)
-    named = None if arch is None else Architecture(arch)
     if isinstance(states, nn.Module):
-        found = named or _architecture_of(states)
+        found = _architecture_of(states) if arch is None else Architecture(arch)
     else:
-        found = named or recognise(shapes_of(states))
+        shapes = shapes_of(states)
+        found = recognise(shapes, path) if arch is None else told(arch, shapes)
+        check_args(found, args, path)
     architecture = with_input_shape(replace(found, args={**found.args, **args}, input_shape=input_shape))
     model = states.eval() if isinstance(states, nn.Module) else assemble(architecture, states, path)
     return Loaded(model, architecture, None, path)
+
+
+def load_model(
+    path: str | os.PathLike[str],
+    *,
+    arch: str | None = None,
+    arch_args: Mapping[str, Any] | None = None,
+    trust_pickle: bool = False,
+    allow_import: bool = False,
+    input_shape: tuple[int, ...] | None = None,
+) -> nn.Module:
+    """The model in a file, in eval mode on the CPU; arguments and errors are those of ``open_model``."""
+    return open_model(
+        path,
+        arch=arch,
+        arch_args=arch_args,
+        trust_pickle=trust_pickle,
+        allow_import=allow_import,
+        input_shape=input_shape,
+    ).model
 
 
 def _load_artifact(
@@ -79,6 +100,7 @@ def _load_artifact(
         tensors = join_aliases(artifact.tensors, artifact.document.get("aliases", {}))
     except (KeyError, TypeError) as error:
         raise CorruptFileError("The artifact does not say what model it holds.", where=path) from error
+    check_args(told(arch or recorded.name, shapes_of(tensors)), args, path)
     inherited = recorded.args if arch in (None, recorded.name) else {}
     chosen = Architecture(arch or recorded.name, {**inherited, **args}, input_shape or recorded.input_shape)
     chosen = with_input_shape(chosen)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from metaprune_cli.errors import InputError
 from metaprune_cli.models.architecture import Architecture
-from metaprune_cli.models.registry import list_architectures, skeleton, takes_argument
+from metaprune_cli.models.registry import is_factory, list_architectures, skeleton, takes_argument
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -27,7 +28,7 @@ def shapes_of(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def recognise(shapes: Shapes) -> Architecture:
+def recognise(shapes: Shapes, where: Path | None = None) -> Architecture:
     """The known architecture whose keys and shapes these are, its arguments inferred from the shapes.
 
     Raises:
@@ -45,8 +46,32 @@ def recognise(shapes: Shapes) -> Architecture:
         "The architecture of this state dict cannot be told from its keys and shapes.",
         expected="the keys and shapes of a known architecture",
         got=f"the keys of {' or '.join(same_keys)}, with other shapes" if same_keys else _glimpse(shapes),
+        where=where,
         next_step=f"name it: --arch {same_keys[0] if same_keys else 'package.module:factory'} --arch-arg key=value",
     )
+
+
+def told(name: str, shapes: Shapes) -> Architecture:
+    """A named architecture with the arguments that show in ``shapes``; a factory has none that do."""
+    known = not is_factory(name) and name in list_architectures()
+    return (fit(name, shapes) if known else None) or Architecture(name)
+
+
+def check_args(told: Architecture, args: Mapping[str, Any], where: Path) -> None:
+    """Refuse arguments that contradict the tensors; the width may, as pruning changes it.
+
+    Raises:
+        InputError: naming each of them with what the tensors say.
+    """
+    wrong = {key: value for key, value in told.args.items() if key != "width" and args.get(key, value) != value}
+    if wrong:
+        raise InputError(
+            f"The arguments of {told.name} contradict the tensors.",
+            expected=", ".join(f"{key}={value}" for key, value in wrong.items()),
+            got=", ".join(f"{key}={args[key]}" for key in wrong),
+            where=where,
+            next_step="leave --arch-arg out, or give the file that was meant",
+        )
 
 
 def fit(name: str, shapes: Shapes) -> Architecture | None:

@@ -217,8 +217,11 @@ def _unknown(name: str) -> InputError:
 
 def _suggestion(name: str, known: list[str]) -> str:
     """`` (did you mean ...?)``, by the whole name or by what follows its colon."""
+    same = [full for full in known if full.partition(":")[2] == name]
     short = {full.partition(":")[2] or full: full for full in reversed(known)}
-    close = difflib.get_close_matches(name, known, n=3) or [
-        short[match] for match in difflib.get_close_matches(name.rpartition(":")[2], list(short), n=3)
-    ]
+    close = (
+        same
+        or difflib.get_close_matches(name, known, n=3)
+        or [short[match] for match in difflib.get_close_matches(name.rpartition(":")[2], list(short), n=3)]
+    )
     return f" (did you mean {' or '.join(close)}?)" if close else ""

@@ -12,8 +12,8 @@ from torch import nn
 from metaprune_cli.artifacts import provenance, split_aliases, write_artifact
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.assemble import check_loads
-from metaprune_cli.models.recognise import fit, shapes_of
-from metaprune_cli.models.registry import is_factory, with_input_shape
+from metaprune_cli.models.recognise import shapes_of, told
+from metaprune_cli.models.registry import with_input_shape
 
 
 def save_model(
@@ -47,10 +47,7 @@ def save_model(
     """
     path = Path(path)
     state = model.state_dict()
-    architecture = Architecture(arch) if isinstance(arch, str) else arch
-    if isinstance(arch, str) and not is_factory(arch):
-        architecture = fit(arch, shapes_of(state)) or architecture
-    architecture = with_input_shape(architecture)
+    architecture = with_input_shape(told(arch, shapes_of(state)) if isinstance(arch, str) else arch)
     check_loads(architecture, state, path)
     tensors, aliases = split_aliases(state)
     document = {

@@ -1,8 +1,8 @@
 """Pruning: scores → plan → surgery, and the check that what is left is what was meant to be left."""
 
 from metaprune_cli.pruning.check import Check, check
-from metaprune_cli.pruning.criteria import group_magnitude, unit_scores
-from metaprune_cli.pruning.masking import mask_tensors, masked_copy
+from metaprune_cli.pruning.criteria import differentiable_scores, group_magnitude, unit_scores
+from metaprune_cli.pruning.masking import gate_tensors, mask_tensors, masked_copy
 from metaprune_cli.pruning.plan import FamilyPlan, Plan, make_plan, select
 from metaprune_cli.pruning.prune import Pruned, prune
 from metaprune_cli.pruning.surgery import apply_plan
@@ -14,6 +14,8 @@ __all__ = [
     "Pruned",
     "apply_plan",
     "check",
+    "differentiable_scores",
+    "gate_tensors",
     "group_magnitude",
     "make_plan",
     "mask_tensors",

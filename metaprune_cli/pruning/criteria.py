@@ -45,13 +45,26 @@ def unit_scores(
     if criterion == "random":
         return torch.rand(graph.units.num_units, generator=generator)
     with torch.no_grad():
-        if criterion == "taylor":
-            raw = _taylor(graph, tensors, gradients)
-        elif criterion == "bn-scale":
-            raw = _norm_scale(graph, tensors)
-        else:
-            raw = group_magnitude(graph, tensors, p=1 if criterion == "group-l1" else 2)
+        raw = _taylor(graph, tensors, gradients) if criterion == "taylor" else _magnitude(graph, tensors, criterion)
     return _normalised(raw.cpu(), graph.units)
+
+
+def differentiable_scores(
+    graph: NeuronGraph, tensors: Mapping[str, Tensor], criterion: Criterion
+) -> Float[Tensor, " units"] | None:
+    """The same scores, differentiable in the tensors, on the tensors' device; the families' maxima are constants.
+
+    None for criteria that are not a function of the weights alone (``taylor``, ``random``).
+    """
+    if criterion in ("taylor", "random"):
+        return None
+    return _normalised(_magnitude(graph, tensors, criterion), graph.units)
+
+
+def _magnitude(graph: NeuronGraph, tensors: Mapping[str, Tensor], criterion: Criterion) -> Float[Tensor, " units"]:
+    if criterion == "bn-scale":
+        return _norm_scale(graph, tensors)
+    return group_magnitude(graph, tensors, p=1 if criterion == "group-l1" else 2)
 
 
 def group_magnitude(graph: NeuronGraph, tensors: Mapping[str, Tensor], p: int) -> Float[Tensor, " units"]:
@@ -151,5 +164,6 @@ def _reduce(rows: Iterable[Rows], units: Units) -> tuple[Tensor, Tensor]:
 
 def _normalised(raw: Float[Tensor, " units"], units: Units) -> Float[Tensor, " units"]:
     """Divide by the family's maximum; a family of nothing but zeros stays zero."""
-    highest = raw.new_zeros(len(units.families)).scatter_reduce(0, units.family_of, raw, "amax")
-    return raw / torch.where(highest > 0, highest, 1.0)[units.family_of]
+    family_of = units.family_of.to(raw.device)
+    highest = raw.new_zeros(len(units.families)).scatter_reduce(0, family_of, raw.detach(), "amax")
+    return raw / torch.where(highest > 0, highest, 1.0)[family_of]

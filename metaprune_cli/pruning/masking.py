@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 
-from jaxtyping import Bool
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from metaprune_cli.graph.neuron_graph import NeuronGraph
@@ -29,6 +30,45 @@ def mask_tensors(graph: NeuronGraph, tensors: Mapping[str, Tensor], kept: Bool[T
         name: tensor.masked_fill(lost[name].to(tensor.device), 0) if name in lost else tensor
         for name, tensor in tensors.items()
     }
+
+
+def gate_tensors(
+    graph: NeuronGraph,
+    tensors: Mapping[str, Tensor],
+    kept: Bool[Tensor, " units"],
+    scores: Float[Tensor, " units"],
+    slope: float,
+) -> dict[str, Tensor]:
+    """The same function as :func:`mask_tensors` computes, through which the choice of units can be learnt.
+
+    Every unit's outgoing weights are multiplied by a straight-through gate (Bengio et al., arXiv 1308.3432)
+
+        g_u = kept_u + slope · (score_u − stop_gradient(score_u))
+
+    whose value is 0 or 1, and whose gradient tells the score of *every* unit, removed ones included, what the unit would
+    be worth. For that its incoming weights must stay as they are; units that meet other activations in a product
+    (attention) are masked on both sides and learn nothing.
+
+    Args:
+        graph: the structure.
+        tensors: the trainable entries, by name.
+        kept: which units stay.
+        scores: what the choice was made by, differentiable in ``tensors``.
+        slope: how strongly a score feels its gate; 0 makes the choice a constant.
+    """
+    units = graph.units
+    in_products = torch.zeros_like(kept)
+    for product in graph.products:
+        in_products[units.unit_of[product.neurons]] = True
+    gated = mask_tensors(graph, tensors, kept | ~in_products)
+    gates = kept.to(scores) + slope * (scores - scores.detach()) * units.prunable.to(scores)
+    by_neuron = gates[units.unit_of.to(gates.device)]
+    for block in graph.blocks:
+        if block.param in gated:
+            tensor = gated[block.param]
+            weights = block.weights(gated) * by_neuron[block.sources][:, None, :, None].to(tensor)
+            gated[block.param] = block.scatter(tensor.reshape(-1), weights).view(tensor.shape)
+    return gated
 
 
 def masked_copy(model: nn.Module, graph: NeuronGraph, kept: Bool[Tensor, " units"]) -> nn.Module:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from metaprune_cli.config import Criterion, Scope
+from metaprune_cli.config_loader import did_you_mean
+from metaprune_cli.errors import InputError
 from metaprune_cli.graph.encode import encode
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.trace import ExampleInputs
@@ -56,9 +58,10 @@ def prune(
 
     Raises:
         TargetError: the speed-up is out of reach, or nothing can be removed.
-        InputError: the model cannot be traced or resized, or gradients are missing.
+        InputError: an unknown criterion or scope, the model cannot be traced or resized, or gradients are missing.
         NumericsError: a score is not finite, or the smaller model does not compute what the masked original does.
     """
+    check_choices(criterion=(criterion, Criterion), scope=(scope, Scope))
     graph = graph or encode(model, example_inputs)
     scores = unit_scores(
         graph, model.state_dict(), criterion, gradients=gradients, generator=torch.Generator().manual_seed(seed)
@@ -74,3 +77,15 @@ def prune(
         "check": dataclasses.asdict(check(model, small, graph, plan, example_inputs)),
     }
     return Pruned(small, plan, report)
+
+
+def check_choices(**given: tuple[str, Any]) -> None:
+    """Refuse values that are not among their literals: from Python, nothing has checked them yet."""
+    wrong = {name: (value, get_args(choices)) for name, (value, choices) in given.items()}
+    wrong = {name: (value, known) for name, (value, known) in wrong.items() if value not in known}
+    if wrong:
+        raise InputError(
+            f"Unknown {' and '.join(wrong)}.",
+            expected="\n".join(f"{name}: {', '.join(known)}" for name, (_, known) in wrong.items()),
+            got="\n".join(f"{value!r}{did_you_mean(value, known)}" for value, known in wrong.values()),
+        )

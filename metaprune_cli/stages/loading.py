@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metaprune_cli import models
 from metaprune_cli.artifacts import is_artifact, read_artifact, read_document
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph, encode
-from metaprune_cli.models import Architecture, load_model, save_model
+from metaprune_cli.models import Architecture, save_model
 from metaprune_cli.models.assemble import assemble
 from metaprune_cli.stages.made import Made
 
@@ -90,8 +91,8 @@ class Opened:
 
 
 def open_model(path: Path, source: ModelSource) -> Opened:
-    """A model from any file that ``models.load_model`` understands."""
-    loaded = load_model(
+    """A model from any file that ``models.open_model`` understands."""
+    loaded = models.open_model(
         path,
         arch=source.arch,
         arch_args=dict(source.arch_args) or None,

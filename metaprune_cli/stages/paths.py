@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,14 +118,24 @@ def check_targets(targets: Sequence[Path], kind: str, inputs: Iterable[Path] = (
             problems.append(f"{target}: is a folder")
         elif target.exists() and not _replaceable(target, kind):
             problems.append(f"{target}: exists and is not an artifact of kind {kind}")
+        elif reason := obstacle(target):
+            problems.append(f"{target}: {reason}")
         taken.add(place)
     if problems:
         raise InputError(
-            "Nothing was written: some outputs would be lost or would destroy something.",
-            expected=f"new files, or artifacts of kind {kind} to replace",
+            "Nothing was written: some outputs could not be, or would destroy something.",
+            expected=f"new files in places that can be written, or artifacts of kind {kind} to replace",
             got="\n".join(problems),
             next_step="choose another place with -o",
         )
+
+
+def obstacle(target: Path) -> str | None:
+    """Why no file can be made at this place, as far as that shows beforehand."""
+    above = next(folder for folder in target.absolute().parents if folder.exists())
+    if not above.is_dir():
+        return f"{above} is a file"
+    return None if os.access(above, os.W_OK | os.X_OK) else f"no permission to write in {above}"
 
 
 def _means_folder(output: Path) -> bool:

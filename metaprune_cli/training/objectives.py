@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from metaprune_cli.config import MetaTrainSettings
 from metaprune_cli.config import Objective as ObjectiveName
-from metaprune_cli.pruning import mask_tensors, select, unit_scores
+from metaprune_cli.pruning import differentiable_scores, gate_tensors, mask_tensors, select, unit_scores
 from metaprune_cli.training.zoo import Member, Weights
 
 Batch = tuple[Tensor, Tensor]
@@ -60,7 +60,8 @@ def pruned(task: Task, weights: Weights) -> Iterator[Tensor]:
 
         L = 1/B Σ_b  dense_weight · L_b(θ′) + L_b(mask(θ′))
 
-    With ``lookahead``, mask(θ′) is finetuned by so many steps of SGD first, and the gradient taken where that ends is
+    Which units are kept is learnt too, through straight-through gates of slope ``choice_slope``
+    (:func:`metaprune_cli.pruning.gate_tensors`). With ``lookahead``, mask(θ′) is finetuned by so many steps of SGD first, and the gradient taken where that ends is
     used as it is (first order: Finn et al., arXiv 1703.03400, section 5.2).
     """
     settings = task.settings
@@ -105,13 +106,16 @@ def finetuned(task: Task, weights: Weights, speedup: float) -> dict[str, Tensor]
     The steps count as constants, so what is differentiated is θ ↦ mask(θ + steps); gone elements stay gone.
     """
     graph, settings = task.member.graph, task.settings
-    kept = select(graph, _scores(task, weights), speedup)
+    kept = select(graph, _scores(task, weights), speedup, settings.scope, settings.max_ratio)
     moving = _leaves(weights)
     for _ in range(settings.lookahead):
         steps = _gradients(task.loss(mask_tensors(graph, moving, kept), next(task.batches)), moving)
         moving = _leaves({name: tensor - settings.lookahead_lr * steps[name] for name, tensor in moving.items()})
     shifted = {name: tensor + (moving[name] - tensor).detach() for name, tensor in weights.items()}
-    return mask_tensors(graph, shifted, kept)
+    scores = differentiable_scores(graph, {**graph.tensors, **weights}, settings.criterion)
+    if scores is None or not settings.choice_slope:
+        return mask_tensors(graph, shifted, kept)
+    return gate_tensors(graph, shifted, kept, scores, settings.choice_slope)
 
 
 def _scores(task: Task, weights: Weights) -> Tensor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from metaprune_cli.config import ScheduleName
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """What settings say about the learning rate: those of ``zoo``, ``finetune`` and ``meta-train`` all do."""
 

@@ -29,7 +29,8 @@ def check_reachable(member: Member, settings: MetaTrainSettings) -> None:
         TargetError: the model cannot be pruned that far.
     """
     try:
-        select(member.graph, torch.ones(member.graph.units.num_units), settings.speedup_max)
+        scores = torch.ones(member.graph.units.num_units)
+        select(member.graph, scores, settings.speedup_max, settings.scope, settings.max_ratio)
     except TargetError as error:
         raise TargetError(
             error.what,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ class TrainState:
         *,
         epoch: int,
         best: Best | None = None,
-    ) -> Self:
+    ) -> TrainState:
         """A snapshot: further training does not change it."""
         moments = {
             number: {name: tensor.clone() for name, tensor in state.items() if isinstance(tensor, Tensor)}
@@ -82,7 +82,7 @@ class TrainState:
         return dict(self._named_tensors()), document
 
     @classmethod
-    def from_parts(cls, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Self:
+    def from_parts(cls, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> TrainState:
         """The state that :meth:`to_parts` took apart.
 
         Raises:

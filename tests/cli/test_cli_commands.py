@@ -83,7 +83,7 @@ def test_prune_names_its_files_by_speedup_and_loads_again(model: Path, tmp_path:
         assert (step["command"], step["input"]) == ("prune", model.name)
         assert step["requested"] == row["requested"] <= step["achieved"] == row["achieved"]
         assert row["error"] < 1e-6
-        loaded = load_model(row["output"]).model
+        loaded = load_model(row["output"])
         assert sum(parameter.numel() for parameter in loaded.parameters()) == row["params_after"]
 
 
@@ -195,7 +195,7 @@ def test_inspect_shows_what_a_graph_is_made_of(work: Path) -> None:
 def test_models_from_elsewhere_are_imported(work: Path, model: Path, tmp_path: Path) -> None:
     foreign = [tmp_path / f"{name}.pt" for name in "abc"]
     for path in foreign:
-        torch.save(load_model(model).model.state_dict(), path)
+        torch.save(load_model(model).state_dict(), path)
     shape = ("--arch-arg", "image_size=8", "--input-shape", "1,8,8")
     shown = run("zoo", *foreign, *shape, "-o", tmp_path / "zoo", "--json").json["models"]
     assert files(tmp_path / "zoo") == ["train/a.safetensors", "train/b.safetensors", "validation/c.safetensors"]

@@ -215,7 +215,7 @@ def test_attention_by_hand(heads: int) -> None:
             return self.head(h + self.out(mixed))
 
     model, example = Attention(), torch.randn(1, 5, 3)
-    graph, owners = families_of(model, example)
+    _, owners = families_of(model, example)
     assert owners["q.weight"] is owners["k.weight"]
     assert owners["q.weight"].units.numel() == 8 // heads
     assert owners["v.weight"] is not owners["q.weight"]

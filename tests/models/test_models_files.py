@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from metaprune_cli.artifacts import read_document, write_artifact
 from metaprune_cli.errors import CorruptFileError, InputError
-from metaprune_cli.models import Architecture, build, list_architectures, load_model, save_model
+from metaprune_cli.models import Architecture, build, list_architectures, load_model, open_model, save_model
 from metaprune_cli.models.state_files import read_states
 
 CIFAR = [name for name in list_architectures() if name.startswith("cifar:")]
@@ -46,7 +46,7 @@ def assert_same(model: nn.Module, expected: nn.Module, inputs: Tensor) -> None:
 def test_artifacts_round_trip(name: str, tmp_path: Path) -> None:
     expected = small_model(name)
     save_model(expected, tmp_path / "m", arch=Architecture(name, SMALL), metrics={"top1": 9.5}, extra={"lineage": []})
-    loaded = load_model(tmp_path / "m")
+    loaded = open_model(tmp_path / "m")
     assert loaded.architecture == Architecture(name, SMALL, (1, 32, 32))
     assert loaded.document is not None
     assert loaded.document["metrics"] == {"top1": 9.5}
@@ -58,7 +58,7 @@ def test_artifacts_round_trip(name: str, tmp_path: Path) -> None:
 def test_torchvision_round_trip(name: str, tmp_path: Path) -> None:
     expected = build(Architecture(name, {"num_classes": 7})).eval()
     save_model(expected, tmp_path / "m", arch=name)
-    loaded = load_model(tmp_path / "m")
+    loaded = open_model(tmp_path / "m")
     assert loaded.architecture.args["num_classes"] == 7
     assert_same(loaded.model, expected, torch.randn(1, 3, 64, 64))
 
@@ -89,7 +89,7 @@ def narrow_(model: nn.Module) -> nn.Module:
 def test_pruned_models_load_again(tmp_path: Path, arch: str | Architecture) -> None:
     expected = narrow_(small_model())
     save_model(expected, tmp_path / "m", arch=arch)
-    loaded = load_model(tmp_path / "m")
+    loaded = open_model(tmp_path / "m")
     assert_same(loaded.model, expected, torch.randn(2, 1, 32, 32))
     assert str(loaded.model) == str(expected)
 
@@ -107,11 +107,11 @@ def test_tied_weights_stay_tied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     expected = build(Architecture("tied_factory:make"))
     save_model(expected, tmp_path / "m", arch="tied_factory:make")
     assert read_document(tmp_path / "m")["aliases"] == {"1.weight": "0.weight"}
-    loaded = load_model(tmp_path / "m", allow_import=True).model
+    loaded = open_model(tmp_path / "m", allow_import=True).model
     assert loaded[1].weight is loaded[0].weight
     with pytest.raises(InputError, match="--allow-import"):
-        load_model(tmp_path / "m")
-    assert load_model(tmp_path / "m", arch="tied_factory:make").model[1].weight.shape == (4, 4)
+        open_model(tmp_path / "m")
+    assert open_model(tmp_path / "m", arch="tied_factory:make").model[1].weight.shape == (4, 4)
 
 
 class WithConstants(nn.Module):
@@ -131,7 +131,7 @@ class WithConstants(nn.Module):
 def test_constants_outside_the_state_dict_are_computed(tmp_path: Path) -> None:
     expected = WithConstants().eval()
     save_model(expected, tmp_path / "m", arch=f"{__name__}:WithConstants")
-    loaded = load_model(tmp_path / "m", allow_import=True)
+    loaded = open_model(tmp_path / "m", allow_import=True)
     assert_same(loaded.model, expected, torch.randn(2, 3))
 
 
@@ -143,7 +143,7 @@ def test_foreign_state_dicts(nested: tuple[str, ...], prefix: str, tmp_path: Pat
     for key in nested:
         content = {key: content, "epoch": 3}
     torch.save(content, tmp_path / "m.pt")
-    loaded = load_model(tmp_path / "m.pt", arch="cifar:resnet8", arch_args=SMALL, input_shape=(1, 8, 8))
+    loaded = open_model(tmp_path / "m.pt", arch="cifar:resnet8", arch_args=SMALL, input_shape=(1, 8, 8))
     assert loaded.architecture == Architecture("cifar:resnet8", SMALL, (1, 8, 8))
     assert loaded.document is None
     assert_same(loaded.model, expected, torch.randn(2, 1, 8, 8))
@@ -152,7 +152,7 @@ def test_foreign_state_dicts(nested: tuple[str, ...], prefix: str, tmp_path: Pat
 def test_foreign_safetensors_are_recognised(tmp_path: Path) -> None:
     expected = small_model("cifar:mobilenet_v1")
     safetensors.torch.save_file(expected.state_dict(), tmp_path / "m.safetensors")
-    loaded = load_model(tmp_path / "m.safetensors")
+    loaded = open_model(tmp_path / "m.safetensors")
     assert loaded.architecture == Architecture("cifar:mobilenet_v1", SMALL, (1, 32, 32))
     assert_same(loaded.model, expected, torch.randn(2, 1, 8, 8))
 
@@ -167,10 +167,24 @@ def test_a_wrong_architecture_lists_everything(tmp_path: Path) -> None:
     torch.save(small_model().state_dict(), tmp_path / "m.pt")
     text = r"(?s)not those of cifar:resnet14.*36 missing: stages\.0\.1\.first.*, \.\.\."
     with pytest.raises(InputError, match=text):
-        load_model(tmp_path / "m.pt", arch="cifar:resnet14")
+        open_model(tmp_path / "m.pt", arch="cifar:resnet14")
     with pytest.raises(InputError, match=r"(?s)\d+ missing: .*\n\d+ unexpected: "):
         save_model(small_model(), tmp_path / "m", arch="cifar:vgg11_bn")
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("name", ["m.pt", "m"])
+def test_arguments_that_contradict_the_tensors_are_refused(name: str, tmp_path: Path) -> None:
+    torch.save(small_model().state_dict(), tmp_path / "m.pt")
+    save_model(small_model(), tmp_path / "m", arch=Architecture("cifar:resnet8", SMALL))
+    with pytest.raises(InputError, match=r"(?s)contradict.*expected: num_classes=7\n  got: num_classes=10"):
+        open_model(tmp_path / name, arch="cifar:resnet8", arch_args={"num_classes": 10})
+
+
+def test_a_named_architecture_gets_the_arguments_that_show_in_the_tensors(tmp_path: Path) -> None:
+    torch.save(small_model().state_dict(), tmp_path / "m.pt")
+    loaded = open_model(tmp_path / "m.pt", arch="cifar:resnet8")
+    assert loaded.architecture == Architecture("cifar:resnet8", SMALL, (1, 32, 32))
 
 
 def test_shapes_that_do_not_fit_each_other(tmp_path: Path) -> None:
@@ -178,14 +192,14 @@ def test_shapes_that_do_not_fit_each_other(tmp_path: Path) -> None:
     state["stem.0.0.weight"] = state["stem.0.0.weight"][1:]
     torch.save(state, tmp_path / "m.pt")
     with pytest.raises(InputError, match="their shapes do not fit together"):
-        load_model(tmp_path / "m.pt", arch="cifar:resnet8", arch_args=SMALL)
+        open_model(tmp_path / "m.pt", arch="cifar:resnet8", arch_args=SMALL)
 
 
 def test_pickled_modules_are_opened_only_if_trusted(tmp_path: Path) -> None:
     torch.save(small_model(), tmp_path / "m.pt")
     with pytest.raises(CorruptFileError, match=r"(?s)an object of metaprune_cli\.models\.\S+.*--trust-pickle"):
-        load_model(tmp_path / "m.pt")
-    loaded = load_model(tmp_path / "m.pt", trust_pickle=True)
+        open_model(tmp_path / "m.pt")
+    loaded = open_model(tmp_path / "m.pt", trust_pickle=True)
     assert loaded.architecture == Architecture("cifar:resnet8", SMALL, (1, 32, 32))
     assert_same(loaded.model, small_model(), torch.randn(2, 1, 8, 8))
 
@@ -194,7 +208,7 @@ def test_pickled_modules_are_opened_only_if_trusted(tmp_path: Path) -> None:
 def test_files_without_a_state_dict(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "m.pt")
     with pytest.raises(InputError, match="no state dict in the file"):
-        load_model(tmp_path / "m.pt")
+        open_model(tmp_path / "m.pt")
 
 
 def test_damaged_files(tmp_path: Path) -> None:
@@ -203,15 +217,23 @@ def test_damaged_files(tmp_path: Path) -> None:
     for content in (b"", b"PK\x03\x04", b"\x80\x02", whole[:2000], whole[:-50], b"no model at all"):
         (tmp_path / "m.pt").write_bytes(content)
         with pytest.raises(CorruptFileError):
-            load_model(tmp_path / "m.pt", arch="cifar:resnet8")
+            open_model(tmp_path / "m.pt", arch="cifar:resnet8")
     with pytest.raises(InputError, match="cannot be read"):
-        load_model(tmp_path / "none.pt")
+        open_model(tmp_path / "none.pt")
 
 
 def test_artifacts_that_are_no_models(tmp_path: Path) -> None:
     write_artifact(tmp_path / "graph", "graph", {}, {})
     write_artifact(tmp_path / "model", "model", {}, {})
     with pytest.raises(InputError, match="kind graph"):
-        load_model(tmp_path / "graph")
+        open_model(tmp_path / "graph")
     with pytest.raises(CorruptFileError, match="does not say what model it holds"):
-        load_model(tmp_path / "model")
+        open_model(tmp_path / "model")
+
+
+def test_load_model_is_the_model_alone(tmp_path: Path) -> None:
+    expected = small_model()
+    save_model(expected, tmp_path / "m", arch=Architecture("cifar:resnet8", SMALL))
+    loaded = load_model(tmp_path / "m")
+    assert isinstance(loaded, nn.Module)
+    assert_same(loaded, expected, torch.randn(2, 1, 32, 32))

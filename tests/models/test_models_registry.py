@@ -61,6 +61,7 @@ def test_seeded_builds_are_equal() -> None:
     ("name", "text"),
     [
         ("resnet56", "did you mean cifar:resnet56"),
+        ("resnet18", "did you mean torchvision:resnet18"),
         ("cifar:resnet57", "did you mean cifar:resnet5"),
         ("torchvision:resnet55", "did you mean torchvision:resnet5"),
         ("nonsense", "expected: cifar:NAME"),

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from metaprune_cli.errors import TargetError
-from metaprune_cli.pruning.prune import prune
+from metaprune_cli.config import Criterion, Scope
+from metaprune_cli.errors import InputError, TargetError
+from metaprune_cli.pruning.prune import check_choices, prune
 
 
 @pytest.mark.parametrize("criterion", ["group-l1", "group-l2", "bn-scale", "random"])
@@ -70,3 +71,9 @@ def test_inputs_and_outputs_may_be_nests():
 def test_nothing_to_prune_is_an_error():
     with pytest.raises(TargetError, match="every unit is locked"):
         prune(nn.Linear(3, 2), torch.randn(1, 3))
+
+
+def test_unknown_choices_are_named_at_once():
+    check_choices(criterion=("group-l1", Criterion), scope=("family", Scope))
+    with pytest.raises(InputError, match=r"(?s)Unknown criterion and scope.*global, family.*did you mean 'group-l2'"):
+        check_choices(criterion=("group-L2", Criterion), scope=("all", Scope))

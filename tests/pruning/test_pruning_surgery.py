@@ -11,6 +11,8 @@ from torch.testing import assert_close
 
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph import encode
+from metaprune_cli.metrics.macs import count_macs
+from metaprune_cli.models import Architecture, build, list_architectures
 from metaprune_cli.pruning.check import check
 from metaprune_cli.pruning.masking import mask_tensors, masked_copy
 from metaprune_cli.pruning.plan import make_plan
@@ -47,8 +49,22 @@ def test_small_model_equals_masked_model(traced, name):
         assert found.error is not None
         assert found.error < 1e-12
         assert sum(p.numel() for p in small.parameters()) == plan.params_after
+        assert count_macs(small, case.inputs) == plan.macs_after
 
     holds()
+
+
+@pytest.mark.parametrize("name", [name for name in list_architectures() if name.startswith("cifar:")])
+def test_small_model_equals_masked_model_over_the_registry(name):
+    torch.manual_seed(0)
+    arguments = {"num_classes": 4, "in_channels": 1, "image_size": 8, "width": 0.5}
+    model, inputs = build(Architecture(name, arguments, None)).eval(), torch.randn(1, 1, 8, 8)
+    graph = encode(model, inputs)
+    plan = random_plan(graph, target=1.5)
+    small = apply_plan(model, graph, plan)
+    found = check(model, small, graph, plan, inputs)
+    assert found.error < 1e-12 if found.comparable else "LayerNorm" in found.reason
+    assert count_macs(small, inputs) == plan.macs_after
 
 
 def test_surgery_changes_nothing_but_shapes():

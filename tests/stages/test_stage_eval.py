@@ -75,7 +75,7 @@ def test_each_model_is_measured_against_its_own_base(zoo: Path, pruned: Path) ->
 
 def test_figures_are_those_of_the_counters(zoo: Path) -> None:
     (row,) = run(zoo / "net-0.safetensors").rows
-    model = load_model(zoo / "net-0.safetensors").model
+    model = load_model(zoo / "net-0.safetensors")
     assert row.macs == count_macs(model, torch.zeros(1, 1, 8, 8))
     assert row.params == sum(parameter.numel() for parameter in model.parameters())
     assert row.file_bytes == (zoo / "net-0.safetensors").stat().st_size

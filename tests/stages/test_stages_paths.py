@@ -7,6 +7,7 @@ import torch
 
 from metaprune_cli.artifacts import write_artifact
 from metaprune_cli.errors import InputError
+from metaprune_cli.stages.evaluation.files import check_folder
 from metaprune_cli.stages.paths import check_targets, checkpoint_of, find_sources, plan_targets, stem
 
 
@@ -108,3 +109,17 @@ def test_stem(name: str, expected: str) -> None:
 
 def test_the_checkpoint_lies_beside_its_output() -> None:
     assert checkpoint_of(Path("data/metanet.safetensors")) == Path("data/metanet.checkpoint.safetensors")
+
+
+def test_places_where_nothing_can_be_written_are_named_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notes.txt").write_text("not a folder")
+    with pytest.raises(InputError, match=r"notes.txt/new/m.safetensors: .*notes.txt is a file"):
+        check_targets([tmp_path / "notes.txt" / "new" / "m.safetensors"], "model")
+    monkeypatch.setattr("os.access", lambda *_: False)  # for root, every folder can be written
+    with pytest.raises(InputError, match=r"new/m.safetensors: no permission to write in "):
+        check_targets([tmp_path / "new" / "m.safetensors"], "model")
+    with pytest.raises(InputError, match=r"(?s)report cannot be written.*no permission to write in "):
+        check_folder(tmp_path / "report")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

@@ -11,19 +11,26 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.stages.evaluation.picture import draw
 from metaprune_cli.stages.evaluation.report import csv_text, markdown
 from metaprune_cli.stages.evaluation.summary import ARMS, COMPARED, Row, Summary, curve, metrics
+from metaprune_cli.stages.paths import obstacle
 
 PICTURE = "curve.png"
 
 
 def check_folder(folder: Path | None) -> None:
-    """Make sure, before anything is measured, that ``folder`` is not a file.
+    """Make sure, before anything is measured, that a report can be written into ``folder``.
 
     Raises:
-        InputError: it is one.
+        InputError: it is a file, or cannot be made or written.
     """
-    if folder is not None and folder.exists() and not folder.is_dir():
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
         raise InputError(
             "The report needs a folder.", expected="a folder", got="a file", where=folder, next_step="-o FOLDER"
+        )
+    if reason := obstacle(folder / PICTURE):
+        raise InputError(
+            "The report cannot be written.", got=reason, where=folder, next_step="choose another place with -o"
         )
 
 

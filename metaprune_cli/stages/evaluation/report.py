@@ -127,7 +127,7 @@ def _unpruned_lines(summary: Summary) -> list[str]:
     names = {"plain": "Before pruning", "metanet": "Rewritten by the metanetwork, before pruning"}
     groups = [group for arm in ARMS if (group := summary.group("unpruned", None, arm)) is not None]
     return [
-        f"{names[group.arm]}: top-1 {_spread(group.top1)} % over {len(group.rows)} models, "
+        f"{names[group.arm]} (models: {len(group.rows)}): top-1 {_spread(group.top1)} %, "
         f"{count(group.mean('macs') or 0)} MACs, {count(group.mean('params') or 0)} parameters."
         for group in groups
     ]

@@ -1,0 +1,88 @@
+"""What Python fixes is found by removing a little, and locked with the error as its reason."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from metaprune_cli.graph import NeuronGraph, encode
+
+
+def locks(graph: NeuronGraph) -> dict[str, str | None]:
+    """Entry -> why its rows cannot go."""
+    return {
+        entry: family.locked for family in graph.units.families for entry, side in family.parameters if side == "out"
+    }
+
+
+class Stored(nn.Module):
+    """A width that only Python knows, between two layers whose widths are free."""
+
+    def __init__(self, middle: str) -> None:
+        super().__init__()
+        self.before, self.fixed, self.after = nn.Linear(3, 6), nn.Linear(6, 8), nn.Linear(8, 5)
+        self.head, self.middle = nn.Linear(5, 2), middle
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fixed(self.before(x).relu())
+        match self.middle:
+            case "view":
+                x = x.view(-1, 2, 4).flatten(1)
+            case "split":
+                x = torch.cat(x.split([3, 5], dim=1), dim=1)
+            case "check":
+                assert x.size(1) == 8, "eight, please"
+            case "slice":
+                x = torch.cat([x[:, :7], x[:, 7:8]], dim=1)
+        return self.head(self.after(x).relu())
+
+
+@pytest.mark.parametrize("middle", ["view", "split", "check"])
+def test_a_stored_width_locks_its_family_and_no_other(middle: str) -> None:
+    found = locks(encode(Stored(middle), torch.randn(1, 3)))
+    assert "its removal breaks the program" in str(found["fixed.weight"])
+    assert found["before.weight"] is None
+    assert found["after.weight"] is None
+
+
+def test_the_errors_first_line_is_the_reason() -> None:
+    reason = locks(encode(Stored("check"), torch.randn(1, 3)))["fixed.weight"]
+    assert reason == "its removal breaks the program: eight, please"
+
+
+def test_nothing_is_locked_where_the_program_follows() -> None:
+    found = locks(encode(Stored("none"), torch.randn(1, 3)))
+    assert found.pop("head.weight") == "it is an output of the model"
+    assert set(found.values()) == {None}
+
+
+def test_an_output_that_changes_its_shape_is_a_reason() -> None:
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.head = nn.Linear(3, 6), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            hidden = self.inner(x)
+            return self.head(hidden), torch.zeros(hidden.size(1))
+
+    assert "changes the shape of the output" in str(locks(encode(Wide(), torch.randn(1, 3)))["inner.weight"])
+
+
+def test_culprits_are_found_among_many() -> None:
+    class Deep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(40))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for number, layer in enumerate(self.layers):
+                x = layer(x).relu()
+                if number in (5, 23):
+                    x = x.view(-1, 4)
+            return x
+
+    found = locks(encode(Deep(), torch.randn(1, 4)))
+    locked = {entry for entry, reason in found.items() if reason is not None}
+    assert locked == {"layers.5.weight", "layers.23.weight", "layers.39.weight"}

@@ -1,0 +1,121 @@
+"""The rules that a machine can hold: one name a subcommand, short files, no architecture by name, imports downward."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import typer.main
+import yaml
+
+from metaprune_cli.cli import app
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "metaprune_cli"
+COMMANDS = tuple(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+STAGES = ("zoo", "encode", "meta-train", "transform", "prune", "finetune", "eval")
+WITH_SETTINGS = ("zoo", "meta-train", "transform", "prune", "finetune", "eval")
+SHARED_SECTIONS = ("data", "metanet")
+ARCHITECTURES = (
+    r"resnet|resnext|vgg|alexnet|mobilenet|densenet|squeezenet|inception|googlenet|efficientnet|regnet|mnasnet"
+    r"|shufflenet|convnext|swin|maxvit|vit_|_vit\b|vision_?transformer"
+)
+DEFAULTS_AND_HELP = {"config.py", "cli/options.py"}
+
+
+def sources(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def test_the_commands_are_the_nine() -> None:
+    assert set(COMMANDS) == {*STAGES, "decode", "inspect"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_has_one_name_everywhere(command: str) -> None:
+    file = f"{command.replace('-', '_')}.py"
+    assert (PACKAGE / "cli" / file).is_file()
+    assert (PACKAGE / "stages" / file).is_file()
+    quoted = re.compile(rf"""["']{command}["']""")
+    tests = [path for path in sources(ROOT / "tests") if path != Path(__file__)]
+    assert any(quoted.search(path.read_text()) for path in tests), f"no test calls {command}"
+
+
+def test_stages_and_sections_bear_the_commands_names() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert tuple(stages) == STAGES
+    for name, stage in stages.items():
+        body = stage.get("do", stage)
+        assert body["cmd"].startswith(f"metaprune {name} ")
+        assert set(body.get("params", ())) <= {*SHARED_SECTIONS, *WITH_SETTINGS}
+    assert set(yaml.safe_load((ROOT / "params.yaml").read_text())) == {*SHARED_SECTIONS, *WITH_SETTINGS}
+
+
+def test_what_a_stage_depends_on_exists() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    bodies = [stage.get("do", stage) for stage in stages.values()]
+    code = {name for body in bodies for name in body["deps"] if name.startswith("metaprune_cli/")}
+    assert [name for name in sorted(code) if not (ROOT / name).exists()] == []
+
+
+def test_files_are_short() -> None:
+    files = [*sources(PACKAGE), *sources(ROOT / "tests")]
+    assert {path.name: lines for path in files if (lines := len(path.read_text().splitlines())) > 400} == {}
+
+
+def test_nothing_is_called_utils() -> None:
+    assert [path for path in sources(ROOT) if re.search("utils?$|helpers?$", path.stem)] == []
+
+
+def test_no_architecture_is_known_by_name_outside_models() -> None:
+    found = []
+    for path in sources(PACKAGE):
+        name = path.relative_to(PACKAGE).as_posix()
+        if name.startswith("models/") or name in DEFAULTS_AND_HELP:
+            continue
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            is_source = "paper" in line  # a constant names where it comes from
+            if re.search(ARCHITECTURES, line, re.IGNORECASE) and not is_source:
+                found.append(f"{name}:{number}: {line.strip()}")
+    assert found == []
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A line that breaks the architecture, where it is put, and the contract that must say so."""
+
+    file: str
+    line: str
+    contract: str
+
+
+MUTATIONS = {
+    "graph looks up": Mutation("graph/units.py", "import metaprune_cli.pruning.plan", "Seven floors"),
+    "training calls a stage": Mutation("training/loop.py", "import metaprune_cli.stages.made", "Seven floors"),
+    "siblings meet": Mutation("models/vgg.py", "import metaprune_cli.metanet.codec", "Seven floors"),
+    "maths prints": Mutation("training/loop.py", "import rich", "The maths knows no terminal"),
+    "maths parses": Mutation("graph/encode.py", "import typer", "The maths knows no terminal"),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_the_import_rules_catch(mutation: str, tmp_path: Path) -> None:
+    change = MUTATIONS[mutation]
+    shutil.copytree(PACKAGE, tmp_path / "metaprune_cli", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    assert lint_imports(tmp_path).returncode == 0
+    with (tmp_path / "metaprune_cli" / change.file).open("a") as file:
+        file.write(f"\n{change.line}\n")
+    done = lint_imports(tmp_path)
+    assert done.returncode == 1
+    assert re.search(rf"{change.contract}.* BROKEN", done.stdout)
+
+
+def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    script = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    return subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, timeout=120)
