@@ -104,25 +104,25 @@ class MetaTrainSettings:
     objective: Objective = "pruned"
     criterion: Criterion = "group-l2"
     scope: Scope = "global"
-    max_ratio: Fraction = 0.95
+    max_ratio: Fraction = 0.8
     speedup_min: Speedup = 1.5
     speedup_max: Speedup = 8.0
     dense_weight: NonNegative = 1.0
-    choice_slope: NonNegative = 1.0  # how strongly the scores feel which units should have been kept; 0: not at all
+    choice_slope: NonNegative = 0.3  # how strongly the scores feel which units should have been kept; 0: not at all
     distill: NonNegative = 0.0  # weight of staying close to the original model's outputs
     lookahead: Natural = 0  # SGD steps of finetuning between masking and the loss
     lookahead_lr: Positive = 0.05
     reg: NonNegative = 10.0
     alpha: Annotated[float, Range(above=1)] = 16.0
-    lr: Positive = 1e-3
+    lr: Positive = 3e-3
     schedule: ScheduleName = "cosine"
     milestones: tuple[Count, ...] = ()
     gamma: Positive = 0.1
     warmup_epochs: Natural = 0
     weight_decay: NonNegative = 5e-4
     clip: Positive = 1.0
-    batches: Count = 2
-    batch_size: Count = 256
+    batches: Count = 1
+    batch_size: Count = 128
     validate_every: Count = 10
     seed: Seed = 0
     backend: Backend = "blocks"
@@ -152,7 +152,7 @@ class PruneSettings:
     speedup: tuple[Speedup, ...] = (2.0,)
     criterion: Criterion = "group-l2"
     scope: Scope = "global"
-    max_ratio: Fraction = 0.95
+    max_ratio: Fraction = 0.8
     batches: Count = 4
     seed: Seed = 0
 

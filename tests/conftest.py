@@ -8,6 +8,6 @@ from jaxtyping import install_import_hook
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for every process that a test starts
 
-# Before anything of the package is imported. Not cli and console: what Typer and a terminal hand over is their business.
+# Before anything of the package is imported. Not cli and console: Typer and terminals hand over what they like.
 CHECKED = ("artifacts", "config", "data", "graph", "metanet", "metrics", "models", "pruning", "stages", "training")
 install_import_hook([f"metaprune_cli.{name}" for name in CHECKED], "type_checker.check")

@@ -49,7 +49,7 @@ def prune(
         Scope | None, typer.Option("--scope", help="Rank all units together, or take as much from each family.")
     ] = None,
     max_ratio: Annotated[
-        float | None, typer.Option("--max-ratio", metavar="R", help="Most of a family that may go. Default: 0.95.")
+        float | None, typer.Option("--max-ratio", metavar="R", help="Most of a family that may go. Default: 0.8.")
     ] = None,
     batches: Annotated[
         int | None, typer.Option("--batches", metavar="N", help="Training batches for the gradients of taylor.")

@@ -100,7 +100,8 @@ def _load_artifact(
         tensors = join_aliases(artifact.tensors, artifact.document.get("aliases", {}))
     except (KeyError, TypeError) as error:
         raise CorruptFileError("The artifact does not say what model it holds.", where=path) from error
-    check_args(told(arch or recorded.name, shapes_of(tensors)), args, path)
+    if args:
+        check_args(told(arch or recorded.name, shapes_of(tensors)), args, path)
     inherited = recorded.args if arch in (None, recorded.name) else {}
     chosen = Architecture(arch or recorded.name, {**inherited, **args}, input_shape or recorded.input_shape)
     chosen = with_input_shape(chosen)

@@ -82,7 +82,7 @@ def make_plan(
     speedup: float,
     *,
     scope: Scope = "global",
-    max_ratio: float = 0.95,
+    max_ratio: float = 0.8,
 ) -> Plan:
     """Decide which units go: the lowest scores first, as few as reach ``speedup``.
 
@@ -117,7 +117,7 @@ def select(
     scores: Float[Tensor, " units"],
     speedup: float,
     scope: Scope = "global",
-    max_ratio: float = 0.95,
+    max_ratio: float = 0.8,
 ) -> Bool[Tensor, " units"]:
     """The units that ``make_plan`` would keep, and nothing else: milliseconds, for use inside a training step."""
     return _select(graph, Cost.of(graph), scores, speedup, scope, max_ratio)

@@ -38,7 +38,7 @@ def prune(
     speedup: float = 2.0,
     criterion: Criterion = "group-l2",
     scope: Scope = "global",
-    max_ratio: float = 0.95,
+    max_ratio: float = 0.8,
     gradients: Mapping[str, Tensor] | None = None,
     seed: int = 0,
     graph: NeuronGraph | None = None,

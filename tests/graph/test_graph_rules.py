@@ -244,3 +244,18 @@ def test_position_embedding_and_class_token() -> None:
     assert kinds["norm.weight"] == "scale"
     assert owners["embed.weight"].units.numel() == 6
     assert {"LayerNorm"} == {span.operator for span in graph.spans}
+
+
+def test_what_is_reduced_from_nothing_is_a_constant() -> None:
+    class Empty(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            h = self.a(x)
+            return self.b(h), h[:, :0].sum()
+
+    _, owners = families_of(Empty(), torch.randn(1, 6))
+    assert owners["a.weight"].units.numel() == 8
+    assert owners["a.weight"].locked is None

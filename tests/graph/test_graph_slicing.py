@@ -93,5 +93,5 @@ def test_holes_are_an_error_that_names_the_entry() -> None:
     block = graph.blocks[1]
     crooked = Feature("1.weight", "scale", torch.tensor([0]), block.sources[0, 1:2])  # the element of sources 0 and 1
     graph = dataclasses.replace(graph, features=(*graph.features, crooked))
-    with pytest.raises(NumericsError, match="(?s)parameter with holes.*where: 1.weight"):
+    with pytest.raises(NumericsError, match=r"(?s)parameter with holes.*where: 1\.weight"):
         slice_tensors(graph, without(graph, "0.weight", 1))

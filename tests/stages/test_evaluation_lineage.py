@@ -13,6 +13,7 @@ from metaprune_cli.stages.loading import Opened
 ZOO = {"command": "zoo", "seed": 3}
 TRANSFORM = {"command": "transform", "input": "net-3.safetensors"}
 PRUNE = {"command": "prune", "input": "net-3.transformed.safetensors", "requested": 4.0, "achieved": 4.1}
+BY_FAMILY = PRUNE | {"scope": "family"}
 FINETUNE = {"command": "finetune", "input": "net-3.transformed.pruned-4x.safetensors", "epochs": 5}
 RECALIBRATE = FINETUNE | {"epochs": 0}
 
@@ -27,6 +28,10 @@ def opened(path: str, *lineage: dict[str, Any]) -> Opened:
         pytest.param((), ("model", "plain", "unpruned", None), id="foreign file"),
         pytest.param((ZOO,), ("model", "plain", "unpruned", None), id="zoo"),
         pytest.param((ZOO, FINETUNE), ("net-3.transformed.pruned-4x", "plain", "unpruned", None), id="trained on"),
+        pytest.param((ZOO, PRUNE), ("net-3.transformed", "plain", "pruned", 4.0), id="plain"),
+        pytest.param((ZOO, BY_FAMILY), ("net-3.transformed", "uniform", "pruned", 4.0), id="uniform"),
+        pytest.param((ZOO, BY_FAMILY, PRUNE), ("net-3.transformed", "plain", "pruned", 4.0), id="the last pruning"),
+        pytest.param((ZOO, TRANSFORM, BY_FAMILY), ("net-3", "metanet", "pruned", 4.0), id="metanet by family"),
         pytest.param((ZOO, TRANSFORM), ("net-3", "metanet", "unpruned", None), id="transformed"),
         pytest.param((ZOO, TRANSFORM, PRUNE), ("net-3", "metanet", "pruned", 4.0), id="pruned"),
         pytest.param((ZOO, TRANSFORM, FINETUNE, PRUNE), ("net-3", "metanet", "pruned", 4.0), id="finetuned before"),

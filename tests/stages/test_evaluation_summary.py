@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from metaprune_cli.stages.evaluation.picture import draw
+from metaprune_cli.stages.evaluation.picture import draw, limits
 from metaprune_cli.stages.evaluation.report import csv_text, markdown, models_table, summary_tables
-from metaprune_cli.stages.evaluation.summary import Arm, Row, Spread, Step, Summary, curve, metrics, summarise
+from metaprune_cli.stages.evaluation.summary import ARMS, Arm, Row, Spread, Step, Summary, curve, metrics, summarise
 
 
 def row(
@@ -39,12 +39,12 @@ def row(
 
 @pytest.fixture
 def rows() -> list[Row]:
-    """Three origins, two arms, three speed-ups, two steps, and the unpruned models."""
+    """Three origins, three arms, three speed-ups, two steps, and the unpruned models."""
     chance = random.Random(0)
     found = [row(f"net-{seed}", step="unpruned", requested=None, top1=98 + chance.random()) for seed in range(3)]
     for seed in range(3):
         for requested in (2.0, 4.0, 8.0):
-            for arm, gain in (("plain", 0.0), ("metanet", 0.6)):
+            for arm, gain in (("plain", 0.0), ("uniform", 0.4), ("metanet", 0.6)):
                 for step, loss in (("recalibrated", 6.0), ("finetuned", 1.0)):
                     top1 = 98 - loss * requested**0.8 + gain + chance.random()
                     found.append(row(f"net-{seed}", arm, step, requested, top1))  # type: ignore[arg-type]
@@ -58,7 +58,9 @@ def summary(rows: list[Row]) -> Summary:
 
 def test_spread_of_one_value_has_no_deviation() -> None:
     assert Spread.of([3.0]) == Spread(3.0, 0.0, 3.0, 3.0, 1)
+    assert Spread.of([3.0]).standard_error is None
     assert Spread.of([1.0, 3.0]).std == pytest.approx(2**0.5)
+    assert Spread.of([1.0, 3.0]).standard_error == pytest.approx(1.0)
 
 
 def test_every_row_is_in_exactly_one_group(rows: list[Row], summary: Summary) -> None:
@@ -96,20 +98,31 @@ def test_several_models_of_one_origin_are_one_pair() -> None:
 
 
 def test_one_arm_alone_has_no_difference() -> None:
-    assert summarise([row("a"), row("b")]).differences == ()
+    summary = summarise([row("a"), row("b")])
+    assert summary.differences == ()
+    assert len(summary_tables(summary)) == 1
+
+
+def test_each_baseline_is_compared_where_it_has_models() -> None:
+    summary = summarise([row("a"), row("a", "metanet"), row("a", "uniform", requested=3.0)])
+    assert [difference.against for difference in summary.differences] == ["plain"]
 
 
 def test_steps_and_speedups_are_not_mixed(summary: Summary) -> None:
     assert summary.steps == ["finetuned", "recalibrated"]
     assert summary.speedups("finetuned") == [2.0, 4.0, 8.0]
     assert {len(group.rows) for group in summary.groups} == {3}
+    assert [difference.against for difference in summary.differences_at("finetuned")] == ["plain", "uniform"] * 3
     assert {difference.top1.count for difference in summary.differences} == {3}
 
 
 def test_metrics_are_nested_numbers(summary: Summary) -> None:
     document = metrics(summary)
     assert set(document) == {"unpruned", "recalibrated", "finetuned"}
-    assert set(document["finetuned"]) == {"plain", "metanet", "difference"}
+    arms = ("plain", "uniform", "metanet", "metanet_minus_plain", "metanet_minus_uniform")
+    assert list(document["finetuned"]) == list(arms)
+    paired = document["finetuned"]["metanet_minus_uniform"]["4x"]
+    assert paired["top1_se"] == pytest.approx(paired["top1_std"] / 3**0.5)
     assert set(document["finetuned"]["metanet"]) == {"2x", "4x", "8x"}
     assert document["unpruned"]["plain"]["models"] == 3
     json.dumps(document, allow_nan=False)
@@ -118,21 +131,22 @@ def test_metrics_are_nested_numbers(summary: Summary) -> None:
 def test_curve_has_one_record_per_speedup(summary: Summary) -> None:
     records = curve(summary, "recalibrated")
     assert [record["speedup"] for record in records] == [2.0, 4.0, 8.0]
-    assert all(list(record) == ["speedup", "plain", "metanet"] and None not in record.values() for record in records)
+    assert all(list(record) == ["speedup", *ARMS] and None not in record.values() for record in records)
     assert curve(summary, "pruned") == []
 
 
 def test_markdown_shows_the_arms_and_every_model(rows: list[Row], summary: Summary) -> None:
     text = markdown(rows, summary, {"Images": "digits, 540 of them"}, picture="curve.png")
     assert "- Images: digits, 540 of them" in text
-    assert "Before pruning: top-1 98." in text
-    assert text.count("of 3)") == len(summary.differences)
+    assert "Before pruning (models: 3): top-1 98." in text
+    assert all(text.count(f"- **{arm}**: ") == 1 for arm in ARMS)
+    assert text.count("Gain by the metanetwork") == len(summary.steps)
     assert "![Accuracy against speed-up](curve.png)" in text
     assert all(member.name in text for member in rows)
 
 
 def test_tables_have_a_row_per_speedup_and_arm(rows: list[Row], summary: Summary) -> None:
-    assert [len(table.rows) for table in summary_tables(summary)] == [6, 6]
+    assert [len(table.rows) for table in summary_tables(summary)] == [9, 6, 9, 6]
     assert len(models_table(rows).rows) == len(rows)
 
 
@@ -146,6 +160,19 @@ def test_the_picture_is_drawn_and_reproducible(rows: list[Row], summary: Summary
     draw(rows, summary, second)
     assert first.stat().st_size > 5_000
     assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("plain", "in_view"), [pytest.param(90.0, True, id="close"), pytest.param(30.0, False, id="collapsed")]
+)
+def test_a_collapsed_arm_does_not_hide_what_the_others_differ_in(plain: float, in_view: bool) -> None:
+    means: dict[Arm, float] = {"plain": plain, "uniform": 94.0, "metanet": 95.0}
+    summary = summarise([row("a", arm, top1=mean) for arm, mean in means.items()])
+    base = summarise([row("a", step="unpruned", requested=None, top1=97.0)]).groups[0]
+    lowest, highest = limits(summary.groups, base)
+    assert (lowest < plain) is in_view
+    assert lowest < 94.0 < 97.0 < highest
+    assert in_view or highest - lowest < 5
 
 
 def test_models_without_a_curve_are_points(tmp_path: Path) -> None:

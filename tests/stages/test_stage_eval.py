@@ -94,8 +94,17 @@ def test_a_model_that_is_also_the_base_is_measured_once(zoo: Path) -> None:
 def test_curves_start_from_unpruned_models_only(zoo: Path, pruned: Path) -> None:
     rows = run(zoo, pruned, pruning=PruneSettings()).rows
     points = [row for row in rows if row.step == "recalibrated"]
-    assert {(row.origin, row.requested) for row in points} == {(f"net-{n}", s) for n in range(2) for s in (1.5, 3.0)}
+    assert {(row.origin, row.requested, row.arm) for row in points} == {
+        (f"net-{n}", s, arm) for n in range(2) for s in (1.5, 3.0) for arm in ("plain", "uniform")
+    }
+    assert len({row.name for row in points}) == len(points)
     assert all(row.latency_ms is None and row.file_bytes is None for row in points)
+
+
+def test_the_scope_of_the_pruning_is_the_arm(zoo: Path, tmp_path: Path) -> None:
+    settings = PruneSettings(speedup=(2.0,), scope="family")
+    prune([zoo], tmp_path, settings, source=ModelSource(), data=None, device=torch.device("cpu"), progress=Quiet())
+    assert {row.arm for row in run(tmp_path, base=zoo).rows if row.step == "pruned"} == {"uniform"}
 
 
 def test_a_curve_of_pruned_models_alone_is_refused(pruned: Path) -> None:
@@ -110,7 +119,7 @@ def test_the_report_is_written_and_replaced(zoo: Path, pruned: Path, tmp_path: P
     assert sorted(folder.iterdir()) == sorted(written)
     figures = json.loads((folder / "metrics.json").read_text())
     assert figures["pruned"]["plain"]["2x"]["models"] == 2
-    assert (folder / "curve-pruned.csv").read_text().startswith("speedup,plain,metanet\n1.5,")
+    assert (folder / "curve-pruned.csv").read_text().startswith("speedup,plain,uniform,metanet\n1.5,")
 
 
 def test_a_file_in_place_of_the_folder_is_refused_before_any_work(tmp_path: Path) -> None:

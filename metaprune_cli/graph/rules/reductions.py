@@ -51,12 +51,15 @@ def _reduced_dims(func: Any, ids: Tensor, args: tuple[Any, ...], kwargs: dict[st
 
 
 def _reduce_one(trace: Tracer, func: Any, ids: Tensor, dim: int) -> Tensor:
+    constant = torch.zeros((1,) * ids.dim(), dtype=torch.int64).expand(*ids.shape[:dim], 1, *ids.shape[dim + 1 :])
+    if ids.size(dim) == 0:  # reduced from nothing
+        return constant
     if dim in varying(ids):
         if trace.structure.same(ids, dim):
             return trace.structure.tie_along(ids, [dim]).expand(*ids.shape[:dim], 1, *ids.shape[dim + 1 :])
         if func.overloadpacket not in (aten.sum,):
             trace.structure.span(ids, func.overloadpacket.__name__)
-        return torch.zeros((1,) * ids.dim(), dtype=torch.int64).expand(*ids.shape[:dim], 1, *ids.shape[dim + 1 :])
+        return constant
     return ids.narrow(dim, 0, 1)
 
 

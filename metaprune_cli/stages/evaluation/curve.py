@@ -1,16 +1,19 @@
-"""The accuracy–speed-up curve of a model: pruned further and further, BatchNorm recalibrated, not finetuned."""
+"""The accuracy–speed-up curves of a model: pruned further and further, BatchNorm recalibrated, not finetuned."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import get_args
 
-from metaprune_cli.config import PruneSettings
+from metaprune_cli.config import PruneSettings, Scope
 from metaprune_cli.errors import TargetError
-from metaprune_cli.pruning.prune import prune
+from metaprune_cli.metrics.accuracy import Accuracy
+from metaprune_cli.pruning.prune import Pruned, prune
 from metaprune_cli.stages.evaluation.bench import Bench
-from metaprune_cli.stages.evaluation.lineage import descent
-from metaprune_cli.stages.evaluation.summary import Row, speedup_label
+from metaprune_cli.stages.evaluation.lineage import arm_of, descent
+from metaprune_cli.stages.evaluation.summary import Arm, Row, speedup_label
 from metaprune_cli.stages.loading import Opened
 from metaprune_cli.stages.paths import stem
 from metaprune_cli.stages.prune import loss_gradients
@@ -20,7 +23,10 @@ log = logging.getLogger(__name__)
 
 
 def curves(models: Sequence[Opened], bases: Sequence[Row], pruning: PruneSettings, bench: Bench) -> list[Row]:
-    """One row for each model and speed-up that the model can reach; what it cannot reach is logged.
+    """One row for each model, scope and speed-up that can be reached; what cannot is logged.
+
+    A model that a metanetwork rewrote is pruned by the scope of the settings, any other by both: the arms without a
+    metanetwork differ in nothing else.
 
     Args:
         models: where the curves start.
@@ -31,49 +37,55 @@ def curves(models: Sequence[Opened], bases: Sequence[Row], pruning: PruneSetting
     bench.progress.begin("curves", len(models))
     rows: list[Row] = []
     for opened, base in zip(models, bases, strict=True):
-        rows.extend(_curve(opened, base, pruning, bench))
+        rows.extend(_points(opened, base, pruning, bench))
         bench.progress.step()
     bench.progress.end()
     return rows
 
 
-def _curve(opened: Opened, base: Row, pruning: PruneSettings, bench: Bench) -> Iterator[Row]:
+def _points(opened: Opened, base: Row, pruning: PruneSettings, bench: Bench) -> Iterator[Row]:
     model, graph, found = opened.model.cpu(), opened.neuron_graph(), descent(opened.lineage, opened.path)
     train, batch_size = bench.splits.train, bench.data.batch_size
     gradients = None
     if pruning.criterion == "taylor":
         gradients = loss_gradients(model, train, pruning.batches, batch_size, bench.device)
-    for speedup in bench.settings.curve:
+    scopes: tuple[Scope, ...] = (pruning.scope,) if found.arm == "metanet" else get_args(Scope)
+    for scope, speedup in product(scopes, bench.settings.curve):
+        arm = arm_of(found.arm == "metanet", scope)
+        name = f"{stem(opened.path)} @ {speedup_label(speedup)}, {arm}"
         try:
             pruned = prune(
                 model,
                 opened.example(),
                 speedup=speedup,
                 criterion=pruning.criterion,
-                scope=pruning.scope,
+                scope=scope,
                 max_ratio=pruning.max_ratio,
                 gradients=gradients,
                 seed=pruning.seed,
                 graph=graph,
             )
         except TargetError as error:
-            log.warning("%s: no point at %s: %s", opened.path, speedup_label(speedup), error.what)
+            log.warning("%s: no point at %s (%s): %s", opened.path, speedup_label(speedup), arm, error.what)
             continue
         small = pruned.model.to(bench.device)
         recalibrate_(small, train, bench.settings.batches, batch_size=batch_size)
-        accuracy = bench.accuracy(small)
-        yield Row(
-            name=f"{stem(opened.path)} @ {speedup_label(speedup)}",
-            origin=found.origin,
-            arm=found.arm,
-            step="recalibrated",
-            requested=speedup,
-            base=base.name,
-            speedup=base.macs / pruned.plan.macs_after,
-            top1=accuracy.top1,
-            top5=accuracy.top5,
-            loss=accuracy.loss,
-            samples=accuracy.samples,
-            macs=pruned.plan.macs_after,
-            params=pruned.plan.params_after,
-        )
+        yield _point(name, found.origin, arm, speedup, base, pruned, bench.accuracy(small))
+
+
+def _point(name: str, origin: str, arm: Arm, speedup: float, base: Row, pruned: Pruned, accuracy: Accuracy) -> Row:
+    return Row(
+        name=name,
+        origin=origin,
+        arm=arm,
+        step="recalibrated",
+        requested=speedup,
+        base=base.name,
+        speedup=base.macs / pruned.plan.macs_after,
+        top1=accuracy.top1,
+        top5=accuracy.top5,
+        loss=accuracy.loss,
+        samples=accuracy.samples,
+        macs=pruned.plan.macs_after,
+        params=pruned.plan.params_after,
+    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from metaprune_cli.config import Scope
 from metaprune_cli.stages.evaluation.summary import Arm, Step
 from metaprune_cli.stages.loading import Lineage, Opened
 from metaprune_cli.stages.paths import stem
@@ -18,7 +19,7 @@ class Descent:
 
     Attributes:
         origin: stem of the file the first command in its lineage read; its own where no command read one.
-        arm: "metanet" if a metanetwork rewrote it on the way.
+        arm: "metanet" if a metanetwork rewrote it on the way; else what its last pruning makes it (see ``arm_of``).
         step: the last thing done since it was pruned; "unpruned" where it was not.
         requested: the speed-up asked of the last pruning.
         known: whether the file has a lineage at all.
@@ -35,11 +36,20 @@ def descent(lineage: Lineage, path: Path) -> Descent:
     """Read a model's lineage."""
     commands = [entry["command"] for entry in lineage]
     origin = next((stem(Path(entry["input"])) for entry in lineage if entry.get("input")), stem(path))
-    arm: Arm = "metanet" if "transform" in commands else "plain"
+    rewritten = "transform" in commands
     if "prune" not in commands:
-        return Descent(origin, arm, "unpruned", None, bool(lineage))
+        return Descent(origin, arm_of(rewritten), "unpruned", None, bool(lineage))
     last = len(commands) - 1 - commands[::-1].index("prune")
-    return Descent(origin, arm, _step(lineage[last + 1 :]), lineage[last].get("requested"), True)
+    pruning = lineage[last]
+    arm = arm_of(rewritten, pruning.get("scope", "global"))
+    return Descent(origin, arm, _step(lineage[last + 1 :]), pruning.get("requested"), True)
+
+
+def arm_of(rewritten: bool, scope: Scope = "global") -> Arm:
+    """The arm of a model that a metanetwork rewrote or did not, and whose units are ranked by ``scope``."""
+    if rewritten:
+        return "metanet"
+    return "uniform" if scope == "family" else "plain"
 
 
 def base_of(model: Opened, candidates: Sequence[Opened]) -> Opened:

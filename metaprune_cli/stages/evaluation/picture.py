@@ -1,4 +1,4 @@
-"""The accuracy–speed-up picture: one panel per step after pruning, both arms, the unpruned models as a line."""
+"""The accuracy–speed-up picture: one panel per step after pruning, every arm, the unpruned models as a line."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the markers differ for print.
-COLOURS: dict[Arm, str] = {"plain": "#D55E00", "metanet": "#0072B2"}
-MARKERS: dict[Arm, str] = {"plain": "s", "metanet": "o"}
-LABELS: dict[Arm, str] = {"plain": "without metanetwork", "metanet": "with metanetwork"}
+COLOURS: dict[Arm, str] = {"plain": "#D55E00", "uniform": "#009E73", "metanet": "#0072B2"}
+MARKERS: dict[Arm, str] = {"plain": "s", "uniform": "^", "metanet": "o"}
+LABELS: dict[Arm, str] = {
+    "plain": "plain: no metanetwork, units of all layers ranked together",
+    "uniform": "uniform: no metanetwork, same share of every layer",
+    "metanet": "metanet: rewritten by the metanetwork",
+}
 TITLES: dict[Step, str] = {
     "pruned": "Pruned only",
     "recalibrated": "Pruned, BatchNorm recalibrated",
     "finetuned": "Pruned and finetuned",
 }
 PANEL_INCHES = (5.2, 4.4)
+FARTHEST = 2.5  # times the range of the good arms: how far an axis goes down for a bad one
+SHORTEST = 1.0  # percentage points: a shorter axis would blow noise up
+MARGIN = 0.1  # of the axis, above and below
 
 
 def draw(rows: Sequence[Row], summary: Summary, path: Path) -> None:
@@ -41,8 +48,9 @@ def draw(rows: Sequence[Row], summary: Summary, path: Path) -> None:
     for axes, step in zip(panels, steps, strict=False):
         _draw_step(axes, summary, step)
     if steps:
-        title = "lines: mean over the models; bands: from the worst to the best of them"
-        figure.legend(*_legend(panels), loc="outside lower center", ncols=3, frameon=False, title=title)
+        title = "lines: mean over the models; bands: ± its standard error; arrows: means below the axis"
+        columns = 2 if len(steps) > 1 else 1
+        figure.legend(*_legend(panels), loc="outside lower center", ncols=columns, frameon=False, title=title)
     else:
         _draw_points(panels[0], rows)
     panels[0].set_ylabel("top-1 on the test images, %")
@@ -59,30 +67,64 @@ def _legend(panels: Sequence[Axes]) -> tuple[list[Artist], list[str]]:
 
 
 def _draw_step(axes: Axes, summary: Summary, step: Step) -> None:
-    """Mean of each arm, the band from the worst to the best model, and the unpruned mean."""
+    """Mean of each arm, a band of its standard error, and the unpruned mean."""
     base = summary.group("unpruned", None, "plain")
     if base is not None:
         axes.axhline(base.top1.mean, color="#555555", linestyle="--", linewidth=1.2, label="unpruned")
+    groups = [group for group in summary.groups if group.step == step]
+    lowest, highest = limits(groups, base)
+    axes.set_ylim(lowest, highest)
     for arm in ARMS:
-        groups = [summary.group(step, requested, arm) for requested in summary.speedups(step)]
-        present = [group for group in groups if group is not None]
+        present = [group for group in groups if group.arm == arm]
         if present:
-            _draw_arm(axes, arm, present)
+            _draw_arm(axes, arm, present, lowest)
     axes.set_title(TITLES[step])
     axes.set_xlabel("speed-up achieved (MACs)")
-    axes.xaxis.set_major_formatter("{x:g}×")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    _dress(axes)
 
 
-def _draw_arm(axes: Axes, arm: Arm, groups: Sequence[Group]) -> None:
+def limits(groups: Sequence[Group], base: Group | None = None) -> tuple[float, float]:
+    """What the accuracy axis shows: every mean, but for those so far below that the others would look alike.
+
+    The second-best arm at each speed-up is always in view; worse ones where that does not make the axis more than
+    ``FARTHEST`` times as long.
+
+    Args:
+        groups: of one step.
+        base: the unpruned models, in view as well.
+    """
+    means: dict[float | None, list[float]] = {}
+    for group in groups:
+        means.setdefault(group.requested, []).append(group.top1.mean)
+    every = [mean for some in means.values() for mean in some]
+    top = max(every if base is None else [*every, base.top1.mean])
+    close = top - min(sorted(some)[-2:][0] for some in means.values())
+    far = top - min(every)
+    span = max(far if far <= FARTHEST * close else close, SHORTEST)
+    return top - (1 + MARGIN) * span, min(top + MARGIN * span, 100 + MARGIN)
+
+
+def _draw_arm(axes: Axes, arm: Arm, groups: Sequence[Group], lowest: float) -> None:
+    """The arm's line and band; a mean below the axis is named at its edge."""
     speedups = [group.spread("speedup").mean for group in groups]
     spreads = [group.top1 for group in groups]
     colour = COLOURS[arm]
-    axes.fill_between(
-        speedups, [s.low for s in spreads], [s.high for s in spreads], color=colour, alpha=0.15, linewidth=0
-    )
+    errors = [s.standard_error or 0.0 for s in spreads]
+    lows = [s.mean - error for s, error in zip(spreads, errors, strict=True)]
+    highs = [s.mean + error for s, error in zip(spreads, errors, strict=True)]
+    axes.fill_between(speedups, lows, highs, color=colour, alpha=0.15, linewidth=0)
     axes.plot(speedups, [s.mean for s in spreads], color=colour, marker=MARKERS[arm], linewidth=2, label=LABELS[arm])
+    for speedup, spread in zip(speedups, spreads, strict=True):
+        if spread.mean < lowest:
+            text = f"{spread.mean:.0f}\N{DOWNWARDS ARROW}"
+            at_edge = axes.get_xaxis_transform()
+            axes.text(speedup, 0.01, text, transform=at_edge, ha="center", va="bottom", fontsize=8, color=colour)
+
+
+def _dress(axes: Axes) -> None:
+    axes.xaxis.set_major_formatter("{x:g}×")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_points(axes: Axes, rows: Sequence[Row]) -> None:
@@ -90,6 +132,4 @@ def _draw_points(axes: Axes, rows: Sequence[Row]) -> None:
         axes.scatter(row.speedup, row.top1, color=COLOURS[row.arm], marker=MARKERS[row.arm])
         axes.annotate(row.name, (row.speedup, row.top1), xytext=(5, 5), textcoords="offset points", fontsize=8)
     axes.set_xlabel("speed-up (MACs)")
-    axes.xaxis.set_major_formatter("{x:g}×")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    _dress(axes)

@@ -10,7 +10,7 @@ from typing import Any
 
 from metaprune_cli.console.figures import count, millis, percent, times
 from metaprune_cli.console.table import Column, Table, label
-from metaprune_cli.stages.evaluation.summary import ARMS, Difference, Row, Spread, Step, Summary
+from metaprune_cli.stages.evaluation.summary import ARMS, Arm, Row, Spread, Step, Summary
 
 TITLES: dict[Step, str] = {
     "unpruned": "before pruning",
@@ -18,16 +18,19 @@ TITLES: dict[Step, str] = {
     "recalibrated": "pruned, BatchNorm recalibrated, not finetuned",
     "finetuned": "pruned and finetuned",
 }
+EXPLAINED: dict[Arm, str] = {
+    "plain": "no metanetwork; the units of all layers are ranked together",
+    "uniform": "no metanetwork; the units of each family are ranked apart, so that every layer loses the same share",
+    "metanet": "the metanetwork rewrote the weights before they were pruned",
+}
 
 
 def _spread(value: Spread) -> str:
     return f"{value.mean:.2f} ± {value.std:.2f}" if value.count > 1 else f"{value.mean:.2f}"
 
 
-def _difference(value: Difference) -> str:
-    if value.top1.count == 1:
-        return f"{value.top1.mean:+.2f}"
-    return f"{value.top1.mean:+.2f} ± {value.top1.std:.2f} (better in {value.wins} of {value.top1.count})"
+def _gain(value: Spread) -> str:
+    return f"{value.mean:+.2f} ± {value.std:.2f}" if value.count > 1 else f"{value.mean:+.2f}"
 
 
 SUMMARY_COLUMNS = (
@@ -35,11 +38,20 @@ SUMMARY_COLUMNS = (
     label("arm", "Arm"),
     Column("models", "Models"),
     Column("top1", "Top-1 %", _spread),
-    Column("difference", "Metanet − plain", _difference),
     Column("speedup", "Achieved", times),
     Column("macs", "MACs", count),
     Column("params", "Params", count),
     Column("latency_ms", "Latency ms", millis),
+)
+
+DIFFERENCE_COLUMNS = (
+    Column("requested", "Speed-up", times),
+    label("against", "Metanet minus"),
+    Column("pairs", "Pairs"),
+    Column("top1", "Top-1, points", _gain),
+    Column("standard_error", "Standard error", percent),
+    Column("wins", "Better in"),
+    Column("ties", "Equal in"),
 )
 
 MODEL_COLUMNS = (
@@ -60,11 +72,13 @@ MODEL_COLUMNS = (
 
 
 def summary_tables(summary: Summary) -> list[Table]:
-    """One table for each step after pruning, the final one first: a row per speed-up and arm."""
-    return [
-        Table(f"Top-1 on the test images: {TITLES[step]}", SUMMARY_COLUMNS, _summary_rows(summary, step))
-        for step in summary.steps
-    ]
+    """For each step after pruning, the final one first: a row per speed-up and arm, then one per difference."""
+    tables = []
+    for step in summary.steps:
+        tables.append(Table(f"Top-1 on the test images: {TITLES[step]}", SUMMARY_COLUMNS, _summary_rows(summary, step)))
+        if rows := _difference_rows(summary, step):
+            tables.append(Table(f"Gain by the metanetwork: {TITLES[step]}", DIFFERENCE_COLUMNS, rows))
+    return tables
 
 
 def models_table(rows: Sequence[Row]) -> Table:
@@ -84,9 +98,14 @@ def markdown(rows: Sequence[Row], summary: Summary, setting: Mapping[str, Any], 
     parts = ["# Evaluation\n", "\n".join(f"- {name}: {value}" for name, value in setting.items()) + "\n"]
     if unpruned := _unpruned_lines(summary):
         parts.append("\n".join(unpruned) + "\n")
+    if summary.steps:
+        parts.append("\n".join(f"- **{arm}**: {EXPLAINED[arm]}." for arm in summary.arms) + "\n")
     parts.extend(table.markdown() for table in summary_tables(summary))
     if summary.steps:
-        parts.append("± is the sample standard deviation over models; differences are paired by the model of origin.\n")
+        parts.append(
+            "± is the sample standard deviation over models. Gains are paired by the model of origin, the standard "
+            "error is that of their mean.\n"
+        )
     if picture is not None:
         parts.append(f"![Accuracy against speed-up]({picture})\n")
     parts.append(models_table(rows).markdown())
@@ -110,10 +129,24 @@ def _summary_rows(summary: Summary, step: Step) -> list[dict[str, Any]]:
             if group is None:
                 continue
             means = {name: group.mean(name) for name in ("speedup", "macs", "params", "latency_ms")}
-            difference = summary.difference(step, requested) if arm == "metanet" else None
             named = {"requested": requested, "arm": arm, "models": len(group.rows)}
-            rows.append(named | {"top1": group.top1, "difference": difference} | means)
+            rows.append(named | {"top1": group.top1} | means)
     return rows
+
+
+def _difference_rows(summary: Summary, step: Step) -> list[dict[str, Any]]:
+    return [
+        {
+            "requested": difference.requested,
+            "against": difference.against,
+            "pairs": difference.top1.count,
+            "top1": difference.top1,
+            "standard_error": difference.top1.standard_error,
+            "wins": difference.wins,
+            "ties": difference.ties,
+        }
+        for difference in summary.differences_at(step)
+    ]
 
 
 def _model_row(row: Row) -> dict[str, Any]:
@@ -124,8 +157,11 @@ def _model_row(row: Row) -> dict[str, Any]:
 
 
 def _unpruned_lines(summary: Summary) -> list[str]:
-    names = {"plain": "Before pruning", "metanet": "Rewritten by the metanetwork, before pruning"}
-    groups = [group for arm in ARMS if (group := summary.group("unpruned", None, arm)) is not None]
+    names: dict[Arm, str] = {
+        "plain": "Before pruning",
+        "metanet": "Rewritten by the metanetwork, before pruning",
+    }
+    groups = [group for arm in names if (group := summary.group("unpruned", None, arm)) is not None]
     return [
         f"{names[group.arm]} (models: {len(group.rows)}): top-1 {_spread(group.top1)} %, "
         f"{count(group.mean('macs') or 0)} MACs, {count(group.mean('params') or 0)} parameters."

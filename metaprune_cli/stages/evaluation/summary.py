@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-Arm = Literal["plain", "metanet"]
+Arm = Literal["plain", "uniform", "metanet"]
 Step = Literal["unpruned", "pruned", "recalibrated", "finetuned"]
 
-ARMS: tuple[Arm, ...] = ("plain", "metanet")
+ARMS: tuple[Arm, ...] = ("plain", "uniform", "metanet")
+BASELINES: tuple[Arm, ...] = ("plain", "uniform")  # what the metanetwork's arm is compared with
 STEPS: tuple[Step, ...] = ("unpruned", "pruned", "recalibrated", "finetuned")
 COMPARED: tuple[Step, ...] = ("finetuned", "recalibrated", "pruned")  # the result first
 
@@ -24,7 +26,8 @@ class Row:
     Attributes:
         name: what the model is called: its file's stem, with the speed-up behind it on a curve.
         origin: the trained model it descends from; arms are paired by it.
-        arm: "metanet" if a metanetwork rewrote the weights on the way, else "plain".
+        arm: "metanet" if a metanetwork rewrote the weights on the way; else "uniform" if every family lost the same
+            fraction, "plain" if all units were ranked together or nothing was pruned.
         step: the last thing that was done to it.
         requested: the speed-up asked of the pruning; None before pruning.
         base: the model that ``speedup`` and ``latency_speedup`` are measured against.
@@ -76,6 +79,11 @@ class Spread:
         std = statistics.stdev(found) if len(found) > 1 else 0.0
         return cls(statistics.fmean(found), std, min(found), max(found), len(found))
 
+    @property
+    def standard_error(self) -> float | None:
+        """Of the mean: std / √count; None for one value, which says nothing about it."""
+        return self.std / math.sqrt(self.count) if self.count > 1 else None
+
 
 @dataclass(frozen=True)
 class Group:
@@ -104,15 +112,17 @@ class Group:
 
 @dataclass(frozen=True)
 class Difference:
-    """Top-1 of the metanetwork arm minus the plain arm, model by model.
+    """Top-1 of the metanetwork arm minus that of a baseline, model by model.
 
     Attributes:
+        against: the baseline.
         top1: spread of the paired differences, percentage points.
         wins: in how many pairs the metanetwork arm is better; ``ties`` in how many equal.
     """
 
     step: Step
     requested: float
+    against: Arm
     top1: Spread
     wins: int
     ties: int
@@ -129,13 +139,18 @@ class Summary:
         """The group with this key, if there is one."""
         return next((g for g in self.groups if (g.step, g.requested, g.arm) == (step, requested, arm)), None)
 
-    def difference(self, step: Step, requested: float) -> Difference | None:
-        """The difference with this key, if both arms have models there."""
-        return next((d for d in self.differences if (d.step, d.requested) == (step, requested)), None)
+    def differences_at(self, step: Step) -> list[Difference]:
+        """The differences at this step."""
+        return [difference for difference in self.differences if difference.step == step]
 
     def speedups(self, *steps: Step) -> list[float]:
         """The requested speed-ups met at any of these steps, ascending."""
         return sorted({g.requested for g in self.groups if g.step in steps and g.requested is not None})
+
+    @property
+    def arms(self) -> list[Arm]:
+        """The arms that were met after pruning."""
+        return [arm for arm in ARMS if any(g.arm == arm and g.step != "unpruned" for g in self.groups)]
 
     @property
     def steps(self) -> list[Step]:
@@ -156,7 +171,7 @@ def summarise(rows: Iterable[Row]) -> Summary:
 
 
 def metrics(summary: Summary) -> dict[str, Any]:
-    """The summary as nested numbers: ``{step: {arm | "difference": {"3x": {"top1": …}}}}``, for ``dvc metrics``."""
+    """The summary for ``dvc metrics``: ``{step: {arm | "metanet_minus_ARM": {"3x": {"top1": …}}}}``."""
     document: dict[str, Any] = {}
     for group in summary.groups:
         arm = document.setdefault(group.step, {}).setdefault(group.arm, {})
@@ -166,18 +181,13 @@ def metrics(summary: Summary) -> dict[str, Any]:
         else:
             arm[speedup_label(group.requested)] = figures
     for difference in summary.differences:
-        paired = document[difference.step].setdefault("difference", {})
-        paired[speedup_label(difference.requested)] = {
-            "top1": difference.top1.mean,
-            "top1_std": difference.top1.std,
-            "wins": difference.wins,
-            "pairs": difference.top1.count,
-        }
+        paired = document[difference.step].setdefault(f"metanet_minus_{difference.against}", {})
+        paired[speedup_label(difference.requested)] = _figures_of_pairs(difference)
     return document
 
 
 def curve(summary: Summary, step: Step) -> list[dict[str, float | None]]:
-    """The mean top-1 of each arm at this step, a record per requested speed-up: ``speedup``, ``plain``, ``metanet``."""
+    """The mean top-1 of each arm at this step, a record per requested speed-up: ``speedup`` and a key for each arm."""
     records = []
     for requested in summary.speedups(step):
         record: dict[str, float | None] = {"speedup": requested}
@@ -199,17 +209,23 @@ def _figures(group: Group) -> dict[str, float]:
     return figures | {name: value for name, value in means.items() if value is not None}
 
 
-def _differences(groups: Sequence[Group]) -> Iterable[Difference]:
+def _figures_of_pairs(difference: Difference) -> dict[str, float]:
+    top1 = difference.top1
+    figures = {"top1": top1.mean, "top1_std": top1.std, "wins": difference.wins, "pairs": top1.count}
+    return figures if top1.standard_error is None else figures | {"top1_se": top1.standard_error}
+
+
+def _differences(groups: Sequence[Group]) -> Iterator[Difference]:
     by_key = {(group.step, group.requested, group.arm): group for group in groups}
-    for group in groups:
-        other = by_key.get((group.step, group.requested, "metanet"))
-        if group.arm != "plain" or group.requested is None or other is None:
+    for baseline in groups:
+        metanet = by_key.get((baseline.step, baseline.requested, "metanet"))
+        if baseline.arm not in BASELINES or baseline.requested is None or metanet is None:
             continue
-        plain, metanet = _top1_by_origin(group), _top1_by_origin(other)
-        pairs = [metanet[origin] - plain[origin] for origin in sorted(plain.keys() & metanet.keys())]
+        theirs, ours = _top1_by_origin(baseline), _top1_by_origin(metanet)
+        pairs = [ours[origin] - theirs[origin] for origin in sorted(theirs.keys() & ours.keys())]
         if pairs:
             wins, ties = sum(pair > 0 for pair in pairs), sum(pair == 0 for pair in pairs)
-            yield Difference(group.step, group.requested, Spread.of(pairs), wins, ties)
+            yield Difference(baseline.step, baseline.requested, baseline.arm, Spread.of(pairs), wins, ties)
 
 
 def _top1_by_origin(group: Group) -> Mapping[str, float]:
