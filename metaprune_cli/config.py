@@ -100,11 +100,11 @@ class MetanetSettings:
 class MetaTrainSettings:
     """Section ``meta-train``: objective, optimiser and length of the meta-training."""
 
-    epochs: Natural = 100
+    epochs: Natural = 40
     objective: Objective = "pruned"
     criterion: Criterion = "group-l2"
     scope: Scope = "global"
-    max_ratio: Fraction = 0.8
+    max_ratio: Fraction = 0.95
     speedup_min: Speedup = 1.5
     speedup_max: Speedup = 8.0
     dense_weight: NonNegative = 1.0
@@ -114,7 +114,7 @@ class MetaTrainSettings:
     lookahead_lr: Positive = 0.05
     reg: NonNegative = 10.0
     alpha: Annotated[float, Range(above=1)] = 16.0
-    lr: Positive = 3e-3
+    lr: Positive = 2e-3
     schedule: ScheduleName = "cosine"
     milestones: tuple[Count, ...] = ()
     gamma: Positive = 0.1
@@ -123,7 +123,7 @@ class MetaTrainSettings:
     clip: Positive = 1.0
     batches: Count = 1
     batch_size: Count = 128
-    validate_every: Count = 10
+    validate_every: Count = 5
     seed: Seed = 0
     backend: Backend = "blocks"
 

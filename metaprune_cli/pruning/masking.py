@@ -45,9 +45,9 @@ def gate_tensors(
 
         g_u = kept_u + slope · (score_u − stop_gradient(score_u))
 
-    whose value is 0 or 1, and whose gradient tells the score of *every* unit, removed ones included, what the unit would
-    be worth. For that its incoming weights must stay as they are; units that meet other activations in a product
-    (attention) are masked on both sides and learn nothing.
+    whose value is 0 or 1, and whose gradient tells the score of *every* unit, removed ones included, what the unit
+    would be worth. For that its incoming weights must stay as they are; units that meet other activations in a
+    product (attention) are masked on both sides and learn nothing.
 
     Args:
         graph: the structure.

@@ -12,6 +12,7 @@ from metaprune_cli.data import load_splits
 from metaprune_cli.stages.loading import ModelSource, Opened, open_model
 from metaprune_cli.stages.made import Made
 from metaprune_cli.stages.paths import find_sources, plan_targets
+from metaprune_cli.stages.structures import Structures
 from metaprune_cli.training.progress import Progress
 
 
@@ -42,10 +43,11 @@ def encode(
     """
     sources = find_sources(models, ("model",))
     targets = plan_targets(sources, output, ("graph",), "graph")
+    structures = Structures(source)
     progress.begin("encode", len(sources.files))
     done = []
     for file, (target,) in zip(sources.files, targets, strict=True):
-        done.append(_encode(_shaped(open_model(file.path, source), data), target))
+        done.append(_encode(_shaped(open_model(file.path, source), data), structures, target))
         progress.step()
     progress.end()
     return tuple(done)
@@ -57,8 +59,8 @@ def _shaped(opened: Opened, data: DataSettings | None) -> Opened:
     return opened.of_shape(load_splits(data).input_shape[1:])
 
 
-def _encode(opened: Opened, target: Path) -> Encoded:
-    graph = opened.neuron_graph()
+def _encode(opened: Opened, structures: Structures, target: Path) -> Encoded:
+    graph = structures.graph_of(opened)
     tensors, structure = graph.to_parts()
     made = Made.by("encode", inputs={"model": opened.path})
     document = {

@@ -96,7 +96,7 @@ def evaluate(
     setting = bench.conditions()
     if pruning is not None:
         by_path = dict(zip((opened.path for opened in every), rows, strict=True))
-        rows += curves(start, [by_path[compared[opened.path].path] for opened in start], pruning, bench)
+        rows += curves(start, [by_path[compared[opened.path].path] for opened in start], pruning, source, bench)
         setting["Recalibrated"] = f"pruned by {pruning.criterion}, BatchNorm statistics from training images"
     summary = summarise(rows)
     written = () if output is None else write_report(output, rows, summary, setting)

@@ -16,6 +16,7 @@ from metaprune_cli.config import DataSettings, MetanetSettings, MetaTrainSetting
 from metaprune_cli.data import load_splits
 from metaprune_cli.errors import InputError
 from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
+from metaprune_cli.stages.device import threads_for
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, open_graph
 from metaprune_cli.stages.made import Checkpoint, Made
@@ -91,19 +92,20 @@ def meta_train(
     seed_everything(settings.seed)
     network = MetaNetwork(_config(metanet, entries))
     checkpoint, history_file = made.checkpoint(output), history_of(output)
-    result = train_metanetwork(
-        network,
-        entries[: len(train_files)],
-        entries[len(train_files) :],
-        splits.train,
-        splits.val,
-        settings,
-        device=device,
-        progress=progress,
-        augment=data.augment != "none",
-        state=checkpoint.load() if resume else None,
-        on_epoch=lambda state: _keep(state, checkpoint, history_file),
-    )
+    with threads_for(max(entry.graph.macs for entry in entries) * settings.batch_size):
+        result = train_metanetwork(
+            network,
+            entries[: len(train_files)],
+            entries[len(train_files) :],
+            splits.train,
+            splits.val,
+            settings,
+            device=device,
+            progress=progress,
+            augment=data.augment != "none",
+            state=checkpoint.load() if resume else None,
+            on_epoch=lambda state: _keep(state, checkpoint, history_file),
+        )
     network.load_state_dict(result.metanet_state)
     best = _best(result.history, result.best_epoch)
     network.cpu().save(

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from metaprune_cli.config import DataSettings, PruneSettings
 from metaprune_cli.data import ImageSplit, load_splits
 from metaprune_cli.errors import InputError
+from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.metrics.calling import logits_of
 from metaprune_cli.pruning.check import Check, check
 from metaprune_cli.pruning.criteria import unit_scores
@@ -25,6 +26,7 @@ from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, Opened, open_model, save
 from metaprune_cli.stages.made import Made
 from metaprune_cli.stages.paths import find_sources, plan_targets
+from metaprune_cli.stages.structures import Structures
 from metaprune_cli.training.progress import Progress
 
 
@@ -82,6 +84,7 @@ def prune(
     targets: Sequence[Sequence[Path | None]]
     targets = [[None] * len(tags)] * len(sources.files) if dry_run else plan_targets(sources, output, tags, "model")
     splits = load_splits(data) if settings.criterion == "taylor" and data is not None else None
+    structures = Structures(source)
     progress.begin("prune", len(sources.files))
     done: list[PrunedFile] = []
     for file, row in zip(sources.files, targets, strict=True):
@@ -93,7 +96,9 @@ def prune(
             gradients = loss_gradients(opened.model, splits.train, settings.batches, data.batch_size, device)
         elif data is not None and opened.architecture.input_shape is None:
             opened = opened.of_shape(load_splits(data).input_shape[1:])
-        done.extend(_prune(opened, row, settings, gradients, data if splits is not None else None))
+        done.extend(
+            _prune(opened, structures.graph_of(opened), row, settings, gradients, data if splits is not None else None)
+        )
         progress.step()
     progress.end()
     return tuple(done)
@@ -101,13 +106,13 @@ def prune(
 
 def _prune(
     opened: Opened,
+    graph: NeuronGraph,
     targets: Sequence[Path | None],
     settings: PruneSettings,
     gradients: Mapping[str, Tensor] | None,
     data: DataSettings | None,
 ) -> Iterator[PrunedFile]:
     """One model to every speed-up: all plans are made before anything is written."""
-    graph = opened.neuron_graph()
     generator = torch.Generator().manual_seed(settings.seed)
     scores = unit_scores(graph, graph.tensors, settings.criterion, gradients=gradients, generator=generator)
     plans = [

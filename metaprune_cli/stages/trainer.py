@@ -12,6 +12,8 @@ import torch
 from metaprune_cli.config import DataSettings, OptimSettings
 from metaprune_cli.data import Splits
 from metaprune_cli.metrics.accuracy import evaluate
+from metaprune_cli.metrics.macs import count_macs
+from metaprune_cli.stages.device import threads_for
 from metaprune_cli.stages.loading import Opened, save
 from metaprune_cli.stages.made import Made
 from metaprune_cli.training.loop import fit
@@ -43,22 +45,24 @@ class Trainer:
     ) -> Mapping[str, float]:
         """Train a copy of the model, write it to ``target`` and return its figures on the validation split."""
         checkpoint = made.checkpoint(target)
-        result = fit(
-            opened.model,
-            self.splits.train,
-            self.settings,
-            batch_size=self.data.batch_size,
-            augment=self.data.augment != "none",
-            seed=seed,
-            device=self.device,
-            progress=self.progress,
-            val=self.splits.val,
-            state=checkpoint.load() if self.resume else None,
-            on_epoch=checkpoint.save,
-        )
-        accuracy = evaluate(
-            result.model, self.splits.val.batches(self.data.batch_size, device=self.device), self.device
-        )
+        macs = count_macs(opened.model, opened.example()) * self.data.batch_size
+        with threads_for(macs):
+            result = fit(
+                opened.model,
+                self.splits.train,
+                self.settings,
+                batch_size=self.data.batch_size,
+                augment=self.data.augment != "none",
+                seed=seed,
+                device=self.device,
+                progress=self.progress,
+                val=self.splits.val,
+                state=checkpoint.load() if self.resume else None,
+                on_epoch=checkpoint.save,
+            )
+            accuracy = evaluate(
+                result.model, self.splits.val.batches(self.data.batch_size, device=self.device), self.device
+            )
         metrics = {"val_top1": accuracy.top1, "val_loss": accuracy.loss}
         save(result.model.cpu(), target, opened, made, step=step, metrics=metrics, history=result.history)
         checkpoint.discard()

@@ -60,9 +60,10 @@ def pruned(task: Task, weights: Weights) -> Iterator[Tensor]:
 
         L = 1/B Σ_b  dense_weight · L_b(θ′) + L_b(mask(θ′))
 
-    Which units are kept is learnt too, through straight-through gates of slope ``choice_slope``
-    (:func:`metaprune_cli.pruning.gate_tensors`). With ``lookahead``, mask(θ′) is finetuned by so many steps of SGD first, and the gradient taken where that ends is
-    used as it is (first order: Finn et al., arXiv 1703.03400, section 5.2).
+    Which units are kept is learnt too, through straight-through gates of slope ``choice_slope`` (see
+    :func:`metaprune_cli.pruning.gate_tensors`). With ``lookahead``, mask(θ′) is finetuned by so many steps of SGD
+    first, and the gradient taken where that ends is used as it is (first order: Finn et al., arXiv 1703.03400,
+    section 5.2).
     """
     settings = task.settings
     for number in range(settings.batches):

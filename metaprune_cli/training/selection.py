@@ -18,8 +18,8 @@ from metaprune_cli.training.objectives import Task, finetuned, speedup_at
 from metaprune_cli.training.state import Record
 from metaprune_cli.training.zoo import Member, Weights
 
-POSITIONS = (1 / 6, 3 / 6, 5 / 6)
-"""Where the speed-ups lie: in the middles of the thirds of the range."""
+POSITIONS = tuple((2 * part + 1) / 12 for part in range(6))
+"""Where the speed-ups lie: in the middles of the sixths of the range."""
 
 
 def check_reachable(member: Member, settings: MetaTrainSettings) -> None:
@@ -51,7 +51,7 @@ def validate(metanet: MetaNetwork, tasks: Sequence[Task], val: ImageSplit, devic
         device: where the models are.
 
     Returns:
-        ``val_loss`` and ``val_top1`` (percent), masked at three speed-ups out of the range that is trained for;
+        ``val_loss`` and ``val_top1`` (percent), masked at six speed-ups out of the range that is trained for;
         ``val_dense_loss`` and ``val_dense_top1``, nothing masked.
 
     Raises:

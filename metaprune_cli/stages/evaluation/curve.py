@@ -14,15 +14,18 @@ from metaprune_cli.pruning.prune import Pruned, prune
 from metaprune_cli.stages.evaluation.bench import Bench
 from metaprune_cli.stages.evaluation.lineage import arm_of, descent
 from metaprune_cli.stages.evaluation.summary import Arm, Row, speedup_label
-from metaprune_cli.stages.loading import Opened
+from metaprune_cli.stages.loading import ModelSource, Opened
 from metaprune_cli.stages.paths import stem
 from metaprune_cli.stages.prune import loss_gradients
+from metaprune_cli.stages.structures import Structures
 from metaprune_cli.training.loop import recalibrate_
 
 log = logging.getLogger(__name__)
 
 
-def curves(models: Sequence[Opened], bases: Sequence[Row], pruning: PruneSettings, bench: Bench) -> list[Row]:
+def curves(
+    models: Sequence[Opened], bases: Sequence[Row], pruning: PruneSettings, source: ModelSource, bench: Bench
+) -> list[Row]:
     """One row for each model, scope and speed-up that can be reached; what cannot is logged.
 
     A model that a metanetwork rewrote is pruned by the scope of the settings, any other by both: the arms without a
@@ -32,19 +35,21 @@ def curves(models: Sequence[Opened], bases: Sequence[Row], pruning: PruneSetting
         models: where the curves start.
         bases: for each model the row it is measured against.
         pruning: criterion, scope and largest ratio; its own speed-ups are not used.
+        source: how the models were opened.
         bench: how each point is measured, and the speed-ups.
     """
+    structures = Structures(source)
     bench.progress.begin("curves", len(models))
     rows: list[Row] = []
     for opened, base in zip(models, bases, strict=True):
-        rows.extend(_points(opened, base, pruning, bench))
+        rows.extend(_points(opened, structures, base, pruning, bench))
         bench.progress.step()
     bench.progress.end()
     return rows
 
 
-def _points(opened: Opened, base: Row, pruning: PruneSettings, bench: Bench) -> Iterator[Row]:
-    model, graph, found = opened.model.cpu(), opened.neuron_graph(), descent(opened.lineage, opened.path)
+def _points(opened: Opened, structures: Structures, base: Row, pruning: PruneSettings, bench: Bench) -> Iterator[Row]:
+    model, graph, found = opened.model.cpu(), structures.graph_of(opened), descent(opened.lineage, opened.path)
     train, batch_size = bench.splits.train, bench.data.batch_size
     gradients = None
     if pruning.criterion == "taylor":
