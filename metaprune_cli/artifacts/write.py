@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -97,6 +98,7 @@ def _check_replaceable(path: Path, kind: str) -> None:
 
 
 def _write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    _remove_leftovers(path)
     sibling = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with sibling.open("wb") as file:
@@ -110,6 +112,25 @@ def _write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
             sibling.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what a process that was killed while it wrote this file has left beside it."""
+    for sibling in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        process = sibling.suffixes[-2].lstrip(".")
+        if process.isdigit() and not _is_alive(int(process)):
+            with suppress(OSError):
+                sibling.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # someone else's
+        return True
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from metaprune_cli.artifacts import file_sha256, is_artifact, provenance, read_artifact, write_artifact
 from metaprune_cli.config import DataSettings
+from metaprune_cli.errors import MetapruneError
 from metaprune_cli.stages.paths import checkpoint_of
 from metaprune_cli.training.state import TrainState
 
@@ -68,7 +69,12 @@ class Checkpoint:
         """The state to go on from; None where there is none that fits."""
         if not self.path.exists():
             return None
-        artifact = read_artifact(self.path, "checkpoint")
+        try:
+            artifact = read_artifact(self.path, "checkpoint")
+        except MetapruneError as error:
+            raise type(error)(
+                error.what, where=self.path, next_step="delete it: the run then starts from the beginning"
+            ) from error
         if artifact.document["fingerprint"] != self.fingerprint:
             log.warning("%s is of a run with other settings or inputs: starting from the beginning", self.path)
             return None

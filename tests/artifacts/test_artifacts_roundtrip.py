@@ -193,3 +193,14 @@ def test_provenance_says_nothing_that_changes() -> None:
     first, second = (provenance("prune", {"speedup": 2.0}, seed=1) for _ in range(2))
     assert first == second
     assert first["versions"]["torch"] == torch.__version__.partition("+")[0]
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    gone = tmp_path / f".x.safetensors.{int(done.stdout)}.tmp"
+    alive = tmp_path / f".x.safetensors.{os.getppid()}.tmp"
+    for leftover in (gone, alive):
+        leftover.write_bytes(b"half")
+    write_artifact(tmp_path / "x.safetensors", "model", {"a": torch.zeros(1)}, {})
+    assert not gone.exists()
+    assert alive.exists()
