@@ -52,7 +52,9 @@ def unit_scores(
 def differentiable_scores(
     graph: NeuronGraph, tensors: Mapping[str, Tensor], criterion: Criterion
 ) -> Float[Tensor, " units"] | None:
-    """The same scores, differentiable in the tensors, on the tensors' device; the families' maxima are constants.
+    """The same scores, differentiable in the tensors, on the tensors' device.
+
+    The families' maxima are differentiated too: to raise the best unit of a family lowers all the others.
 
     None for criteria that are not a function of the weights alone (``taylor``, ``random``).
     """
@@ -165,5 +167,5 @@ def _reduce(rows: Iterable[Rows], units: Units) -> tuple[Tensor, Tensor]:
 def _normalised(raw: Float[Tensor, " units"], units: Units) -> Float[Tensor, " units"]:
     """Divide by the family's maximum; a family of nothing but zeros stays zero."""
     family_of = units.family_of.to(raw.device)
-    highest = raw.new_zeros(len(units.families)).scatter_reduce(0, family_of, raw.detach(), "amax")
+    highest = raw.new_zeros(len(units.families)).scatter_reduce(0, family_of, raw, "amax")
     return raw / torch.where(highest > 0, highest, 1.0)[family_of]
