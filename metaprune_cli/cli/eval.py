@@ -15,9 +15,7 @@ from metaprune_cli.console.progress import listening
 
 Report = Annotated[
     Path | None,
-    typer.Option(
-        "--output", "-o", metavar="FOLDER", help="Folder for report.md, curve.png, metrics.json and CSV files."
-    ),
+    typer.Option("--output", "-o", metavar="FOLDER", help="Folder for report.md, curve.png, JSON and CSV files."),
 ]
 Base = Annotated[
     Path | None,

@@ -8,7 +8,18 @@ import pytest
 
 from metaprune_cli.stages.evaluation.picture import draw, limits
 from metaprune_cli.stages.evaluation.report import csv_text, markdown, models_table, summary_tables
-from metaprune_cli.stages.evaluation.summary import ARMS, Arm, Row, Spread, Step, Summary, curve, metrics, summarise
+from metaprune_cli.stages.evaluation.summary import (
+    ARMS,
+    Arm,
+    Row,
+    Spread,
+    Step,
+    Summary,
+    curve,
+    headline,
+    metrics,
+    summarise,
+)
 
 
 def row(
@@ -126,6 +137,12 @@ def test_metrics_are_nested_numbers(summary: Summary) -> None:
     assert set(document["finetuned"]["metanet"]) == {"2x", "4x", "8x"}
     assert document["unpruned"]["plain"]["models"] == 3
     json.dumps(document, allow_nan=False)
+
+
+def test_the_headline_is_top1_after_the_last_step(summary: Summary) -> None:
+    found = headline(summary)
+    assert list(found) == ["unpruned", "plain", "uniform", "metanet", "metanet_minus_plain", "metanet_minus_uniform"]
+    assert found["metanet"]["4x"] == metrics(summary)["finetuned"]["metanet"]["4x"]["top1"]
 
 
 def test_curve_has_one_record_per_speedup(summary: Summary) -> None:

@@ -117,8 +117,10 @@ def test_the_report_is_written_and_replaced(zoo: Path, pruned: Path, tmp_path: P
     for _ in range(2):
         written = run(zoo, pruned, output=folder, pruning=PruneSettings()).written
     assert sorted(folder.iterdir()) == sorted(written)
-    figures = json.loads((folder / "metrics.json").read_text())
+    figures = json.loads((folder / "summary.json").read_text())
     assert figures["pruned"]["plain"]["2x"]["models"] == 2
+    headline = json.loads((folder / "metrics.json").read_text())
+    assert headline["plain"] == {label: f["top1"] for label, f in figures["recalibrated"]["plain"].items()}
     assert (folder / "curve-pruned.csv").read_text().startswith("speedup,plain,uniform,metanet\n1.5,")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from metaprune_cli.errors import InputError
 from metaprune_cli.stages.evaluation.picture import draw
 from metaprune_cli.stages.evaluation.report import csv_text, markdown
-from metaprune_cli.stages.evaluation.summary import ARMS, COMPARED, Row, Summary, curve, metrics
+from metaprune_cli.stages.evaluation.summary import ARMS, COMPARED, Row, Summary, curve, headline, metrics
 from metaprune_cli.stages.paths import obstacle
 
 PICTURE = "curve.png"
@@ -35,10 +35,11 @@ def check_folder(folder: Path | None) -> None:
 
 
 def write_report(folder: Path, rows: Sequence[Row], summary: Summary, setting: Mapping[str, str]) -> tuple[Path, ...]:
-    """Write report.md, curve.png, metrics.json, models.csv and a curve-STEP.csv for each step; return their paths."""
+    """Write report.md, curve.png, summary.json, its headline metrics.json, models.csv and a curve-STEP.csv a step."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
-        "metrics.json": json.dumps(metrics(summary), indent=2) + "\n",
+        "metrics.json": json.dumps(headline(summary), indent=2) + "\n",
+        "summary.json": json.dumps(metrics(summary), indent=2) + "\n",
         "models.csv": csv_text([asdict(row) for row in rows], [field.name for field in fields(Row)]),
         "report.md": markdown(rows, summary, setting, PICTURE),
     }

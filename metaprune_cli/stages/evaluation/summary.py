@@ -170,8 +170,17 @@ def summarise(rows: Iterable[Row]) -> Summary:
     return Summary(groups, tuple(_differences(groups)))
 
 
+def headline(summary: Summary) -> dict[str, Any]:
+    """The few numbers of ``dvc metrics``, mean top-1 at the last step: ``{arm | "metanet_minus_ARM": {"3x": …}}``."""
+    found: dict[str, Any] = {"unpruned": summary.groups[0].top1.mean} if summary.groups[0].step == "unpruned" else {}
+    step = next((step for step in COMPARED if summary.speedups(step)), None)
+    for name, figures in metrics(summary).get(str(step), {}).items():
+        found[name] = {label: group["top1"] for label, group in figures.items()}
+    return found
+
+
 def metrics(summary: Summary) -> dict[str, Any]:
-    """The summary for ``dvc metrics``: ``{step: {arm | "metanet_minus_ARM": {"3x": {"top1": …}}}}``."""
+    """All of the summary: ``{step: {arm | "metanet_minus_ARM": {"3x": {"top1": …}}}}``."""
     document: dict[str, Any] = {}
     for group in summary.groups:
         arm = document.setdefault(group.step, {}).setdefault(group.arm, {})
