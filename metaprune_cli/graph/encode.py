@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import warnings
 from typing import Any
@@ -59,7 +60,7 @@ def decode(graph: NeuronGraph, model: nn.Module) -> nn.Module:
     Raises:
         InputError: the graph's entries are not the model's.
     """
-    decoded = meta_copy(model)
+    decoded = copy.deepcopy(model)
     fill_(decoded, {name: tensor.clone() for name, tensor in graph.tensors.items()})
     return decoded
 

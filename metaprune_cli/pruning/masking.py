@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.resize import fill_
 from metaprune_cli.graph.slicing import masks
 
 
@@ -74,5 +75,6 @@ def gate_tensors(
 def masked_copy(model: nn.Module, graph: NeuronGraph, kept: Bool[Tensor, " units"]) -> nn.Module:
     """A copy of ``model`` with zeros where units are gone; the argument is not changed."""
     masked = copy.deepcopy(model)
-    masked.load_state_dict(mask_tensors(graph, model.state_dict(), kept))
+    tensors = mask_tensors(graph, model.state_dict(), kept)
+    fill_(masked, {name: tensor.clone() for name, tensor in tensors.items()})
     return masked

@@ -7,7 +7,7 @@ import copy
 from torch import nn
 
 from metaprune_cli.graph.neuron_graph import NeuronGraph
-from metaprune_cli.graph.resize import resize_
+from metaprune_cli.graph.resize import fill_, resize_
 from metaprune_cli.graph.slicing import slice_tensors
 from metaprune_cli.pruning.plan import Plan
 
@@ -30,5 +30,5 @@ def apply_plan(model: nn.Module, graph: NeuronGraph, plan: Plan) -> nn.Module:
     tensors = slice_tensors(graph.with_tensors(model.state_dict()), plan.kept)
     small = copy.deepcopy(model)
     resize_(small, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
-    small.load_state_dict(tensors)
+    fill_(small, {name: tensor.clone() for name, tensor in tensors.items()})
     return small

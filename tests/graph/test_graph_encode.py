@@ -146,6 +146,21 @@ def test_parts_are_the_graph() -> None:
         assert torch.equal(again.tensors[name], tensor)
 
 
+def test_buffers_outside_the_state_dict_are_decoded_too() -> None:
+    class Rotated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 4)
+            self.register_buffer("angle", torch.arange(4.0), persistent=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x) * self.angle.cos()
+
+    model, example = Rotated(), torch.randn(1, 3)
+    decoded = decode(encode(model, example), model)
+    assert torch.equal(decoded(example), model(example))
+
+
 def test_shared_tensors_have_one_place() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.testing import assert_close
 
@@ -77,3 +78,10 @@ def test_unknown_choices_are_named_at_once():
     check_choices(criterion=("group-l1", Criterion), scope=("family", Scope))
     with pytest.raises(InputError, match=r"(?s)Unknown criterion and scope.*global, family.*did you mean 'group-l2'"):
         check_choices(criterion=("group-L2", Criterion), scope=("all", Scope))
+
+
+def test_modules_that_version_their_entries_are_pruned() -> None:
+    torch.manual_seed(0)
+    model = torchvision.models.mnasnet0_5(weights=None).eval()
+    pruned = prune(model, torch.randn(1, 3, 32, 32), speedup=1.5)
+    assert pruned.report["check"]["error"] < 1e-10
