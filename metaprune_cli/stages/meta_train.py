@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from metaprune_cli.config import DataSettings, MetanetSettings, MetaTrainSettings
-from metaprune_cli.data import load_splits
+from metaprune_cli.data import Splits, load_splits
 from metaprune_cli.errors import InputError
 from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
 from metaprune_cli.stages.device import threads_for
@@ -74,16 +74,11 @@ def meta_train(
     check_targets([output], "metanetwork")
     train_files, validation_files = _split(find_sources(graphs, ("graph",)), validation)
     splits = load_splits(data)
-    opened = [open_graph(path, source) for path in (*train_files, *validation_files)]
-    for one in opened:
-        check_fits(one, splits)
-    entries = [ZooEntry(one.path.name, one.model, one.neuron_graph()) for one in opened]
-    inputs = {f"train/{path.name}": path for path in train_files}
-    inputs |= {f"validation/{path.name}": path for path in validation_files}
+    entries = [_entry(path, source, splits) for path in (*train_files, *validation_files)]
     made = Made.by(
         "meta-train",
         seed=settings.seed,
-        inputs=inputs,
+        inputs=_named("train", train_files) | _named("validation", validation_files),
         metanet=metanet,
         **{"meta-train": settings},
         data=data,
@@ -160,6 +155,17 @@ def _split(train: Sources, validation: Sequence[Path]) -> tuple[list[Path], list
             next_step="--validation GRAPH, with graphs that are not trained on",
         )
     return files[:-1], files[-1:]
+
+
+def _entry(path: Path, source: ModelSource, splits: Splits) -> ZooEntry:
+    """One graph and its model, which the images must fit."""
+    opened = open_graph(path, source)
+    check_fits(opened, splits)
+    return ZooEntry(path.name, opened.model, opened.neuron_graph())
+
+
+def _named(role: str, files: Sequence[Path]) -> dict[str, Path]:
+    return {f"{role}/{path.name}": path for path in files}
 
 
 def _config(settings: MetanetSettings, entries: Sequence[ZooEntry]) -> MetaNetworkConfig:
