@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from metaprune_cli.stages.device import threads_for
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, open_graph
 from metaprune_cli.stages.made import Checkpoint, Made
-from metaprune_cli.stages.paths import SUFFIX, Sources, check_targets, find_sources
+from metaprune_cli.stages.paths import SUFFIX, Sources, check_targets, find_sources, replace_file
 from metaprune_cli.training.meta import ZooEntry
 from metaprune_cli.training.meta import meta_train as train_metanetwork
 from metaprune_cli.training.progress import Progress
@@ -132,9 +131,7 @@ def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
-    sibling = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    sibling.write_text(text.getvalue(), encoding="utf-8")
-    sibling.replace(path)
+    replace_file(path, lambda part: part.write_text(text.getvalue(), encoding="utf-8"))
 
 
 def _keep(state: TrainState, checkpoint: Checkpoint, history_file: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,6 +128,16 @@ def check_targets(targets: Sequence[Path], kind: str, inputs: Iterable[Path] = (
             got="\n".join(problems),
             next_step="choose another place with -o",
         )
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a sibling and rename it, so that no half-written file is ever under this name."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        write(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def obstacle(target: Path) -> str | None:

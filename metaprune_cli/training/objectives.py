@@ -107,26 +107,29 @@ def finetuned(task: Task, weights: Weights, speedup: float) -> dict[str, Tensor]
     The steps count as constants, so what is differentiated is θ ↦ mask(θ + steps); gone elements stay gone.
     """
     graph, settings = task.member.graph, task.settings
-    kept = select(graph, _scores(task, weights), speedup, settings.scope, settings.max_ratio)
+    scores = _scores(task, weights)
+    kept = select(graph, scores, speedup, settings.scope, settings.max_ratio)
     moving = _leaves(weights)
     for _ in range(settings.lookahead):
         steps = _gradients(task.loss(mask_tensors(graph, moving, kept), next(task.batches)), moving)
         moving = _leaves({name: tensor - settings.lookahead_lr * steps[name] for name, tensor in moving.items()})
     shifted = {name: tensor + (moving[name] - tensor).detach() for name, tensor in weights.items()}
-    scores = differentiable_scores(graph, {**graph.tensors, **weights}, settings.criterion)
-    if scores is None or not settings.choice_slope:
+    if not (settings.choice_slope and scores.requires_grad):
         return mask_tensors(graph, shifted, kept)
     return gate_tensors(graph, shifted, kept, scores, settings.choice_slope)
 
 
 def _scores(task: Task, weights: Weights) -> Tensor:
-    """Shape (units,), on the CPU."""
+    """Shape (units,); differentiable where the criterion is a function of the weights alone."""
     graph, criterion = task.member.graph, task.settings.criterion
+    tensors = {**graph.tensors, **weights}
+    scores = differentiable_scores(graph, tensors, criterion)
+    if scores is not None:
+        return scores
     gradients = None
     if criterion == "taylor":
         leaves = _leaves(weights)
         gradients = _gradients(task.loss(leaves, next(task.batches)), leaves)
-    tensors = {**graph.tensors, **weights}
     return unit_scores(graph, tensors, criterion, gradients=gradients, generator=task.generator)
 
 

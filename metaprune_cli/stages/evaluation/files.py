@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.stages.evaluation.picture import draw
 from metaprune_cli.stages.evaluation.report import csv_text, markdown
 from metaprune_cli.stages.evaluation.summary import ARMS, COMPARED, Row, Summary, curve, headline, metrics
-from metaprune_cli.stages.paths import obstacle
+from metaprune_cli.stages.paths import obstacle, replace_file
 
 PICTURE = "curve.png"
 
@@ -45,16 +45,6 @@ def write_report(folder: Path, rows: Sequence[Row], summary: Summary, setting: M
     }
     texts |= {f"curve-{step}.csv": csv_text(curve(summary, step), ("speedup", *ARMS)) for step in COMPARED}
     for name, text in texts.items():
-        _replace(folder / name, lambda part, text=text: part.write_text(text, encoding="utf-8"))  # type: ignore[misc]
-    _replace(folder / PICTURE, lambda part: draw(rows, summary, part))
+        replace_file(folder / name, lambda part, text=text: part.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+    replace_file(folder / PICTURE, lambda part: draw(rows, summary, part))
     return tuple(folder / name for name in (*texts, PICTURE))
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a sibling and rename it, so that no half-written file is ever under this name."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        write(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
