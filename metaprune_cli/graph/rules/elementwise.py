@@ -50,7 +50,9 @@ def _meet(trace: Tracer, first: tuple[Tensor, Any], second: tuple[Tensor, Any]) 
             return other
     small_a, small_b = compact([a, b])
     trace.structure.join(small_a, small_b)
-    return torch.maximum(small_a, small_b).expand(a.shape)
+    if bool((small_b >= small_a).all()):  # as a rule all of one side came later; its ids are stored in less
+        return b
+    return a if bool((small_a >= small_b).all()) else torch.maximum(small_a, small_b).expand(a.shape)
 
 
 def attach_features(trace: Tracer, elements: Elements, ids: Tensor, kind: str) -> None:

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from metaprune_cli.graph.labels import Elements, Label, compact, squeeze_constant, varying
+from metaprune_cli.graph.labels import Elements, Label, compact, reshape, squeeze_constant, varying
 from metaprune_cli.graph.rules.boundary import unknown
 from metaprune_cli.graph.trace import Tracer
 
 aten = torch.ops.aten
 
 _SUBSTITUTES: dict[Any, Any] = {
-    aten.view: torch.reshape,
-    aten._unsafe_view: torch.reshape,
-    aten.reshape: torch.reshape,
+    aten.view: reshape,
+    aten._unsafe_view: reshape,
+    aten.reshape: reshape,
     aten.constant_pad_nd: lambda ids, pad, *_: torch.constant_pad_nd(ids, pad, 0),
 }
 """Operators whose very same call would fail or lie on the ids (a view of an expanded tensor; padding with a value)."""
