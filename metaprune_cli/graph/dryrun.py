@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from metaprune_cli.errors import MetapruneError
-from metaprune_cli.graph.follows import departure
-from metaprune_cli.graph.neuron_graph import Lock, NeuronGraph, Plane
+from metaprune_cli.graph.neuron_graph import Lock, NeuronGraph
 from metaprune_cli.graph.resize import resize_
 from metaprune_cli.graph.slicing import slice_tensors
 from metaprune_cli.graph.trace import ExampleInputs, call, plain_operators
@@ -24,10 +23,7 @@ _FEW = 12
 
 
 def lock_what_breaks(
-    graph: NeuronGraph,
-    skeleton: nn.Module,
-    inputs: Sequence[tuple[bool, ExampleInputs]],
-    retrace: Callable[[nn.Module], NeuronGraph],
+    graph: NeuronGraph, skeleton: nn.Module, inputs: Sequence[tuple[bool, ExampleInputs]]
 ) -> list[Lock]:
     """Find the families that cannot be removed because the program around the parameters does not follow.
 
@@ -38,7 +34,6 @@ def lock_what_breaks(
         graph: the traced graph, its tensors on meta.
         skeleton: the model on meta; not changed.
         inputs: (training mode, example inputs on meta) pairs to try.
-        retrace: traces a smaller skeleton.
 
     Returns:
         One lock per family that breaks, the error as its reason.
@@ -56,9 +51,6 @@ def lock_what_breaks(
             for (mode, example), expected in zip(inputs, shapes, strict=True):
                 if _output_shapes(small, mode, example) != expected:
                     return "its removal changes the shape of the output"
-            if any(family.kind == "heads" for family in families):
-                departs = departure(graph, kept, retrace(small))
-                return f"its removal breaks the program: {departs}" if departs else None
         except MetapruneError as error:
             return f"its removal is not rectangular: {error.what}"
         except Exception as error:  # noqa: BLE001 - whatever the model raises is the reason
@@ -77,14 +69,12 @@ def lock_what_breaks(
         elif len(batch) > 1:
             queue += [[family] for family in batch]
         else:
-            plane: Plane = "row" if batch[0].kind == "heads" else "column"
-            locks.append(Lock(_neurons_of(graph, batch[0]), reason, plane))
+            locks.append(Lock(_neurons_of(graph, batch[0]), reason))
     return locks
 
 
 def _neurons_of(graph: NeuronGraph, family: Family) -> Tensor:
-    owner = graph.units.row_of if family.kind == "heads" else graph.units.unit_of
-    return torch.isin(owner, family.units).nonzero().flatten()
+    return torch.isin(graph.units.unit_of, family.units).nonzero().flatten()
 
 
 def _output_shapes(model: nn.Module, training: bool, example: ExampleInputs) -> list[Any]:

@@ -50,15 +50,7 @@ def encode(model: nn.Module, example_inputs: ExampleInputs) -> NeuronGraph:
                 structure.note(name, f"not reached in evaluation mode; training mode fails: {error.details['got']}")
     graph = structure.build(tensors, trainable, aliases)
     on_meta = graph.with_tensors({n: torch.empty_like(t, device="meta") for n, t in tensors.items()})
-
-    def retrace(small: nn.Module) -> NeuronGraph:
-        again = Structure()
-        for mode_and_inputs in passes:
-            again.counting = not mode_and_inputs[0]
-            _run(small, again, mode_and_inputs, aliases, example_inputs)
-        return again.build(dict(small.state_dict()), trainable, aliases)
-
-    locks = lock_what_breaks(on_meta, skeleton, passes, retrace)
+    locks = lock_what_breaks(on_meta, skeleton, passes)
     return dataclasses.replace(graph, locks=(*graph.locks, *locks))
 
 

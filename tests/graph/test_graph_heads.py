@@ -31,7 +31,7 @@ class Attention(nn.Module):
         for name, value in extra.items():
             setattr(self, name, value)
         self.out, self.head = nn.Linear(inner, WIDTH), nn.Linear(WIDTH, 2)
-        self.heads, self.kv_heads = HEADS, 2
+        self.heads, self.kv_heads, self.value_heads = HEADS, 2, HEADS
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.embed(x)
@@ -157,7 +157,7 @@ def multi_query(m: Attention, h: Tensor, _: Tensor) -> Tensor:
 
 
 def talking(m: Attention, h: Tensor, _: Tensor) -> Tensor:
-    q, k, v = (split(layer(h), m.heads) for layer in (m.q, m.k, m.v))
+    q, k, v = split(m.q(h), m.heads), split(m.k(h), m.heads), split(m.v(h), m.value_heads)
     scores = m.after(m.before((q @ k.transpose(-1, -2)).permute(0, 2, 3, 1)).softmax(2)).permute(0, 3, 1, 2)
     return merge(scores @ v)
 
@@ -309,10 +309,12 @@ def set_heads(model: Attention, graph: NeuronGraph, kept: Tensor) -> None:
     family = family_of(graph, "qkv.weight" if hasattr(model, "qkv") else "q.weight", "heads")
     left = int(kept[family.units].sum())
     model.heads, model.kv_heads = HEADS * left // family.units.numel(), left
+    if hasattr(model, "v"):
+        model.value_heads = int(kept[family_of(graph, "v.weight", "heads").units].sum())
 
 
 @every
-def test_a_plan_of_both_planes_comes_back_from_its_parts(name: str) -> None:
+def test_both_planes_of_both_planes_comes_back_from_its_parts(name: str) -> None:
     _, graph, _ = traced(name)
     again = NeuronGraph.from_parts(*graph.to_parts())
     assert torch.equal(again.units.unit_of, graph.units.unit_of)
