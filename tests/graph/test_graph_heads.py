@@ -115,7 +115,7 @@ def gated(m: Attention, h: Tensor, _: Tensor) -> Tensor:
 def rotate_half(m: Attention, h: Tensor, _: Tensor) -> Tensor:
     def rotate(x: Tensor) -> Tensor:
         first, second = x.chunk(2, dim=-1)
-        angle = torch.arange(x.size(-2))[:, None].float()
+        angle = torch.arange(x.size(-2), device=x.device)[:, None].double()
         return x * angle.cos() + torch.cat([-second, first], -1) * angle.sin()
 
     q, k, v = (split(layer(h), m.heads) for layer in (m.q, m.k, m.v))
@@ -125,7 +125,7 @@ def rotate_half(m: Attention, h: Tensor, _: Tensor) -> Tensor:
 def rotate_pairs(m: Attention, h: Tensor, _: Tensor) -> Tensor:
     def rotate(x: Tensor) -> Tensor:
         first, second = x.unflatten(-1, (-1, 2)).unbind(-1)
-        angle = torch.arange(x.size(-2))[:, None].float()
+        angle = torch.arange(x.size(-2), device=x.device)[:, None].double()
         turned = (first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin())
         return torch.stack(turned, -1).flatten(-2)
 
@@ -309,7 +309,7 @@ def set_heads(model: Attention, graph: NeuronGraph, kept: Tensor) -> None:
     family = family_of(graph, "qkv.weight" if hasattr(model, "qkv") else "q.weight", "heads")
     left = int(kept[family.units].sum())
     model.heads, model.kv_heads = HEADS * left // family.units.numel(), left
-    if hasattr(model, "v"):
+    if model.mix is talking:
         model.value_heads = int(kept[family_of(graph, "v.weight", "heads").units].sum())
 
 
