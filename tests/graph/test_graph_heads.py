@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 import torch
@@ -240,6 +241,7 @@ CASES = {
 every = pytest.mark.parametrize("name", CASES)
 
 
+@cache
 def traced(name: str) -> tuple[Attention, NeuronGraph, Tensor]:
     torch.manual_seed(0)
     model = Attention(CASES[name].mix, **CASES[name].layers()).double().eval()
@@ -286,6 +288,7 @@ def test_heads_and_their_dimensions_are_families(name: str) -> None:
 @every
 def test_macs_are_the_counters(name: str) -> None:
     model, graph, example = traced(name)
+    model.heads, model.kv_heads, model.value_heads = HEADS, 2, HEADS
     assert graph.macs == count_macs(model, example)
     for seed in range(3):
         kept = random_kept(graph, seed)
@@ -298,6 +301,7 @@ def test_what_is_left_computes_what_the_masked_model_computes(name: str, seed: i
     model, graph, example = traced(name)
     kept = random_kept(graph, seed)
     small = slice_tensors(graph, kept)
+    model.heads, model.kv_heads, model.value_heads = HEADS, 2, HEADS
     masked = functional_call(model, mask_tensors(graph, model.state_dict(), kept), (example,))
     set_heads(model, graph, kept)
     found = functional_call(model, small, (example,))
