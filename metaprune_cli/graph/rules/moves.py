@@ -75,13 +75,13 @@ def _as_neurons(trace: Tracer, elements: Elements) -> Tensor:
 
 
 def view(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
-    """Reshapes: ids that end up spread over two or more axes are tied along all but the last of them."""
+    """Reshapes: where ids end up spread over two or more axes, what survives must be an outer product over them."""
     moved = moves(trace, func, args, kwargs, out)
     before = trace.ids(args[0])
     if isinstance(moved, Tensor) and before is not None:
         axes = varying(moved)
-        if len(axes) > len(varying(before)):
-            trace.structure.tie_along(moved, axes[:-1])
+        if len(axes) > 1 and [moved.size(d) for d in axes] != [before.size(d) for d in varying(before)]:
+            trace.structure.heads.spread(moved)
     return moved
 
 
