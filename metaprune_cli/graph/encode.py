@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -88,13 +89,7 @@ def _run(
     """Trace one pass; returns the entries that are not in the structure afterwards."""
     training, inputs = mode_and_inputs
     tracer = Tracer(structure, rule_of)
-    for name, tensor in skeleton.state_dict(keep_vars=True).items():
-        if name not in aliases and tensor.is_floating_point():
-            index = torch.empty(tensor.numel(), dtype=torch.int64, device="meta")
-            tracer.attach(tensor, Elements(name, index.view(tensor.shape)))
-    for tensor in tree_leaves(inputs):
-        if isinstance(tensor, Tensor) and tensor.is_floating_point():
-            tracer.attach(tensor, _input_ids(structure, tensor))
+    attach_labels(tracer, skeleton, inputs, aliases)
     skeleton.train(training)
     shapes = [tuple(t.shape) for t in tree_leaves(original) if isinstance(t, Tensor)]
     try:
@@ -116,6 +111,17 @@ def _run(
             structure.lock(ids, "it is an output of the model")
     reached = {block.param for block in structure.blocks.values()} | {f.name for f in structure.features.values()}
     return frozenset(skeleton.state_dict()).difference(reached, structure.notes, aliases)
+
+
+def attach_labels(tracer: Tracer, model: nn.Module, inputs: ExampleInputs, aliases: Mapping[str, str]) -> None:
+    """Say what a pass starts from: the model's parameters and buffers, and the channels of its inputs."""
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if name not in aliases and tensor.is_floating_point():
+            index = torch.empty(tensor.numel(), dtype=torch.int64, device="meta")
+            tracer.attach(tensor, Elements(name, index.view(tensor.shape)))
+    for tensor in tree_leaves(inputs):
+        if isinstance(tensor, Tensor) and tensor.is_floating_point():
+            tracer.attach(tensor, _input_ids(tracer.structure, tensor))
 
 
 def _input_ids(structure: Structure, tensor: Tensor) -> Tensor:
