@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -75,80 +75,116 @@ def check(
     Raises:
         NumericsError: the two are comparable and differ by more than 1e-4 (relative), or are not finite.
     """
-    compare = partial(_compare, (model, small), graph, plan, example_inputs, training)
+    passes = ((False, _random_like(example_inputs, 1)), (True, _random_like(example_inputs, BATCH)))
+    case = _Case(model, small, graph, plan.kept, passes if training else passes[:1])
     tensors = dict(model.state_dict())
-    found, constant = compare(tensors, small.state_dict())
-    if not found.comparable or not (weights == "random" or constant or silent_entries(graph, tensors)):
+    own = _judged(_measure(case, tensors, small.state_dict()))
+    found = Check(own.error, own.how is not None, own.reason, own.how, "own")
+    if own.how is None or not (weights == "random" or own.constant or silent_entries(graph, tensors)):
         return found
     drawn = random_tensors(graph, tensors)
-    other, _ = compare(drawn, slice_tensors(graph.with_tensors(drawn), plan.kept))
-    error = None if other.error is None or found.error is None else max(other.error, found.error)
-    return dataclasses.replace(other, error=error, weights="random")
+    other = _measure(case, drawn, slice_tensors(graph.with_tensors(drawn), plan.kept))
+    if other.error is None or not math.isfinite(other.error):  # a logarithm of random values, say: it shows nothing
+        return found
+    return replace(found, error=max(own.error or 0.0, _judged(other).error or 0.0), how=other.how, weights="random")
 
 
-def _compare(
-    models: tuple[nn.Module, nn.Module],
-    graph: NeuronGraph,
-    plan: Plan,
-    example_inputs: ExampleInputs,
-    training: bool,
-    tensors: Mapping[str, Tensor],
-    sliced: Mapping[str, Tensor],
-) -> tuple[Check, bool]:
-    """The comparison for one set of weights, and whether the reference is constant, which would say nothing.
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """The two models, what stays, and the passes (training mode, inputs), of which the last is compared."""
 
-    The large copies live one after the other: small, masked, and masked again where operators mix neurons.
+    model: nn.Module
+    small: nn.Module
+    graph: NeuronGraph
+    kept: Tensor
+    passes: tuple[tuple[bool, ExampleInputs], ...]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """The error against the reference ``how``, and whether the reference is constant; or the reason for none."""
+
+    error: float | None
+    how: How | None = None
+    constant: bool = False
+    reason: str | None = None
+
+
+def _measure(case: _Case, tensors: Mapping[str, Tensor], sliced: Mapping[str, Tensor]) -> _Measured:
+    """Compare the original holding ``tensors`` with the small model holding ``sliced``.
+
+    Of the large copies only one is alive at a time: small, masked, and masked again where operators mix neurons.
     """
-    model, small = models
-    evaluated, inputs = _random_like(example_inputs, 1), _random_like(example_inputs, BATCH if training else 1)
-    found = _outputs(lambda: call(double_copy(small, sliced).train(training), inputs))
+    training, inputs = case.passes[-1]
+    found = _outputs(lambda: call(double_copy(case.small, sliced).train(training), inputs))
+    measured = _Measured(None)
+    try:
+        for how, expected in _references(case, tensors):
+            measured = _Measured(_relative_error(found, expected), how, all(map(_is_constant, expected)))
+            if measured.error is not None and measured.error <= TOLERANCE:
+                break
+    except NoReferenceError as reason:
+        if measured.error is None:
+            return _Measured(None, reason=str(reason))
+    return measured
+
+
+def _references(case: _Case, tensors: Mapping[str, Tensor]) -> Iterator[tuple[How, list[Tensor]]]:
+    """The masked original, unless removed neurons are mixed with others; then the one over survivors only.
+
+    The second is asked for after a mismatch as well: a sum of sigmoids, say, has no span, and zeros count in it.
+    """
 
     def masked() -> nn.Module:
-        return double_copy(model, mask_tensors(graph, tensors, plan.kept))
+        return double_copy(case.model, mask_tensors(case.graph, tensors, case.kept))
 
-    error, expected, how = None, [], None
-    if not _mixes(graph, plan):
-        expected, how = _outputs(lambda: call(masked().train(training), inputs)), "masked"
-        error = _relative_error(found, expected)
-    if error is None or not error <= TOLERANCE:  # zeros may differ from absence without a span: a sum of sigmoids
-        passes = [(False, evaluated), (True, inputs)] if training else [(False, evaluated)]
-        try:
-            expected = _outputs(lambda: reference_outputs(masked(), graph, plan.kept, passes))
-            error, how = _relative_error(found, expected), "survivors"
-        except NoReferenceError as reason:
-            if error is None:
-                return Check(None, comparable=False, reason=str(reason), how=None, weights="own"), False
-    if not error <= TOLERANCE:
+    training, inputs = case.passes[-1]
+    stays = alive_neurons(case.graph, case.kept)
+    if all(bool(stays[span.neurons].all()) for span in case.graph.spans):
+        yield "masked", _outputs(lambda: call(masked().train(training), inputs))
+    yield "survivors", _outputs(lambda: reference_outputs(masked(), case.graph, case.kept, case.passes))
+
+
+def _judged(measured: _Measured) -> _Measured:
+    if measured.error is not None and not measured.error <= TOLERANCE:
         raise NumericsError(
             "The pruned model does not compute what the masked original computes.",
             expected=f"a relative error of at most {TOLERANCE:g}",
-            got=f"{error:.3g}",
+            got=f"{measured.error:.3g}",
             next_step="please report the architecture; a model with random parts in eval mode cannot be compared",
         )
-    return Check(error, comparable=True, reason=None, how=how, weights="own"), all(map(_is_constant, expected))
-
-
-def _mixes(graph: NeuronGraph, plan: Plan) -> bool:
-    """Whether an operator mixes neurons of which some stay and some go."""
-    stays = alive_neurons(graph, plan.kept)
-    return not all(bool(stays[span.neurons].all()) for span in graph.spans)
+    return measured
 
 
 def _random_like(example_inputs: ExampleInputs, batch: int) -> ExampleInputs:
-    """Random values in place of the floating-point ones, ``batch`` times as many along the first dimension."""
+    """Random values in place of the floating-point ones, ``batch`` times as many along the first dimension.
+
+    Tensors nested deeper than the arguments themselves (a list of images) have no batch dimension; mappings there are
+    annotations, whose values mean something (boxes), and stay.
+    """
     generator = torch.Generator().manual_seed(0)
 
-    def draw(tensor: Tensor) -> Tensor:
-        shape = (tensor.size(0) * batch, *tensor.shape[1:]) if tensor.dim() else ()
-        if not tensor.is_floating_point():
-            return tensor if batch == 1 or not shape else torch.cat([tensor] * batch)
-        return torch.randn(shape, generator=generator, dtype=torch.float64).to(tensor.device)
+    def draw(value: Any, batch: int) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)(draw(part, 1) for part in value)
+        if isinstance(value, Mapping):
+            return tree_map_only(Tensor, lambda t: t.double() if t.is_floating_point() else t, value)
+        if not isinstance(value, Tensor):
+            return value
+        if not value.is_floating_point():
+            return value.repeat(batch, *[1] * (value.dim() - 1)) if value.dim() else value
+        shape = (value.size(0) * batch, *value.shape[1:]) if value.dim() else ()
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(value.device)
 
-    return tree_map_only(Tensor, draw, example_inputs)  # type: ignore[no-any-return]
+    if isinstance(example_inputs, dict):
+        return {name: draw(value, batch) for name, value in example_inputs.items()}
+    if isinstance(example_inputs, tuple):
+        return tuple(draw(value, batch) for value in example_inputs)
+    return cast(Tensor, draw(example_inputs, batch))
 
 
 def _outputs(run: Callable[[], Any]) -> list[Tensor]:
-    with torch.no_grad(), torch.random.fork_rng(), _NothingDropped():
+    with torch.no_grad(), torch.random.fork_rng(), _NothingDropped():  # type: ignore[no-untyped-call]
         torch.manual_seed(0)
         return list(_floats(run()))
 

@@ -92,7 +92,7 @@ class Survivors(Tracer):
         """Every tensor has a value here: its own."""
         return tensor.cpu() if isinstance(tensor, Tensor) else None
 
-    def attach(self, tensor: Tensor, label: Label, value: Tensor | None = None) -> None:
+    def attach(self, tensor: Tensor, label: Label, value: Tensor | None = None) -> None:  # noqa: ARG002
         """Say what ``tensor`` carries."""
         if label is not None:
             self._labels_of[tensor] = label
@@ -122,8 +122,8 @@ class Survivors(Tracer):
                 raise NoReferenceError(f"removed neurons take part in {span.operator}")
         return out
 
-    def alive(self, ids: Ids) -> Bool[Tensor, "..."]:
-        """Which elements survive; of size 1 along the dimensions along which ``ids`` is constant."""
+    def alive(self, ids: Ids) -> Tensor:
+        """Which elements survive, bool; of size 1 along the dimensions along which ``ids`` is constant."""
         total = self.structure.layers[-1].start + self.structure.layers[-1].size
         known = self._stays.numel()
         if total > known:  # neurons of a pass that the graph has not seen share the fate of those they are tied to
@@ -142,13 +142,14 @@ class Survivors(Tracer):
         """
         ids = self.ids(tensor)
         assert ids is not None
-        alive, kept = self.alive(ids), {}
+        alive, dims = self.alive(ids), list(dims)
+        kept: dict[int, Tensor] = {}
         for d in dims:
             along = alive.movedim(d, 0).flatten(1).any(1)
             if bool(along.any()) and not bool(along.all()):
                 kept[d] = along.nonzero().flatten()
         block = take(alive, kept)
-        for d in kept:
+        for d in dims:
             if not bool((block == block.narrow(d, 0, 1)).all()):
                 raise NoReferenceError("what survives of an activation is not an outer product of indices")
         return {d: index.to(tensor.device) for d, index in kept.items()}

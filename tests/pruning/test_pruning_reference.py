@@ -68,11 +68,14 @@ NORMS = {
         Mixed(lambda x: F.layer_norm(x.movedim(1, -1), x.shape[1:2]).movedim(-1, 1)),
         (1, 3, 5, 5),
     ),
-    "layer norm over positions too": (nn.Sequential(nn.Conv2d(3, 8, 3), nn.LayerNorm([8, 3, 3]), nn.Conv2d(8, 2, 3)), (1, 3, 5, 5)),
+    "layer norm over positions too": (
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.LayerNorm([8, 3, 3]), nn.Conv2d(8, 2, 3)),
+        (1, 3, 5, 5),
+    ),
     "rms norm": (nn.Sequential(nn.Linear(5, 9), nn.RMSNorm(9), nn.Linear(9, 3)), (1, 5)),
-    "one group": (nn.Sequential(nn.Conv2d(3, 9, 3), nn.GroupNorm(1, 9), nn.ReLU(), nn.Conv2d(9, 2, 1)), (1, 3, 5, 5)),
-    "three groups": (nn.Sequential(nn.Conv2d(3, 9, 3), nn.GroupNorm(3, 9), nn.ReLU(), nn.Conv2d(9, 2, 1)), (1, 3, 5, 5)),
-}  # fmt: skip
+    "one group": (nn.Sequential(nn.Conv2d(3, 9, 3), nn.GroupNorm(1, 9), nn.Conv2d(9, 2, 1)), (1, 3, 5, 5)),
+    "three groups": (nn.Sequential(nn.Conv2d(3, 9, 3), nn.GroupNorm(3, 9), nn.Conv2d(9, 2, 1)), (1, 3, 5, 5)),
+}
 
 MIXES = {
     "softmax": lambda x: x.softmax(1),
