@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,9 +10,9 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 from metaprune_cli.errors import NumericsError
+from metaprune_cli.graph.nest import leaves, map_tensors
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.slicing import alive_neurons, slice_tensors
 from metaprune_cli.graph.trace import ExampleInputs, call
@@ -168,7 +167,7 @@ def _random_like(example_inputs: ExampleInputs, batch: int) -> ExampleInputs:
         if isinstance(value, list | tuple):
             return type(value)(draw(part, 1) for part in value)
         if isinstance(value, Mapping):
-            return tree_map_only(Tensor, lambda t: t.double() if t.is_floating_point() else t, value)
+            return map_tensors(value, lambda t: t.double() if t.is_floating_point() else t)
         if not isinstance(value, Tensor):
             return value
         if not value.is_floating_point():
@@ -186,7 +185,7 @@ def _random_like(example_inputs: ExampleInputs, batch: int) -> ExampleInputs:
 def _outputs(run: Callable[[], Any]) -> list[Tensor]:
     with torch.no_grad(), torch.random.fork_rng(), _NothingDropped():  # type: ignore[no-untyped-call]
         torch.manual_seed(0)
-        return list(_floats(run()))
+        return [tensor for tensor in leaves(run(), Tensor) if tensor.is_floating_point()]
 
 
 class _NothingDropped(TorchDispatchMode):
@@ -202,20 +201,6 @@ class _NothingDropped(TorchDispatchMode):
         if func.overloadpacket is aten.native_dropout:
             return args[0].clone(), torch.ones_like(args[0], dtype=torch.bool)
         return func(*args, **(kwargs or {}))
-
-
-def _floats(output: Any) -> Iterator[Tensor]:
-    """The floating-point tensors of an output: a tensor, or any nest of sequences, mappings and dataclasses."""
-    if isinstance(output, Tensor):
-        if output.is_floating_point():
-            yield output
-    elif dataclasses.is_dataclass(output):
-        yield from _floats([getattr(output, field.name) for field in dataclasses.fields(output)])
-    elif isinstance(output, Mapping):
-        yield from _floats(list(output.values()))
-    elif isinstance(output, list | tuple):
-        for part in output:
-            yield from _floats(part)
 
 
 def _relative_error(found: list[Tensor], expected: list[Tensor]) -> float:

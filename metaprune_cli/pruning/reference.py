@@ -19,9 +19,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from metaprune_cli.graph.components import components
-from metaprune_cli.graph.encode import attach_labels
 from metaprune_cli.graph.labels import Ids, Label, squeeze_constant
 from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.passes import attach_labels
 from metaprune_cli.graph.rules import rule_of
 from metaprune_cli.graph.rules.reductions import reduced_dims
 from metaprune_cli.graph.slicing import alive_neurons
@@ -80,7 +80,7 @@ class Survivors(Tracer):
     """
 
     def __init__(self, structure: Structure, alive: Bool[Tensor, " neurons"]) -> None:
-        super().__init__(structure, rule_of)
+        super().__init__(structure, rule_of, real=True)
         self._stays = alive
         self._labels_of: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
@@ -89,7 +89,7 @@ class Survivors(Tracer):
         return self._labels_of.get(tensor) if isinstance(tensor, Tensor) else None
 
     def value(self, tensor: object) -> Tensor | None:
-        """Every tensor has a value here: its own."""
+        """Every tensor has a value here: its own, where the ids are."""
         return tensor.cpu() if isinstance(tensor, Tensor) else None
 
     def attach(self, tensor: Tensor, label: Label, value: Tensor | None = None) -> None:  # noqa: ARG002
