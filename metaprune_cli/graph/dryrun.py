@@ -85,7 +85,9 @@ def program_failure(graph: NeuronGraph, passes: Passes, kept: Tensor) -> str | N
     return None
 
 
-def _culprits(graph: NeuronGraph, families: Sequence[Family], failure: Callable[[Tensor], str | None]) -> list[Lock]:
+def _culprits(
+    graph: NeuronGraph, families: Sequence[Family], failure: Callable[[Tensor], str | None]
+) -> list[Lock]:
     """One lock for each family whose removal fails, the reason with it."""
 
     def without(batch: Sequence[Family]) -> Tensor:

@@ -155,7 +155,9 @@ def _slices(work: Rewriting, step: Step) -> Step:
         return replace(step, args=(source, dim, before, before + inside), kwargs={})
     rank = stays.cumsum(0) - 1
     picked = rank[start:end:stride][stays[start:end:stride]]
-    return replace(step, operator=aten.index_select.default, args=(source, dim, work.constant(picked)), kwargs={})
+    return replace(
+        step, operator=aten.index_select.default, args=(source, dim, work.constant(picked)), kwargs={}
+    )
 
 
 def _picks(work: Rewriting, step: Step) -> Step:

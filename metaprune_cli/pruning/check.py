@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
@@ -79,11 +78,11 @@ def check(
     tensors = dict(model.state_dict())
     own = _judged(_measure(case, tensors, small.state_dict()))
     found = Check(own.error, own.how is not None, own.reason, own.how, "own")
-    if own.how is None or not (weights == "random" or own.constant or silent_entries(graph, tensors)):
+    if own.how is None or not (weights == "random" or not own.telling or silent_entries(graph, tensors)):
         return found
     drawn = random_tensors(graph, tensors)
     other = _measure(case, drawn, slice_tensors(graph.with_tensors(drawn), plan.kept))
-    if other.error is None or not math.isfinite(other.error):  # a logarithm of random values, say: it shows nothing
+    if not other.telling:  # a logarithm of random values, say
         return found
     return replace(found, error=max(own.error or 0.0, _judged(other).error or 0.0), how=other.how, weights="random")
 
@@ -101,11 +100,11 @@ class _Case:
 
 @dataclass(frozen=True)
 class _Measured:
-    """The error against the reference ``how``, and whether the reference is constant; or the reason for none."""
+    """The error against the reference ``how``, and whether that is finite and not constant; or why there is none."""
 
     error: float | None
     how: How | None = None
-    constant: bool = False
+    telling: bool = False
     reason: str | None = None
 
 
@@ -119,7 +118,7 @@ def _measure(case: _Case, tensors: Mapping[str, Tensor], sliced: Mapping[str, Te
     measured = _Measured(None)
     try:
         for how, expected in _references(case, tensors):
-            measured = _Measured(_relative_error(found, expected), how, all(map(_is_constant, expected)))
+            measured = _Measured(_relative_error(found, expected), how, _tells(expected))
             if measured.error is not None and measured.error <= TOLERANCE:
                 break
     except NoReferenceError as reason:
@@ -212,8 +211,7 @@ def _relative_error(found: list[Tensor], expected: list[Tensor]) -> float:
     return float(difference / size) if difference else 0.0
 
 
-def _is_constant(output: Tensor) -> bool:
-    """Whether an output has but one value; a single number counts where it is zero."""
-    if output.numel() < 2:
-        return not bool(output.any())
-    return bool(output.max() - output.min() <= 1e-12 * output.abs().max())
+def _tells(outputs: list[Tensor]) -> bool:
+    """Whether the outputs are finite, and one of them has more than one value (a single number counts if not zero)."""
+    varies = any(bool(t.any()) if t.numel() < 2 else bool(t.max() - t.min() > 1e-12 * t.abs().max()) for t in outputs)
+    return varies and all(bool(t.isfinite().all()) for t in outputs)

@@ -10,6 +10,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
+from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph import NeuronGraph, encode
@@ -120,16 +121,30 @@ def test_a_token_that_is_traced_twice_shares_its_fate(training: bool) -> None:
     assert found.how == "survivors"
 
 
-@pytest.mark.parametrize("name", ["convnext_tiny", "vit_b_16"])
-def test_networks_of_layer_norms(name: str) -> None:
+def small_convnext() -> nn.Module:
+    return ConvNeXt([CNBlockConfig(8, 16, 1), CNBlockConfig(16, None, 2)], stochastic_depth_prob=0.3, num_classes=5)
+
+
+def named(name: str, **sizes: int) -> Callable[[], nn.Module]:
+    return lambda: torchvision.models.get_model(name, num_classes=5, **sizes)
+
+
+NETWORKS = [
+    pytest.param(small_convnext, id="small convnext"),
+    pytest.param(named("convnext_tiny"), id="convnext_tiny", marks=pytest.mark.slow),
+    pytest.param(named("vit_b_16", image_size=32), id="vit_b_16", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
+@pytest.mark.parametrize("build", NETWORKS)
+def test_networks_of_layer_norms(build: Callable[[], nn.Module], training: bool) -> None:
     torch.manual_seed(0)
-    sizes = {"vit_b_16": {"image_size": 32}}.get(name, {})
-    model = getattr(torchvision.models, name)(num_classes=5, **sizes)
-    *case, inputs = pruned(model, 1, 3, 32, 32, target=1.2)
-    found = check(*case, inputs)
+    *case, inputs = pruned(build(), 1, 3, 32, 32, target=1.2)
+    found = check(*case, inputs, training=training)
     assert found.error is not None
     assert found.error < 1e-12
-    assert found.weights == "random"  # as they are made, their layer scales are all alike
+    assert found.weights == "random"  # as they are made, their scales are all alike
 
 
 def swap_kept_channels(small: nn.Module) -> None:
@@ -308,3 +323,17 @@ def test_taken_and_put_back() -> None:
     whole = put(small, kept, tensor.shape)
     assert_close(take(whole, kept), small, rtol=0, atol=0)
     assert int(whole.count_nonzero()) == small.numel()
+
+
+def test_random_weights_that_give_no_numbers_prove_nothing() -> None:
+    class Root(Branch):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + self.direct.bias.sqrt()
+
+    torch.manual_seed(0)
+    model = Root(0.5)
+    nn.init.constant_(model.direct.bias, 0.3)
+    found = check(*pruned(model, 1, 4, target=1.2))
+    assert found.weights == "own"
+    assert found.error is not None
+    assert found.error < 1e-12
