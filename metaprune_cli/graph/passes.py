@@ -70,9 +70,7 @@ def repeated(example_inputs: ExampleInputs, times: int) -> ExampleInputs:
     )
 
 
-def trace_pass(
-    skeleton: Skeleton, structure: Structure, given: Pass, aliases: Mapping[str, str]
-) -> Recording:
+def trace_pass(skeleton: Skeleton, structure: Structure, given: Pass, aliases: Mapping[str, str]) -> Recording:
     """Trace one pass into ``structure``.
 
     Raises:
@@ -80,19 +78,24 @@ def trace_pass(
     """
     recorder = Recorder()
     tracer = Tracer(structure, rule_of, real=skeleton.real, recorder=recorder)
-    for name, tensor in _entries(skeleton.model, aliases).items():
-        if tensor.is_floating_point():
-            index = torch.empty(tensor.numel(), dtype=torch.int64, device="meta")
-            tracer.attach(tensor, Elements(name, index.view(tensor.shape)))
-    for tensor in leaves(given.inputs, Tensor):
-        if tensor.is_floating_point():
-            tracer.attach(tensor, _input_ids(structure, tensor))
+    attach_labels(tracer, skeleton.model, given.inputs, aliases)
     recording = _record(skeleton, given, aliases, tracer, recorder)
     for value in leaves(recording.outputs, Value):
         ids = tracer.ids(recording.values[value.number])
         if ids is not None:
             structure.lock(ids, "it is an output of the model")
     return recording
+
+
+def attach_labels(tracer: Tracer, model: nn.Module, inputs: ExampleInputs, aliases: Mapping[str, str]) -> None:
+    """Say what a pass starts from: the model's parameters and buffers, and the channels of its inputs."""
+    for name, tensor in _entries(model, aliases).items():
+        if tensor.is_floating_point():
+            index = torch.empty(tensor.numel(), dtype=torch.int64, device="meta")
+            tracer.attach(tensor, Elements(name, index.view(tensor.shape)))
+    for tensor in leaves(inputs, Tensor):
+        if tensor.is_floating_point():
+            tracer.attach(tensor, _input_ids(tracer.structure, tensor))
 
 
 def record_pass(skeleton: Skeleton, given: Pass, aliases: Mapping[str, str]) -> Recording:

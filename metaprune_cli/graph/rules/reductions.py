@@ -35,19 +35,20 @@ def reduces(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     if ids is None:
         return no_activation(trace, func, args, kwargs)
     outputs = [leaf for leaf in (out if isinstance(out, tuple | list) else (out,)) if isinstance(leaf, Tensor)]
-    dims = _reduced_dims(func, ids, args, kwargs)
+    dims = reduced_dims(func, ids.dim(), args, kwargs)
     for d in dims:
         ids = _reduce_one(trace, func, ids, d)
     ids = ids.reshape(outputs[0].shape) if ids.numel() == outputs[0].numel() else None
     return tuple(ids for _ in outputs) if len(outputs) > 1 else ids
 
 
-def _reduced_dims(func: Any, ids: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
+def reduced_dims(func: Any, rank: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
+    """The dimensions that a reduction of a tensor of ``rank`` dimensions reduces; all where none is named."""
     position = 2 if func.overloadpacket in (aten.linalg_vector_norm, aten.norm) else 1
     given = args[position] if len(args) > position else kwargs.get("dim")
     if isinstance(given, bool) or given is None or given == []:
-        return list(range(ids.dim()))
-    return [d % ids.dim() for d in (given if isinstance(given, list | tuple) else [given])]
+        return list(range(rank))
+    return [d % rank for d in (given if isinstance(given, list | tuple) else [given])]
 
 
 def _reduce_one(trace: Tracer, func: Any, ids: Tensor, dim: int) -> Tensor:
