@@ -66,6 +66,7 @@ class Tracer(TorchDispatchMode):
         self._labels: dict[int, Label] = {}
         self._values: dict[int, Tensor] = {}
         self._alive: list[Tensor] = []
+        self.lively: set[int] = set()
 
     def label(self, tensor: object) -> Label:
         """The label of a tensor, or None."""
@@ -94,6 +95,16 @@ class Tracer(TorchDispatchMode):
             self._labels.pop(id(tensor), None)
         if value is not None:
             self._values[id(tensor)] = value
+
+    def sharing(self, tensor: Tensor) -> list[Tensor]:
+        """All tensors of the trace that see the same memory."""
+        memory = tensor.untyped_storage()._cdata
+        distinct = {id(t): t for t in self._alive if t.untyped_storage()._cdata == memory}
+        return list(distinct.values())
+
+    def forget_value(self, tensor: Tensor) -> None:
+        """What was a constant is one no longer."""
+        self._values.pop(id(tensor), None)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
