@@ -1,67 +1,106 @@
-"""What Python itself fixes: remove a little on the meta device, run, and lock the families whose removal breaks it."""
+"""What can follow a removal: the model's class, or else its program, rewritten; what neither can do is locked."""
 
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from metaprune_cli.errors import MetapruneError
+from metaprune_cli.errors import InputError, MetapruneError
+from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.neuron_graph import Lock, NeuronGraph
+from metaprune_cli.graph.passes import Pass, Skeleton, record_pass
+from metaprune_cli.graph.record import Recording, Step, Value
+from metaprune_cli.graph.replay import replay_shapes
 from metaprune_cli.graph.resize import resize_
+from metaprune_cli.graph.rewrite import rewrite
 from metaprune_cli.graph.slicing import slice_tensors
-from metaprune_cli.graph.trace import ExampleInputs, call, plain_operators
 from metaprune_cli.graph.units import Family
 
+Passes = Sequence[tuple[Pass, Recording]]
 _FEW = 12
 """Below this many families it is quicker to try each than to halve on: families that break come in numbers."""
 
 
-def lock_what_breaks(
-    graph: NeuronGraph, skeleton: nn.Module, inputs: Sequence[tuple[bool, ExampleInputs]]
-) -> list[Lock]:
+def lock_what_breaks(graph: NeuronGraph, skeleton: Skeleton, passes: Passes) -> list[Lock]:
     """Find the families that cannot be removed because the program around the parameters does not follow.
 
-    One unit of every prunable family is removed at once; only if that fails are the families halved until the
-    culprits are found, so an ordinary model costs one pass on meta.
+    One unit of every prunable family is removed at once, and the class is run on it; where Python fixes sizes, the
+    recorded program is rewritten instead. Only if that fails too are the families halved until the culprits are found, so
+    an ordinary model costs one pass on meta. A model whose control flow depends on data has no program of its own.
 
     Args:
-        graph: the traced graph, its tensors on meta.
-        skeleton: the model on meta; not changed.
-        inputs: (training mode, example inputs on meta) pairs to try.
+        graph: the traced graph.
+        skeleton: the model that was traced.
+        passes: what was traced.
 
     Returns:
         One lock per family that breaks, the error as its reason.
     """
-    shapes = [_output_shapes(skeleton, mode, example) for mode, example in inputs]
+    graph = graph.with_tensors({n: torch.empty_like(t, device="meta") for n, t in graph.tensors.items()})
+    families = [f for f in graph.units.families if f.locked is None]
+    by_class = _culprits(graph, families, lambda kept: class_failure(graph, skeleton, passes, kept))
+    if not by_class or skeleton.real:
+        return by_class
+    folded = [(given, recording.folded()) for given, recording in passes]
+    by_program = _culprits(graph, families, lambda kept: program_failure(graph, folded, kept))
+    return min(by_program, by_class, key=lambda locks: sum(lock.neurons.numel() for lock in locks))
 
-    def failure(families: Sequence[Family]) -> str | None:
+
+def class_failure(graph: NeuronGraph, skeleton: Skeleton, passes: Passes, kept: Tensor) -> str | None:
+    """Why the model's class, given smaller parameters, does not compute what it should; None if it does.
+
+    Where nothing depends on data, it must run the very operators that it ran before, with the same constants in them: a
+    class that derives an attention's scale from the width of its heads, say, does not follow.
+    """
+    try:
+        small = Skeleton(copy.deepcopy(skeleton.model), skeleton.real, skeleton.known)
+        resize_(small.model, {name: tuple(t.shape) for name, t in slice_tensors(graph, kept).items()})
+        for given, before in passes:
+            after = record_pass(small, given, graph.aliases)
+            if _shapes(after, exact=not skeleton.real) != _shapes(before, exact=not skeleton.real):
+                return "its removal changes the shape of the output"
+            if not skeleton.real and _constants(after) != _constants(before):
+                return "its removal changes a constant in the program"
+    except InputError as error:
+        return f"its removal breaks the program: {error.details['got']}"
+    except MetapruneError as error:
+        return f"its removal is not rectangular: {error.what}"
+    return None
+
+
+def program_failure(graph: NeuronGraph, passes: Passes, kept: Tensor) -> str | None:
+    """Why the recorded program, rewritten, does not run; None if it does."""
+    try:
+        tensors = slice_tensors(graph, kept)
+        for _, recording in passes:
+            smaller = rewrite(recording, graph, kept)
+            if replay_shapes(smaller, tensors) != _shapes(recording, exact=True):
+                return "its removal changes the shape of the output"
+    except MetapruneError as error:
+        return f"its removal breaks the program: {error.what}"
+    return None
+
+
+def _culprits(
+    graph: NeuronGraph, families: Sequence[Family], failure: Callable[[Tensor], str | None]
+) -> list[Lock]:
+    """One lock for each family whose removal fails, the reason with it."""
+
+    def without(batch: Sequence[Family]) -> Tensor:
         kept = torch.ones(graph.units.num_units, dtype=torch.bool)
-        for family in families:
-            free = family.units[graph.units.prunable[family.units]]
-            kept[free[0]] = False
-        try:
-            small = copy.deepcopy(skeleton)
-            resize_(small, {name: tuple(t.shape) for name, t in slice_tensors(graph, kept).items()})
-            for (mode, example), expected in zip(inputs, shapes, strict=True):
-                if _output_shapes(small, mode, example) != expected:
-                    return "its removal changes the shape of the output"
-        except MetapruneError as error:
-            return f"its removal is not rectangular: {error.what}"
-        except Exception as error:  # noqa: BLE001 - whatever the model raises is the reason
-            return f"its removal breaks the program: {_first_line(error)}"
-        return None
+        for family in batch:
+            kept[family.units[graph.units.prunable[family.units]][0]] = False
+        return kept
 
     locks: list[Lock] = []
-    queue = [[f for f in graph.units.families if f.locked is None]]
+    queue = [list(families)]
     while queue:
         batch = queue.pop()
-        reason = failure(batch) if batch else None
+        reason = failure(without(batch)) if batch else None
         if reason is None:
             continue
         if len(batch) > _FEW:
@@ -77,14 +116,18 @@ def _neurons_of(graph: NeuronGraph, family: Family) -> Tensor:
     return torch.isin(graph.units.unit_of, family.units).nonzero().flatten()
 
 
-def _output_shapes(model: nn.Module, training: bool, example: ExampleInputs) -> list[Any]:
-    model.train(training)
-    with warnings.catch_warnings(), plain_operators():
-        warnings.simplefilter("ignore")
-        leaves = tree_leaves(call(model, example))
-    return [tuple(leaf.shape) if isinstance(leaf, Tensor) else None for leaf in leaves]
+def _shapes(recording: Recording, *, exact: bool) -> list[tuple[int, ...]]:
+    """The outputs' shapes; how many there are of what depends on data (detections) is not comparable."""
+    shapes = [tuple(recording.values[v.number].shape) for v in leaves(recording.outputs, Value)]
+    return shapes if exact else [(len(shape),) for shape in shapes]
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:200] if text else type(error).__name__
+def _constants(recording: Recording) -> list[tuple[object, ...]]:
+    """The operators, each with the numbers in it that are no sizes."""
+    return [(step.operator, *_numbers(step)) for step in recording.steps]
+
+
+def _numbers(step: Step) -> list[float]:
+    pointwise = torch.Tag.pointwise in step.operator.tags
+    kinds = (int, float) if pointwise else (float,)
+    return [leaf for leaf in tree_leaves((step.args, step.kwargs)) if isinstance(leaf, kinds)]

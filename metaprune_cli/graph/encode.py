@@ -4,53 +4,40 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import warnings
-from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.dryrun import lock_what_breaks
-from metaprune_cli.graph.labels import Elements
 from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.passes import Pass, Skeleton, record_pass, repeated, trace_pass
+from metaprune_cli.graph.record import Recording
 from metaprune_cli.graph.resize import fill_
-from metaprune_cli.graph.rules import rule_of
 from metaprune_cli.graph.structure import Structure
-from metaprune_cli.graph.trace import ExampleInputs, Tracer, call, meta_copy, plain_operators
+from metaprune_cli.graph.trace import ExampleInputs
 
 
 def encode(model: nn.Module, example_inputs: ExampleInputs) -> NeuronGraph:
     """Map a model one-to-one onto the graph of its neurons.
 
     The model runs once on the meta device (nothing is computed) in evaluation mode, and once more in training mode
-    where that reaches parameters that evaluation does not (auxiliary heads).
+    where that reaches parameters that evaluation does not (auxiliary heads). Where control flow depends on data
+    (detection), it runs on the values of the example inputs instead.
 
     Args:
         model: any module; it is not changed.
         example_inputs: a tensor, or a tuple or dict of them, batch size 1.
 
     Raises:
-        InputError: the model does not run on the example inputs, or its control flow depends on data.
+        InputError: the model does not run on the example inputs.
     """
-    skeleton = meta_copy(model)
     tensors, trainable, aliases = _entries(model)
-    structure = Structure()
-    passes = [(False, _to_meta(example_inputs))]
-    untouched = _run(skeleton, structure, passes[0], aliases, example_inputs)
-    if untouched & trainable:
-        training = (True, _to_meta(_doubled(example_inputs)))
-        structure.counting = False
-        try:
-            if _run(skeleton, structure, training, aliases, example_inputs) != untouched:
-                passes.append(training)
-        except InputError as error:
-            for name in untouched & trainable:
-                structure.note(name, f"not reached in evaluation mode; training mode fails: {error.details['got']}")
+    try:
+        skeleton, structure, passes = _trace(model, example_inputs, trainable, aliases, real=False)
+    except InputError:  # perhaps its control flow depends on data
+        skeleton, structure, passes = _trace(model, example_inputs, trainable, aliases, real=True)
     graph = structure.build(tensors, trainable, aliases)
-    on_meta = graph.with_tensors({n: torch.empty_like(t, device="meta") for n, t in tensors.items()})
-    locks = lock_what_breaks(on_meta, skeleton, passes)
+    locks = lock_what_breaks(graph, skeleton, passes)
     return dataclasses.replace(graph, locks=(*graph.locks, *locks))
 
 
@@ -78,62 +65,41 @@ def _entries(model: nn.Module) -> tuple[dict[str, Tensor], frozenset[str], dict[
     return {name: t.detach() for name, t in named.items()}, trainable, aliases
 
 
-def _run(
-    skeleton: nn.Module,
-    structure: Structure,
-    mode_and_inputs: tuple[bool, ExampleInputs],
-    aliases: dict[str, str],
-    original: ExampleInputs,
-) -> frozenset[str]:
-    """Trace one pass; returns the entries that are not in the structure afterwards."""
-    training, inputs = mode_and_inputs
-    tracer = Tracer(structure, rule_of)
-    for name, tensor in skeleton.state_dict(keep_vars=True).items():
-        if name not in aliases and tensor.is_floating_point():
-            index = torch.empty(tensor.numel(), dtype=torch.int64, device="meta")
-            tracer.attach(tensor, Elements(name, index.view(tensor.shape)))
-    for tensor in tree_leaves(inputs):
-        if isinstance(tensor, Tensor) and tensor.is_floating_point():
-            tracer.attach(tensor, _input_ids(structure, tensor))
-    skeleton.train(training)
-    shapes = [tuple(t.shape) for t in tree_leaves(original) if isinstance(t, Tensor)]
+def _trace(
+    model: nn.Module, example_inputs: ExampleInputs, trainable: frozenset[str], aliases: dict[str, str], *, real: bool
+) -> tuple[Skeleton, Structure, list[tuple[Pass, Recording]]]:
+    """The evaluation pass, and a training pass where it reaches trainable entries that the first one does not."""
+    skeleton, structure = Skeleton.of(model, real=real), Structure()
+    evaluation = Pass(training=False, inputs=skeleton.inputs(example_inputs))
+    passes = [(evaluation, trace_pass(skeleton, structure, evaluation, aliases))]
+    untouched = _untouched(skeleton.model, structure, aliases)
+    if not untouched & trainable:
+        return skeleton, structure, passes
+    structure.counting = False
     try:
-        with warnings.catch_warnings(), plain_operators(), tracer:
-            warnings.simplefilter("ignore")
-            outputs = call(skeleton, inputs)
-    except Exception as error:
-        mode = "training" if training else "evaluation"
-        raise InputError(
-            f"The model does not run on the example inputs in {mode} mode",
-            expected="a forward pass whose control flow depends on shapes only",
-            got=f"{type(error).__name__}: {error}"[:500],
-            where=f"example inputs of shapes {shapes}",
-            next_step="check the input shape (--input-shape) and the model's forward",
-        ) from error
-    for tensor in tree_leaves(outputs):
-        ids = tracer.ids(tensor)
-        if ids is not None:
-            structure.lock(ids, "it is an output of the model")
+        training, recording = _trace_training(skeleton, structure, example_inputs, aliases)
+    except InputError as error:
+        for name in untouched & trainable:
+            structure.note(name, f"not reached in evaluation mode; training mode fails: {error.details['got']}")
+        return skeleton, structure, passes
+    if _untouched(skeleton.model, structure, aliases) != untouched:
+        passes.append((training, recording))
+    return skeleton, structure, passes
+
+
+def _trace_training(
+    skeleton: Skeleton, structure: Structure, example_inputs: ExampleInputs, aliases: dict[str, str]
+) -> tuple[Pass, Recording]:
+    """In training mode, on the inputs twice along the batch (batch statistics need more than one value) if they can be."""
+    try:
+        training = Pass(training=True, inputs=skeleton.inputs(repeated(example_inputs, 2)))
+        record_pass(skeleton, training, aliases)
+    except InputError:
+        training = Pass(training=True, inputs=skeleton.inputs(example_inputs))
+    return training, trace_pass(skeleton, structure, training, aliases)
+
+
+def _untouched(model: nn.Module, structure: Structure, aliases: dict[str, str]) -> frozenset[str]:
+    """The entries that are not in the structure."""
     reached = {block.param for block in structure.blocks.values()} | {f.name for f in structure.features.values()}
-    return frozenset(skeleton.state_dict()).difference(reached, structure.notes, aliases)
-
-
-def _input_ids(structure: Structure, tensor: Tensor) -> Tensor:
-    """One neuron per channel (dimension 1; the last one where there are only two dimensions or fewer)."""
-    axis = min(1, tensor.dim() - 1)
-    if axis < 0:
-        return torch.zeros((), dtype=torch.int64)
-    neurons = structure.new_neurons("input", tensor.size(axis))
-    structure.lock(neurons, "it is an input of the model")
-    shape = [1] * tensor.dim()
-    shape[axis] = -1
-    return neurons.view(shape).expand(tensor.shape)
-
-
-def _to_meta(inputs: ExampleInputs) -> Any:
-    return tree_map_only(Tensor, lambda t: torch.empty_like(t, device="meta"), inputs)
-
-
-def _doubled(inputs: ExampleInputs) -> Any:
-    """The inputs twice along the batch: batch statistics need more than one value."""
-    return tree_map_only(Tensor, lambda t: torch.cat([t, t]) if t.dim() else t, inputs)
+    return frozenset(model.state_dict()).difference(reached, structure.notes, aliases)

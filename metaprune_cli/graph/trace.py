@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from metaprune_cli.graph.labels import Elements, Label
+from metaprune_cli.graph.record import Recorder
 from metaprune_cli.graph.structure import Structure
 
 ExampleInputs = Tensor | tuple[Any, ...] | dict[str, Any]
@@ -41,11 +42,14 @@ def call(model: nn.Module, example_inputs: ExampleInputs) -> Any:
 
 @contextmanager
 def plain_operators() -> Iterator[None]:
-    """Keep attention in its elementary operators: no fused kernels that would hide neurons or MACs."""
+    """Keep attention in its elementary operators: no fused kernels that would hide neurons or MACs.
+
+    Gradients are on, so that ``torch.no_grad`` inside a model is seen; nothing in a skeleton asks for any.
+    """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
@@ -57,12 +61,24 @@ class Tracer(TorchDispatchMode):
     A tensor is known by its identity; all tensors of a trace are kept alive (on meta they hold no memory). Values that
     depend on neither inputs nor parameters (position indices, masks) are computed for real, so that indexing with
     them moves the ids as it moves the data.
+
+    With ``real`` the whole model runs for real, which is what control flow that depends on data needs: every tensor
+    has a value, and what is traced is what happens to this one input.
     """
 
-    def __init__(self, structure: Structure, rules: Callable[[Any], Callable[..., Any]]) -> None:
+    def __init__(
+        self,
+        structure: Structure,
+        rules: Callable[[Any], Callable[..., Any]],
+        *,
+        real: bool = False,
+        recorder: Recorder | None = None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.structure = structure
+        self.real = real
         self._rules = rules
+        self._recorder = recorder
         self._labels: dict[int, Label] = {}
         self._values: dict[int, Tensor] = {}
         self._alive: list[Tensor] = []
@@ -83,7 +99,9 @@ class Tracer(TorchDispatchMode):
         return label if isinstance(label, Elements) else None
 
     def value(self, tensor: object) -> Tensor | None:
-        """The real value of a tensor that depends on no input and no parameter, or None."""
+        """The real value of a tensor that depends on no input and no parameter (of any tensor, with ``real``)."""
+        if self.real:
+            return tensor if isinstance(tensor, Tensor) else None
         return self._values.get(id(tensor))
 
     def attach(self, tensor: Tensor, label: Label, value: Tensor | None = None) -> None:
@@ -111,24 +129,37 @@ class Tracer(TorchDispatchMode):
     ) -> Any:
         """Run one operator on meta, then move the labels past it."""
         given: dict[str, Any] = dict(kwargs or {})
-        args, given = tree_map_only(Tensor, self._to_meta, (args, given))
+        if not self.real:
+            args, given = tree_map_only(Tensor, self.stand_in, (args, given))
         tensors = [leaf for leaf in tree_leaves((args, given)) if isinstance(leaf, Tensor)]
-        if all(id(t) in self._values for t in tensors):
-            out = self._constant(func, args, given)
-            if all(self.label(t) is None for t in tensors):
-                return out
-        else:
-            out = func(*args, **given)
-            for leaf in tree_leaves(out):
+        out = self._compute(func, args, given, tensors)
+        if any(self.label(t) is not None for t in tensors) or not self._all_known(tensors):
+            labels = self._rules(func)(self, func, args, given, out)
+            for leaf, label in zip(_outputs(out), labels if isinstance(labels, tuple) else (labels,), strict=False):
                 if isinstance(leaf, Tensor):
-                    self._values.pop(id(leaf), None)
-        labels = self._rules(func)(self, func, args, given, out)
-        for leaf, label in zip(_outputs(out), labels if isinstance(labels, tuple) else (labels,), strict=False):
-            if isinstance(leaf, Tensor):
-                self.attach(leaf, label)
+                    self.attach(leaf, label)
+        if self._recorder is not None:
+            self._recorder.step(func, args, given, out, self)
         return out
 
-    def _to_meta(self, tensor: Tensor) -> Tensor:
+    def _compute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
+        """The operator's output: real, on meta, or on meta with a value where all that goes in has one."""
+        if self.real:
+            out = func(*args, **kwargs)
+            self._alive += [leaf for leaf in _outputs(out) if isinstance(leaf, Tensor)]
+            return out
+        if self._all_known(tensors):
+            return self._constant(func, args, kwargs)
+        out = func(*args, **kwargs)
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._values.pop(id(leaf), None)
+        return out
+
+    def _all_known(self, tensors: list[Tensor]) -> bool:
+        return not self.real and all(id(t) in self._values for t in tensors)
+
+    def stand_in(self, tensor: Tensor) -> Tensor:
         """Tensors that were not on meta (plain attributes, literals) are constants with a value."""
         if tensor.device.type == "meta":
             return tensor
@@ -144,17 +175,18 @@ class Tracer(TorchDispatchMode):
         if isinstance(real_kwargs.get("device"), torch.device | str):
             real_kwargs["device"] = torch.device("cpu")
         real = func(*real_args, **real_kwargs)
+        views = func(*args, **kwargs) if func.is_view else None  # stand-ins of views share their storage too
 
-        def wrap(value: Any) -> Any:
+        def wrap(value: Any, view: Any = None) -> Any:
             if not isinstance(value, Tensor):
                 return value
             if id(value) in sources:
                 return sources[id(value)]
-            stand_in = torch.empty_like(value, device="meta")
+            stand_in = torch.empty_like(value, device="meta") if view is None else view
             self.attach(stand_in, None, value)
             return stand_in
 
-        return tree_map(wrap, real)
+        return tree_map(wrap, real) if views is None else tree_map(wrap, real, views)
 
 
 def _outputs(out: Any) -> tuple[Any, ...]:

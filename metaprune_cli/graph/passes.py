@@ -1,0 +1,161 @@
+"""One traced forward pass: the labels it leaves in the structure, and the program it ran."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metaprune_cli.errors import InputError
+from metaprune_cli.graph.labels import Elements
+from metaprune_cli.graph.nest import leaves, map_tensors
+from metaprune_cli.graph.record import Recorder, Recording, Value, WholeAttention
+from metaprune_cli.graph.rules import rule_of
+from metaprune_cli.graph.structure import Structure
+from metaprune_cli.graph.trace import ExampleInputs, Tracer, call, meta_copy, plain_operators
+
+
+@dataclass(frozen=True, eq=False)
+class Skeleton:
+    """A model to be run, on meta or (``real``) with values; its parameters want no gradients.
+
+    Attributes:
+        model: the copy that runs.
+        real: whether it computes anything.
+        known: values of buffers on meta that are no parameters of the computation: indices, and constants that are not
+            in the state dict.
+    """
+
+    model: nn.Module
+    real: bool
+    known: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, model: nn.Module, *, real: bool = False) -> Skeleton:
+        """A skeleton of ``model``, which is not changed."""
+        copied = copy.deepcopy(model) if real else meta_copy(model)
+        persistent = model.state_dict().keys()
+        known = {
+            name: buffer.detach().cpu().clone()
+            for name, buffer in model.named_buffers()
+            if not buffer.is_meta and (name not in persistent or not buffer.is_floating_point())
+        }
+        return cls(copied.requires_grad_(False), real, {} if real else known)
+
+    def inputs(self, example_inputs: ExampleInputs) -> ExampleInputs:
+        """The example inputs where the skeleton is."""
+        if self.real:
+            return map_tensors(example_inputs, lambda t: t.detach().clone())  # type: ignore[no-any-return]
+        return map_tensors(example_inputs, lambda t: torch.empty_like(t, device="meta"))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """A forward pass to be traced: the mode, and the inputs (on the skeleton's device)."""
+
+    training: bool
+    inputs: ExampleInputs
+
+
+def repeated(example_inputs: ExampleInputs, times: int) -> ExampleInputs:
+    """The inputs several times along the batch, their first dimension."""
+    return map_tensors(  # type: ignore[no-any-return]
+        example_inputs, lambda t: torch.cat([t] * times) if t.dim() else t
+    )
+
+
+def trace_pass(
+    skeleton: Skeleton, structure: Structure, given: Pass, aliases: Mapping[str, str]
+) -> Recording:
+    """Trace one pass into ``structure``.
+
+    Raises:
+        InputError: the model does not run on these inputs.
+    """
+    recorder = Recorder()
+    tracer = Tracer(structure, rule_of, real=skeleton.real, recorder=recorder)
+    for name, tensor in _entries(skeleton.model, aliases).items():
+        if tensor.is_floating_point():
+            index = torch.empty(tensor.numel(), dtype=torch.int64, device="meta")
+            tracer.attach(tensor, Elements(name, index.view(tensor.shape)))
+    for tensor in leaves(given.inputs, Tensor):
+        if tensor.is_floating_point():
+            tracer.attach(tensor, _input_ids(structure, tensor))
+    recording = _record(skeleton, given, aliases, tracer, recorder)
+    for value in leaves(recording.outputs, Value):
+        ids = tracer.ids(recording.values[value.number])
+        if ids is not None:
+            structure.lock(ids, "it is an output of the model")
+    return recording
+
+
+def record_pass(skeleton: Skeleton, given: Pass, aliases: Mapping[str, str]) -> Recording:
+    """Only take down the program.
+
+    Raises:
+        InputError: the model does not run on these inputs.
+    """
+    recorder = Recorder()
+    tracer = Tracer(Structure(), lambda _: _no_labels, real=skeleton.real, recorder=recorder)
+    return _record(skeleton, given, aliases, tracer, recorder)
+
+
+def _record(
+    skeleton: Skeleton, given: Pass, aliases: Mapping[str, str], tracer: Tracer, recorder: Recorder
+) -> Recording:
+    buffers = dict(skeleton.model.named_buffers())
+    for name, value in skeleton.known.items():
+        if name in buffers:
+            tracer.attach(buffers[name], None, value.clone())
+    inputs = list(leaves(given.inputs, Tensor))
+    skeleton.model.train(given.training)
+    with _explained(given):
+        with ExitStack() as stack:
+            stack.enter_context(plain_operators())
+            stack.enter_context(tracer)
+            stack.enter_context(WholeAttention(recorder, tracer))
+            outputs = call(skeleton.model, given.inputs)
+        return recorder.finish(inputs, _entries(skeleton.model, aliases), outputs)
+
+
+@contextmanager
+def _explained(given: Pass) -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        mode = "training" if given.training else "evaluation"
+        raise InputError(
+            f"The model does not run on the example inputs in {mode} mode",
+            expected="a forward pass that runs on them",
+            got=f"{type(error).__name__}: {error}"[:500],
+            where=f"example inputs of shapes {[tuple(t.shape) for t in leaves(given.inputs, Tensor)]}",
+            next_step="check the input shape (--input-shape) and the model's forward",
+        ) from error
+
+
+def _entries(model: nn.Module, aliases: Mapping[str, str]) -> dict[str, Tensor]:
+    return {n: t for n, t in model.state_dict(keep_vars=True).items() if n not in aliases}
+
+
+def _no_labels(*_: Any) -> None:
+    return None
+
+
+def _input_ids(structure: Structure, tensor: Tensor) -> Tensor:
+    """One neuron per channel (dimension 1; the last one where there are only two dimensions or fewer)."""
+    axis = min(1, tensor.dim() - 1)
+    if axis < 0:
+        return torch.zeros((), dtype=torch.int64)
+    neurons = structure.new_neurons("input", tensor.size(axis))
+    structure.lock(neurons, "it is an input of the model")
+    shape = [1] * tensor.dim()
+    shape[axis] = -1
+    return neurons.view(shape).expand(tensor.shape)
