@@ -105,9 +105,13 @@ def _as_index(trace: Tracer, tensor: Tensor) -> Tensor:
 
 
 def _meet_index(trace: Tracer, ids: Ids, where: Tensor) -> Ids:
-    """An index that says something else for every neuron goes with the neurons."""
+    """An index that says something else for every neuron goes with the neurons; one for all of them is locked."""
     own = trace.ids(where)
-    if own is not None and own.dim() == ids.dim():
+    if own is None:
+        return ids
+    if own.dim() != ids.dim() or not set(varying(ids)) <= set(varying(own)):
+        trace.structure.lock(own, "says which positions are chosen")
+    else:
         small = _cut(ids, own.shape)
         trace.structure.tie(*compact([small.expand(own.shape), own]))
     return ids

@@ -18,9 +18,15 @@ _SUBSTITUTES: dict[Any, Any] = {
     aten.view: torch.reshape,
     aten._unsafe_view: torch.reshape,
     aten.reshape: torch.reshape,
+    aten.transpose_: torch.transpose,
+    aten.swapaxes_: torch.transpose,
+    aten.t_: torch.t,
+    aten.squeeze_: torch.squeeze,
+    aten.unsqueeze_: torch.unsqueeze,
     aten.constant_pad_nd: lambda ids, pad, *_: torch.constant_pad_nd(ids, pad, 0),
 }
-"""Operators whose very same call would fail or lie on the ids (a view of an expanded tensor; padding with a value)."""
+"""Operators whose very same call would fail or lie on the ids (a view of an expanded tensor; padding with a value),
+or change them in place."""
 
 
 def moves(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:

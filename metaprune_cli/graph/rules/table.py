@@ -60,6 +60,7 @@ def _rows(rule: Rule, *names: str) -> dict[Any, Rule]:
 
 _TABLE: dict[Any, Rule] = {
     **_rows(view, "view", "_unsafe_view", "reshape", "unflatten"),
+    **_rows(moves, "transpose_", "swapaxes_", "t_", "squeeze_", "unsqueeze_"),
     **_rows(split, "split", "split_with_sizes", "chunk", "split_copy", "split_with_sizes_copy", "unsafe_split"),
     **_rows(
         passes, "clone", "contiguous", "_to_copy", "detach", "alias", "lift_fresh", "lift_fresh_copy", "native_dropout"
