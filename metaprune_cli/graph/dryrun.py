@@ -12,12 +12,14 @@ from torch.utils._pytree import tree_leaves
 from metaprune_cli.errors import InputError, MetapruneError
 from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.neuron_graph import Lock, NeuronGraph
-from metaprune_cli.graph.passes import Pass, Skeleton, record_pass
+from metaprune_cli.graph.passes import Pass, Skeleton, record_pass, trace_pass
+from metaprune_cli.graph.placement import misplaced
 from metaprune_cli.graph.record import Recording, Step, Value
 from metaprune_cli.graph.replay import replay_shapes
 from metaprune_cli.graph.resize import resize_
 from metaprune_cli.graph.rewrite import rewrite
 from metaprune_cli.graph.slicing import slice_tensors
+from metaprune_cli.graph.structure import Structure
 from metaprune_cli.graph.trace import ExampleInputs
 from metaprune_cli.graph.units import Family
 
@@ -57,7 +59,7 @@ def follows(model: nn.Module, graph: NeuronGraph, kept: Tensor, example_inputs: 
     skeleton = Skeleton.of(model)
     given = Pass(training=False, inputs=skeleton.inputs(example_inputs))
     try:
-        before = record_pass(skeleton, given, graph.aliases)
+        before = trace_pass(skeleton, Structure(), given, graph.aliases)
     except InputError:
         return True
     return class_failure(graph, skeleton, [(given, before)], kept) is None
@@ -78,6 +80,8 @@ def class_failure(graph: NeuronGraph, skeleton: Skeleton, passes: Passes, kept: 
                 return "its removal changes the shape of the output"
             if not skeleton.real and _constants(after) != _constants(before):
                 return "its removal changes a constant in the program"
+            if not skeleton.real and (reason := misplaced(before, after, graph, kept)):
+                return f"its removal changes what is cut: {reason}"
     except InputError as error:
         return f"its removal breaks the program: {error.details['got']}"
     except MetapruneError as error:

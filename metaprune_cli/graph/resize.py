@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -63,11 +64,31 @@ def resize_(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
                 whose = f".{path}".partition(".parametrizations.")[0].removeprefix(".")
                 changed[whose] = module.get_submodule(whose)
     for owner in changed.values():
+        _bring_in_line(owner)
+
+
+def _bring_in_line(owner: nn.Module) -> None:
+    try:
         _recompute(owner)
-        for kind in type(owner).__mro__:
-            if kind in _REGISTRY:
-                _REGISTRY[kind](owner)
-                break
+        kind = next((kind for kind in type(owner).__mro__ if kind in _REGISTRY), None)
+        if kind is not None:
+            _REGISTRY[kind](owner)
+    except (RuntimeError, AttributeError) as error:
+        raise InputError(
+            f"The attributes of a {type(owner).__name__} cannot be brought in line with its new shapes",
+            got=f"{type(error).__name__}: {error}"[:300],
+            expected="parameters from which its weights and sizes can be computed",
+        ) from error
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A deep copy; tensors that hooks have computed (an old weight norm's) are copied as values, which deepcopy refuses."""
+    memo: dict[int, Any] = {}
+    for owner in module.modules():
+        for value in vars(owner).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(module, memo)
 
 
 def fill_(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -168,6 +189,8 @@ def _recurrent(module: Any) -> None:
     module.input_size = module.weight_ih_l0.size(1)
     if module.proj_size:
         module.proj_size = module.weight_hr_l0.size(0)
+        if module.proj_size >= module.hidden_size:
+            raise RuntimeError(f"a projection to {module.proj_size} of {module.hidden_size} must be smaller")
 
 
 @register_attributes(nn.RNNCellBase)

@@ -28,6 +28,10 @@ def meta_copy(model: nn.Module) -> nn.Module:
         memo[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
     for buffer in model.buffers():
         memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:  # computed from parameters before every forward pass
+                memo[id(value)] = torch.empty_like(value, device="meta", requires_grad=False)
     return copy.deepcopy(model, memo)
 
 

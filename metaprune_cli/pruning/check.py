@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch.utils._pytree import tree_map_only
 
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.trace import ExampleInputs, call
 from metaprune_cli.pruning.masking import masked_copy
 from metaprune_cli.pruning.plan import Plan
@@ -85,7 +85,7 @@ def _random_like(example_inputs: ExampleInputs) -> ExampleInputs:
 
 def _outputs(model: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
     with torch.no_grad():
-        return list(_floats(call(copy.deepcopy(model).double().eval(), inputs)))
+        return list(_floats(call(copied(model).double().eval(), inputs)))
 
 
 def _floats(output: Any) -> Iterator[Tensor]:

@@ -103,7 +103,7 @@ def test_macs_are_the_counters(name: str) -> None:
 def test_the_small_model_computes_what_the_masked_original_does(name: str, ratio: float) -> None:
     model, inputs, graph = traced(name)
     plan = random_plan(graph, ratio)
-    small = apply_plan(model, graph, plan)
+    small = apply_plan(model, graph, plan, inputs)
     assert [t.shape for t in outputs(small, inputs)] == [t.shape for t in outputs(model, inputs)]
     result = check(model, small, graph, plan, inputs)
     assert result.comparable or not CATALOGUE[name].comparable, result.reason
@@ -116,7 +116,7 @@ def test_the_small_model_computes_what_the_masked_original_does(name: str, ratio
 @pytest.mark.parametrize("name", NAMES)
 def test_the_small_model_trains(name: str) -> None:
     model, inputs, graph = traced(name)
-    small = apply_plan(model, graph, random_plan(graph, 0.5)).train()
+    small = apply_plan(model, graph, random_plan(graph, 0.5), inputs).train()
     twice = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
     assert twice
     result = call(small, copy.deepcopy(inputs))

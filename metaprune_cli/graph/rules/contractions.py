@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from metaprune_cli.graph.labels import Elements, Ids, Label, varying
 from metaprune_cli.graph.rules.boundary import unknown
 from metaprune_cli.graph.rules.elementwise import attach_features
-from metaprune_cli.graph.rules.parameters import COMPUTED, factors
+from metaprune_cli.graph.rules.parameters import COMPUTED, factors, lost
 from metaprune_cli.graph.structure import CONSTANT
 from metaprune_cli.graph.trace import Tracer
 
@@ -85,6 +85,8 @@ def matrix_product(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict
     if left_elements is not None and right_elements is not None:
         trace.structure.multiply(torch.zeros(1, dtype=torch.int64), out.numel() * left.size(-1))
         return factors(trace, func, left_elements, right_elements, out)
+    if out.dim() < 2 and trace.ids(left) is None and trace.ids(right) is None:
+        return lost(trace, func, [e for e in (left_elements, right_elements) if e is not None])
     if right_elements is not None:
         return _project(trace, func, (left, right_elements, -1), args, out, bias)
     if left_elements is not None:
