@@ -82,7 +82,7 @@ def _bring_in_line(owner: nn.Module) -> None:
 
 
 def copied(module: nn.Module) -> nn.Module:
-    """A deep copy; tensors that hooks have computed (an old weight norm's) are copied as values, which deepcopy refuses."""
+    """A deep copy; tensors that hooks have computed (an old weight norm's), which deepcopy refuses, as values."""
     memo: dict[int, Any] = {}
     for owner in module.modules():
         for value in vars(owner).values():

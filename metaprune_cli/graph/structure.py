@@ -116,7 +116,11 @@ class Structure:
         """
         grid = affine(weight)
         if grid is None:
-            return None
+            taps = _run_length(sources)
+            if taps == 1 or weight.index.size(3) > 1:
+                return None
+            folded = weight.view(lambda index: index.squeeze(3).unflatten(2, (-1, taps)))
+            return self.contract(folded, sources[:, ::taps], (taps,), positions)
         key = (weight.entry, grid, tuple(weight.index.shape))
         positions = positions if self.counting else 0
         parts = self._parts(key)
@@ -277,6 +281,13 @@ def _coverage(entry: str, numel: int, blocks: list[EdgeBlock], features: list[Fe
     for feature in own_features:
         count.index_add_(0, feature.elements, torch.ones(feature.elements.numel(), dtype=torch.uint8))
     return count
+
+
+def _run_length(sources: Ids) -> int:
+    """How many columns in a row have the same source, if it is the same number everywhere; else 1."""
+    lengths = sources.reshape(-1).unique_consecutive(return_counts=True)[1]
+    length = int(lengths[0])
+    return length if bool((lengths == length).all()) and length < sources.size(1) else 1
 
 
 _Part = tuple[tuple[int, int, int, int], tuple[int, int, int, int], int, tuple[int, ...], Tensor]

@@ -35,7 +35,11 @@ def unfold_and_fold() -> nn.Module:
 
 @ENTRIES.add(sequence, 0.0, expected="cdist")
 def distances_to_prototypes() -> nn.Module:
-    return Net(lambda m, x: torch.cdist(m.a(x), m.prototypes[None]), a=nn.Linear(8, 6), prototypes=nn.Parameter(torch.randn(3, 6)))
+    return Net(
+        lambda m, x: torch.cdist(m.a(x), m.prototypes[None]),
+        a=nn.Linear(8, 6),
+        prototypes=nn.Parameter(torch.randn(3, 6)),
+    )
 
 
 @ENTRIES.add(sequence, 0.9, comparable=False)
@@ -71,7 +75,7 @@ def top_neurons() -> nn.Module:
     return around(lambda m, x: x.topk(4, dim=-1).values, 4)
 
 
-@ENTRIES.add(sequence, 0.0, expected="depends on data")
+@ENTRIES.add(sequence, 0.0, expected="sort over the neurons")
 def gathered_neurons() -> nn.Module:
     return around(lambda m, x: x.gather(-1, x.argsort(-1)[..., :4]), 4)
 
@@ -95,7 +99,7 @@ def permuted_by_a_buffer() -> nn.Module:
     return around(lambda m, x: F.relu(x[:, m.order]), order=torch.tensor([5, 3, 1, 0, 2, 4]))
 
 
-@ENTRIES.add(sequence, 0.0, expected="breaks the program")
+@ENTRIES.add(sequence, 0.0, expected="chosen by constants")
 def neurons_permuted_by_a_buffer() -> nn.Module:
     return around(lambda m, x: F.relu(x[..., m.order]), order=torch.randperm(8))
 
@@ -103,7 +107,7 @@ def neurons_permuted_by_a_buffer() -> nn.Module:
 @ENTRIES.add(sequence, 0.9)
 def scattered_positions() -> nn.Module:
     def pool(m: Any, x: Tensor) -> Tensor:
-        return x.new_zeros(x.size(0), 3, x.size(2)).index_add(1, torch.tensor([0, 0, 1, 1, 2, 2]), x)
+        return x.new_zeros(x.size(0), 3, x.size(2)).index_add(1, torch.tensor([0, 0, 1, 1, 2, 2], device=x.device), x)
 
     return around(pool)
 
@@ -132,13 +136,13 @@ def buffer_filled_by_slices() -> nn.Module:
 @ENTRIES.add(image, 0.5)
 def slices_changed_in_place() -> nn.Module:
     def forward(m: Any, x: Tensor) -> Tensor:
-        x = m.a(x)
+        x = m.a(x).clone()
         x[:, :, :2] = 0
         x[:, :, 2:4] += x[:, :, 4:6]
         x[..., 0].mul_(2)
         half = x.size(1) // 2
-        x[:, :half] = m.b(x[:, half:])
-        return m.head(x.relu_())
+        x[:, :half] = m.b(x[:, half:].clone())
+        return m.head(x.relu())
 
     return Net(forward, a=conv_block(3, 8), b=conv_block(4, 4), head=head(8))
 
@@ -265,7 +269,9 @@ def spectral_filter() -> nn.Module:
         z = torch.fft.rfft2(x, norm="ortho") * torch.view_as_complex(m.filter)
         return m.head(m.b(torch.fft.irfft2(z, s=x.shape[-2:], norm="ortho")))
 
-    return Net(forward, a=conv_block(3, 8), filter=nn.Parameter(torch.randn(8, 8, 5, 2)), b=conv_block(8, 6), head=head(6))
+    return Net(
+        forward, a=conv_block(3, 8), filter=nn.Parameter(torch.randn(8, 8, 5, 2)), b=conv_block(8, 6), head=head(6)
+    )
 
 
 @ENTRIES.add(sequence, 0.9)
@@ -304,7 +310,7 @@ def custom_function_and_checkpoint() -> nn.Module:
     return Net(forward, a=nn.Linear(8, 6), b=nn.Sequential(nn.Linear(6, 6), nn.Tanh()), c=nn.Linear(6, 2))
 
 
-@ENTRIES.add(sequence, 0.0, expected="output")
+@ENTRIES.add(sequence, 0.9, comparable=False)
 def maximum_over_neurons() -> nn.Module:
     return Net(lambda m, x: m.a(x).max(-1), a=nn.Linear(8, 6))
 
@@ -332,3 +338,17 @@ def position_as_batch() -> nn.Module:
         return m.b(x.view(b, h, w, -1).permute(0, 3, 1, 2))
 
     return Net(forward, a=nn.Linear(8, 6), norm=nn.BatchNorm1d(6), b=nn.Conv2d(6, 2, 1))
+
+
+@ENTRIES.add(sequence, 0.0, expected="largest or smallest")
+def index_of_the_maximum() -> nn.Module:
+    return around(lambda m, x: x * x.argmax(-1, keepdim=True))
+
+
+@ENTRIES.add(image, 0.9)
+def constant_bounds_on_channels() -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        x = m.a(x)
+        return m.head(torch.cat([x[:, :4] * 2, x[:, 4:]], 1))
+
+    return Net(forward, a=conv_block(3, 8), head=head(8))

@@ -108,7 +108,9 @@ def test_the_small_model_computes_what_the_masked_original_does(name: str, ratio
     result = check(model, small, graph, plan, inputs)
     assert result.comparable or not CATALOGUE[name].comparable, result.reason
     assert result.error is None or result.error < 1e-9
-    assert mp.count_params(small) == sum(p.numel() for p in model.parameters()) - (plan.params_before - plan.params_after)
+    assert mp.count_params(small) == sum(p.numel() for p in model.parameters()) - (
+        plan.params_before - plan.params_after
+    )
     if CATALOGUE[name].same_macs:
         assert macs_of(graph, plan.kept) == mp.count_macs(small, inputs)
 

@@ -83,7 +83,8 @@ def matrix_product(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict
     bias, (left, right) = (args[0], args[1:3]) if len(args) > 2 else (None, args[:2])
     left_elements, right_elements = trace.elements(left), trace.elements(right)
     if left_elements is not None and right_elements is not None:
-        trace.structure.multiply(torch.zeros(1, dtype=torch.int64), out.numel() * left.size(-1))
+        if out.dim() > 1:
+            trace.structure.multiply(torch.zeros(1, dtype=torch.int64), out.numel() * left.size(-1))
         return factors(trace, func, left_elements, right_elements, out)
     if out.dim() < 2 and trace.ids(left) is None and trace.ids(right) is None:
         return lost(trace, func, [e for e in (left_elements, right_elements) if e is not None])

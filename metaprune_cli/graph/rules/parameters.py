@@ -1,4 +1,4 @@
-"""Rules for functions of parameters alone (weight norms, masks, low-rank factors): the result knows what it is made of."""
+"""Rules for functions of parameters alone: weight norms, masks, low-rank factors. The result knows what made it."""
 
 from __future__ import annotations
 

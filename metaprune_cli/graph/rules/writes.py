@@ -49,12 +49,11 @@ def rewrite(trace: Tracer, func: Any, target: Tensor, ids: Ids) -> Ids:
 
 def healed(ids: Ids) -> Ids:
     """Constants beside one neuron, along any axis, are what this neuron is where nothing was written."""
-    if not bool((ids == 0).any()):
-        return ids
     for d in range(ids.dim()):
-        only = ids.amax(d, keepdim=True)
-        if ids.size(d) > 1 and bool(((ids == 0) | (ids == only)).all()):
-            ids = only.expand(ids.shape)
+        if ids.size(d) > 1:
+            only = ids.amax(d, keepdim=True)
+            if bool(((ids == 0) | (ids == only)).all()):
+                ids = only.expand(ids.shape)
     return ids
 
 
