@@ -66,4 +66,4 @@ def _starts_alike(old: Step, new: Step, survivors: SurvivorMap) -> bool:
     start, found = old.args[2], new.args[2]
     start += mask.numel() if start < 0 else 0
     found += int(mask.sum()) if found < 0 else 0
-    return int(mask[:start].sum()) == found
+    return bool(int(mask[:start].sum()) == found)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import metaprune_cli as mp
-from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.graph.slicing import macs_of, params_of
 from metaprune_cli.graph.trace import call

@@ -87,7 +87,8 @@ def matrix_product(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict
             trace.structure.multiply(torch.zeros(1, dtype=torch.int64), out.numel() * left.size(-1))
         return factors(trace, func, left_elements, right_elements, out)
     if out.dim() < 2 and trace.ids(left) is None and trace.ids(right) is None:
-        return lost(trace, func, [e for e in (left_elements, right_elements) if e is not None])
+        lost(trace, func, [e for e in (left_elements, right_elements) if e is not None])
+        return None
     if right_elements is not None:
         return _project(trace, func, (left, right_elements, -1), args, out, bias)
     if left_elements is not None:

@@ -14,6 +14,8 @@ from metaprune_cli.graph.rules.order import fix_along
 from metaprune_cli.graph.rules.writes import healed, rewrite
 from metaprune_cli.graph.trace import Tracer
 
+aten = torch.ops.aten
+
 _BY_DATA = "neurons are chosen by an index that depends on data"
 _BY_CONSTANT = "neurons are chosen by constants"
 
@@ -81,11 +83,12 @@ def index_put(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     chosen = [None if i is None else _as_index(trace, i) for i in indices]
     if before is not None:
         _lock_chosen(trace, before, {d: i for d, i in enumerate(indices) if i is not None})
-        old = torch.ops.aten.index(before, chosen)
+        old = aten.index(before, chosen)
         trace.structure.tie(old, ids.expand(old.shape))
-    if any(trace.value(i) is None for i in indices if i is not None):
+    values = ids.expand(aten.index(base, chosen).shape)
+    written = aten.index_put(base, chosen, values)
+    if not torch.equal(aten.index(written, chosen), values):  # several neurons, and nobody knows where they went
         trace.structure.lock(ids, "written to places that depend on data")
-    written = torch.ops.aten.index_put(base, chosen, ids.expand(torch.ops.aten.index(base, chosen).shape))
     return rewrite(trace, func, target, healed(written))
 
 

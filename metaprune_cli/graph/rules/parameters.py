@@ -21,7 +21,8 @@ def between_parameters(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: 
     owned = [e for t in tensors if (e := trace.elements(t)) is not None]
     main = next((e for e in owned if e.index.shape == out.shape), None)
     if main is None or any(e.index.dim() > out.dim() for e in owned):
-        return lost(trace, func, owned)
+        lost(trace, func, owned)
+        return None
     others = [part.spread(out.shape) for e in owned if e is not main for part in e.alone()]
     mixes = next((e.mixes for e in owned if e.mixes), None)
     if any(trace.label(t) is None and trace.value(t) is None for t in tensors) or not keeps_zero(trace, func, args):
@@ -48,7 +49,8 @@ def weight_norm(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
 def factors(trace: Tracer, func: Any, left: Elements, right: Elements, out: Any) -> Label:
     """U @ V of two parameters: element (i, j) was computed from row i of U and column j of V."""
     if left.companions or right.companions or left.index.dim() != 2 or right.index.dim() != 2:
-        return lost(trace, func, [left, right])
+        lost(trace, func, [left, right])
+        return None
     rows = [Elements(left.entry, left.real()[:, k : k + 1].expand(out.shape)) for k in range(left.index.size(1))]
     columns = [Elements(right.entry, right.real()[k : k + 1].expand(out.shape)) for k in range(right.index.size(0))]
     return rows[0].beside([*rows[1:], *columns])

@@ -50,7 +50,8 @@ def unfolds(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     fixed = fix_along(trace, ids, [axis + 1, axis + 2], "positions of different neurons are unfolded")
     if fixed is None:
         return None
-    return fixed.squeeze(-1).repeat_interleave(args[1][0] * args[1][1], dim=axis).expand(out.shape)
+    rows: Ids = fixed.squeeze(-1).repeat_interleave(args[1][0] * args[1][1], dim=axis)
+    return rows.expand(out.shape)
 
 
 def folds(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:
@@ -62,7 +63,7 @@ def folds(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     fixed = fix_along(trace, ids, [axis + 1], "positions of different neurons are folded")
     if fixed is None:
         return None
-    rows = fixed.squeeze(-1).unflatten(axis, (-1, taps))
+    rows: Ids = fixed.squeeze(-1).unflatten(axis, (-1, taps))
     if axis + 1 in varying(rows):
         rows = trace.structure.tie_along(rows, [axis + 1])
     return rows.narrow(axis + 1, 0, 1).unsqueeze(-1).expand(out.shape)
@@ -76,7 +77,10 @@ def complex_pairs(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[
         return None if fixed is None else fixed.squeeze(-1)
     if elements is None:
         return unknown(trace, func, args, kwargs, out)
-    real, imaginary = (elements.view(lambda index, part=part: index.select(-1, part)) for part in (0, 1))
+    real, imaginary = (
+        elements.view(lambda index: index.select(-1, 0)),
+        elements.view(lambda index: index.select(-1, 1)),
+    )
     return real.beside([imaginary])
 
 

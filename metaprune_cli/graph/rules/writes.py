@@ -49,12 +49,13 @@ def rewrite(trace: Tracer, func: Any, target: Tensor, ids: Ids) -> Ids:
 
 def healed(ids: Ids) -> Ids:
     """Constants beside one neuron, along any axis, are what this neuron is where nothing was written."""
+    shape = ids.shape
     for d in range(ids.dim()):
         if ids.size(d) > 1:
             only = ids.amax(d, keepdim=True)
             if bool(((ids == 0) | (ids == only)).all()):
-                ids = only.expand(ids.shape)
-    return ids
+                ids = only
+    return ids.expand(shape)
 
 
 def _window(memory: Tensor, tensor: Tensor) -> Tensor:
