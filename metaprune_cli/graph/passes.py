@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.graph.labels import Elements
 from metaprune_cli.graph.nest import leaves, map_tensors
 from metaprune_cli.graph.record import Recorder, Recording, Value, WholeAttention
+from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.rules import rule_of
 from metaprune_cli.graph.structure import Structure
 from metaprune_cli.graph.trace import ExampleInputs, Tracer, call, meta_copy, plain_operators
@@ -39,14 +39,14 @@ class Skeleton:
     @classmethod
     def of(cls, model: nn.Module, *, real: bool = False) -> Skeleton:
         """A skeleton of ``model``, which is not changed."""
-        copied = copy.deepcopy(model) if real else meta_copy(model)
+        skeleton = copied(model) if real else meta_copy(model)
         persistent = model.state_dict().keys()
         known = {
             name: buffer.detach().cpu().clone()
             for name, buffer in model.named_buffers()
             if not buffer.is_meta and (name not in persistent or not buffer.is_floating_point())
         }
-        return cls(copied.requires_grad_(False), real, {} if real else known)
+        return cls(skeleton.requires_grad_(False), real, {} if real else known)
 
     def inputs(self, example_inputs: ExampleInputs) -> ExampleInputs:
         """The example inputs where the skeleton is."""

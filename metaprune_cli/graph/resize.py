@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.weight_norm import WeightNorm
 
 from metaprune_cli.errors import InputError
 
 Attributes = Callable[[Any], None]
 _REGISTRY: dict[type[nn.Module], Attributes] = {}
+_GATES = {"LSTM": 4, "GRU": 3}
 
 
 def register_attributes(kind: type[nn.Module]) -> Callable[[Attributes], Attributes]:
@@ -57,11 +60,35 @@ def resize_(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
             owner = module.get_submodule(path)
             _replace(owner, leaf, own[name], tuple(shape), shared)
             changed[path] = owner
+            if ".parametrizations." in f".{path}":
+                whose = f".{path}".partition(".parametrizations.")[0].removeprefix(".")
+                changed[whose] = module.get_submodule(whose)
     for owner in changed.values():
-        for kind in type(owner).__mro__:
-            if kind in _REGISTRY:
-                _REGISTRY[kind](owner)
-                break
+        _bring_in_line(owner)
+
+
+def _bring_in_line(owner: nn.Module) -> None:
+    try:
+        _recompute(owner)
+        kind = next((kind for kind in type(owner).__mro__ if kind in _REGISTRY), None)
+        if kind is not None:
+            _REGISTRY[kind](owner)
+    except (RuntimeError, AttributeError) as error:
+        raise InputError(
+            f"The attributes of a {type(owner).__name__} cannot be brought in line with its new shapes",
+            got=f"{type(error).__name__}: {error}"[:300],
+            expected="parameters from which its weights and sizes can be computed",
+        ) from error
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A deep copy; tensors that hooks have computed (an old weight norm's), which deepcopy refuses, as values."""
+    memo: dict[int, Any] = {}
+    for owner in module.modules():
+        for value in vars(owner).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(module, memo)
 
 
 def fill_(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -94,6 +121,13 @@ def _replace(owner: nn.Module, leaf: str, old: Tensor, shape: tuple[int, ...], s
             new = nn.Parameter(new, requires_grad=old.requires_grad)
         shared[id(old)] = new
     setattr(owner, leaf, new)
+
+
+def _recompute(module: nn.Module) -> None:
+    """Weights that hooks compute before every forward pass have their new shapes at once."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm):
+            setattr(module, hook.name, hook.compute_weight(module).detach())
 
 
 @register_attributes(_ConvNd)
@@ -141,6 +175,27 @@ def _group_norm(module: Any) -> None:
 @register_attributes(nn.Embedding)
 def _embedding(module: Any) -> None:
     module.num_embeddings, module.embedding_dim = module.weight.shape
+
+
+@register_attributes(nn.EmbeddingBag)
+def _embedding_bag(module: Any) -> None:
+    module.num_embeddings, module.embedding_dim = module.weight.shape
+
+
+@register_attributes(nn.RNNBase)
+def _recurrent(module: Any) -> None:
+    """All layers and directions have one hidden size; with a projection, it is the cell's, not the state's."""
+    module.hidden_size = module.weight_ih_l0.size(0) // _GATES.get(module.mode, 1)
+    module.input_size = module.weight_ih_l0.size(1)
+    if module.proj_size:
+        module.proj_size = module.weight_hr_l0.size(0)
+        if module.proj_size >= module.hidden_size:
+            raise RuntimeError(f"a projection to {module.proj_size} of {module.hidden_size} must be smaller")
+
+
+@register_attributes(nn.RNNCellBase)
+def _recurrent_cell(module: Any) -> None:
+    module.hidden_size, module.input_size = module.weight_hh.size(1), module.weight_ih.size(1)
 
 
 @register_attributes(nn.PReLU)

@@ -28,6 +28,10 @@ def meta_copy(model: nn.Module) -> nn.Module:
         memo[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
     for buffer in model.buffers():
         memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:  # computed from parameters before every forward pass
+                memo[id(value)] = torch.empty_like(value, device="meta", requires_grad=False)
     return copy.deepcopy(model, memo)
 
 
@@ -82,6 +86,7 @@ class Tracer(TorchDispatchMode):
         self._labels: dict[int, Label] = {}
         self._values: dict[int, Tensor] = {}
         self._alive: list[Tensor] = []
+        self.lively: set[int] = set()
 
     def label(self, tensor: object) -> Label:
         """The label of a tensor, or None."""
@@ -112,6 +117,16 @@ class Tracer(TorchDispatchMode):
             self._labels.pop(id(tensor), None)
         if value is not None:
             self._values[id(tensor)] = value
+
+    def sharing(self, tensor: Tensor) -> list[Tensor]:
+        """All tensors of the trace that see the same memory."""
+        memory = tensor.untyped_storage()._cdata
+        distinct = {id(t): t for t in self._alive if t.untyped_storage()._cdata == memory}
+        return list(distinct.values())
+
+    def forget_value(self, tensor: Tensor) -> None:
+        """What was a constant is one no longer."""
+        self._values.pop(id(tensor), None)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -50,13 +50,13 @@ def count_params(model: nn.Module) -> int:
 
 
 def _on_meta(model: nn.Module) -> nn.Module:
-    """A deep copy without values: copying finds every tensor already done, as its twin on ``meta``."""
+    """A deep copy without values or gradients: copying finds every tensor already done, as its twin on ``meta``."""
     twins: dict[int, Any] = {}
     for module in model.modules():
         plain = [value for value in vars(module).values() if isinstance(value, Tensor)]
         for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False), *plain]:
             twin = torch.empty_like(tensor, device="meta")
-            twins[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
+            twins[id(tensor)] = nn.Parameter(twin, requires_grad=False) if isinstance(tensor, nn.Parameter) else twin
     return copy.deepcopy(model, twins)
 
 
