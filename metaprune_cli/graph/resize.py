@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +29,15 @@ def register_attributes(kind: type[nn.Module]) -> Callable[[Attributes], Attribu
         return function
 
     return add
+
+
+def hollow_copy(module: nn.Module) -> nn.Module:
+    """A copy to be filled (:func:`fill_`): its state-dict entries are on meta, everything else is copied."""
+    memo: dict[int, Any] = {}
+    for tensor in module.state_dict(keep_vars=True).values():
+        empty = torch.empty_like(tensor, device="meta")
+        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+    return copy.deepcopy(module, memo)
 
 
 def resize_(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -62,6 +72,12 @@ def resize_(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
             if kind in _REGISTRY:
                 _REGISTRY[kind](owner)
                 break
+
+
+def own_copies(tensors: Mapping[str, Tensor], originals: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, those that are still ``originals`` themselves copied."""
+    shared = {id(tensor) for tensor in originals.values()}
+    return {name: tensor.clone() if id(tensor) in shared else tensor for name, tensor in tensors.items()}
 
 
 def fill_(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 from torch import nn
 
 from metaprune_cli.graph.neuron_graph import NeuronGraph
-from metaprune_cli.graph.resize import fill_, resize_
+from metaprune_cli.graph.resize import fill_, hollow_copy, own_copies, resize_
 from metaprune_cli.graph.slicing import slice_tensors
 from metaprune_cli.pruning.plan import Plan
 
@@ -27,8 +25,9 @@ def apply_plan(model: nn.Module, graph: NeuronGraph, plan: Plan) -> nn.Module:
         InputError: a module's attributes cannot be brought in line with its new shapes.
         NumericsError: what stays of a tensor would not be rectangular.
     """
-    tensors = slice_tensors(graph.with_tensors(model.state_dict()), plan.kept)
-    small = copy.deepcopy(model)
+    own = graph.with_tensors(model.state_dict())
+    tensors = slice_tensors(own, plan.kept)
+    small = hollow_copy(model)
     resize_(small, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
-    fill_(small, {name: tensor.clone() for name, tensor in tensors.items()})
+    fill_(small, own_copies(tensors, own.tensors))
     return small
