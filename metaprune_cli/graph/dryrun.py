@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from metaprune_cli.errors import InputError, MetapruneError
@@ -18,6 +18,7 @@ from metaprune_cli.graph.replay import replay_shapes
 from metaprune_cli.graph.resize import resize_
 from metaprune_cli.graph.rewrite import rewrite
 from metaprune_cli.graph.slicing import slice_tensors
+from metaprune_cli.graph.trace import ExampleInputs
 from metaprune_cli.graph.units import Family
 
 Passes = Sequence[tuple[Pass, Recording]]
@@ -48,6 +49,18 @@ def lock_what_breaks(graph: NeuronGraph, skeleton: Skeleton, passes: Passes) -> 
     folded = [(given, recording.folded()) for given, recording in passes]
     by_program = _culprits(graph, families, lambda kept: program_failure(graph, folded, kept))
     return min(by_program, by_class, key=lambda locks: sum(lock.neurons.numel() for lock in locks))
+
+
+def follows(model: nn.Module, graph: NeuronGraph, kept: Tensor, example_inputs: ExampleInputs) -> bool:
+    """Whether the class of ``model`` follows this removal; where control flow depends on data, it has to."""
+    graph = graph.with_tensors({n: torch.empty_like(t, device="meta") for n, t in graph.tensors.items()})
+    skeleton = Skeleton.of(model)
+    given = Pass(training=False, inputs=skeleton.inputs(example_inputs))
+    try:
+        before = record_pass(skeleton, given, graph.aliases)
+    except InputError:
+        return True
+    return class_failure(graph, skeleton, [(given, before)], kept) is None
 
 
 def class_failure(graph: NeuronGraph, skeleton: Skeleton, passes: Passes, kept: Tensor) -> str | None:

@@ -19,7 +19,7 @@ from metaprune_cli.graph.trace import ExampleInputs
 from metaprune_cli.pruning.check import check
 from metaprune_cli.pruning.criteria import unit_scores
 from metaprune_cli.pruning.plan import Plan, make_plan
-from metaprune_cli.pruning.surgery import apply_plan
+from metaprune_cli.pruning.surgery import apply_plan, route_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,13 +67,14 @@ def prune(
         graph, model.state_dict(), criterion, gradients=gradients, generator=torch.Generator().manual_seed(seed)
     )
     plan = make_plan(graph, scores, speedup, scope=scope, max_ratio=max_ratio)
-    small = apply_plan(model, graph, plan)
+    small = apply_plan(model, graph, plan, example_inputs)
     report = {
         "criterion": criterion,
         "scope": scope,
         "max_ratio": max_ratio,
         "seed": seed,
         **plan.to_document(),
+        "route": route_of(small),
         "check": dataclasses.asdict(check(model, small, graph, plan, example_inputs)),
     }
     return Pruned(small, plan, report)

@@ -123,7 +123,7 @@ def _prune(
         if target is None:
             yield _described(opened, plan)
             continue
-        small = apply_plan(opened.model, graph, plan)
+        small = apply_plan(opened.model, graph, plan, opened.example())
         checked = check(opened.model, small, graph, plan, opened.example())
         own = replace(settings, speedup=(plan.requested,))  # the other speed-ups have no part in this file
         made = Made.by("prune", seed=settings.seed, inputs={"model": opened.path}, prune=own, data=data)
