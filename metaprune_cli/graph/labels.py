@@ -89,6 +89,18 @@ def squeeze_constant(ids: Ids) -> Ids:
     return _narrow(ids, [d for d in range(ids.dim()) if ids.stride(d) == 0])
 
 
+def condensed(ids: Ids) -> Ids:
+    """The same ids, stride 0 along every dimension along which they do not differ, whatever storage they came in."""
+    small = squeeze_constant(ids)
+    for d in range(small.dim()):
+        size = small.size(d)
+        if size > 1 and torch.equal(small.select(d, 0), small.select(d, size - 1)):
+            first = small.narrow(d, 0, 1)
+            if bool((small == first).all()):
+                small = first
+    return small.expand(ids.shape) if small.shape != ids.shape else ids
+
+
 def _narrow(tensor: Tensor, dims: Iterable[int]) -> Tensor:
     for d in dims:
         if tensor.size(d) > 1:

@@ -33,6 +33,15 @@ def register_attributes(kind: type[nn.Module]) -> Callable[[Attributes], Attribu
     return add
 
 
+def hollow_copy(module: nn.Module) -> nn.Module:
+    """A copy to be filled (:func:`fill_`): its state-dict entries are on meta, everything else is copied."""
+    memo: dict[int, Any] = {}
+    for tensor in module.state_dict(keep_vars=True).values():
+        empty = torch.empty_like(tensor, device="meta")
+        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+    return copy.deepcopy(module, _computed(module) | memo)
+
+
 def resize_(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Replace, in place, every parameter and buffer whose shape differs from ``shapes`` by an empty one.
 
@@ -83,12 +92,19 @@ def _bring_in_line(owner: nn.Module) -> None:
 
 def copied(module: nn.Module) -> nn.Module:
     """A deep copy; tensors that hooks have computed (an old weight norm's), which deepcopy refuses, as values."""
-    memo: dict[int, Any] = {}
-    for owner in module.modules():
-        for value in vars(owner).values():
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    return copy.deepcopy(module, memo)
+    return copy.deepcopy(module, _computed(module))
+
+
+def _computed(module: nn.Module) -> dict[int, Any]:
+    """Attributes that are no leaves, as values."""
+    values = [v for owner in module.modules() for v in vars(owner).values() if isinstance(v, Tensor)]
+    return {id(value): value.detach().clone() for value in values if not value.is_leaf}
+
+
+def own_copies(tensors: Mapping[str, Tensor], originals: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, those that are still ``originals`` themselves copied."""
+    shared = {id(tensor) for tensor in originals.values()}
+    return {name: tensor.clone() if id(tensor) in shared else tensor for name, tensor in tensors.items()}
 
 
 def fill_(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:

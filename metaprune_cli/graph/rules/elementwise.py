@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
+from metaprune_cli.graph.arguments import tensors_in
 from metaprune_cli.graph.components import unique_pairs
 from metaprune_cli.graph.labels import Elements, Label, compact, spread, squeeze_constant, varying
 from metaprune_cli.graph.rules.boundary import unknown
@@ -20,7 +20,7 @@ def pointwise(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     """Elementwise: activations that meet are coupled; a parameter's elements are features of the neurons they meet."""
     if not isinstance(out, Tensor):
         return unknown(trace, func, args, kwargs, out)
-    operands = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.dim() <= out.dim()]
+    operands = [t for t in tensors_in((args, kwargs)) if t.dim() <= out.dim()]
     active = [(t, ids) for t in operands if (ids := trace.ids(t)) is not None]
     owned = [e for t in operands if (e := trace.elements(t)) is not None]
     if not active:

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
-from metaprune_cli.graph.labels import Elements, Label, compact, reshape, squeeze_constant, varying
+from metaprune_cli.graph.arguments import map_tensors_in, tensors_in
+from metaprune_cli.graph.labels import Elements, Label, compact, condensed, reshape, squeeze_constant, varying
 from metaprune_cli.graph.rules.boundary import unknown
 from metaprune_cli.graph.trace import Tracer
 
@@ -31,7 +32,7 @@ or change them in place."""
 
 def moves(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
     """Operators that only move elements run as they are on the ids."""
-    if any(isinstance(leaf, Tensor) and trace.elements(leaf) for leaf in tree_leaves((args, kwargs))):
+    if any(trace.elements(tensor) for tensor in tensors_in((args, kwargs))):
         return _moves_elements(trace, func, args, kwargs, out)
 
     def as_ids(tensor: Tensor) -> Tensor:
@@ -40,16 +41,16 @@ def moves(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
             return ids
         return torch.zeros((1,) * tensor.dim(), dtype=torch.int64).expand(tensor.shape)
 
-    if all(trace.ids(t) is None for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)):
+    if all(trace.ids(t) is None for t in tensors_in((args, kwargs))):
         return None
-    real_args, real_kwargs = tree_map_only(Tensor, as_ids, (args, kwargs))
+    real_args, real_kwargs = map_tensors_in(as_ids, (args, kwargs))
     moved = _SUBSTITUTES.get(func.overloadpacket, func)(*real_args, **real_kwargs)
-    return tuple(moved) if isinstance(moved, tuple | list) else moved
+    return tuple(map(condensed, moved)) if isinstance(moved, tuple | list) else condensed(moved)
 
 
 def _moves_elements(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
     """Move a parameter's elements; where several tensors meet (cat), the parameter becomes neurons of its own."""
-    tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+    tensors = tensors_in((args, kwargs))
     labelled = [t for t in tensors if trace.label(t) is not None]
     elements = trace.elements(labelled[0])
     if len(labelled) == 1 and elements is not None:
