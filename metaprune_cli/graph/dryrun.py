@@ -18,6 +18,7 @@ from metaprune_cli.graph.replay import replay_shapes
 from metaprune_cli.graph.resize import resize_
 from metaprune_cli.graph.rewrite import rewrite
 from metaprune_cli.graph.slicing import slice_tensors
+from metaprune_cli.graph.survivors import SurvivorMap
 from metaprune_cli.graph.trace import ExampleInputs
 from metaprune_cli.graph.units import Family
 
@@ -78,6 +79,8 @@ def class_failure(graph: NeuronGraph, skeleton: Skeleton, passes: Passes, kept: 
                 return "its removal changes the shape of the output"
             if not skeleton.real and _constants(after) != _constants(before):
                 return "its removal changes a constant in the program"
+            if not skeleton.real and not _as_expected(graph, kept, before, after):
+                return "its removal breaks the program: what is left of the neurons takes other places"
     except InputError as error:
         return f"its removal breaks the program: {error.details['got']}"
     except MetapruneError as error:
@@ -98,9 +101,7 @@ def program_failure(graph: NeuronGraph, passes: Passes, kept: Tensor) -> str | N
     return None
 
 
-def _culprits(
-    graph: NeuronGraph, families: Sequence[Family], failure: Callable[[Tensor], str | None]
-) -> list[Lock]:
+def _culprits(graph: NeuronGraph, families: Sequence[Family], failure: Callable[[Tensor], str | None]) -> list[Lock]:
     """One lock for each family whose removal fails, the reason with it."""
 
     def without(batch: Sequence[Family]) -> Tensor:
@@ -121,18 +122,35 @@ def _culprits(
         elif len(batch) > 1:
             queue += [[family] for family in batch]
         else:
-            locks.append(Lock(_neurons_of(graph, batch[0]), reason))
+            locks.append(Lock(_neurons_of(graph, batch[0]), reason, "row" if batch[0].kind == "heads" else "column"))
     return locks
 
 
 def _neurons_of(graph: NeuronGraph, family: Family) -> Tensor:
-    return torch.isin(graph.units.unit_of, family.units).nonzero().flatten()
+    owner = graph.units.row_of if family.kind == "heads" else graph.units.unit_of
+    return torch.isin(owner, family.units).nonzero().flatten()
 
 
 def _shapes(recording: Recording, *, exact: bool) -> list[tuple[int, ...]]:
     """The outputs' shapes; how many there are of what depends on data (detections) is not comparable."""
     shapes = [tuple(recording.values[v.number].shape) for v in leaves(recording.outputs, Value)]
     return shapes if exact else [(len(shape),) for shape in shapes]
+
+
+def _as_expected(graph: NeuronGraph, kept: Tensor, before: Recording, after: Recording) -> bool:
+    """Whether every tensor has the shape that its surviving neurons say: ``view(4, -1)`` of three heads runs, too."""
+    survivors = SurvivorMap(graph, kept)
+    for step, same in zip(before.steps, after.steps, strict=True):
+        for old, new in zip(step.outputs, same.outputs, strict=True):
+            label = None if old is None else step.labels.get(old)
+            if old is None or new is None or label is None:
+                continue
+            shape = before.values[old].shape
+            stays = survivors.of(label, len(shape))
+            wanted = [size if along is None else int(along.sum()) for size, along in zip(shape, stays, strict=True)]
+            if wanted != list(after.values[new].shape):
+                return False
+    return True
 
 
 def _constants(recording: Recording) -> list[tuple[object, ...]]:

@@ -84,6 +84,20 @@ def spread(ids: Ids, shape: Sequence[int]) -> Ids:
     return ids.expand(tuple(shape))
 
 
+def reshape(ids: Ids, shape: Sequence[int]) -> Ids:
+    """``ids`` in another shape; dimensions along which they are constant stay unstored where they come through whole."""
+    size = list(torch.empty(ids.shape, device="meta").reshape(list(shape)).shape)
+    limit = min(ids.dim(), len(size))
+    lead = next((d for d in range(limit) if ids.size(d) != size[d]), limit)
+    tail = next((d for d in range(limit - lead) if ids.size(-1 - d) != size[-1 - d]), limit - lead)
+    whole = [*range(lead), *range(-tail, 0)]
+    small = _narrow(ids, [d for d in whole if ids.stride(d) == 0])
+    small_size = list(size)
+    for d in whole:
+        small_size[d] = small.size(d)
+    return small.reshape(small_size).expand(size)
+
+
 def affine(elements: Elements) -> tuple[int, tuple[int, ...]] | None:
     """Offset and stride per dimension in the flat entry, or None where the elements do not lie on such a grid."""
     index = elements.index

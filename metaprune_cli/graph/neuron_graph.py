@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -104,12 +104,17 @@ class Product:
     macs_per_neuron: int
 
 
+Plane = Literal["both", "column", "row"]
+"""Which of a neuron's two units: its column (a channel, a per-head dimension), its row (a head)."""
+
+
 @dataclass(frozen=True, eq=False)
 class Lock:
-    """Neurons that cannot be removed, and why. ``neurons`` is int64, shape (n,)."""
+    """Neurons of which the units in ``plane`` cannot be removed, and why. ``neurons`` is int64, shape (n,)."""
 
     neurons: Tensor
     reason: str
+    plane: Plane = "both"
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +138,9 @@ class NeuronGraph:
         features: what single neurons own.
         identity: int64, shape (2, p): residual additions and gates, earlier neuron -> later neuron.
         ties: int64, shape (2, q): neurons that must go together for a reason other than an addition.
+        columns: int64, shape (2, r): neurons of several heads that are the same per-head dimension.
+        rows: int64, shape (2, s): neurons that are in the same head.
+        heads: int64, shape (t,): neurons that stand for a whole head (an attention score's); their column is their row.
         products: activation-by-activation contractions, for MACs.
         locks: neurons that cannot be removed, with reasons.
         spans: neurons whose removal cannot be compared with masking.
@@ -147,6 +155,9 @@ class NeuronGraph:
     features: tuple[Feature, ...]
     identity: Tensor
     ties: Tensor
+    columns: Tensor
+    rows: Tensor
+    heads: Tensor
     products: tuple[Product, ...]
     locks: tuple[Lock, ...]
     spans: tuple[Span, ...]
@@ -228,7 +239,7 @@ class NeuronGraph:
             "families": [
                 {
                     "name": family.name,
-                    "kind": getattr(family, "kind", "channels"),
+                    "kind": family.kind,
                     "units": family.units.numel(),
                     "removable": removable,
                     "parameters": [f"{name} ({side})" for name, side in family.parameters],

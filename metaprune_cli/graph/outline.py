@@ -151,9 +151,8 @@ def _membership(units: Units, neurons: Tensor) -> tuple[tuple[tuple[int, int], .
     runs, lengths = units.family_of[members].unique_consecutive(return_counts=True)
     for family, length in zip(runs.tolist(), lengths.tolist(), strict=True):
         counts[family] = counts.get(family, 0) + length
-    row_of = getattr(units, "row_of", None)
-    heads = 0 if row_of is None else row_of[neurons][row_of[neurons] >= 0].unique().numel()
-    return tuple(counts.items()), members.unique().numel(), heads
+    rows = units.row_of[neurons]
+    return tuple(counts.items()), members.unique().numel(), rows[rows >= 0].unique().numel()
 
 
 def _groups(names: Sequence[str]) -> list[str]:

@@ -68,10 +68,8 @@ def _leaving(units: Units) -> Bool[Tensor, " units"]:
 def _families_of(units: Units, leaving: Bool[Tensor, " units"]) -> Int[Tensor, "2 neurons"]:
     """The families with which each neuron goes: that of its column and that of its row; -1 for none."""
     family = torch.where(leaving, units.family_of, -1)
-    column, row_of = family[units.unit_of], getattr(units, "row_of", None)
-    if row_of is None:
-        return torch.stack([column, torch.full_like(column, -1)])
-    row = torch.where(row_of >= 0, family[row_of.clamp(min=0)], -1)
+    column = family[units.unit_of]
+    row = torch.where(units.row_of >= 0, family[units.row_of.clamp(min=0)], -1)
     return torch.stack([column, torch.where(row == column, -1, row)])
 
 

@@ -17,7 +17,7 @@ Kept = Bool[Tensor, " units"]
 
 def alive_neurons(graph: NeuronGraph, kept: Kept) -> Bool[Tensor, " neurons"]:
     """Which neurons stay."""
-    return kept[graph.units.unit_of]
+    return graph.units.alive(kept)
 
 
 def macs_of(graph: NeuronGraph, kept: Kept) -> int:

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from metaprune_cli.graph.components import components, unique_pairs
+from metaprune_cli.graph.components import components, planes, unique_pairs
+from metaprune_cli.graph.heads import CONSTANT, Heads, couple
 from metaprune_cli.graph.labels import Elements, Ids, affine, squeeze_constant
-from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, Layer, Lock, NeuronGraph, Product, Span
+from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, Layer, Lock, NeuronGraph, Plane, Product, Span
 
-CONSTANT = 0
-"""The one neuron that stands for everything without a neuron of its own; it is locked."""
+__all__ = ["CONSTANT", "Structure"]
 
 
 class Structure:
@@ -31,18 +31,24 @@ class Structure:
         self.spans: list[Span] = []
         self.notes: dict[str, str] = {}
         self.counting = True
+        self.heads = Heads(self)
         self.lock(self.new_neurons("constant", 1), "no neuron: a constant")
 
     def new_neurons(self, name: str, count: int) -> Tensor:
         """Ids of ``count`` new neurons, in a layer of their own."""
-        start = self.layers[-1].start + self.layers[-1].size if self.layers else 0
+        start = self.num_neurons
         self.layers.append(Layer(name, start, count))
         return torch.arange(start, start + count)
 
-    def lock(self, ids: Ids, reason: str) -> None:
+    @property
+    def num_neurons(self) -> int:
+        """How many neurons there are so far."""
+        return self.layers[-1].start + self.layers[-1].size if self.layers else 0
+
+    def lock(self, ids: Ids, reason: str, plane: Plane = "both") -> None:
         """Lock every neuron that appears in ``ids``."""
         neurons = squeeze_constant(ids).unique()
-        self.locks.append(Lock(neurons, reason))
+        self.locks.append(Lock(neurons, reason, plane))
 
     def span(self, ids: Ids, operator: str) -> None:
         """Remember that ``operator`` mixes these neurons."""
@@ -54,11 +60,11 @@ class Structure:
 
     def tie(self, first: Ids, second: Ids) -> None:
         """Neurons of the two (equal shapes) that must go together."""
-        _couple(self.ties, first, second)
+        couple(self.ties, first, second)
 
     def join(self, first: Ids, second: Ids) -> None:
         """Neurons of the two (equal shapes) whose activations are added or multiplied: identity edges."""
-        _couple(self.identity, torch.minimum(first, second), torch.maximum(first, second))
+        couple(self.identity, torch.minimum(first, second), torch.maximum(first, second))
 
     def tie_along(self, ids: Ids, dims: list[int]) -> Ids:
         """Tie the ids along ``dims`` to those at index 0 and return these, ``dims`` kept with size 1."""
@@ -75,9 +81,16 @@ class Structure:
         small = squeeze_constant(ids)
         if small.size(dim) == 1 or bool((small == small.narrow(dim, 0, 1)).all()):
             return True
-        pairs = torch.cat([torch.empty(2, 0, dtype=torch.int64), *self.identity, *self.ties], dim=1)
-        label = components(self.layers[-1].start + self.layers[-1].size, pairs)[small]
+        pairs = _joined(*self.identity, *self.ties)
+        label = components(self.num_neurons, pairs)[small]
         return bool((label == label.narrow(dim, 0, 1)).all())
+
+    def planes(self) -> tuple[Tensor, Tensor]:
+        """Column and row of every neuron by what is coupled so far (see :func:`components.planes`)."""
+        both, columns, rows = (
+            _joined(*pairs) for pairs in (self.identity + self.ties, self.heads.columns, self.heads.rows)
+        )
+        return planes(self.num_neurons, both, columns, rows, _whole(self.heads.whole))
 
     def multiply(self, ids: Ids, macs_per_neuron: int) -> None:
         """An activation-by-activation contraction costs ``macs_per_neuron`` for each of ``ids``."""
@@ -159,6 +172,7 @@ class Structure:
         self, tensors: Mapping[str, Tensor], trainable: frozenset[str], aliases: Mapping[str, str]
     ) -> NeuronGraph:
         """The finished graph; entries that are not covered exactly once are kept verbatim, their neurons locked."""
+        self.heads.resolve()
         blocks, features = list(self.blocks.values()), list(self.features.values())
         verbatim: dict[str, str] = {}
         for entry, tensor in tensors.items():
@@ -175,13 +189,15 @@ class Structure:
                     "not reached by the forward pass" if tensor.is_floating_point() else "not a floating-point tensor"
                 )
                 verbatim[entry] = self.notes.get(entry, reason)
-        empty = torch.empty(2, 0, dtype=torch.int64)
         return NeuronGraph(
             layers=tuple(self.layers),
             blocks=tuple(blocks),
             features=tuple(features),
-            identity=unique_pairs(torch.cat([empty, *self.identity], dim=1)),
-            ties=unique_pairs(torch.cat([empty, *self.ties], dim=1)),
+            identity=unique_pairs(_joined(*self.identity)),
+            ties=unique_pairs(_joined(*self.ties)),
+            columns=unique_pairs(_joined(*self.heads.columns)),
+            rows=unique_pairs(_joined(*self.heads.rows)),
+            heads=_whole(self.heads.whole),
             products=tuple(self.products),
             locks=tuple(self.locks),
             spans=tuple(self.spans),
@@ -204,11 +220,13 @@ class Structure:
             features.remove(feature)
 
 
-def _couple(pairs: list[Tensor], first: Ids, second: Ids) -> None:
-    pair = torch.stack([first.reshape(-1), second.reshape(-1)])
-    pair = pair[:, (pair[0] != pair[1]) & (pair > CONSTANT).all(0)]
-    if pair.numel():
-        pairs.append(unique_pairs(pair))
+def _joined(*pairs: Tensor) -> Tensor:
+    return torch.cat([torch.empty(2, 0, dtype=torch.int64), *pairs], dim=1)
+
+
+def _whole(neurons: list[Tensor]) -> Tensor:
+    distinct: Tensor = torch.cat([torch.empty(0, dtype=torch.int64), *neurons]).unique()
+    return distinct
 
 
 def _coverage(entry: str, numel: int, blocks: list[EdgeBlock], features: list[Feature]) -> Tensor | None:

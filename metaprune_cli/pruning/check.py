@@ -68,7 +68,7 @@ def check(model: nn.Module, small: nn.Module, graph: NeuronGraph, plan: Plan, ex
 
 def _partly_removed_spans(graph: NeuronGraph, plan: Plan) -> list[str]:
     """Operators that mix neurons of which some stay and some go."""
-    stays = plan.kept[graph.units.unit_of]
+    stays = graph.units.alive(plan.kept)
     return sorted({span.operator for span in graph.spans if not bool(stays[span.neurons].all())})
 
 

@@ -47,8 +47,9 @@ def gate_tensors(
         g_u = kept_u + slope · (score_u − stop_gradient(score_u))
 
     whose value is 0 or 1, and whose gradient tells the score of *every* unit, removed ones included, what the unit
-    would be worth. For that its incoming weights must stay as they are; units that meet other activations in a
-    product (attention) are masked on both sides and learn nothing.
+    would be worth; a neuron's gate is that of its column times that of its row. For that its incoming weights must
+    stay as they are; units that meet other activations in a product (attention) are masked on both sides and learn
+    nothing.
 
     Args:
         graph: the structure.
@@ -61,9 +62,15 @@ def gate_tensors(
     in_products = torch.zeros_like(kept)
     for product in graph.products:
         in_products[units.unit_of[product.neurons]] = True
+        rows = units.row_of[product.neurons]
+        in_products[rows[rows >= 0]] = True
     gated = mask_tensors(graph, tensors, kept | ~in_products)
     gates = kept.to(scores) + slope * (scores - scores.detach()) * units.prunable.to(scores)
     by_neuron = gates[units.unit_of.to(gates.device)]
+    if units.on_grid.numel():
+        on_grid = units.on_grid.to(gates.device)
+        rows = gates[units.row_of.to(gates.device)[on_grid]]
+        by_neuron = by_neuron.index_put((on_grid,), by_neuron[on_grid] * rows)
     for block in graph.blocks:
         if block.param in gated:
             tensor = gated[block.param]

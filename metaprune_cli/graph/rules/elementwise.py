@@ -23,9 +23,9 @@ def pointwise(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     owned = [e for t in operands if (e := trace.elements(t)) is not None]
     if not active:
         return _between_parameters(trace, func, owned, out)
-    merged, shape = spread(active[0][1], out.shape), active[0][0].shape
+    merged, shape = spread(active[0][1], out.shape), _own_sizes(active[0][0])
     for tensor, ids in active[1:]:
-        merged, shape = _meet(trace, (merged, shape), (spread(ids, out.shape), tensor.shape)), out.shape
+        merged, shape = _meet(trace, (merged, shape), (spread(ids, out.shape), _own_sizes(tensor))), tuple(out.shape)
     for elements in owned:
         attach_features(trace, elements, merged, _kind(func, elements))
     return merged
@@ -40,17 +40,28 @@ def _between_parameters(trace: Tracer, func: Any, owned: list[Elements], out: Te
     return None
 
 
-def _meet(trace: Tracer, first: tuple[Tensor, Any], second: tuple[Tensor, Any]) -> Tensor:
-    """Couple two activations' ids; one value broadcast over many neurons is locked instead. The later ids go on."""
+def _meet(trace: Tracer, first: tuple[Tensor, tuple[int, ...]], second: tuple[Tensor, tuple[int, ...]]) -> Tensor:
+    """Couple two activations' ids; one value broadcast over a head stands for it, over other neurons it is locked."""
     (a, a_shape), (b, b_shape) = first, second
     for ids, shape, other in ((a, a_shape, b), (b, b_shape, a)):
         sizes = (1,) * (other.dim() - len(shape)) + tuple(shape)
-        if any(sizes[d] == 1 and other.size(d) > 1 for d in varying(other)) and bool((squeeze_constant(ids) > 0).any()):
-            trace.structure.lock(ids, "one value for many neurons: it is broadcast over other neurons")
+        over = [d for d in varying(other) if sizes[d] == 1 and other.size(d) > 1]
+        if over and bool((squeeze_constant(ids) > 0).any()):
+            if len(over) == 1 and varying(ids) and len(varying(other)) == 2:
+                trace.structure.heads.broadcast(*compact([ids, other]))
+            else:
+                trace.structure.lock(ids, "one value for many neurons: it is broadcast over other neurons")
             return other
     small_a, small_b = compact([a, b])
     trace.structure.join(small_a, small_b)
-    return torch.maximum(small_a, small_b).expand(a.shape)
+    if bool((small_b >= small_a).all()):  # as a rule all of one side came later; its ids are stored in less
+        return b
+    return a if bool((small_a >= small_b).all()) else torch.maximum(small_a, small_b).expand(a.shape)
+
+
+def _own_sizes(tensor: Tensor) -> tuple[int, ...]:
+    """The tensor's shape before it was expanded."""
+    return tuple(1 if stride == 0 else size for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def attach_features(trace: Tracer, elements: Elements, ids: Tensor, kind: str) -> None:

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from metaprune_cli.graph.labels import Elements, Label, compact, squeeze_constant, varying
+from metaprune_cli.graph.labels import Elements, Label, compact, reshape, squeeze_constant, varying
 from metaprune_cli.graph.rules.boundary import unknown
 from metaprune_cli.graph.trace import Tracer
 
 aten = torch.ops.aten
 
 _SUBSTITUTES: dict[Any, Any] = {
-    aten.view: torch.reshape,
-    aten._unsafe_view: torch.reshape,
-    aten.reshape: torch.reshape,
+    aten.view: reshape,
+    aten._unsafe_view: reshape,
+    aten.reshape: reshape,
     aten.constant_pad_nd: lambda ids, pad, *_: torch.constant_pad_nd(ids, pad, 0),
 }
 """Operators whose very same call would fail or lie on the ids (a view of an expanded tensor; padding with a value)."""
@@ -75,13 +75,13 @@ def _as_neurons(trace: Tracer, elements: Elements) -> Tensor:
 
 
 def view(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
-    """Reshapes: ids that end up spread over two or more axes are tied along all but the last of them."""
+    """Reshapes: where ids end up spread over two or more axes, what survives must be an outer product over them."""
     moved = moves(trace, func, args, kwargs, out)
     before = trace.ids(args[0])
     if isinstance(moved, Tensor) and before is not None:
         axes = varying(moved)
-        if len(axes) > len(varying(before)):
-            trace.structure.tie_along(moved, axes[:-1])
+        if len(axes) > 1 and [moved.size(d) for d in axes] != [before.size(d) for d in varying(before)]:
+            trace.structure.heads.spread(moved)
     return moved
 
 

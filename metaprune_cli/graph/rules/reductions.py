@@ -59,7 +59,7 @@ def _reduce_one(trace: Tracer, func: Any, ids: Tensor, dim: int) -> Tensor:
             return trace.structure.tie_along(ids, [dim]).expand(*ids.shape[:dim], 1, *ids.shape[dim + 1 :])
         if func.overloadpacket not in (aten.sum,):
             trace.structure.span(ids, func.overloadpacket.__name__)
-        return constant
+        return trace.structure.heads.collapse(ids, dim)
     return ids.narrow(dim, 0, 1)
 
 
