@@ -219,13 +219,21 @@ class NeuronGraph:
         return from_pyg(data)
 
     def summary(self) -> dict[str, Any]:
-        """Sizes, families and what is kept verbatim, ready for JSON."""
-        units = self.units
+        """Sizes, families and what is kept verbatim, ready for JSON.
+
+        A family's ``macs_saved`` and ``params_saved`` are what the model would save if this family alone shrank as far
+        as it can (a locked one: if it could), and the shares are of the whole model; see ``graph/savings.py``.
+        """
+        from metaprune_cli.graph.savings import find_savings  # built on this class
+
+        units, saved, macs = self.units, find_savings(self), self.macs
+        params = sum(self.tensors[name].numel() for name in self.trainable)
+        figures = zip(units.families, saved.removable.tolist(), saved.params.tolist(), saved.macs.tolist(), strict=True)
         return {
             "neurons": self.num_neurons,
             "edges": self.num_edges,
-            "macs": self.macs,
-            "parameters": sum(self.tensors[name].numel() for name in self.trainable),
+            "macs": macs,
+            "parameters": params,
             "units": units.num_units,
             "prunable_units": int(units.prunable.sum()),
             "families": [
@@ -233,10 +241,15 @@ class NeuronGraph:
                     "name": family.name,
                     "kind": family.kind,
                     "units": family.units.numel(),
-                    "locked": family.locked,
+                    "removable": removable,
                     "parameters": [f"{name} ({side})" for name, side in family.parameters],
+                    "params_saved": params_saved,
+                    "params_share": params_saved / max(params, 1),
+                    "macs_saved": macs_saved,
+                    "macs_share": macs_saved / max(macs, 1),
+                    "locked": family.locked,
                 }
-                for family in units.families
+                for family, removable, params_saved, macs_saved in figures
             ],
             "verbatim": dict(self.verbatim),
         }

@@ -286,7 +286,7 @@ def test_debug_shows_the_traceback(work: Path) -> None:
 
 
 def test_a_fault_of_ours_asks_for_a_report(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metaprune_cli.stages.inspect.inspect", lambda _: 1 / 0)
+    monkeypatch.setattr("metaprune_cli.stages.inspect.inspect", lambda *_: 1 / 0)
     ran = call("inspect", model)
     assert ran.code == 1
     assert "ZeroDivisionError" in ran.err
