@@ -56,7 +56,7 @@ def _on_meta(model: nn.Module) -> nn.Module:
         plain = [value for value in vars(module).values() if isinstance(value, Tensor)]
         for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False), *plain]:
             twin = torch.empty_like(tensor, device="meta")
-            twins[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
+            twins[id(tensor)] = nn.Parameter(twin, requires_grad=False) if isinstance(tensor, nn.Parameter) else twin
     return copy.deepcopy(model, twins)
 
 

@@ -102,7 +102,7 @@ class Network(nn.Module):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
-        self.outputs, self.tokens = recipe.outputs, recipe.dims == 0
+        self.recipe, self.outputs, self.tokens = recipe, recipe.outputs, recipe.dims == 0
         self.layers, self.heads = nn.ModuleList(), nn.ModuleList()
         self.reads: list[int | None] = []
         self.exits: list[int] = []
