@@ -60,7 +60,9 @@ class Meet(nn.Module):
         if self.dim == -1:
             y = y.transpose(1, 2)
         if self.how == "cat":
-            return torch.cat([x, y.expand(-1, -1, *x.shape[2:]) if self.dim == 1 else y.expand(-1, x.size(1), -1)], self.dim)
+            return torch.cat(
+                [x, y.expand(-1, -1, *x.shape[2:]) if self.dim == 1 else y.expand(-1, x.size(1), -1)], self.dim
+            )
         return x + y if self.how == "add" else x * (y.sigmoid() if self.how == "gate" else y)
 
 
@@ -108,7 +110,9 @@ class Network(nn.Module):
         self.exits: list[int] = []
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
-            first = torch.randint(WORDS, (1, TEXT)) if self.tokens else torch.randn(1, CHANNELS, *POSITIONS[recipe.dims])
+            first = (
+                torch.randint(WORDS, (1, TEXT)) if self.tokens else torch.randn(1, CHANNELS, *POSITIONS[recipe.dims])
+            )
             more = sum(step.op == "input" for step in recipe.steps)
             self.inputs: tuple[Tensor, ...] = (first, *(torch.randn(1, CHANNELS, 6) for _ in range(more)))
             self._compose(recipe)
@@ -121,9 +125,7 @@ class Network(nn.Module):
         for layer, read in zip(self.layers, self.reads, strict=True):
             x = layer(x) if read is None else layer(x, self._channels_first(past, read))
             past.append(x)
-        found = [
-            head(self._channels_first(past, at)) for head, at in zip(self.heads, self.exits, strict=True)
-        ]
+        found = [head(self._channels_first(past, at)) for head, at in zip(self.heads, self.exits, strict=True)]
         if self.outputs == "dict":
             return {f"output {i}": out for i, out in enumerate(found)}
         return found[0] if self.outputs == "tensor" else tuple(found)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, event, given, note, settings
 from hypothesis import strategies as st
-from networks import Network, Recipe, Step, recipes
+from networks import Network, Recipe, recipes
 from torch import Tensor, nn
 from torch.testing import assert_close
 
