@@ -100,7 +100,8 @@ def rewrite(recording: Recording, graph: NeuronGraph, kept: Tensor) -> Recording
                 rule = _aligned
             work.steps.append(step if rule is None else rule(work, step))
         except NumericsError as error:
-            raise NumericsError(f"{error.what}, at {step.operator}", **error.details) from None
+            details = {key.replace(" ", "_"): value for key, value in error.details.items()}
+            raise NumericsError(f"{error.what}, at {step.operator}", **details) from None
     return replace(recording, steps=tuple(work.steps), constants={**recording.constants, **work.constants})
 
 
