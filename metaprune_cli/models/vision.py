@@ -105,3 +105,27 @@ def _target(name: str) -> dict[str, Tensor]:
         points = boxes[:, None, :2] + inside * (boxes[:, None, 2:] - boxes[:, None, :2])
         target["keypoints"] = torch.cat([points, torch.ones(2, _KEYPOINTS, 1)], dim=-1)
     return target
+
+
+def small_case(name: str) -> tuple[dict[str, Any], Shape | None]:
+    """Arguments and an input shape that make a model cheap to try and its outputs telling.
+
+    Detectors get small images and no threshold on scores, as nothing that is random passes one.
+    """
+    task = task_of(name)
+    if task == "detection":
+        ssd = name.startswith("ssd")
+        fixed: dict[str, Any] = {} if ssd else {"min_size": _DETECTION_SIZE, "max_size": _DETECTION_SIZE}
+        if "rcnn" in name:
+            few = {"box_score_thresh": 0.0, "box_detections_per_img": 10, "rpn_post_nms_top_n_test": 50}
+            return {**fixed, **few, "rpn_score_thresh": 0.0}, None
+        return {**fixed, "score_thresh": 0.0, "detections_per_img": 10}, None
+    if name.startswith(("swin3d", *_CLIP_SIZES)):
+        return {}, (3, 8, 112, 112)
+    return {}, None
+
+
+def count_params(name: str) -> int:
+    """How many parameters a model has, as torchvision says; 0 where it does not."""
+    weights = list(torchvision.models.get_model_weights(name))
+    return max((int(w.meta.get("num_params", 0)) for w in weights), default=0)
