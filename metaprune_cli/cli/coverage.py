@@ -32,7 +32,8 @@ def coverage(
         typer.Option("--speedup", "-s", metavar="X", help="MACs before / after; may be repeated. Default: 1.5 and 3."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="JSON; rows that are in it are not made again.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="JSON; rows that are in it are not made again."),
     ] = None,
     markdown: Annotated[Path | None, typer.Option("--markdown", metavar="FILE", help="The report for people.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Make all rows again.")] = False,

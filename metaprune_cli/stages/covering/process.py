@@ -63,7 +63,8 @@ def _run(folder: Path, modules: Path, settings: CoverageSettings) -> str | None:
         finally:
             _end(process)
     if ended is None and process.returncode:
-        return f"the process ended with {process.returncode}: {errors.read_text()[-1000:].strip()}"
+        last = errors.read_text().strip().splitlines()[-1:]
+        return f"the process ended with {process.returncode}: {''.join(last)[-1000:]}"
     return ended
 
 

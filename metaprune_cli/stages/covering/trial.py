@@ -22,20 +22,19 @@ from torch import nn
 from metaprune_cli.config import CoverageSettings
 from metaprune_cli.errors import InputError, MetapruneError, TargetError
 from metaprune_cli.graph import NeuronGraph, decode, encode
-from metaprune_cli.graph.trace import ExampleInputs, call
+from metaprune_cli.graph.slicing import params_of
+from metaprune_cli.graph.trace import ExampleInputs
 from metaprune_cli.metrics.macs import count_macs, count_params
 from metaprune_cli.models import build, save_model
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.examples import example_inputs
 from metaprune_cli.models.registry import with_input_shape
-from metaprune_cli.pruning.cost import params_of
 from metaprune_cli.pruning.prune import Pruned, prune
 from metaprune_cli.stages.covering import proofs
-from metaprune_cli.stages.covering.random_weights import randomise_
 from metaprune_cli.stages.covering.process import ROW, TRIAL
+from metaprune_cli.stages.covering.random_weights import randomise_
 from metaprune_cli.stages.covering.suite import Entry
 from metaprune_cli.stages.paths import replace_file
-
 
 NEARLY_ONE = 1.02
 """A speed-up that is not worth trying where the one asked for is out of reach."""
