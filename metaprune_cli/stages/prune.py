@@ -97,7 +97,7 @@ def prune(
             opened = opened.of_shape(splits.input_shape[1:])
             check_fits(opened, splits)
             gradients = loss_gradients(opened.model, splits.train, settings.batches, data.batch_size, device)
-        elif data is not None and opened.architecture.input_shape is None:
+        elif data is not None and not opened.says_its_inputs:
             opened = opened.of_shape(load_splits(data).input_shape[1:])
         done.extend(
             _prune(opened, structures.graph_of(opened), row, settings, gradients, data if splits is not None else None)
