@@ -208,8 +208,7 @@ def cut(x: Tensor, s: Step, dim: int = 1) -> nn.Module:
     start = s.a % channels
     length = min(1 + channels // 2 + s.b, channels - start)
     if s.c % 3 == 2 and channels > 2:
-        step = Do("every second channel", lambda x: x[:, ::2] if dim == 1 else x[..., ::2])
-        return step
+        return Do("every second channel", lambda x: x[:, ::2] if dim == 1 else x[..., ::2])
     if s.c % 3:
         return Do(f"narrow({dim}, {start}, {length})", lambda x: x.narrow(dim, start, length))
     if dim == 1:

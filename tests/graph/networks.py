@@ -228,4 +228,4 @@ def recipes(max_steps: int = 7) -> st.SearchStrategy[Recipe]:
         steps = st.lists(st.builds(Step, st.sampled_from(ops), number, number, number), min_size=1, max_size=max_steps)
         return st.builds(Recipe, st.sampled_from(dims), steps.map(tuple), st.sampled_from(["tensor", "tuple", "dict"]))
 
-    return of(maps, [2, 1, 3]) | of(tokens, [0, 1, 2]) | of(maps + [*TOKENS], [2, 1, 3])
+    return of(maps, [2, 1, 3]) | of(tokens, [0, 1, 2]) | of([*maps, *TOKENS], [2, 1, 3])

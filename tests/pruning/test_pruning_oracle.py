@@ -188,7 +188,7 @@ def test_the_oracle_notices_a_missing_coupling() -> None:
 
 
 def test_equal_parts_of_a_split_go_together_here_and_alone_there() -> None:
-    """Torch-Pruning leaves parts of unequal widths, where ``chunk`` would cut elsewhere; ours lose the same channels."""
+    """Torch-Pruning leaves parts of unequal widths, where ``chunk`` would cut elsewhere; ours lose the same."""
     model = Parted()
     case = Case.of(model, 8)
     unit = int(case.graph.units.unit_of[case.graph.blocks[0].destinations[0, 1]])
