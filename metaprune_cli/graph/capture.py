@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.graph.nest import leaves, rebuild
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.passes import Pass, Skeleton, record_pass, repeated, trace_pass
-from metaprune_cli.graph.program import Mode, Program, Script, arguments_of
+from metaprune_cli.graph.program import Program, Script, arguments_of
 from metaprune_cli.graph.record import Recording, Step, Value
 from metaprune_cli.graph.rewrite import Size, rewrite
 from metaprune_cli.graph.slicing import alive_neurons, slice_tensors

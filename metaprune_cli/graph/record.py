@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from metaprune_cli.graph.arguments import map_tensors_in, tensors_in
 from metaprune_cli.graph.labels import Label
 from metaprune_cli.graph.nest import leaves, map_tensors
 
@@ -146,11 +147,11 @@ class Recorder:
         """Take down one operator that has just run."""
         if self.paused:
             return
-        tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
+        tensors = tensors_in((args, kwargs, out))
         values = {self.number(leaf): value for leaf in tensors if (value := known.value(leaf)) is not None}
         self._constants |= values
         single = not isinstance(out, tuple | list)
-        to_value = lambda tree: tree_map_only(Tensor, lambda t: Value(self.number(t)), tree)  # noqa: E731
+        to_value = lambda tree: map_tensors_in(lambda t: Value(self.number(t)), tree)  # noqa: E731
         self._steps.append(
             Step(
                 operator=operator,

@@ -13,7 +13,7 @@ from torch import Tensor
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.record import Recording, Step, Value
-from metaprune_cli.graph.survivors import Survivors, SurvivorMap
+from metaprune_cli.graph.survivors import SurvivorMap, Survivors
 
 aten = torch.ops.aten
 

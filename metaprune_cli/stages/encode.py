@@ -54,7 +54,7 @@ def encode(
 
 
 def _shaped(opened: Opened, data: DataSettings | None) -> Opened:
-    if opened.architecture.input_shape is not None or data is None:
+    if opened.says_its_inputs or data is None:
         return opened
     return opened.of_shape(load_splits(data).input_shape[1:])
 
