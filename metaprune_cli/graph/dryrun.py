@@ -32,8 +32,8 @@ def lock_what_breaks(graph: NeuronGraph, skeleton: Skeleton, passes: Passes) -> 
     """Find the families that cannot be removed because the program around the parameters does not follow.
 
     One unit of every prunable family is removed at once, and the class is run on it; where Python fixes sizes, the
-    recorded program is rewritten instead. Only if that fails too are the families halved until the culprits are found, so
-    an ordinary model costs one pass on meta. A model whose control flow depends on data has no program of its own.
+    recorded program is rewritten instead. Only if that fails too are the families halved until the culprits are found,
+    so an ordinary model costs one pass on meta. A model whose control flow depends on data has no program of its own.
 
     Args:
         graph: the traced graph.

@@ -89,7 +89,7 @@ def _trace(
 def _trace_training(
     skeleton: Skeleton, structure: Structure, example_inputs: ExampleInputs, aliases: dict[str, str]
 ) -> tuple[Pass, Recording]:
-    """In training mode, on the inputs twice along the batch (batch statistics need more than one value) if they can be."""
+    """In training mode, with a batch of two where it can be had: batch statistics need more than one value."""
     try:
         training = Pass(training=True, inputs=skeleton.inputs(repeated(example_inputs, 2)))
         record_pass(skeleton, training, aliases)

@@ -120,7 +120,7 @@ def spread(ids: Ids, shape: Sequence[int]) -> Ids:
 
 
 def reshape(ids: Ids, shape: Sequence[int]) -> Ids:
-    """``ids`` in another shape; dimensions along which they are constant stay unstored where they come through whole."""
+    """``ids`` in another shape; what they are constant along stays unstored where it comes through whole."""
     size = list(torch.empty(ids.shape, device="meta").reshape(list(shape)).shape)
     limit = min(ids.dim(), len(size))
     lead = next((d for d in range(limit) if ids.size(d) != size[d]), limit)

@@ -98,7 +98,8 @@ class Recording:
         """The same without the steps that compute constants, whose values are known.
 
         Args:
-            varying: numbers of values that must be computed although they depend on no input (their size is the batch's).
+            varying: numbers of values that must be computed although they depend on no input (their size is the
+                batch's).
         """
         dirty: set[int] = set()
         while True:
@@ -130,7 +131,7 @@ class Recording:
         return [n for n, version in step.versions.items() if self.constants[n]._version != version]
 
     def _storage(self, number: int) -> int:
-        return self.values[number].untyped_storage()._cdata
+        return int(self.values[number].untyped_storage()._cdata)
 
 
 class Recorder:
@@ -151,7 +152,10 @@ class Recorder:
         values = {self.number(leaf): value for leaf in tensors if (value := known.value(leaf)) is not None}
         self._constants |= values
         single = not isinstance(out, tuple | list)
-        to_value = lambda tree: map_tensors_in(lambda t: Value(self.number(t)), tree)  # noqa: E731
+
+        def to_value(tree: Any) -> Any:
+            return map_tensors_in(lambda t: Value(self.number(t)), tree)
+
         self._steps.append(
             Step(
                 operator=operator,

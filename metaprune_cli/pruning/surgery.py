@@ -17,8 +17,8 @@ from metaprune_cli.pruning.plan import Plan
 def apply_plan(model: nn.Module, graph: NeuronGraph, plan: Plan, example_inputs: ExampleInputs) -> nn.Module:
     """Take the units that ``plan`` gives up out of a copy of ``model``.
 
-    The class of the model is kept where it follows its parameters' shapes. Where Python fixes sizes that the plan changes
-    (the number of an attention's heads, say), the result is the model's program (see ``graph.program``).
+    The class of the model is kept where it follows its parameters' shapes. Where Python fixes sizes that the plan
+    changes (the number of an attention's heads, say), the result is the model's program (see ``graph.program``).
 
     Args:
         model: the network, whose weights are sliced; not changed.

@@ -63,8 +63,8 @@ def coverage(
         suite: ``torchvision``, or a file (see ``read_suite``).
         settings: speed-ups, and what one model may cost.
         only: glob patterns of names; none means all.
-        output: the JSON file, written after every model. Rows that are in it already, made with the same versions and settings,
-            are not made again unless they failed.
+        output: the JSON file, written after every model. Rows that are in it already, made with the same versions and
+            settings, are not made again unless they failed.
         markdown: the report for people.
         command: the command line, for the report.
         progress: is told about each model.

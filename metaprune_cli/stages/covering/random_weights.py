@@ -12,8 +12,8 @@ _SHIFT = 0.1
 def randomise_(model: nn.Module, seed: int) -> None:
     """Replace, in place, every zero and one in floating-point parameters and buffers.
 
-    Ones (scales, variances) become uniform in [0.5, 1.5], zeros (shifts, means, heads made silent) normal with a standard
-    deviation of 0.1. Everything else is random already.
+    Ones (scales, variances) become uniform in [0.5, 1.5], zeros (shifts, means, heads made silent) normal with a
+    standard deviation of 0.1. Everything else is random already.
     """
     generator = torch.Generator().manual_seed(seed)
     seen: set[int] = set()

@@ -64,13 +64,14 @@ def markdown(document: Mapping[str, Any]) -> str:
 
 
 _LEGEND = """
-Every model is built with random weights (no zeros, no ones), encoded, written, read and decoded (equal to the bit: every
-entry, type and buffer), its MACs are compared with the counter's, and it is pruned to every speed-up. The smaller model runs in eval
-mode, trains (forward and backward), is saved and loaded in a fresh process (equal outputs, to the bit), and is compared with the masked
-original in double precision: *Error* in eval mode, *in training* in train mode with nothing dropped, the largest of all speed-ups.
+Every model is built with random weights (no zeros, no ones), encoded, written, read and decoded (equal to the bit:
+every entry, type and buffer), its MACs are compared with the counter's, and it is pruned to every speed-up. The smaller
+model runs in eval mode, trains (forward and backward), is saved and loaded in a fresh process (equal outputs, to the
+bit), and is compared with the masked original in double precision: *Error* in eval mode, *in training* in train mode
+with nothing dropped, the largest of all speed-ups.
 
-*ok*: all of it. *partly*: all that can be tried holds; what cannot be reached or compared is said. *failed*: the step and the error.
-*Locked* families cannot be removed: inputs and outputs always, anything else is a reason.
+*ok*: all of it. *partly*: all that can be tried holds; what cannot be reached or compared is said. *failed*: the step
+and the error. *Locked* families cannot be removed: inputs and outputs always, anything else is a reason.
 """
 
 

@@ -62,8 +62,8 @@ def read_suite(suite: str, only: Sequence[str] = ()) -> tuple[Entry, ...]:
 
     Args:
         suite: ``torchvision``; a YAML file with a list of ``package.module:factory``, or of mappings with ``arch``, and
-            ``name``, ``args``, ``input_shape`` and ``task`` where wanted; or a Python file, whose public functions without
-            required arguments are factories.
+            ``name``, ``args``, ``input_shape`` and ``task`` where wanted; or a Python file, whose public functions
+            without required arguments are factories.
         only: glob patterns, of which the name has to match one.
 
     Raises:
@@ -120,7 +120,8 @@ def _from_yaml(path: Path, text: str) -> list[Entry]:
     if wrong or not items:
         raise InputError(
             "The suite cannot be understood.",
-            expected=f"a list of package.module:factory, or of mappings with arch and any of {', '.join(sorted(_KEYS))}",
+            expected="a list of package.module:factory, or of mappings with arch and any of "
+            + ", ".join(sorted(_KEYS)),
             got="; ".join(wrong[:5]) or type(content).__name__,
             where=path,
         )

@@ -1,7 +1,7 @@
 """All that is tried on one model, step by step, in a process of its own.
 
-``python -m metaprune_cli.stages.covering.trial FOLDER`` reads ``FOLDER/trial.json`` and keeps ``FOLDER/row.json`` up to date,
-so that whatever ends the process, the row says how far it came.
+``python -m metaprune_cli.stages.covering.trial FOLDER`` reads ``FOLDER/trial.json`` and keeps ``FOLDER/row.json`` up to
+date, so that whatever ends the process, the row says how far it came.
 """
 
 from __future__ import annotations
