@@ -214,7 +214,7 @@ def _bands(seen: Outline, place: Place) -> Iterable[str]:
 def _couplings(seen: Outline, families: Sequence[Family], colours: dict[int, str], place: Place) -> Iterable[str]:
     """One vertical line for each family that lies in several layers, with its name beside the first of them."""
     free_y = 0.0
-    for number in sorted(seen.couplings, key=lambda f: (seen.couplings[f][0], -place.bus_lane[f])):
+    for number in sorted(seen.couplings, key=lambda f: (seen.couplings[f][0], _port(seen, seen.couplings[f][0], f))):
         members, x, colour = seen.couplings[number], place.bus_x(number), colours[number]
         ports = [place.middle(row) + _port(seen, row, number) for row in members]
         first, last = ports[0], ports[-1]
