@@ -172,7 +172,26 @@ class EvalSettings:
     seed: Seed = 0
 
 
-SECTIONS = ("data", "zoo", "encode", "metanet", "meta-train", "transform", "prune", "finetune", "eval", "decode")
+@dataclass(frozen=True)
+class CoverageSettings:
+    """Section ``coverage``: how far every model is pruned, and what one of them may cost.
+
+    ``max_ratio`` is high, as the question is what can be removed, not what should be. ``timeout_s`` and ``memory_gb``
+    are for one model.
+    """
+
+    speedup: tuple[Speedup, ...] = (1.5, 3.0)
+    max_ratio: Fraction = 0.95
+    timeout_s: Positive = 3600.0
+    memory_gb: Positive = 20.0
+    jobs: Count = 1
+    seed: Seed = 0
+
+
+SECTIONS = (
+    *("data", "zoo", "encode", "metanet", "meta-train", "transform", "prune", "finetune", "eval", "decode"),
+    "coverage",
+)
 
 
 def sections(path: Path) -> dict[str, Any]:

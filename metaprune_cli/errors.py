@@ -50,10 +50,14 @@ class InputError(MetapruneError):
 
 
 class TargetError(MetapruneError):
-    """A target that cannot be met, or nothing that could be removed. Exit code 3."""
+    """A target that cannot be met, or nothing that could be removed. Exit code 3.
+
+    ``feasible`` is the nearest speed-up that can be met, None where there is none.
+    """
 
     exit_code = 3
     title = "Target out of reach"
+    feasible: float | None = None
 
 
 class CorruptFileError(MetapruneError):

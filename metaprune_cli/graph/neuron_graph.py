@@ -121,7 +121,7 @@ class Lock:
 class Span:
     """Neurons that are mixed by an operator without parameters per pair (a LayerNorm, a mean over channels).
 
-    Removing some of them changes what the others carry, so the masked original is not comparable there.
+    Removing some of them changes what the others carry: zeros are not absence there.
     """
 
     neurons: Tensor
@@ -143,7 +143,7 @@ class NeuronGraph:
         heads: int64, shape (t,): neurons that stand for a whole head (an attention score's); their column is their row.
         products: activation-by-activation contractions, for MACs.
         locks: neurons that cannot be removed, with reasons.
-        spans: neurons whose removal cannot be compared with masking.
+        spans: neurons whose removal is not the same as masking.
         verbatim: state-dict entries (whole, or the elements left over) that are kept as they are, with the reason.
         aliases: second names of shared tensors, name -> first name.
         trainable: the floating-point parameters among the tensors (buffers are not).

@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from itertools import count, takewhile
 
 import torch
 from torch import Tensor
 
 from metaprune_cli.graph.components import components, planes, unique_pairs
 from metaprune_cli.graph.heads import CONSTANT, Heads, couple
-from metaprune_cli.graph.labels import Elements, Ids, affine, squeeze_constant
+from metaprune_cli.graph.labels import Elements, Ids, affine, compact, squeeze_constant
 from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, Layer, Lock, NeuronGraph, Plane, Product, Span
 
 __all__ = ["CONSTANT", "Structure"]
+
+_Region = tuple[str, tuple[int, tuple[int, ...]], tuple[int, ...]]
+"""A region of an entry: its name, the offset and strides of its grid, its shape."""
 
 
 class Structure:
@@ -22,7 +26,7 @@ class Structure:
 
     def __init__(self) -> None:
         self.layers: list[Layer] = []
-        self.blocks: dict[tuple[object, ...], EdgeBlock] = {}
+        self.blocks: dict[tuple[_Region, int], EdgeBlock] = {}
         self.features: dict[tuple[str, str], Feature] = {}
         self.identity: list[Tensor] = []
         self.ties: list[Tensor] = []
@@ -125,28 +129,80 @@ class Structure:
         """
         grid = affine(weight)
         if grid is None:
-            return None
-        offset, stride = grid
-        shape = weight.index.shape
-        groups, out = shape[:2]
+            taps = _run_length(sources)
+            if taps == 1 or weight.index.size(3) > 1:
+                return None
+            folded = weight.view(lambda index: index.squeeze(3).unflatten(2, (-1, taps)))
+            return self.contract(folded, sources[:, ::taps], (taps,), positions)
+        key = (weight.entry, grid, tuple(weight.index.shape))
         positions = positions if self.counting else 0
-        key = (weight.entry, offset, tuple(shape), stride)
-        destinations = self._known_destinations(key)
-        if destinations is None:
+        parts = self._parts(key)
+        if parts and bool((sources == CONSTANT).all()):
+            for part in parts:  # a constant, such as a first hidden state, is whatever the neurons need it to be
+                self._repeat(part, positions)
+        elif parts and all(bool((self.blocks[part].sources == CONSTANT).all()) for part in parts):
+            first, *_ = [self.blocks.pop(part) for part in parts]
+            self._tie_groups(sources, first.destinations)
+            self._connect(key, kernel, (sources, first.destinations), positions + first.positions)
+        elif parts:
+            self._connect(key, kernel, (sources, self.blocks[parts[0]].destinations), positions)
+        else:
             name = weight.entry.rpartition(".")[0] or weight.entry
+            groups, out = weight.index.shape[:2]
             destinations = self.new_neurons(name, groups * out).view(groups, out)
             self._tie_groups(sources, destinations)
-        for part, (size, strides, start, taps, ids) in enumerate(_regular(shape, stride, offset, kernel, sources)):
-            self._add_block(
-                (*key, part), EdgeBlock(weight.entry, size, strides, start, destinations, ids, taps, positions)
-            )
+            self._connect(key, kernel, (sources, destinations), positions)
+        destinations = self.blocks[self._parts(key)[0]].destinations
+        if weight.mixes is not None:
+            self.span(destinations, weight.mixes)
+            self.span(sources, weight.mixes)
+        for companion in weight.companions:
+            self._accompany(companion, (sources, destinations), kernel)
         return destinations
 
-    def _known_destinations(self, key: tuple[object, ...]) -> Ids | None:
-        known = self.blocks.get((*key, 0))
-        return None if known is None else known.destinations
+    def _parts(self, key: _Region) -> list[tuple[_Region, int]]:
+        """Where the blocks of a region are, if it is known."""
+        return list(takewhile(lambda part: part in self.blocks, ((key, i) for i in count())))
 
-    def _add_block(self, key: tuple[object, ...], block: EdgeBlock) -> None:
+    def _repeat(self, part: tuple[_Region, int], positions: int) -> None:
+        known = self.blocks[part]
+        self.blocks[part] = dataclasses.replace(known, positions=known.positions + positions)
+
+    def _connect(self, key: _Region, kernel: tuple[int, ...], ends: tuple[Ids, Ids], positions: int) -> None:
+        """Add the edges of a region between the two ends (sources, destinations)."""
+        entry, (offset, stride), shape = key
+        sources, destinations = ends
+        for i, (size, strides, start, taps, ids) in enumerate(_regular(shape, stride, offset, kernel, sources)):
+            self._add_block((key, i), EdgeBlock(entry, size, strides, start, destinations, ids, taps, positions))
+
+    def _accompany(self, companion: Elements, ends: tuple[Ids, Ids], kernel: tuple[int, ...]) -> None:
+        """What a weight was computed from: edges where it is as large, else features of the neurons it meets alone."""
+        sources, destinations = ends
+        index = companion.real()
+        if index.stride(3) == 0 or index.size(3) == 1:
+            index, kernel = index[..., :1], ()
+        if index.unique().numel() == index.numel():
+            grid = affine(Elements(companion.entry, index))
+            if grid is not None:
+                self._connect((companion.entry, grid, tuple(index.shape)), kernel, ends, 0)
+            else:
+                self._opaque(companion.entry, ends)
+            return
+        for neurons in (destinations[:, :, None, None], sources[:, None, :, None]):
+            small, owners = compact([index, neurons.expand(index.shape)])
+            pairs = unique_pairs(torch.stack([small.reshape(-1), owners.reshape(-1)]))
+            if pairs[0].unique().numel() == pairs.size(1):
+                pairs = pairs[:, pairs[1] > CONSTANT]
+                self.feature(Elements(companion.entry, pairs[0]), pairs[1], "scale")
+                return
+        self.note(companion.entry, "one value for many neurons")
+
+    def _opaque(self, entry: str, ends: tuple[Ids, Ids]) -> None:
+        self.note(entry, "its elements lie on no grid")
+        for ids in ends:
+            self.lock(ids, f"meets {entry}, whose elements lie on no grid")
+
+    def _add_block(self, key: tuple[_Region, int], block: EdgeBlock) -> None:
         known = self.blocks.get(key)
         if known is None:
             self.blocks[key] = block
@@ -178,10 +234,10 @@ class Structure:
         for entry, tensor in tensors.items():
             if entry in aliases:
                 continue
-            count = _coverage(entry, tensor.numel(), blocks, features)
-            if count is None or bool((count == 1).all()):
+            times = _coverage(entry, tensor.numel(), blocks, features)
+            if times is None or bool((times == 1).all()):
                 continue
-            if bool((count > 1).any()):
+            if bool((times > 1).any()):
                 self._drop(entry, blocks, features)
                 verbatim[entry] = self.notes.get(entry, "its elements take part in several contractions")
             else:
@@ -245,11 +301,18 @@ def _coverage(entry: str, numel: int, blocks: list[EdgeBlock], features: list[Fe
     return count
 
 
+def _run_length(sources: Ids) -> int:
+    """How many columns in a row have the same source, if it is the same number everywhere; else 1."""
+    lengths = sources.reshape(-1).unique_consecutive(return_counts=True)[1]
+    length = int(lengths[0])
+    return length if bool((lengths == length).all()) and length < sources.size(1) else 1
+
+
 _Part = tuple[tuple[int, int, int, int], tuple[int, int, int, int], int, tuple[int, ...], Tensor]
 
 
 def _regular(
-    shape: torch.Size, stride: tuple[int, ...], offset: int, kernel: tuple[int, ...], sources: Ids
+    shape: tuple[int, ...], stride: tuple[int, ...], offset: int, kernel: tuple[int, ...], sources: Ids
 ) -> list[_Part]:
     """Split a block so that each part has every source once: columns of one source become taps of one edge.
 

@@ -20,27 +20,34 @@ from metaprune_cli.metrics.calling import call, evaluating
 def count_macs(model: nn.Module, example_inputs: Any) -> int:
     """Multiply–accumulates of ``model`` in eval mode: half of what ``torch.utils.flop_counter`` counts.
 
-    Convolutions, matrix products and both products of attention count. Nothing is computed, the model is not touched.
+    Convolutions, matrix products and both products of attention count. Nothing is computed, unless control flow depends
+    on data (detection), and the model is not touched.
 
     Args:
         example_inputs: a tensor, or a tuple or mapping of arguments; the count is for the whole batch.
 
     Raises:
-        InputError: the model does not run on these inputs, or not without values (on the ``meta`` device).
+        InputError: the model does not run on these inputs.
     """
-    twin = _on_meta(model)
-    inputs = pytree.tree_map_only(Tensor, lambda tensor: tensor.to("meta"), example_inputs)
-    counter = FlopCounterMode(display=False)
     try:
-        with evaluating(twin), _plain_attention(), counter:
-            call(twin, inputs)
+        return _count(_on_meta(model), pytree.tree_map_only(Tensor, lambda tensor: tensor.to("meta"), example_inputs))
+    except Exception:  # noqa: BLE001 - perhaps it needs values; a real mistake fails again below
+        pass
+    try:
+        return _count(model, example_inputs)
     except Exception as error:
         raise InputError(
             f"{type(model).__name__} does not run on these inputs.",
-            expected="a forward pass on the meta device, where there are shapes and no values",
+            expected="a forward pass",
             got=f"{type(error).__name__}: {error}",
-            next_step="check the shapes of the inputs, and that nothing in the model depends on values",
+            next_step="check the shapes of the inputs",
         ) from error
+
+
+def _count(model: nn.Module, inputs: Any) -> int:
+    counter = FlopCounterMode(display=False)
+    with evaluating(model), _plain_attention(), counter:
+        call(model, inputs)
     return counter.get_total_flops() // 2
 
 
@@ -50,13 +57,13 @@ def count_params(model: nn.Module) -> int:
 
 
 def _on_meta(model: nn.Module) -> nn.Module:
-    """A deep copy without values: copying finds every tensor already done, as its twin on ``meta``."""
+    """A deep copy without values or gradients: copying finds every tensor already done, as its twin on ``meta``."""
     twins: dict[int, Any] = {}
     for module in model.modules():
         plain = [value for value in vars(module).values() if isinstance(value, Tensor)]
         for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False), *plain]:
             twin = torch.empty_like(tensor, device="meta")
-            twins[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
+            twins[id(tensor)] = nn.Parameter(twin, requires_grad=False) if isinstance(tensor, nn.Parameter) else twin
     return copy.deepcopy(model, twins)
 
 

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from metaprune_cli.errors import InputError
+from metaprune_cli.graph.nest import map_tensors
 from metaprune_cli.graph.resize import fill_, resize_
-from metaprune_cli.graph.trace import meta_copy
+from metaprune_cli.graph.trace import call, meta_copy
 from metaprune_cli.models.architecture import Architecture
+from metaprune_cli.models.examples import example_inputs, has_example
 from metaprune_cli.models.recognise import shapes_of
 from metaprune_cli.models.registry import build, skeleton
 
@@ -64,7 +66,7 @@ def _fill_(model: nn.Module, state: Mapping[str, Tensor], architecture: Architec
     resized = shapes != shapes_of(own)
     resize_(model, {name: shape for name, shape in shapes.items() if shape != tuple(own[name].shape)})
     fill_(model, complete)
-    if resized and architecture.input_shape is not None:
+    if resized and has_example(architecture, model):
         _check_runs(model, architecture, where)
 
 
@@ -103,18 +105,29 @@ def _listing(label: str, names: list[str]) -> str:
 
 
 def _check_runs(model: nn.Module, architecture: Architecture, where: Path) -> None:
-    """Run a resized model once on meta: shapes that fit the entries one by one may still not fit each other."""
-    assert architecture.input_shape is not None
-    try:
-        with torch.no_grad():
-            meta_copy(model).eval()(torch.empty(1, *architecture.input_shape, device="meta"))
-    except Exception as error:
+    """Run a resized model once on meta: shapes that fit the entries one by one may still not fit each other.
+
+    Where the architecture itself does not run there (its control flow depends on data), nothing can be said.
+    """
+    problem = _problem_on_meta(model, architecture)
+    if problem is not None and _problem_on_meta(skeleton(architecture), architecture) is None:
         raise InputError(
             f"The tensors have the names of {architecture.name}, but their shapes do not fit together.",
-            got=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            got=problem,
             where=where,
             next_step="check --arch, --arch-arg and --input-shape",
-        ) from error
+        )
+
+
+def _problem_on_meta(model: nn.Module, architecture: Architecture) -> str | None:
+    """The error of a forward pass without values, or None."""
+    try:
+        inputs = map_tensors(example_inputs(architecture, model), lambda t: torch.empty_like(t, device="meta"))
+        with torch.no_grad():
+            call(meta_copy(model).eval(), inputs)
+    except Exception as error:  # noqa: BLE001 - whatever the model raises is the answer
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return None
 
 
 def _has_meta(model: nn.Module) -> bool:

@@ -14,10 +14,10 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
-import torchvision
 from torch import nn
 
 from metaprune_cli.errors import InputError
+from metaprune_cli.models import vision
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.mobilenet import MobileNetV1, MobileNetV2
 from metaprune_cli.models.on_meta import build_on_meta
@@ -37,16 +37,11 @@ CIFAR: Mapping[str, Builder] = MappingProxyType(
     }
 )
 CIFAR_CHANNELS, CIFAR_SIZE = 3, 32
-TORCHVISION_SIZES = {"inception_v3": 299}
-TORCHVISION_SIZE = 224
-# torchvision warns where this is left open; its initialisation by truncated normals takes seconds, and none on meta.
-_EXPLICIT_INIT = ("googlenet", "inception_v3")
 
 
 def list_architectures() -> list[str]:
     """The names that are known here, ``cifar:...`` and ``torchvision:...``."""
-    torchvision_names = torchvision.models.list_models(module=torchvision.models)
-    return sorted([f"cifar:{name}" for name in CIFAR] + [f"torchvision:{name}" for name in torchvision_names])
+    return sorted([f"cifar:{name}" for name in CIFAR] + [f"torchvision:{name}" for name in vision.names()])
 
 
 def is_factory(name: str) -> bool:
@@ -75,16 +70,20 @@ def skeleton(architecture: Architecture, allow_import: bool = True) -> nn.Module
 
 
 def with_input_shape(architecture: Architecture) -> Architecture:
-    """The architecture with the usual input shape of its kind where none is given; factories stay as they are."""
+    """The architecture with the usual input shape of its kind where none is given.
+
+    Factories, and models that take more than one tensor, stay as they are.
+    """
     family, _, name = architecture.name.partition(":")
     if architecture.input_shape is not None or family not in ("cifar", "torchvision"):
         return architecture
     if family == "cifar":
         channels = architecture.args.get("in_channels", CIFAR_CHANNELS)
         size = architecture.args.get("image_size", CIFAR_SIZE)
-    else:
-        channels, size = 3, architecture.args.get("image_size", TORCHVISION_SIZES.get(name, TORCHVISION_SIZE))
-    return replace(architecture, input_shape=(channels, size, size))
+        return replace(architecture, input_shape=(channels, size, size))
+    if name not in vision.names():
+        return architecture
+    return replace(architecture, input_shape=vision.usual_shape(name, architecture.args))
 
 
 def takes_argument(name: str, argument: str) -> bool:
@@ -92,7 +91,18 @@ def takes_argument(name: str, argument: str) -> bool:
     family, _, short = name.partition(":")
     if family == "cifar":
         return argument == "image_size" or argument in inspect.signature(CIFAR[short]).parameters
-    return argument == "num_classes" or (argument == "image_size" and short.startswith("vit_"))
+    if argument == "num_classes":
+        return vision.task_of(short) != "optical flow"
+    return argument == "image_size" and short.startswith("vit_")
+
+
+def factory_of(architecture: Architecture) -> Builder | None:
+    """The user's callable that makes a model, if its module is loaded already; None for known architectures."""
+    module, _, attribute = architecture.name.partition(":")
+    found: Any = sys.modules.get(module) if is_factory(architecture.name) else None
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+    return found  # type: ignore[no-any-return]
 
 
 def _builder(architecture: Architecture, device: str, allow_import: bool) -> Builder:
@@ -100,9 +110,8 @@ def _builder(architecture: Architecture, device: str, allow_import: bool) -> Bui
     family, _, name = architecture.name.partition(":")
     if family == "cifar" and name in CIFAR:
         return CIFAR[name]
-    if family == "torchvision" and architecture.name in list_architectures():
-        fixed: dict[str, Any] = {"init_weights": device != "meta"} if name in _EXPLICIT_INIT else {}
-        return partial(torchvision.models.get_model_builder(name), weights=None, **fixed)
+    if family == "torchvision" and name in vision.names():
+        return vision.builder(name, device)
     if not is_factory(architecture.name):
         raise _unknown(architecture.name)
     if not allow_import:
@@ -157,7 +166,7 @@ def _arguments(builder: Builder, architecture: Architecture) -> dict[str, Any]:
     family = architecture.name.partition(":")[0]
     if family == "torchvision":  # its builders are open-ended, but nothing is ever downloaded
         accepted = ["num_classes", "any other argument of torchvision's class"]
-        refused = [key for key in args if key in ("weights", "progress")]
+        refused = [key for key in args if key in ("weights", "weights_backbone", "progress", "quantize")]
     if family == "cifar" and "image_size" not in accepted:  # convolutions take any size; it says what the input is
         accepted.append("image_size")
         refused = [key for key in refused if key != "image_size"]
@@ -211,7 +220,7 @@ def _unknown(name: str) -> InputError:
         f"There is no architecture {name!r}{_suggestion(name, known)}",
         expected="cifar:NAME, torchvision:NAME or package.module:factory",
         where="--arch",
-        next_step=f"choose one of {', '.join(cifar)}, any of torchvision's classifiers, or a factory of yours",
+        next_step=f"choose one of {', '.join(cifar)}, any of torchvision's models, or a factory of yours",
     )
 
 

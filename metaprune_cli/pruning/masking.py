@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import torch
@@ -10,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from metaprune_cli.graph.neuron_graph import NeuronGraph
-from metaprune_cli.graph.resize import fill_
+from metaprune_cli.graph.resize import fill_, hollow_copy, own_copies
 from metaprune_cli.graph.slicing import masks
 
 
@@ -81,7 +80,7 @@ def gate_tensors(
 
 def masked_copy(model: nn.Module, graph: NeuronGraph, kept: Bool[Tensor, " units"]) -> nn.Module:
     """A copy of ``model`` with zeros where units are gone; the argument is not changed."""
-    masked = copy.deepcopy(model)
-    tensors = mask_tensors(graph, model.state_dict(), kept)
-    fill_(masked, {name: tensor.clone() for name, tensor in tensors.items()})
+    own = model.state_dict()
+    masked = hollow_copy(model)
+    fill_(masked, own_copies(mask_tensors(graph, own, kept), own))
     return masked

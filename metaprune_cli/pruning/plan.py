@@ -213,12 +213,14 @@ def _out_of_reach(units: Units, nearest: float, target: float, max_ratio: float)
     locked = sum(family.locked is not None for family in units.families)
     # rounded down, so that asking for the number in the message works
     feasible = math.floor(nearest * 100) / 100
-    return TargetError(
+    error = TargetError(
         f"A speed-up of {target:g}× cannot be met.",
         expected=f"at most {feasible:g}×, the nearest feasible one",
         got=f"{target:g}×; at most {max_ratio:.0%} of each family may go, {locked} of {len(units.families)} are locked",
         next_step=f"ask for {feasible:g}× or less" + (", or raise max_ratio" if max_ratio < 1 else ""),
     )
+    error.feasible = feasible
+    return error
 
 
 def _family_plan(family: Family, kept: Bool[Tensor, " units"]) -> FamilyPlan:

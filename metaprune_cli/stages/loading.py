@@ -16,15 +16,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from metaprune_cli import models
 from metaprune_cli.artifacts import is_artifact, read_artifact, read_document
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph, encode
+from metaprune_cli.graph.program import CONSTANTS
+from metaprune_cli.graph.trace import ExampleInputs
 from metaprune_cli.models import Architecture, save_model
 from metaprune_cli.models.assemble import assemble
+from metaprune_cli.models.examples import example_inputs, has_example
+from metaprune_cli.models.programs import KEY, program_from_document
 from metaprune_cli.stages.made import Made
 
 Lineage = tuple[Mapping[str, Any], ...]
@@ -63,21 +66,17 @@ class Opened:
     graph: NeuronGraph | None = None
 
     @property
-    def input_shape(self) -> Shape:
-        """Shape of one input, without the batch.
+    def says_its_inputs(self) -> bool:
+        """Whether there is an example without knowing the images it is to be used on."""
+        return has_example(self.architecture, self.model)
+
+    def example(self) -> ExampleInputs:
+        """One input with a batch of one: zeros, where nothing says that the model takes anything else.
 
         Raises:
-            InputError: nothing says what it is.
+            InputError: nothing says what the model takes.
         """
-        if self.architecture.input_shape is None:
-            raise InputError(
-                "The shape of the model's input is not known.", where=self.path, next_step="--input-shape 3,224,224"
-            )
-        return self.architecture.input_shape
-
-    def example(self) -> Tensor:
-        """One zero input with a batch of one."""
-        return torch.zeros(1, *self.input_shape)
+        return example_inputs(self.architecture, self.model)
 
     def neuron_graph(self) -> NeuronGraph:
         """The graph it came as, or a new trace."""
@@ -120,7 +119,12 @@ def open_graph(path: Path, source: ModelSource) -> Opened:
         )
     graph = NeuronGraph.from_parts(artifact.tensors, artifact.document["structure"])
     architecture = Architecture.from_document(artifact.document["architecture"])
-    model = assemble(architecture, graph.state_dict(), path, allow_import=source.allow_import)
+    model: nn.Module
+    if KEY in artifact.document:
+        tensors = {n: t for n, t in artifact.tensors.items() if n.startswith(f"{CONSTANTS}.")}
+        model = program_from_document(artifact.document[KEY], graph.state_dict() | tensors)
+    else:
+        model = assemble(architecture, graph.state_dict(), path, allow_import=source.allow_import)
     return Opened(model, architecture, _lineage(artifact.document), path, graph=graph)
 
 

@@ -83,6 +83,8 @@ def test_prune_names_its_files_by_speedup_and_loads_again(model: Path, tmp_path:
         assert (step["command"], step["input"]) == ("prune", model.name)
         assert step["requested"] == row["requested"] <= step["achieved"] == row["achieved"]
         assert row["error"] < 1e-6
+        assert (row["reference"], row["weights"], row["not_comparable"]) == ("masked", "own", None)
+        assert document["pruning"]["check"]["how"] == "masked"
         loaded = load_model(row["output"])
         assert sum(parameter.numel() for parameter in loaded.parameters()) == row["params_after"]
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from metaprune_cli.graph.labels import Elements, Ids, Label, varying
 from metaprune_cli.graph.rules.boundary import unknown
 from metaprune_cli.graph.rules.elementwise import attach_features
+from metaprune_cli.graph.rules.parameters import COMPUTED, factors, lost
 from metaprune_cli.graph.structure import CONSTANT
 from metaprune_cli.graph.trace import Tracer
 
@@ -23,7 +25,7 @@ def convolution(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
     transposed, groups = args[6], args[8]
     elements = trace.elements(weight)
     if elements is None or trace.elements(source) is not None:
-        return unknown(trace, func, args, kwargs, out)
+        return _convolution_by_others(trace, func, args, kwargs, out)
     rows, columns, *kernel = elements.index.shape
     block = elements.view(lambda index: index.reshape(groups, rows // groups, columns, -1))
     positions = out.numel() // out.size(1)
@@ -37,6 +39,35 @@ def convolution(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
     ids = _lay(destinations.reshape(-1), out, 1)
     _attach_bias(trace, bias, ids.movedim(1, -1))
     return ids
+
+
+def _convolution_by_others(
+    trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> Label:
+    """Kernels that are constants, activations, or computed from parameters nobody knows how."""
+    source, weight, bias, groups = args[0], args[1], args[2], args[8]
+    ids = trace.ids(source)
+    channelwise = groups == source.size(1) == out.size(1)
+    positions = (source if args[6] else out).numel() // (source if args[6] else out).size(1)
+    if ids is None or not channelwise or trace.label(weight) is not None:
+        opaque(trace, func, args, out, positions * weight.numel())
+        return None
+    channels = _along(trace, ids, 1)
+    trace.structure.multiply(channels, positions * weight.numel() // groups)
+    laid = _lay(channels, out, 1)
+    _attach_bias(trace, bias, laid.movedim(1, -1))
+    return laid
+
+
+def opaque(trace: Tracer, func: Any, args: tuple[Any, ...], out: object, macs: int) -> None:
+    """A contraction without edges: what meets it is locked, its multiply-accumulates count as they are."""
+    for leaf in tree_leaves((args, out)):
+        ids, elements = trace.ids(leaf), trace.elements(leaf)
+        if ids is not None:
+            trace.structure.lock(ids, f"meets {func.overloadpacket} with a weight that {COMPUTED}")
+        for part in elements.alone() if elements is not None else ():
+            trace.structure.note(part.entry, f"a weight {COMPUTED}, by {func.overloadpacket}")
+    trace.structure.multiply(torch.zeros(1, dtype=torch.int64), macs)
 
 
 def linear(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:
@@ -53,7 +84,12 @@ def matrix_product(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict
     bias, (left, right) = (args[0], args[1:3]) if len(args) > 2 else (None, args[:2])
     left_elements, right_elements = trace.elements(left), trace.elements(right)
     if left_elements is not None and right_elements is not None:
-        return unknown(trace, func, args, kwargs, out)
+        if out.dim() > 1:
+            trace.structure.multiply(torch.zeros(1, dtype=torch.int64), out.numel() * left.size(-1))
+        return factors(trace, func, left_elements, right_elements, out)
+    if out.dim() < 2 and trace.ids(left) is None and trace.ids(right) is None:
+        lost(trace, func, [e for e in (left_elements, right_elements) if e is not None])
+        return None
     if right_elements is not None:
         return _project(trace, func, (left, right_elements, -1), args, out, bias)
     if left_elements is not None:
@@ -94,7 +130,8 @@ def _project(
     channels = torch.stack([_along(trace, part, axis) for part in parts])
     destinations = trace.structure.contract(block, channels, (), source.numel() // (into * groups))
     if destinations is None:
-        return unknown(trace, func, args, {}, out)
+        opaque(trace, func, args, out, source.numel() * outof)
+        return None
     if groups == 1:
         laid = _lay(destinations[0], out, -1 if axis == -1 or out.dim() == 1 else -2)
     else:

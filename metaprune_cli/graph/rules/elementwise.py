@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
+from metaprune_cli.graph.arguments import tensors_in
 from metaprune_cli.graph.components import unique_pairs
 from metaprune_cli.graph.labels import Elements, Label, compact, spread, squeeze_constant, varying
 from metaprune_cli.graph.rules.boundary import unknown
+from metaprune_cli.graph.rules.parameters import between_parameters
+from metaprune_cli.graph.rules.writes import rewrite
 from metaprune_cli.graph.trace import Tracer
 
 
@@ -18,26 +20,26 @@ def pointwise(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     """Elementwise: activations that meet are coupled; a parameter's elements are features of the neurons they meet."""
     if not isinstance(out, Tensor):
         return unknown(trace, func, args, kwargs, out)
-    operands = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.dim() <= out.dim()]
+    operands = [t for t in tensors_in((args, kwargs)) if t.dim() <= out.dim()]
     active = [(t, ids) for t in operands if (ids := trace.ids(t)) is not None]
     owned = [e for t in operands if (e := trace.elements(t)) is not None]
     if not active:
-        return _between_parameters(trace, func, owned, out)
+        return between_parameters(trace, func, args, kwargs, out)
     merged, shape = spread(active[0][1], out.shape), _own_sizes(active[0][0])
     for tensor, ids in active[1:]:
         merged, shape = _meet(trace, (merged, shape), (spread(ids, out.shape), _own_sizes(tensor))), tuple(out.shape)
     for elements in owned:
         attach_features(trace, elements, merged, _kind(func, elements))
+    target = args[0]
+    if func._schema.is_mutable and isinstance(target, Tensor) and len(active) > 1 and _is_part(trace, target):
+        return rewrite(trace, func, target, merged)
     return merged
 
 
-def _between_parameters(trace: Tracer, func: Any, owned: list[Elements], out: Tensor) -> Label:
-    """No activation takes part: a function of one parameter keeps its elements, of several it is a boundary."""
-    if len(owned) == 1 and owned[0].index.shape == out.shape:
-        return owned[0]
-    for elements in owned:
-        trace.structure.note(elements.entry, f"combined with other parameters by {func.overloadpacket}")
-    return None
+def _is_part(trace: Tracer, target: Tensor) -> bool:
+    """Whether a write to ``target`` tells something new: it had no neurons, or is a view of a part."""
+    whole = target.untyped_storage().nbytes() // target.element_size()
+    return trace.ids(target) is None or target.numel() < whole
 
 
 def _meet(trace: Tracer, first: tuple[Tensor, tuple[int, ...]], second: tuple[Tensor, tuple[int, ...]]) -> Tensor:
@@ -65,7 +67,13 @@ def _own_sizes(tensor: Tensor) -> tuple[int, ...]:
 
 
 def attach_features(trace: Tracer, elements: Elements, ids: Tensor, kind: str) -> None:
-    """Give each parameter element to the neuron it meets; elements that meet many are kept verbatim."""
+    """Give each parameter element, and what it was computed from, to the neuron it meets."""
+    for part in elements.alone():
+        _attach_alone(trace, part, ids, kind)
+
+
+def _attach_alone(trace: Tracer, elements: Elements, ids: Tensor, kind: str) -> None:
+    """Elements that meet many neurons are kept verbatim."""
     index, neurons = compact([spread(elements.real(), ids.shape), ids])
     pairs = unique_pairs(torch.stack([index.reshape(-1), neurons.reshape(-1)]))
     if bool((pairs[1] == 0).any()):

@@ -1,0 +1,99 @@
+"""The report of a coverage run, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from metaprune_cli.console.figures import count, scientific, share, times
+from metaprune_cli.console.table import Column, Table, label
+
+Row = Mapping[str, Any]
+_WIDE = 300
+
+COLUMNS = (
+    label("name", "Model"),
+    label("status", "Status"),
+    Column("params", "Params", count),
+    Column("macs", "MACs", count),
+    Column("encode_s", "Encode, s", lambda value: f"{value:.2f}"),
+    Column("families", "Families"),
+    Column("locked", "Locked"),
+    Column("prunable_share", "Params that can go", share),
+    label("achieved", "Speed-up"),
+    label("route", "Route"),
+    Column("error", "Error", scientific),
+    Column("training_error", "in training", scientific),
+    Column("seconds", "Seconds", lambda value: f"{value:.0f}"),
+)
+REASONS = (label("name", "Model"), label("status", "Status"), label("because", "Because"))
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """One table a task, in order of appearance, and one of what is not simply ok."""
+    tasks = dict.fromkeys(row["task"] for row in rows)
+    found = [Table(task, COLUMNS, [_flat(row) for row in rows if row["task"] == task]) for task in tasks]
+    odd = [{**row, "because": because(row)} for row in rows if row["status"] != "ok"]
+    return [*found, Table("Reasons", REASONS, odd)] if odd else found
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """One line."""
+    counts = {status: sum(row["status"] == status for row in rows) for status in ("ok", "partly", "failed")}
+    return f"{len(rows)} models: " + ", ".join(f"{number} {status}" for status, number in counts.items())
+
+
+def because(row: Row) -> str:
+    """Why a row is not ok."""
+    if row["status"] == "failed":
+        return f"{row['step']}: {_short(row.get('error', ''))}"
+    return "; ".join(_short(reason) for reason in row["reasons"])
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """The whole report."""
+    rows: Sequence[Row] = document["rows"]
+    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    parts = [
+        "# Coverage",
+        f"{summary(rows)}. Made by `{document['command']}` with {versions}.",
+        _LEGEND,
+        *(f"## {table.title.capitalize()}\n\n{_untitled(table).markdown()}" for table in tables(rows)),
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+_LEGEND = """
+Every model is built with random weights (no zeros, no ones), encoded, written, read and decoded (equal to the bit:
+every entry, type and buffer), its MACs are compared with the counter's, and it is pruned to every speed-up. The smaller
+model runs in eval mode, trains (forward and backward), is saved and loaded in a fresh process (equal outputs, to the
+bit), and is compared with the masked original in double precision: *Error* in eval mode, *in training* in train mode
+with nothing dropped, the largest of all speed-ups.
+
+*ok*: all of it. *partly*: all that can be tried holds; what cannot be reached or compared is said. *failed*: the step
+and the error. *Locked* families cannot be removed: inputs and outputs always, anything else is a reason.
+"""
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    done = [speedup for speedup in row.get("speedups", ()) if speedup["achieved"] is not None]
+    return {
+        **row,
+        "achieved": ", ".join(times(speedup["achieved"]) for speedup in done),
+        "route": ", ".join(dict.fromkeys(speedup["route"] for speedup in done)),
+        "error": _worst(done, "error"),
+        "training_error": _worst(done, "training_error"),
+    }
+
+
+def _worst(done: Sequence[Row], key: str) -> float | None:
+    return max((s[key] for s in done if s.get(key) is not None), default=None)
+
+
+def _untitled(table: Table) -> Table:
+    return Table("", table.columns, table.rows)
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _WIDE else line[: _WIDE - 1] + "…"
