@@ -109,7 +109,9 @@ def _inferred(name: str, variant: dict[str, bool], base: Shapes, shapes: Shapes)
             moved = _moved_by(name, variant, base, argument)
             classifier |= moved.keys()
             values = {
-                shapes[entry][dim] // each for entry, (dim, each) in moved.items() if len(shapes[entry]) == len(base[entry])
+                shapes[entry][dim] // each
+                for entry, (dim, each) in moved.items()
+                if len(shapes[entry]) == len(base[entry])
             }
             if len(values) == 1:
                 args[argument] = values.pop()
