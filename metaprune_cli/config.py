@@ -176,8 +176,8 @@ class EvalSettings:
 class CoverageSettings:
     """Section ``coverage``: how far every model is pruned, and what one of them may cost.
 
-    ``max_ratio`` is high, as the question is what can be removed, not what should be. ``timeout_s`` and ``memory_gb`` are for
-    one model.
+    ``max_ratio`` is high, as the question is what can be removed, not what should be. ``timeout_s`` and ``memory_gb``
+    are for one model.
     """
 
     speedup: tuple[Speedup, ...] = (1.5, 3.0)

@@ -11,7 +11,7 @@ import typer
 
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
-from metaprune_cli.console.figures import count, plain
+from metaprune_cli.console.figures import count, plain, share
 from metaprune_cli.console.table import Column, Table, label
 
 if TYPE_CHECKING:
@@ -24,23 +24,41 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 FACTS = (label("name", ""), label("text", ""))
 TENSORS = (label("name", "Tensor"), label("dtype", "Type"), Column("shape", "Shape", _shape, right=False))
+
+
+def _number(things: Sequence[str]) -> str:
+    return str(len(things))
+
+
 FAMILIES = (
     label("name", "Family"),
+    label("kind", "Kind"),
     Column("units", "Units"),
+    Column("removable", "Can go"),
+    Column("parameters", "Touches", _number),
+    Column("params_saved", "Parameters", count),
+    Column("params_share", "of all", share),
+    Column("macs_saved", "MACs", count),
+    Column("macs_share", "of all", share),
     label("locked", "Locked because"),
 )
+SAVINGS = "Families, and what the model saves if one alone shrinks as far as it can (a locked one: if it could)"
+VERBATIM = (label("name", "Kept as it is"), label("reason", "Because"))
 
 
 @guarded
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Any artifact: model, graph, metanetwork, checkpoint.")],
+    draw: Annotated[
+        Path | None, typer.Option("--draw", metavar="FILE.svg", help="Draw a neuron graph: its layers and couplings.")
+    ] = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Show what is in an artifact, after checking its digest."""
     from metaprune_cli.stages import inspect as stage
 
-    found = stage.inspect(file)
+    found = stage.inspect(file, draw)
     show(asdict(found), *_tables(found), as_json=as_json)
 
 
@@ -51,7 +69,9 @@ def _tables(found: Inspection) -> Iterator[Table]:
         rows = [_step(step) for step in found.document["lineage"]]
         yield Table("Lineage", (label("command", "Step"), label("input", "Input"), label("figures", "Figures")), rows)
     if found.graph is not None:
-        yield Table("Families", FAMILIES, found.graph["families"])
+        yield Table(SAVINGS, FAMILIES, found.graph["families"])
+        if verbatim := found.graph["verbatim"]:
+            yield Table("", VERBATIM, [{"name": name, "reason": reason} for name, reason in verbatim.items()])
     yield Table("Tensors", TENSORS, [asdict(tensor) for tensor in found.tensors])
 
 
@@ -67,15 +87,17 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     )
     if found.graph is not None:
         yield from _graph_facts(found.graph)
+    if found.drawing is not None:
+        yield "drawn", found.drawing
 
 
 def _graph_facts(graph: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     families = graph["families"]
     locked = sum(family["locked"] is not None for family in families)
+    removable = sum(family["removable"] for family in families)
     yield "graph", f"{graph['neurons']} neurons, {count(graph['edges'])} edges, {count(graph['macs'])} MACs"
-    yield "units", f"{graph['units']} in {len(families)} families, {graph['prunable_units']} of them can go"
+    yield "units", f"{graph['units']} in {len(families)} families, {removable} of them can go"
     yield "locked", f"{locked} of {len(families)} families"
-    yield from ((f"verbatim {name}", reason) for name, reason in graph["verbatim"].items())
 
 
 def _words(value: Any) -> str:

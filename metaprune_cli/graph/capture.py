@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.graph.nest import leaves, rebuild
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.passes import Pass, Skeleton, record_pass, repeated, trace_pass
-from metaprune_cli.graph.program import Mode, Program, Script, arguments_of
+from metaprune_cli.graph.program import Program, Script, arguments_of
 from metaprune_cli.graph.record import Recording, Step, Value
 from metaprune_cli.graph.rewrite import Size, rewrite
 from metaprune_cli.graph.slicing import alive_neurons, slice_tensors
@@ -42,24 +43,30 @@ def program_without(model: nn.Module, graph: NeuronGraph, kept: Tensor, example_
         InputError: the model does not run on the example inputs.
     """
     skeleton, structure = Skeleton.of(model), Structure()
-    captured = {"eval": _capture(skeleton, structure, graph.aliases, example_inputs, training=False)}
+    captured: dict[Mode, tuple[Recording, bool]] = {}
+    captured["eval"] = _capture(skeleton, structure, graph.aliases, example_inputs, training=False)
     structure.counting = False
-    try:
+    with contextlib.suppress(InputError):  # or else it is a program for evaluation alone
         captured["train"] = _capture(skeleton, structure, graph.aliases, example_inputs, training=True)
-    except InputError:  # a program for evaluation alone
-        pass
     own = structure.build(graph.tensors, graph.trainable, graph.aliases)
     own_kept = _carried_over(graph, kept, own)
-    scripts, constants = {}, {}
+    scripts: dict[Mode, Script] = {}
+    constants: dict[str, Tensor] = {}
     for mode, (recording, batched) in captured.items():
         smaller = rewrite(recording, own, own_kept)
         names = {number: f"{mode}_{i}" for i, number in enumerate(smaller.constants)}
         constants |= {names[number]: value.clone() for number, value in smaller.constants.items()}
-        inputs = iter(smaller.inputs)
-        arguments = rebuild(arguments_of(model, example_inputs), Tensor, lambda _: Value(next(inputs)))
-        scripts[mode] = Script(_bare(smaller), names, arguments, batched)
-    program = Program(scripts, _entries(model, slice_tensors(graph, kept)), constants)
+        scripts[mode] = Script(_bare(smaller), names, _arguments(model, example_inputs, smaller.inputs), batched)
+    examples = [(tuple(t.shape), t.dtype) for t in leaves(example_inputs, Tensor)]
+    program = Program(scripts, _entries(model, slice_tensors(graph, kept)), constants, examples)
     return program.train(model.training)
+
+
+def _arguments(model: nn.Module, example_inputs: ExampleInputs, numbers: Sequence[int]) -> dict[str, Any]:
+    """The example inputs by argument, tensors as the values they are in the program."""
+    left = iter(numbers)
+    named: dict[str, Any] = rebuild(arguments_of(model, example_inputs), Tensor, lambda _: Value(next(left)))
+    return named
 
 
 def _capture(
@@ -79,8 +86,7 @@ def _capture(
         return trace_pass(skeleton, structure, Pass(training, skeleton.inputs(example)), aliases).folded(), False
     traced = trace_pass(skeleton, structure, given(_TIMES[0]), aliases)
     steps = tuple(
-        replace(step, args=other.args, kwargs=other.kwargs)
-        for step, other in zip(traced.steps, merged, strict=True)
+        replace(step, args=other.args, kwargs=other.kwargs) for step, other in zip(traced.steps, merged, strict=True)
     )
     return replace(traced, steps=steps).folded(varying), True
 
@@ -96,9 +102,7 @@ def _batch_of(inputs: ExampleInputs) -> int:
     return first.size(0)
 
 
-def _merge(
-    first: Recording, second: Recording, batch: int, larger: int
-) -> tuple[tuple[Step, ...], frozenset[int]]:
+def _merge(first: Recording, second: Recording, batch: int, larger: int) -> tuple[tuple[Step, ...], frozenset[int]]:
     """The steps with the sizes that depend on the batch, and the values that do."""
     if [s.operator for s in first.steps] != [s.operator for s in second.steps]:
         raise _NotBatchedError
@@ -168,10 +172,7 @@ def _carried_over(graph: NeuronGraph, kept: Tensor, own: NeuronGraph) -> Tensor:
 
 
 def _planes(own: NeuronGraph, graph: NeuronGraph) -> list[tuple[Tensor, Tensor]]:
-    pairs = [(own.units.unit_of, graph.units.unit_of)]
-    if hasattr(own.units, 'row_of'):
-        pairs.append((own.units.row_of, graph.units.row_of))
-    return pairs
+    return [(own.units.unit_of, graph.units.unit_of), (own.units.row_of, graph.units.row_of)]
 
 
 def _bare(recording: Recording) -> Recording:

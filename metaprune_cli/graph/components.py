@@ -32,6 +32,38 @@ def components(count: int, pairs: Int[Tensor, "2 p"]) -> Int[Tensor, " n"]:
             label, jumped = jumped, jumped[jumped]
 
 
+def planes(
+    count: int,
+    both: Int[Tensor, "2 p"],
+    columns: Int[Tensor, "2 q"],
+    rows: Int[Tensor, "2 r"],
+    heads: Int[Tensor, " h"],
+) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+    """Label the columns and the rows of neurons that are coupled in two planes.
+
+    Args:
+        count: number of neurons.
+        both: pairs that share their column and their row.
+        columns: pairs that share their column.
+        rows: pairs that share their row.
+        heads: neurons whose column is their row.
+
+    Returns:
+        For every neuron the label of its column, and that of its row, or -1 where no pair of ``rows`` reaches its row;
+        the labels of columns and rows are distinct but for those of ``heads``.
+    """
+    none = torch.full((count,), -1)
+    if rows.size(1) == 0:
+        pairs = torch.cat([both, columns], dim=1)
+        return components(count, pairs), none
+    pivots = torch.stack([heads, heads + count])
+    label = components(2 * count, torch.cat([both, columns, both + count, rows + count, pivots], dim=1))
+    column, row = label[:count], label[count:]
+    exists = torch.zeros(2 * count, dtype=torch.bool)
+    exists[row[rows.reshape(-1)]] = True
+    return column, torch.where(exists[row], row, none)
+
+
 def unique_pairs(pairs: Int[Tensor, "2 p"]) -> Int[Tensor, "2 q"]:
     """The distinct columns of ``pairs``, sorted by the first row, then the second."""
     if pairs.size(1) == 0:

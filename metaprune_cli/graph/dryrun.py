@@ -12,12 +12,14 @@ from torch.utils._pytree import tree_leaves
 from metaprune_cli.errors import InputError, MetapruneError
 from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.neuron_graph import Lock, NeuronGraph
-from metaprune_cli.graph.passes import Pass, Skeleton, record_pass
+from metaprune_cli.graph.passes import Pass, Skeleton, record_pass, trace_pass
+from metaprune_cli.graph.placement import misplaced
 from metaprune_cli.graph.record import Recording, Step, Value
 from metaprune_cli.graph.replay import replay_shapes
 from metaprune_cli.graph.resize import resize_
 from metaprune_cli.graph.rewrite import rewrite
 from metaprune_cli.graph.slicing import slice_tensors
+from metaprune_cli.graph.structure import Structure
 from metaprune_cli.graph.trace import ExampleInputs
 from metaprune_cli.graph.units import Family
 
@@ -30,8 +32,8 @@ def lock_what_breaks(graph: NeuronGraph, skeleton: Skeleton, passes: Passes) -> 
     """Find the families that cannot be removed because the program around the parameters does not follow.
 
     One unit of every prunable family is removed at once, and the class is run on it; where Python fixes sizes, the
-    recorded program is rewritten instead. Only if that fails too are the families halved until the culprits are found, so
-    an ordinary model costs one pass on meta. A model whose control flow depends on data has no program of its own.
+    recorded program is rewritten instead. Only if that fails too are the families halved until the culprits are found,
+    so an ordinary model costs one pass on meta. A model whose control flow depends on data has no program of its own.
 
     Args:
         graph: the traced graph.
@@ -43,12 +45,19 @@ def lock_what_breaks(graph: NeuronGraph, skeleton: Skeleton, passes: Passes) -> 
     """
     graph = graph.with_tensors({n: torch.empty_like(t, device="meta") for n, t in graph.tensors.items()})
     families = [f for f in graph.units.families if f.locked is None]
-    by_class = _culprits(graph, families, lambda kept: class_failure(graph, skeleton, passes, kept))
-    if not by_class or skeleton.real:
-        return by_class
     folded = [(given, recording.folded()) for given, recording in passes]
-    by_program = _culprits(graph, families, lambda kept: program_failure(graph, folded, kept))
-    return min(by_program, by_class, key=lambda locks: sum(lock.neurons.numel() for lock in locks))
+
+    def by_class(kept: Tensor) -> str | None:
+        return class_failure(graph, skeleton, passes, kept)
+
+    def by_program(kept: Tensor) -> str | None:
+        return program_failure(graph, folded, kept)
+
+    ways = [by_class] if skeleton.real else [by_class, by_program]
+    a_little = _without(graph, families)
+    if any(failure(a_little) is None for failure in ways):
+        return []
+    return min((_culprits(graph, families, failure) for failure in ways), key=_locked)
 
 
 def follows(model: nn.Module, graph: NeuronGraph, kept: Tensor, example_inputs: ExampleInputs) -> bool:
@@ -57,7 +66,7 @@ def follows(model: nn.Module, graph: NeuronGraph, kept: Tensor, example_inputs: 
     skeleton = Skeleton.of(model)
     given = Pass(training=False, inputs=skeleton.inputs(example_inputs))
     try:
-        before = record_pass(skeleton, given, graph.aliases)
+        before = trace_pass(skeleton, Structure(), given, graph.aliases)
     except InputError:
         return True
     return class_failure(graph, skeleton, [(given, before)], kept) is None
@@ -78,6 +87,8 @@ def class_failure(graph: NeuronGraph, skeleton: Skeleton, passes: Passes, kept: 
                 return "its removal changes the shape of the output"
             if not skeleton.real and _constants(after) != _constants(before):
                 return "its removal changes a constant in the program"
+            if not skeleton.real and (reason := misplaced(before, after, graph, kept)):
+                return f"its removal changes what is cut: {reason}"
     except InputError as error:
         return f"its removal breaks the program: {error.details['got']}"
     except MetapruneError as error:
@@ -98,22 +109,25 @@ def program_failure(graph: NeuronGraph, passes: Passes, kept: Tensor) -> str | N
     return None
 
 
-def _culprits(
-    graph: NeuronGraph, families: Sequence[Family], failure: Callable[[Tensor], str | None]
-) -> list[Lock]:
+def _without(graph: NeuronGraph, families: Sequence[Family]) -> Tensor:
+    """All units but one of every family."""
+    kept = torch.ones(graph.units.num_units, dtype=torch.bool)
+    for family in families:
+        kept[family.units[graph.units.prunable[family.units]][0]] = False
+    return kept
+
+
+def _locked(locks: Sequence[Lock]) -> int:
+    return sum(lock.neurons.numel() for lock in locks)
+
+
+def _culprits(graph: NeuronGraph, families: Sequence[Family], failure: Callable[[Tensor], str | None]) -> list[Lock]:
     """One lock for each family whose removal fails, the reason with it."""
-
-    def without(batch: Sequence[Family]) -> Tensor:
-        kept = torch.ones(graph.units.num_units, dtype=torch.bool)
-        for family in batch:
-            kept[family.units[graph.units.prunable[family.units]][0]] = False
-        return kept
-
     locks: list[Lock] = []
     queue = [list(families)]
     while queue:
         batch = queue.pop()
-        reason = failure(without(batch)) if batch else None
+        reason = failure(_without(graph, batch)) if batch else None
         if reason is None:
             continue
         if len(batch) > _FEW:
@@ -121,12 +135,13 @@ def _culprits(
         elif len(batch) > 1:
             queue += [[family] for family in batch]
         else:
-            locks.append(Lock(_neurons_of(graph, batch[0]), reason))
+            locks.append(Lock(_neurons_of(graph, batch[0]), reason, "row" if batch[0].kind == "heads" else "column"))
     return locks
 
 
 def _neurons_of(graph: NeuronGraph, family: Family) -> Tensor:
-    return torch.isin(graph.units.unit_of, family.units).nonzero().flatten()
+    owner = graph.units.row_of if family.kind == "heads" else graph.units.unit_of
+    return torch.isin(owner, family.units).nonzero().flatten()
 
 
 def _shapes(recording: Recording, *, exact: bool) -> list[tuple[int, ...]]:

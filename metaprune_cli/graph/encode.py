@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from metaprune_cli.graph.dryrun import lock_what_breaks
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.passes import Pass, Skeleton, record_pass, repeated, trace_pass
 from metaprune_cli.graph.record import Recording
-from metaprune_cli.graph.resize import fill_
+from metaprune_cli.graph.resize import fill_, hollow_copy
 from metaprune_cli.graph.structure import Structure
 from metaprune_cli.graph.trace import ExampleInputs
 
@@ -47,7 +46,7 @@ def decode(graph: NeuronGraph, model: nn.Module) -> nn.Module:
     Raises:
         InputError: the graph's entries are not the model's.
     """
-    decoded = copy.deepcopy(model)
+    decoded = hollow_copy(model)
     fill_(decoded, {name: tensor.clone() for name, tensor in graph.tensors.items()})
     return decoded
 
@@ -90,7 +89,7 @@ def _trace(
 def _trace_training(
     skeleton: Skeleton, structure: Structure, example_inputs: ExampleInputs, aliases: dict[str, str]
 ) -> tuple[Pass, Recording]:
-    """In training mode, on the inputs twice along the batch (batch statistics need more than one value) if they can be."""
+    """In training mode, with a batch of two where it can be had: batch statistics need more than one value."""
     try:
         training = Pass(training=True, inputs=skeleton.inputs(repeated(example_inputs, 2)))
         record_pass(skeleton, training, aliases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,10 +21,16 @@ class Elements:
 
     ``index`` starts as a view on the meta device: its offset and strides say which elements, and nothing is stored.
     Only where an operator does more than view does it become a real int64 tensor.
+
+    ``companions``: what else each element was computed from, elementwise (the gain of a weight norm, a mask, low-rank
+    factors); their indices have the same shape, broadcast. ``mixes``: why the result is not zero where the elements
+    are, or depends on more than them.
     """
 
     entry: str
     index: Tensor
+    companions: tuple[Elements, ...] = ()
+    mixes: str | None = None
 
     def apply(self, function: Callable[[Tensor], Any]) -> Elements | tuple[Elements, ...]:
         """The elements after a movement, which is a function of one tensor to one or several."""
@@ -31,8 +38,12 @@ class Elements:
         parts = moved if isinstance(moved, tuple | list) else (moved,)
         storage = self.index.untyped_storage()._cdata
         if self.index.is_meta and any(part.untyped_storage()._cdata != storage for part in parts):
-            return Elements(self.entry, self.real()).apply(function)
-        whole = tuple(Elements(self.entry, part) for part in parts)
+            return dataclasses.replace(self, index=self.real()).apply(function)
+        beside = [companion.apply(function) for companion in self.companions]
+        whole = tuple(
+            Elements(self.entry, part, tuple(b[i] if isinstance(b, tuple) else b for b in beside), self.mixes)
+            for i, part in enumerate(parts)
+        )
         return whole if isinstance(moved, tuple | list) else whole[0]
 
     def view(self, function: Callable[[Tensor], Tensor]) -> Elements:
@@ -40,6 +51,18 @@ class Elements:
         moved = self.apply(function)
         assert isinstance(moved, Elements)
         return moved
+
+    def spread(self, shape: Sequence[int]) -> Elements:
+        """The elements broadcast to ``shape``."""
+        return Elements(self.entry, self.real().expand(tuple(shape)))
+
+    def beside(self, companions: Iterable[Elements], mixes: str | None = None) -> Elements:
+        """The same, computed from ``companions`` too, which have the same shape."""
+        return Elements(self.entry, self.index, (*self.companions, *companions), self.mixes or mixes)
+
+    def alone(self) -> tuple[Elements, ...]:
+        """This entry's elements without companions, and each companion, in this one's shape."""
+        return (Elements(self.entry, self.index), *self.companions)
 
     def real(self) -> Ids:
         """The flat element numbers, as an int64 tensor."""
@@ -66,6 +89,18 @@ def squeeze_constant(ids: Ids) -> Ids:
     return _narrow(ids, [d for d in range(ids.dim()) if ids.stride(d) == 0])
 
 
+def condensed(ids: Ids) -> Ids:
+    """The same ids, stride 0 along every dimension along which they do not differ, whatever storage they came in."""
+    small = squeeze_constant(ids)
+    for d in range(small.dim()):
+        size = small.size(d)
+        if size > 1 and torch.equal(small.select(d, 0), small.select(d, size - 1)):
+            first = small.narrow(d, 0, 1)
+            if bool((small == first).all()):
+                small = first
+    return small.expand(ids.shape) if small.shape != ids.shape else ids
+
+
 def _narrow(tensor: Tensor, dims: Iterable[int]) -> Tensor:
     for d in dims:
         if tensor.size(d) > 1:
@@ -82,6 +117,20 @@ def varying(ids: Ids) -> list[int]:
 def spread(ids: Ids, shape: Sequence[int]) -> Ids:
     """Broadcast ids to ``shape`` without storing anything new."""
     return ids.expand(tuple(shape))
+
+
+def reshape(ids: Ids, shape: Sequence[int]) -> Ids:
+    """``ids`` in another shape; what they are constant along stays unstored where it comes through whole."""
+    size = list(torch.empty(ids.shape, device="meta").reshape(list(shape)).shape)
+    limit = min(ids.dim(), len(size))
+    lead = next((d for d in range(limit) if ids.size(d) != size[d]), limit)
+    tail = next((d for d in range(limit - lead) if ids.size(-1 - d) != size[-1 - d]), limit - lead)
+    whole = [*range(lead), *range(-tail, 0)]
+    small = _narrow(ids, [d for d in whole if ids.stride(d) == 0])
+    small_size = list(size)
+    for d in whole:
+        small_size[d] = small.size(d)
+    return small.reshape(small_size).expand(size)
 
 
 def affine(elements: Elements) -> tuple[int, tuple[int, ...]] | None:

@@ -53,7 +53,7 @@ def _filled(nest: Any, values: dict[str, Any]) -> Any:
     new = object.__new__(type(nest))
     new.__dict__.update(getattr(nest, "__dict__", {}))
     if isinstance(new, Mapping):  # a mapping and a dataclass at once: its items are its fields
-        dict.update(new, {name: value for name, value in values.items() if value is not None})  # type: ignore[attr-defined]
+        dict.update(new, {name: value for name, value in values.items() if value is not None})
     for name, value in values.items():
         object.__setattr__(new, name, value)
     return new

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -104,19 +104,24 @@ class Product:
     macs_per_neuron: int
 
 
+Plane = Literal["both", "column", "row"]
+"""Which of a neuron's two units: its column (a channel, a per-head dimension), its row (a head)."""
+
+
 @dataclass(frozen=True, eq=False)
 class Lock:
-    """Neurons that cannot be removed, and why. ``neurons`` is int64, shape (n,)."""
+    """Neurons of which the units in ``plane`` cannot be removed, and why. ``neurons`` is int64, shape (n,)."""
 
     neurons: Tensor
     reason: str
+    plane: Plane = "both"
 
 
 @dataclass(frozen=True, eq=False)
 class Span:
     """Neurons that are mixed by an operator without parameters per pair (a LayerNorm, a mean over channels).
 
-    Removing some of them changes what the others carry, so the masked original is not comparable there.
+    Removing some of them changes what the others carry: zeros are not absence there.
     """
 
     neurons: Tensor
@@ -133,9 +138,12 @@ class NeuronGraph:
         features: what single neurons own.
         identity: int64, shape (2, p): residual additions and gates, earlier neuron -> later neuron.
         ties: int64, shape (2, q): neurons that must go together for a reason other than an addition.
+        columns: int64, shape (2, r): neurons of several heads that are the same per-head dimension.
+        rows: int64, shape (2, s): neurons that are in the same head.
+        heads: int64, shape (t,): neurons that stand for a whole head (an attention score's); their column is their row.
         products: activation-by-activation contractions, for MACs.
         locks: neurons that cannot be removed, with reasons.
-        spans: neurons whose removal cannot be compared with masking.
+        spans: neurons whose removal is not the same as masking.
         verbatim: state-dict entries (whole, or the elements left over) that are kept as they are, with the reason.
         aliases: second names of shared tensors, name -> first name.
         trainable: the floating-point parameters among the tensors (buffers are not).
@@ -147,6 +155,9 @@ class NeuronGraph:
     features: tuple[Feature, ...]
     identity: Tensor
     ties: Tensor
+    columns: Tensor
+    rows: Tensor
+    heads: Tensor
     products: tuple[Product, ...]
     locks: tuple[Lock, ...]
     spans: tuple[Span, ...]
@@ -208,23 +219,37 @@ class NeuronGraph:
         return from_pyg(data)
 
     def summary(self) -> dict[str, Any]:
-        """Sizes, families and what is kept verbatim, ready for JSON."""
-        units = self.units
+        """Sizes, families and what is kept verbatim, ready for JSON.
+
+        A family's ``macs_saved`` and ``params_saved`` are what the model would save if this family alone shrank as far
+        as it can (a locked one: if it could), and the shares are of the whole model; see ``graph/savings.py``.
+        """
+        from metaprune_cli.graph.savings import find_savings  # built on this class
+
+        units, saved, macs = self.units, find_savings(self), self.macs
+        params = sum(self.tensors[name].numel() for name in self.trainable)
+        figures = zip(units.families, saved.removable.tolist(), saved.params.tolist(), saved.macs.tolist(), strict=True)
         return {
             "neurons": self.num_neurons,
             "edges": self.num_edges,
-            "macs": self.macs,
-            "parameters": sum(self.tensors[name].numel() for name in self.trainable),
+            "macs": macs,
+            "parameters": params,
             "units": units.num_units,
             "prunable_units": int(units.prunable.sum()),
             "families": [
                 {
                     "name": family.name,
+                    "kind": family.kind,
                     "units": family.units.numel(),
-                    "locked": family.locked,
+                    "removable": removable,
                     "parameters": [f"{name} ({side})" for name, side in family.parameters],
+                    "params_saved": params_saved,
+                    "params_share": params_saved / max(params, 1),
+                    "macs_saved": macs_saved,
+                    "macs_share": macs_saved / max(macs, 1),
+                    "locked": family.locked,
                 }
-                for family in units.families
+                for family, removable, params_saved, macs_saved in figures
             ],
             "verbatim": dict(self.verbatim),
         }

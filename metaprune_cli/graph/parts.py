@@ -11,6 +11,8 @@ from torch import Tensor
 from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, Layer, Lock, NeuronGraph, Product, Span
 
 _STATE, _INDEX = "state.", "structure."
+NO_PAIRS = torch.empty(2, 0, dtype=torch.int64)
+"""What a graph written before there were heads has in the plane of rows."""
 
 
 def to_parts(graph: NeuronGraph) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -55,11 +57,17 @@ def to_parts(graph: NeuronGraph) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ],
         "identity": pack("identity", graph.identity),
         "ties": pack("ties", graph.ties),
+        "columns": pack("columns", graph.columns),
+        "rows": pack("rows", graph.rows),
+        "heads": pack("heads", graph.heads),
         "products": [
             {"neurons": pack(f"products.{i}", p.neurons), "macs_per_neuron": p.macs_per_neuron}
             for i, p in enumerate(graph.products)
         ],
-        "locks": [{"neurons": pack(f"locks.{i}", k.neurons), "reason": k.reason} for i, k in enumerate(graph.locks)],
+        "locks": [
+            {"neurons": pack(f"locks.{i}", k.neurons), "reason": k.reason, "plane": k.plane}
+            for i, k in enumerate(graph.locks)
+        ],
         "spans": [
             {"neurons": pack(f"spans.{i}", s.neurons), "operator": s.operator} for i, s in enumerate(graph.spans)
         ],
@@ -103,8 +111,11 @@ def from_parts(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Ne
         ),
         identity=unpack(document["identity"]),
         ties=unpack(document["ties"]),
+        columns=unpack(document["columns"]) if "columns" in document else NO_PAIRS,
+        rows=unpack(document["rows"]) if "rows" in document else NO_PAIRS,
+        heads=unpack(document["heads"]) if "heads" in document else NO_PAIRS[0],
         products=tuple(Product(unpack(p["neurons"]), p["macs_per_neuron"]) for p in document["products"]),
-        locks=tuple(Lock(unpack(k["neurons"]), k["reason"]) for k in document["locks"]),
+        locks=tuple(Lock(unpack(k["neurons"]), k["reason"], k.get("plane", "both")) for k in document["locks"]),
         spans=tuple(Span(unpack(s["neurons"]), s["operator"]) for s in document["spans"]),
         verbatim=document["verbatim"],
         aliases=aliases,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.graph.labels import Elements
 from metaprune_cli.graph.nest import leaves, map_tensors
 from metaprune_cli.graph.record import Recorder, Recording, Value, WholeAttention
+from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.rules import rule_of
 from metaprune_cli.graph.structure import Structure
 from metaprune_cli.graph.trace import ExampleInputs, Tracer, call, meta_copy, plain_operators
@@ -39,14 +39,14 @@ class Skeleton:
     @classmethod
     def of(cls, model: nn.Module, *, real: bool = False) -> Skeleton:
         """A skeleton of ``model``, which is not changed."""
-        copied = copy.deepcopy(model) if real else meta_copy(model)
+        skeleton = copied(model) if real else meta_copy(model)
         persistent = model.state_dict().keys()
         known = {
             name: buffer.detach().cpu().clone()
             for name, buffer in model.named_buffers()
             if not buffer.is_meta and (name not in persistent or not buffer.is_floating_point())
         }
-        return cls(copied.requires_grad_(False), real, {} if real else known)
+        return cls(skeleton.requires_grad_(False), real, {} if real else known)
 
     def inputs(self, example_inputs: ExampleInputs) -> ExampleInputs:
         """The example inputs where the skeleton is."""
@@ -70,9 +70,7 @@ def repeated(example_inputs: ExampleInputs, times: int) -> ExampleInputs:
     )
 
 
-def trace_pass(
-    skeleton: Skeleton, structure: Structure, given: Pass, aliases: Mapping[str, str]
-) -> Recording:
+def trace_pass(skeleton: Skeleton, structure: Structure, given: Pass, aliases: Mapping[str, str]) -> Recording:
     """Trace one pass into ``structure``.
 
     Raises:
@@ -80,19 +78,24 @@ def trace_pass(
     """
     recorder = Recorder()
     tracer = Tracer(structure, rule_of, real=skeleton.real, recorder=recorder)
-    for name, tensor in _entries(skeleton.model, aliases).items():
-        if tensor.is_floating_point():
-            index = torch.empty(tensor.numel(), dtype=torch.int64, device="meta")
-            tracer.attach(tensor, Elements(name, index.view(tensor.shape)))
-    for tensor in leaves(given.inputs, Tensor):
-        if tensor.is_floating_point():
-            tracer.attach(tensor, _input_ids(structure, tensor))
+    attach_labels(tracer, skeleton.model, given.inputs, aliases)
     recording = _record(skeleton, given, aliases, tracer, recorder)
     for value in leaves(recording.outputs, Value):
         ids = tracer.ids(recording.values[value.number])
         if ids is not None:
             structure.lock(ids, "it is an output of the model")
     return recording
+
+
+def attach_labels(tracer: Tracer, model: nn.Module, inputs: ExampleInputs, aliases: Mapping[str, str]) -> None:
+    """Say what a pass starts from: the model's parameters and buffers, and the channels of its inputs."""
+    for name, tensor in _entries(model, aliases).items():
+        if tensor.is_floating_point():
+            index = torch.empty(tensor.numel(), dtype=torch.int64, device="meta")
+            tracer.attach(tensor, Elements(name, index.view(tensor.shape)))
+    for tensor in leaves(inputs, Tensor):
+        if tensor.is_floating_point():
+            tracer.attach(tensor, _input_ids(tracer.structure, tensor))
 
 
 def record_pass(skeleton: Skeleton, given: Pass, aliases: Mapping[str, str]) -> Recording:

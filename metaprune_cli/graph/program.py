@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -65,6 +66,7 @@ class Program(nn.Module):
         scripts: Mapping[Mode, Script],
         entries: Mapping[str, Tensor],
         constants: Mapping[str, Tensor],
+        examples: Sequence[tuple[tuple[int, ...], torch.dtype]],
     ) -> None:
         """Put a program together.
 
@@ -72,9 +74,11 @@ class Program(nn.Module):
             scripts: its modes; ``eval`` at least.
             entries: parameters and buffers by state-dict name; a shared tensor appears under all of its names.
             constants: by name.
+            examples: shape and type of every input it was recorded with, in order.
         """
         super().__init__()
         self.scripts = dict(scripts)
+        self.examples = list(examples)
         for name, tensor in entries.items():
             _register(self, name, tensor, persistent=True)
         for name, tensor in constants.items():
@@ -99,6 +103,13 @@ class Program(nn.Module):
         constants = [known[f"{CONSTANTS}.{name}"] for name in script.constants.values()]
         found = iter(script.compiled(*inputs, *entries, *constants))
         return rebuild(script.recording.outputs, Value, lambda _: next(found))
+
+    def example_inputs(self) -> dict[str, Any]:
+        """Zeros of the shapes it was recorded with, by argument."""
+        made = iter([torch.zeros(shape, dtype=dtype) for shape, dtype in self.examples])
+        return {
+            name: rebuild(nest, Value, lambda _: next(made)) for name, nest in self.scripts["eval"].arguments.items()
+        }
 
     def extra_repr(self) -> str:
         """Its modes and their lengths."""
@@ -126,7 +137,9 @@ def _bind(script: Script, args: Sequence[Any], kwargs: Mapping[str, Any]) -> lis
     given = dict(zip(names, args, strict=False)) | dict(kwargs)
     if len(args) > len(names) or not given.keys() <= set(names):
         unknown = sorted(given.keys() - set(names)) or [f"{len(args)} positional"]
-        raise InputError("The program does not take these arguments.", expected=", ".join(names), got=", ".join(unknown))
+        raise InputError(
+            "The program does not take these arguments.", expected=", ".join(names), got=", ".join(unknown)
+        )
     inputs: list[Tensor] = []
     for name, nest in script.arguments.items():
         wanted = list(leaves(nest, Value))
@@ -196,8 +209,6 @@ class _Sizes:
         self._device: fx.Node | None = None
 
     def __call__(self, size: Size) -> fx.Node:
-        import operator
-
         if self._batch is None:
             self._batch = self._graph.call_function(torch.ops.aten.sym_size.int, (self._first, 0))
         key = (size.fixed, size.per_item)

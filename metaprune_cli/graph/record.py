@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from metaprune_cli.graph.arguments import map_tensors_in, tensors_in
 from metaprune_cli.graph.labels import Label
 from metaprune_cli.graph.nest import leaves, map_tensors
 
@@ -97,7 +98,8 @@ class Recording:
         """The same without the steps that compute constants, whose values are known.
 
         Args:
-            varying: numbers of values that must be computed although they depend on no input (their size is the batch's).
+            varying: numbers of values that must be computed although they depend on no input (their size is the
+                batch's).
         """
         dirty: set[int] = set()
         while True:
@@ -129,7 +131,7 @@ class Recording:
         return [n for n, version in step.versions.items() if self.constants[n]._version != version]
 
     def _storage(self, number: int) -> int:
-        return self.values[number].untyped_storage()._cdata
+        return int(self.values[number].untyped_storage()._cdata)
 
 
 class Recorder:
@@ -146,11 +148,14 @@ class Recorder:
         """Take down one operator that has just run."""
         if self.paused:
             return
-        tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
+        tensors = tensors_in((args, kwargs, out))
         values = {self.number(leaf): value for leaf in tensors if (value := known.value(leaf)) is not None}
         self._constants |= values
         single = not isinstance(out, tuple | list)
-        to_value = lambda tree: tree_map_only(Tensor, lambda t: Value(self.number(t)), tree)  # noqa: E731
+
+        def to_value(tree: Any) -> Any:
+            return map_tensors_in(lambda t: Value(self.number(t)), tree)
+
         self._steps.append(
             Step(
                 operator=operator,

@@ -24,10 +24,13 @@ def replay_shapes(recording: Recording, tensors: Mapping[str, Tensor]) -> list[t
     values: dict[int, Tensor] = {number: recording.values[number] for number in recording.inputs}
     values |= {number: tensors[name].to("meta") for number, name in recording.entries.items()}
     values |= {number: value.to("meta") for number, value in recording.constants.items()}
+
+    def given(thing: Any) -> Any:
+        return values[thing.number] if isinstance(thing, Value) else thing.now
+
     with plain_operators():
         for step in recording.steps:
-            args, kwargs = tree_map_only(Value, lambda v: values[v.number], (step.args, step.kwargs))
-            args, kwargs = tree_map_only(Size, lambda size: size.now, (args, kwargs))
+            args, kwargs = tree_map_only((Value, Size), given, (step.args, step.kwargs))
             try:
                 out = step.operator(*args, **kwargs)
             except (RuntimeError, IndexError, ValueError, TypeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.weight_norm import WeightNorm
 
 from metaprune_cli.errors import InputError
 
 Attributes = Callable[[Any], None]
 _REGISTRY: dict[type[nn.Module], Attributes] = {}
+_GATES = {"LSTM": 4, "GRU": 3}
 
 
 def register_attributes(kind: type[nn.Module]) -> Callable[[Attributes], Attributes]:
@@ -28,6 +31,15 @@ def register_attributes(kind: type[nn.Module]) -> Callable[[Attributes], Attribu
         return function
 
     return add
+
+
+def hollow_copy(module: nn.Module) -> nn.Module:
+    """A copy to be filled (:func:`fill_`): its state-dict entries are on meta, everything else is copied."""
+    memo: dict[int, Any] = {}
+    for tensor in module.state_dict(keep_vars=True).values():
+        empty = torch.empty_like(tensor, device="meta")
+        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+    return copy.deepcopy(module, _computed(module) | memo)
 
 
 def resize_(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -57,11 +69,42 @@ def resize_(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
             owner = module.get_submodule(path)
             _replace(owner, leaf, own[name], tuple(shape), shared)
             changed[path] = owner
+            if ".parametrizations." in f".{path}":
+                whose = f".{path}".partition(".parametrizations.")[0].removeprefix(".")
+                changed[whose] = module.get_submodule(whose)
     for owner in changed.values():
-        for kind in type(owner).__mro__:
-            if kind in _REGISTRY:
-                _REGISTRY[kind](owner)
-                break
+        _bring_in_line(owner)
+
+
+def _bring_in_line(owner: nn.Module) -> None:
+    try:
+        _recompute(owner)
+        kind = next((kind for kind in type(owner).__mro__ if kind in _REGISTRY), None)
+        if kind is not None:
+            _REGISTRY[kind](owner)
+    except (RuntimeError, AttributeError) as error:
+        raise InputError(
+            f"The attributes of a {type(owner).__name__} cannot be brought in line with its new shapes",
+            got=f"{type(error).__name__}: {error}"[:300],
+            expected="parameters from which its weights and sizes can be computed",
+        ) from error
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A deep copy; tensors that hooks have computed (an old weight norm's), which deepcopy refuses, as values."""
+    return copy.deepcopy(module, _computed(module))
+
+
+def _computed(module: nn.Module) -> dict[int, Any]:
+    """Attributes that are no leaves, as values."""
+    values = [v for owner in module.modules() for v in vars(owner).values() if isinstance(v, Tensor)]
+    return {id(value): value.detach().clone() for value in values if not value.is_leaf}
+
+
+def own_copies(tensors: Mapping[str, Tensor], originals: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, those that are still ``originals`` themselves copied."""
+    shared = {id(tensor) for tensor in originals.values()}
+    return {name: tensor.clone() if id(tensor) in shared else tensor for name, tensor in tensors.items()}
 
 
 def fill_(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -94,6 +137,13 @@ def _replace(owner: nn.Module, leaf: str, old: Tensor, shape: tuple[int, ...], s
             new = nn.Parameter(new, requires_grad=old.requires_grad)
         shared[id(old)] = new
     setattr(owner, leaf, new)
+
+
+def _recompute(module: nn.Module) -> None:
+    """Weights that hooks compute before every forward pass have their new shapes at once."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm):
+            setattr(module, hook.name, hook.compute_weight(module).detach())
 
 
 @register_attributes(_ConvNd)
@@ -141,6 +191,27 @@ def _group_norm(module: Any) -> None:
 @register_attributes(nn.Embedding)
 def _embedding(module: Any) -> None:
     module.num_embeddings, module.embedding_dim = module.weight.shape
+
+
+@register_attributes(nn.EmbeddingBag)
+def _embedding_bag(module: Any) -> None:
+    module.num_embeddings, module.embedding_dim = module.weight.shape
+
+
+@register_attributes(nn.RNNBase)
+def _recurrent(module: Any) -> None:
+    """All layers and directions have one hidden size; with a projection, it is the cell's, not the state's."""
+    module.hidden_size = module.weight_ih_l0.size(0) // _GATES.get(module.mode, 1)
+    module.input_size = module.weight_ih_l0.size(1)
+    if module.proj_size:
+        module.proj_size = module.weight_hr_l0.size(0)
+        if module.proj_size >= module.hidden_size:
+            raise RuntimeError(f"a projection to {module.proj_size} of {module.hidden_size} must be smaller")
+
+
+@register_attributes(nn.RNNCellBase)
+def _recurrent_cell(module: Any) -> None:
+    module.hidden_size, module.input_size = module.weight_hh.size(1), module.weight_ih.size(1)
 
 
 @register_attributes(nn.PReLU)

@@ -13,7 +13,7 @@ from torch import Tensor
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.record import Recording, Step, Value
-from metaprune_cli.graph.survivors import Survivors, SurvivorMap
+from metaprune_cli.graph.survivors import SurvivorMap, Survivors
 
 aten = torch.ops.aten
 
@@ -86,8 +86,8 @@ def rewrite(recording: Recording, graph: NeuronGraph, kept: Tensor) -> Recording
         kept: which units stay, bool, shape (units,).
 
     Returns:
-        The same operators over smaller tensors; where a constant meets fewer neurons than before, the positions that are
-        left are selected from it.
+        The same operators over smaller tensors; where a constant meets fewer neurons than before, the positions that
+        are left are selected from it.
 
     Raises:
         NumericsError: an operator's arguments cannot be brought in line; it is named.
@@ -100,7 +100,7 @@ def rewrite(recording: Recording, graph: NeuronGraph, kept: Tensor) -> Recording
                 rule = _aligned
             work.steps.append(step if rule is None else rule(work, step))
         except NumericsError as error:
-            raise NumericsError(f"{error.what}, at {step.operator}", **error.details) from None
+            raise NumericsError(f"{error.what}, at {step.operator}", got=error.details["got"]) from None
     return replace(recording, steps=tuple(work.steps), constants={**recording.constants, **work.constants})
 
 
@@ -155,9 +155,7 @@ def _slices(work: Rewriting, step: Step) -> Step:
         return replace(step, args=(source, dim, before, before + inside), kwargs={})
     rank = stays.cumsum(0) - 1
     picked = rank[start:end:stride][stays[start:end:stride]]
-    return replace(
-        step, operator=aten.index_select.default, args=(source, dim, work.constant(picked)), kwargs={}
-    )
+    return replace(step, operator=aten.index_select.default, args=(source, dim, work.constant(picked)), kwargs={})
 
 
 def _picks(work: Rewriting, step: Step) -> Step:

@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from metaprune_cli.errors import NumericsError
-from metaprune_cli.graph.neuron_graph import EdgeBlock, NeuronGraph
+from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, NeuronGraph
 
 Kept = Bool[Tensor, " units"]
 """Which units stay."""
@@ -17,7 +17,7 @@ Kept = Bool[Tensor, " units"]
 
 def alive_neurons(graph: NeuronGraph, kept: Kept) -> Bool[Tensor, " neurons"]:
     """Which neurons stay."""
-    return kept[graph.units.unit_of]
+    return graph.units.alive(kept)
 
 
 def macs_of(graph: NeuronGraph, kept: Kept) -> int:
@@ -43,20 +43,11 @@ def params_of(graph: NeuronGraph, kept: Kept) -> int:
 def masks(graph: NeuronGraph, kept: Kept) -> dict[str, Tensor]:
     """A boolean mask, in the entry's own shape, for every entry that loses elements."""
     alive = alive_neurons(graph, kept)
-    flat: dict[str, Tensor] = {}
-
-    def mask(name: str) -> Tensor:
-        return flat.setdefault(name, torch.ones(graph.tensors[name].numel(), dtype=torch.bool))
-
-    for block in graph.blocks:
-        out, into = alive[block.destinations], alive[block.sources]
-        if not bool(out.all()) or not bool(into.all()):
-            region = mask(block.param).as_strided(block.size, block.stride, block.offset)
-            region &= out[:, :, None, None] & into[:, None, :, None]
-    for feature in graph.features:
-        if not bool(alive[feature.neurons].all()):
-            mask(feature.name)[feature.elements] &= alive[feature.neurons]
-    return {name: m.view(graph.tensors[name].shape) for name, m in flat.items()}
+    return {
+        name: _mask(graph.tensors[name].shape, blocks, features, alive)
+        for name, (blocks, features) in _owners(graph).items()
+        if _loses(blocks, features, alive)
+    }
 
 
 def kept_indices(mask: Tensor) -> tuple[Tensor, ...]:
@@ -85,11 +76,7 @@ def slice_tensors(graph: NeuronGraph, kept: Kept) -> dict[str, Tensor]:
         NumericsError: the removal would not leave rectangular parameters; names the entry.
     """
     sliced = dict(graph.tensors)
-    for name, mask in masks(graph, kept).items():
-        try:
-            indices = kept_indices(mask)
-        except NumericsError as error:
-            raise NumericsError(error.what, where=name, got=error.details["got"]) from None
+    for name, indices in survivors(graph, kept).items():
         tensor = graph.tensors[name]
         for d, index in enumerate(indices):
             if index.numel() < tensor.size(d):
@@ -98,6 +85,114 @@ def slice_tensors(graph: NeuronGraph, kept: Kept) -> dict[str, Tensor]:
     for alias, name in graph.aliases.items():
         sliced[alias] = sliced[name]
     return sliced
+
+
+def survivors(graph: NeuronGraph, kept: Kept) -> dict[str, tuple[Tensor, ...]]:
+    """Per dimension the indices that survive, for every entry that loses elements; a mask only where it takes one.
+
+    Raises:
+        NumericsError: the survivors of an entry are not an outer product of indices per dimension; names the entry.
+    """
+    alive = alive_neurons(graph, kept)
+    found: dict[str, tuple[Tensor, ...]] = {}
+    for name, (blocks, features) in _owners(graph).items():
+        if _loses(blocks, features, alive):
+            shape = graph.tensors[name].shape
+            indices = _product_of_indices(shape, blocks, features, alive)
+            found[name] = _checked(name, _mask(shape, blocks, features, alive)) if indices is None else indices
+    return found
+
+
+def _owners(graph: NeuronGraph) -> dict[str, tuple[list[EdgeBlock], list[Feature]]]:
+    """The blocks and features of every entry that has any."""
+    owners: dict[str, tuple[list[EdgeBlock], list[Feature]]] = {}
+    for block in graph.blocks:
+        owners.setdefault(block.param, ([], []))[0].append(block)
+    for feature in graph.features:
+        owners.setdefault(feature.name, ([], []))[1].append(feature)
+    return owners
+
+
+def _checked(name: str, mask: Tensor) -> tuple[Tensor, ...]:
+    try:
+        return kept_indices(mask)
+    except NumericsError as error:
+        raise NumericsError(error.what, where=name, got=error.details["got"]) from None
+
+
+def _loses(blocks: list[EdgeBlock], features: list[Feature], alive: Tensor) -> bool:
+    used = [ids for block in blocks for ids in (block.destinations, block.sources)] + [f.neurons for f in features]
+    return not all(bool(alive[ids].all()) for ids in used)
+
+
+def _product_of_indices(
+    shape: torch.Size, blocks: list[EdgeBlock], features: list[Feature], alive: Tensor
+) -> tuple[Tensor, ...] | None:
+    """Per dimension the union of what survives of each owner, if as many elements survive as that outer product has.
+
+    Returns:
+        None where that does not decide: elements that are nobody's, a block that is no region along the dimensions, or
+        survivors that are no outer product.
+    """
+    owned = sum(math.prod(block.size) for block in blocks) + sum(f.elements.numel() for f in features)
+    if owned != shape.numel():
+        return None
+    along = [torch.zeros(size, dtype=torch.bool) for size in shape]
+    left = 0
+    for block in blocks:
+        if not _mark_block(along, block, alive):
+            return None
+        left += _alive_elements(block, alive)
+    for feature in features:
+        elements = feature.elements[alive[feature.neurons]]
+        left += elements.numel()
+        for d, digit in enumerate(_digits(elements, shape)):
+            along[d][digit] = True
+    indices = tuple(mark.nonzero().flatten() for mark in along)
+    return indices if math.prod(index.numel() for index in indices) == left else None
+
+
+def _mark_block(along: list[Tensor], block: EdgeBlock, alive: Tensor) -> bool:
+    """Mark per dimension where a block has survivors; False where its axes do not lie along the dimensions.
+
+    The place of element [g, o, i, t] along dimension d is a sum of one summand for each axis (plus the offset's), as
+    long as no sum is carried over into the next dimension.
+    """
+    if any(step <= 0 and size > 1 for step, size in zip(block.stride, block.size, strict=True)):
+        return False
+    shape = torch.Size([mark.numel() for mark in along])
+    out, into = alive[block.destinations], alive[block.sources]
+    out, into = out & into.any(1, keepdim=True), into & out.any(1, keepdim=True)
+    steps = [_digits(torch.arange(n) * stride, shape) for n, stride in zip(block.size, block.stride, strict=True)]
+    starts = _digits(torch.tensor([block.offset]), shape)
+    for mark, start, group, row, column, tap in zip(along, starts, *steps, strict=True):
+        highest = [int(places.max()) for places in (start, group, row, column, tap)]
+        if sum(highest) >= mark.numel() or (highest[2] and highest[3]):
+            return False
+        places, stays = (column, into) if highest[3] else (row, out)
+        first = (start + group[:, None] + places)[stays].unique()
+        mark[(first[:, None] + tap).reshape(-1)] = True
+    return True
+
+
+def _digits(elements: Tensor, shape: torch.Size) -> list[Tensor]:
+    """Per dimension the place of flat element numbers of a row-major tensor."""
+    digits = []
+    for size in reversed(shape):
+        digits.append(elements % size)
+        elements = elements // size
+    return digits[::-1]
+
+
+def _mask(shape: torch.Size, blocks: list[EdgeBlock], features: list[Feature], alive: Tensor) -> Tensor:
+    """The full mask of one entry."""
+    mask = torch.ones(shape.numel(), dtype=torch.bool)
+    for block in blocks:
+        region = mask.as_strided(block.size, block.stride, block.offset)
+        region &= alive[block.destinations][:, :, None, None] & alive[block.sources][:, None, :, None]
+    for feature in features:
+        mask[feature.elements] &= alive[feature.neurons]
+    return mask.view(shape)
 
 
 def _alive_elements(block: EdgeBlock, alive: Tensor) -> int:

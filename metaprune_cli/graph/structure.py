@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from itertools import count, takewhile
 
 import torch
 from torch import Tensor
 
-from metaprune_cli.graph.components import components, unique_pairs
-from metaprune_cli.graph.labels import Elements, Ids, affine, squeeze_constant
-from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, Layer, Lock, NeuronGraph, Product, Span
+from metaprune_cli.graph.components import components, planes, unique_pairs
+from metaprune_cli.graph.heads import CONSTANT, Heads, couple
+from metaprune_cli.graph.labels import Elements, Ids, affine, compact, squeeze_constant
+from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, Layer, Lock, NeuronGraph, Plane, Product, Span
 
-CONSTANT = 0
-"""The one neuron that stands for everything without a neuron of its own; it is locked."""
+__all__ = ["CONSTANT", "Structure"]
+
+_Region = tuple[str, tuple[int, tuple[int, ...]], tuple[int, ...]]
+"""A region of an entry: its name, the offset and strides of its grid, its shape."""
 
 
 class Structure:
@@ -22,7 +26,7 @@ class Structure:
 
     def __init__(self) -> None:
         self.layers: list[Layer] = []
-        self.blocks: dict[tuple[object, ...], EdgeBlock] = {}
+        self.blocks: dict[tuple[_Region, int], EdgeBlock] = {}
         self.features: dict[tuple[str, str], Feature] = {}
         self.identity: list[Tensor] = []
         self.ties: list[Tensor] = []
@@ -31,18 +35,24 @@ class Structure:
         self.spans: list[Span] = []
         self.notes: dict[str, str] = {}
         self.counting = True
+        self.heads = Heads(self)
         self.lock(self.new_neurons("constant", 1), "no neuron: a constant")
 
     def new_neurons(self, name: str, count: int) -> Tensor:
         """Ids of ``count`` new neurons, in a layer of their own."""
-        start = self.layers[-1].start + self.layers[-1].size if self.layers else 0
+        start = self.num_neurons
         self.layers.append(Layer(name, start, count))
         return torch.arange(start, start + count)
 
-    def lock(self, ids: Ids, reason: str) -> None:
+    @property
+    def num_neurons(self) -> int:
+        """How many neurons there are so far."""
+        return self.layers[-1].start + self.layers[-1].size if self.layers else 0
+
+    def lock(self, ids: Ids, reason: str, plane: Plane = "both") -> None:
         """Lock every neuron that appears in ``ids``."""
         neurons = squeeze_constant(ids).unique()
-        self.locks.append(Lock(neurons, reason))
+        self.locks.append(Lock(neurons, reason, plane))
 
     def span(self, ids: Ids, operator: str) -> None:
         """Remember that ``operator`` mixes these neurons."""
@@ -54,11 +64,11 @@ class Structure:
 
     def tie(self, first: Ids, second: Ids) -> None:
         """Neurons of the two (equal shapes) that must go together."""
-        _couple(self.ties, first, second)
+        couple(self.ties, first, second)
 
     def join(self, first: Ids, second: Ids) -> None:
         """Neurons of the two (equal shapes) whose activations are added or multiplied: identity edges."""
-        _couple(self.identity, torch.minimum(first, second), torch.maximum(first, second))
+        couple(self.identity, torch.minimum(first, second), torch.maximum(first, second))
 
     def tie_along(self, ids: Ids, dims: list[int]) -> Ids:
         """Tie the ids along ``dims`` to those at index 0 and return these, ``dims`` kept with size 1."""
@@ -75,9 +85,16 @@ class Structure:
         small = squeeze_constant(ids)
         if small.size(dim) == 1 or bool((small == small.narrow(dim, 0, 1)).all()):
             return True
-        pairs = torch.cat([torch.empty(2, 0, dtype=torch.int64), *self.identity, *self.ties], dim=1)
-        label = components(self.layers[-1].start + self.layers[-1].size, pairs)[small]
+        pairs = _joined(*self.identity, *self.ties)
+        label = components(self.num_neurons, pairs)[small]
         return bool((label == label.narrow(dim, 0, 1)).all())
+
+    def planes(self) -> tuple[Tensor, Tensor]:
+        """Column and row of every neuron by what is coupled so far (see :func:`components.planes`)."""
+        both, columns, rows = (
+            _joined(*pairs) for pairs in (self.identity + self.ties, self.heads.columns, self.heads.rows)
+        )
+        return planes(self.num_neurons, both, columns, rows, _whole(self.heads.whole))
 
     def multiply(self, ids: Ids, macs_per_neuron: int) -> None:
         """An activation-by-activation contraction costs ``macs_per_neuron`` for each of ``ids``."""
@@ -112,28 +129,80 @@ class Structure:
         """
         grid = affine(weight)
         if grid is None:
-            return None
-        offset, stride = grid
-        shape = weight.index.shape
-        groups, out = shape[:2]
+            taps = _run_length(sources)
+            if taps == 1 or weight.index.size(3) > 1:
+                return None
+            folded = weight.view(lambda index: index.squeeze(3).unflatten(2, (-1, taps)))
+            return self.contract(folded, sources[:, ::taps], (taps,), positions)
+        key = (weight.entry, grid, tuple(weight.index.shape))
         positions = positions if self.counting else 0
-        key = (weight.entry, offset, tuple(shape), stride)
-        destinations = self._known_destinations(key)
-        if destinations is None:
+        parts = self._parts(key)
+        if parts and bool((sources == CONSTANT).all()):
+            for part in parts:  # a constant, such as a first hidden state, is whatever the neurons need it to be
+                self._repeat(part, positions)
+        elif parts and all(bool((self.blocks[part].sources == CONSTANT).all()) for part in parts):
+            first, *_ = [self.blocks.pop(part) for part in parts]
+            self._tie_groups(sources, first.destinations)
+            self._connect(key, kernel, (sources, first.destinations), positions + first.positions)
+        elif parts:
+            self._connect(key, kernel, (sources, self.blocks[parts[0]].destinations), positions)
+        else:
             name = weight.entry.rpartition(".")[0] or weight.entry
+            groups, out = weight.index.shape[:2]
             destinations = self.new_neurons(name, groups * out).view(groups, out)
             self._tie_groups(sources, destinations)
-        for part, (size, strides, start, taps, ids) in enumerate(_regular(shape, stride, offset, kernel, sources)):
-            self._add_block(
-                (*key, part), EdgeBlock(weight.entry, size, strides, start, destinations, ids, taps, positions)
-            )
+            self._connect(key, kernel, (sources, destinations), positions)
+        destinations = self.blocks[self._parts(key)[0]].destinations
+        if weight.mixes is not None:
+            self.span(destinations, weight.mixes)
+            self.span(sources, weight.mixes)
+        for companion in weight.companions:
+            self._accompany(companion, (sources, destinations), kernel)
         return destinations
 
-    def _known_destinations(self, key: tuple[object, ...]) -> Ids | None:
-        known = self.blocks.get((*key, 0))
-        return None if known is None else known.destinations
+    def _parts(self, key: _Region) -> list[tuple[_Region, int]]:
+        """Where the blocks of a region are, if it is known."""
+        return list(takewhile(lambda part: part in self.blocks, ((key, i) for i in count())))
 
-    def _add_block(self, key: tuple[object, ...], block: EdgeBlock) -> None:
+    def _repeat(self, part: tuple[_Region, int], positions: int) -> None:
+        known = self.blocks[part]
+        self.blocks[part] = dataclasses.replace(known, positions=known.positions + positions)
+
+    def _connect(self, key: _Region, kernel: tuple[int, ...], ends: tuple[Ids, Ids], positions: int) -> None:
+        """Add the edges of a region between the two ends (sources, destinations)."""
+        entry, (offset, stride), shape = key
+        sources, destinations = ends
+        for i, (size, strides, start, taps, ids) in enumerate(_regular(shape, stride, offset, kernel, sources)):
+            self._add_block((key, i), EdgeBlock(entry, size, strides, start, destinations, ids, taps, positions))
+
+    def _accompany(self, companion: Elements, ends: tuple[Ids, Ids], kernel: tuple[int, ...]) -> None:
+        """What a weight was computed from: edges where it is as large, else features of the neurons it meets alone."""
+        sources, destinations = ends
+        index = companion.real()
+        if index.stride(3) == 0 or index.size(3) == 1:
+            index, kernel = index[..., :1], ()
+        if index.unique().numel() == index.numel():
+            grid = affine(Elements(companion.entry, index))
+            if grid is not None:
+                self._connect((companion.entry, grid, tuple(index.shape)), kernel, ends, 0)
+            else:
+                self._opaque(companion.entry, ends)
+            return
+        for neurons in (destinations[:, :, None, None], sources[:, None, :, None]):
+            small, owners = compact([index, neurons.expand(index.shape)])
+            pairs = unique_pairs(torch.stack([small.reshape(-1), owners.reshape(-1)]))
+            if pairs[0].unique().numel() == pairs.size(1):
+                pairs = pairs[:, pairs[1] > CONSTANT]
+                self.feature(Elements(companion.entry, pairs[0]), pairs[1], "scale")
+                return
+        self.note(companion.entry, "one value for many neurons")
+
+    def _opaque(self, entry: str, ends: tuple[Ids, Ids]) -> None:
+        self.note(entry, "its elements lie on no grid")
+        for ids in ends:
+            self.lock(ids, f"meets {entry}, whose elements lie on no grid")
+
+    def _add_block(self, key: tuple[_Region, int], block: EdgeBlock) -> None:
         known = self.blocks.get(key)
         if known is None:
             self.blocks[key] = block
@@ -159,15 +228,16 @@ class Structure:
         self, tensors: Mapping[str, Tensor], trainable: frozenset[str], aliases: Mapping[str, str]
     ) -> NeuronGraph:
         """The finished graph; entries that are not covered exactly once are kept verbatim, their neurons locked."""
+        self.heads.resolve()
         blocks, features = list(self.blocks.values()), list(self.features.values())
         verbatim: dict[str, str] = {}
         for entry, tensor in tensors.items():
             if entry in aliases:
                 continue
-            count = _coverage(entry, tensor.numel(), blocks, features)
-            if count is None or bool((count == 1).all()):
+            times = _coverage(entry, tensor.numel(), blocks, features)
+            if times is None or bool((times == 1).all()):
                 continue
-            if bool((count > 1).any()):
+            if bool((times > 1).any()):
                 self._drop(entry, blocks, features)
                 verbatim[entry] = self.notes.get(entry, "its elements take part in several contractions")
             else:
@@ -175,13 +245,15 @@ class Structure:
                     "not reached by the forward pass" if tensor.is_floating_point() else "not a floating-point tensor"
                 )
                 verbatim[entry] = self.notes.get(entry, reason)
-        empty = torch.empty(2, 0, dtype=torch.int64)
         return NeuronGraph(
             layers=tuple(self.layers),
             blocks=tuple(blocks),
             features=tuple(features),
-            identity=unique_pairs(torch.cat([empty, *self.identity], dim=1)),
-            ties=unique_pairs(torch.cat([empty, *self.ties], dim=1)),
+            identity=unique_pairs(_joined(*self.identity)),
+            ties=unique_pairs(_joined(*self.ties)),
+            columns=unique_pairs(_joined(*self.heads.columns)),
+            rows=unique_pairs(_joined(*self.heads.rows)),
+            heads=_whole(self.heads.whole),
             products=tuple(self.products),
             locks=tuple(self.locks),
             spans=tuple(self.spans),
@@ -204,11 +276,13 @@ class Structure:
             features.remove(feature)
 
 
-def _couple(pairs: list[Tensor], first: Ids, second: Ids) -> None:
-    pair = torch.stack([first.reshape(-1), second.reshape(-1)])
-    pair = pair[:, (pair[0] != pair[1]) & (pair > CONSTANT).all(0)]
-    if pair.numel():
-        pairs.append(unique_pairs(pair))
+def _joined(*pairs: Tensor) -> Tensor:
+    return torch.cat([torch.empty(2, 0, dtype=torch.int64), *pairs], dim=1)
+
+
+def _whole(neurons: list[Tensor]) -> Tensor:
+    distinct: Tensor = torch.cat([torch.empty(0, dtype=torch.int64), *neurons]).unique()
+    return distinct
 
 
 def _coverage(entry: str, numel: int, blocks: list[EdgeBlock], features: list[Feature]) -> Tensor | None:
@@ -227,11 +301,18 @@ def _coverage(entry: str, numel: int, blocks: list[EdgeBlock], features: list[Fe
     return count
 
 
+def _run_length(sources: Ids) -> int:
+    """How many columns in a row have the same source, if it is the same number everywhere; else 1."""
+    lengths = sources.reshape(-1).unique_consecutive(return_counts=True)[1]
+    length = int(lengths[0])
+    return length if bool((lengths == length).all()) and length < sources.size(1) else 1
+
+
 _Part = tuple[tuple[int, int, int, int], tuple[int, int, int, int], int, tuple[int, ...], Tensor]
 
 
 def _regular(
-    shape: torch.Size, stride: tuple[int, ...], offset: int, kernel: tuple[int, ...], sources: Ids
+    shape: tuple[int, ...], stride: tuple[int, ...], offset: int, kernel: tuple[int, ...], sources: Ids
 ) -> list[_Part]:
     """Split a block so that each part has every source once: columns of one source become taps of one edge.
 

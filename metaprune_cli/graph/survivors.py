@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from metaprune_cli.errors import NumericsError
@@ -48,13 +47,13 @@ class SurvivorMap:
             along = mask.any(dim=others) if others else mask
             found.append(None if size < shape[d] or bool(along.all()) else along)
         count = math.prod(
-            size if along is None else int(along.sum()) for size, along in zip(mask.shape, found, strict=True)
+            size if along is None else int(along.count_nonzero()) for size, along in zip(mask.shape, found, strict=True)
         )
-        if count != int(mask.sum()):
+        if count != int(mask.count_nonzero()):
             raise NumericsError(
                 "The removal would leave an activation with holes",
                 expected="survivors that form an outer product of kept positions per dimension",
-                got=f"{int(mask.sum())} of {mask.numel()} elements",
+                got=f"{int(mask.count_nonzero())} of {mask.numel()} elements",
             )
         return tuple(found)
 

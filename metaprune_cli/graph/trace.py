@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
+from torch.utils._pytree import tree_map
 
+from metaprune_cli.graph.arguments import map_tensors_in, tensors_in
 from metaprune_cli.graph.labels import Elements, Label
+from metaprune_cli.graph.layouts import run_on_meta
 from metaprune_cli.graph.record import Recorder
 from metaprune_cli.graph.structure import Structure
 
@@ -28,6 +30,10 @@ def meta_copy(model: nn.Module) -> nn.Module:
         memo[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
     for buffer in model.buffers():
         memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:  # computed from parameters before every forward pass
+                memo[id(value)] = torch.empty_like(value, device="meta", requires_grad=False)
     return copy.deepcopy(model, memo)
 
 
@@ -82,6 +88,7 @@ class Tracer(TorchDispatchMode):
         self._labels: dict[int, Label] = {}
         self._values: dict[int, Tensor] = {}
         self._alive: list[Tensor] = []
+        self.lively: set[int] = set()
 
     def label(self, tensor: object) -> Label:
         """The label of a tensor, or None."""
@@ -113,14 +120,24 @@ class Tracer(TorchDispatchMode):
         if value is not None:
             self._values[id(tensor)] = value
 
+    def sharing(self, tensor: Tensor) -> list[Tensor]:
+        """All tensors of the trace that see the same memory."""
+        memory = tensor.untyped_storage()._cdata
+        distinct = {id(t): t for t in self._alive if t.untyped_storage()._cdata == memory}
+        return list(distinct.values())
+
+    def forget_value(self, tensor: Tensor) -> None:
+        """What was a constant is one no longer."""
+        self._values.pop(id(tensor), None)
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run one operator on meta, then move the labels past it."""
         given: dict[str, Any] = dict(kwargs or {})
         if not self.real:
-            args, given = tree_map_only(Tensor, self.stand_in, (args, given))
-        tensors = [leaf for leaf in tree_leaves((args, given)) if isinstance(leaf, Tensor)]
+            args, given = map_tensors_in(self.stand_in, (args, given))
+        tensors = tensors_in((args, given))
         out = self._compute(func, args, given, tensors)
         if any(self.label(t) is not None for t in tensors) or not self._all_known(tensors):
             labels = self._rules(func)(self, func, args, given, out)
@@ -139,10 +156,9 @@ class Tracer(TorchDispatchMode):
             return out
         if self._all_known(tensors):
             return self._constant(func, args, kwargs)
-        out = func(*args, **kwargs)
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
-                self._values.pop(id(leaf), None)
+        out = run_on_meta(func, args, kwargs)
+        for tensor in tensors_in(out):
+            self._values.pop(id(tensor), None)
         return out
 
     def _all_known(self, tensors: list[Tensor]) -> bool:
@@ -159,8 +175,8 @@ class Tracer(TorchDispatchMode):
 
     def _constant(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Compute an operator on constants for real; its outputs go on as meta tensors with a value."""
-        sources = {id(self._values[id(t)]): t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-        real_args, real_kwargs = tree_map_only(Tensor, lambda t: self._values[id(t)], (args, kwargs))
+        sources = {id(self._values[id(t)]): t for t in tensors_in((args, kwargs))}
+        real_args, real_kwargs = map_tensors_in(lambda t: self._values[id(t)], (args, dict(kwargs)))
         if isinstance(real_kwargs.get("device"), torch.device | str):
             real_kwargs["device"] = torch.device("cpu")
         real = func(*real_args, **real_kwargs)

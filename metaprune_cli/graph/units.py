@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from metaprune_cli.graph.components import components
+from metaprune_cli.graph.components import planes
 from metaprune_cli.graph.neuron_graph import NeuronGraph
+
+Kind = Literal["channels", "heads"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,26 +25,33 @@ class Family:
         units: int64, shape (n,), unit ids.
         locked: why none of them can be removed, or None.
         parameters: the (state-dict entry, side) pairs they touch; side is "out", "in" or a feature's kind.
+        kind: whether its units are columns (channels, per-head dimensions) or rows (heads).
     """
 
     name: str
     units: Tensor
     locked: str | None
     parameters: tuple[tuple[str, str], ...]
+    kind: Kind = "channels"
 
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """Which neuron belongs to which unit, which unit to which family.
+    """Which neuron belongs to which units, which unit to which family.
+
+    A neuron stays if the unit of its column stays and, where it has one, the unit of its row: removing a per-head
+    dimension removes it in all heads, removing a head removes all its dimensions.
 
     Attributes:
-        unit_of: int64, shape (neurons,).
+        unit_of: int64, shape (neurons,), the unit of the neuron's column.
+        row_of: int64, shape (neurons,), the unit of its row; -1 for none.
         family_of: int64, shape (units,).
-        families: in order of their first neuron.
+        families: in order of their first unit.
         prunable: bool, shape (units,): not locked.
     """
 
     unit_of: Int[Tensor, " neurons"]
+    row_of: Int[Tensor, " neurons"]
     family_of: Int[Tensor, " units"]
     families: tuple[Family, ...]
     prunable: Bool[Tensor, " units"]
@@ -56,41 +66,70 @@ class Units:
         """Units per family."""
         return self.family_of.bincount(minlength=len(self.families))
 
+    @cached_property
+    def on_grid(self) -> Int[Tensor, " members"]:
+        """The neurons that have a row besides their column (a head neuron's two units are one)."""
+        return ((self.row_of >= 0) & (self.row_of != self.unit_of)).nonzero().flatten()
+
+    def alive(self, kept: Bool[Tensor, " units"]) -> Bool[Tensor, " neurons"]:
+        """Which neurons stay when the units ``kept`` stay."""
+        alive = kept[self.unit_of]
+        if self.on_grid.numel():
+            alive[self.on_grid] &= kept[self.row_of[self.on_grid]]
+        return alive
+
 
 def find_units(graph: NeuronGraph) -> Units:
-    """Couple neurons into units (connected components) and group units by what they touch."""
-    pairs = torch.cat([graph.identity, graph.ties], dim=1)
-    _, unit_of = components(graph.num_neurons, pairs).unique(return_inverse=True)
-    count = int(unit_of.max()) + 1
-    reasons = _lock_reasons(graph, unit_of)
-    slots, pairs = _touches(graph, unit_of)
-    family_of = _group(pairs, len(slots), count)
+    """Couple neurons into units (connected components in each plane) and group units by what they touch."""
+    both = torch.cat([graph.identity, graph.ties], dim=1)
+    column, row = planes(graph.num_neurons, both, graph.columns, graph.rows, graph.heads)
+    _, labels = torch.cat([column, row]).unique(return_inverse=True)
+    unit_of, row_of = (labels - int(bool((row < 0).any()))).view(2, -1)
+    count = int(labels.max()) + 1 - int(bool((row < 0).any()))
+    members = _members(unit_of, row_of)
+    lock_of = _locks(graph, unit_of, row_of, count)
+    slots, pairs = _touches(graph, unit_of, row_of)
+    is_row = torch.zeros(count, dtype=torch.bool)
+    is_row[row_of[row_of >= 0]] = True
+    family_of = _group(pairs, len(slots), is_row)
     families, prunable = [], torch.zeros(count, dtype=torch.bool)
-    names = _unit_names(graph, unit_of, count)
+    names = _unit_names(graph, members, count)
     order = family_of.argsort(stable=True)
-    for members in order.split(family_of.bincount().tolist()):
-        free = torch.tensor([int(u) not in reasons for u in members])
-        leader = int(members[0])
+    for units in order.split(family_of.bincount().tolist()):
+        free = lock_of[units] == len(graph.locks)
+        leader = int(units[0])
         touched = tuple(slots[s] for s in pairs[1, pairs[0] == leader].tolist())
-        locked = None if bool(free.any()) else reasons[leader]
-        if locked is None and members.numel() == 1:
+        locked = None if bool(free.any()) else graph.locks[int(lock_of[leader])].reason
+        if locked is None and units.numel() == 1:
             locked, free = "it has only one unit, and one must stay", torch.zeros_like(free)
         if locked is None and not touched:
             locked, free = "it owns no parameters", torch.zeros_like(free)
-        prunable[members] = free
-        families.append(Family(names[leader], members, locked, touched))
-    return Units(unit_of, family_of, tuple(families), prunable)
+        prunable[units] = free
+        families.append(Family(names[leader], units, locked, touched, "heads" if bool(is_row[leader]) else "channels"))
+    return Units(unit_of, row_of, family_of, tuple(families), prunable)
 
 
-def _lock_reasons(graph: NeuronGraph, unit_of: Tensor) -> dict[int, str]:
-    reasons: dict[int, str] = {}
-    for lock in graph.locks:
-        for unit in unit_of[lock.neurons].unique().tolist():
-            reasons.setdefault(unit, lock.reason)
-    return reasons
+def _members(unit_of: Tensor, row_of: Tensor) -> Tensor:
+    """(unit, neuron) pairs of both planes: int64, shape (2, m)."""
+    on_grid = (row_of >= 0).nonzero().flatten()
+    neurons = torch.cat([torch.arange(unit_of.numel()), on_grid])
+    return torch.stack([torch.cat([unit_of, row_of[on_grid]]), neurons])
 
 
-def _touches(graph: NeuronGraph, unit_of: Tensor) -> tuple[list[tuple[str, str]], Tensor]:
+def _locks(graph: NeuronGraph, unit_of: Tensor, row_of: Tensor, count: int) -> Tensor:
+    """For every unit the number of the first lock that holds it; as many as there are locks for none."""
+    first = torch.full((count,), len(graph.locks))
+    for number in reversed(range(len(graph.locks))):
+        lock = graph.locks[number]
+        if lock.plane != "row":
+            first[unit_of[lock.neurons]] = number
+        if lock.plane != "column":
+            rows = row_of[lock.neurons]
+            first[rows[rows >= 0]] = number
+    return first
+
+
+def _touches(graph: NeuronGraph, unit_of: Tensor, row_of: Tensor) -> tuple[list[tuple[str, str]], Tensor]:
     """Slots (entry, side), and the distinct (unit, slot) pairs sorted by unit."""
     slots: list[tuple[str, str]] = []
     keys = [torch.empty(0, dtype=torch.int64)]
@@ -102,16 +141,17 @@ def _touches(graph: NeuronGraph, unit_of: Tensor) -> tuple[list[tuple[str, str]]
         slots.append((feature.name, feature.kind))
         members.append(feature.neurons)
     for slot, neurons in enumerate(members):
-        keys.append(unit_of[neurons.reshape(-1)].unique() * len(slots) + slot)
-    flat = torch.cat(keys).sort().values
+        units = torch.cat([unit_of[neurons.reshape(-1)], row_of[neurons.reshape(-1)]]).unique()
+        keys.append(units[units >= 0] * len(slots) + slot)
+    flat = torch.cat(keys).unique()
     return slots, torch.stack([flat // max(len(slots), 1), flat % max(len(slots), 1)])
 
 
-def _group(pairs: Tensor, num_slots: int, count: int) -> Tensor:
-    """Family of each unit: equal sets of slots (by a random 62-bit hash), numbered in order of the first unit."""
-    generator = torch.Generator().manual_seed(0)
-    hashes = torch.randint(2**62, (num_slots,), generator=generator)
-    signature = torch.zeros(count, dtype=torch.int64).index_add(0, pairs[0], hashes[pairs[1]])
+def _group(pairs: Tensor, num_slots: int, is_row: Tensor) -> Tensor:
+    """Family of each unit: equal kind and equal sets of slots (by a random 62-bit hash), in order of the first unit."""
+    count = is_row.numel()
+    hashes = torch.randint(2**62, (num_slots + 1,), generator=torch.Generator().manual_seed(0))
+    signature = (is_row * hashes[-1]).index_add(0, pairs[0], hashes[pairs[1]])
     _, family = signature.unique(return_inverse=True)
     first = torch.full((int(family.max()) + 1,), count).scatter_reduce(0, family, torch.arange(count), "amin")
     rank = torch.empty_like(first)
@@ -119,9 +159,9 @@ def _group(pairs: Tensor, num_slots: int, count: int) -> Tensor:
     return rank[family]
 
 
-def _unit_names(graph: NeuronGraph, unit_of: Tensor, count: int) -> list[str]:
+def _unit_names(graph: NeuronGraph, members: Tensor, count: int) -> list[str]:
     """For each unit the layer its first neuron lies in."""
-    first = torch.full((count,), graph.num_neurons).scatter_reduce(0, unit_of, torch.arange(graph.num_neurons), "amin")
+    first = torch.full((count,), graph.num_neurons).scatter_reduce(0, members[0], members[1], "amin")
     starts = torch.tensor([layer.start for layer in graph.layers])
     where = torch.searchsorted(starts, first, right=True) - 1
     return [graph.layers[i].name for i in where.tolist()]

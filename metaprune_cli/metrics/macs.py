@@ -20,8 +20,13 @@ from metaprune_cli.metrics.calling import call, evaluating
 def count_macs(model: nn.Module, example_inputs: Any) -> int:
     """Multiply–accumulates of ``model`` in eval mode: half of what ``torch.utils.flop_counter`` counts.
 
+<<<<<<< HEAD
     Convolutions, matrix products and both products of attention count. The model is not touched, and nothing is computed
     unless control flow depends on data (detection).
+=======
+    Convolutions, matrix products and both products of attention count. Nothing is computed, unless control flow depends
+    on data (detection), and the model is not touched.
+>>>>>>> main
 
     Args:
         example_inputs: a tensor, or a tuple or mapping of arguments; the count is for the whole batch.
@@ -57,13 +62,13 @@ def count_params(model: nn.Module) -> int:
 
 
 def _on_meta(model: nn.Module) -> nn.Module:
-    """A deep copy without values: copying finds every tensor already done, as its twin on ``meta``."""
+    """A deep copy without values or gradients: copying finds every tensor already done, as its twin on ``meta``."""
     twins: dict[int, Any] = {}
     for module in model.modules():
         plain = [value for value in vars(module).values() if isinstance(value, Tensor)]
         for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False), *plain]:
             twin = torch.empty_like(tensor, device="meta")
-            twins[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
+            twins[id(tensor)] = nn.Parameter(twin, requires_grad=False) if isinstance(tensor, nn.Parameter) else twin
     return copy.deepcopy(model, twins)
 
 

@@ -14,6 +14,7 @@ from metaprune_cli.artifacts import is_artifact, join_aliases, read_artifact
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.assemble import assemble
+from metaprune_cli.models.programs import KEY, program_from_document
 from metaprune_cli.models.recognise import check_args, recognise, shapes_of, told
 from metaprune_cli.models.registry import with_input_shape
 from metaprune_cli.models.state_files import read_states
@@ -100,6 +101,11 @@ def _load_artifact(
         tensors = join_aliases(artifact.tensors, artifact.document.get("aliases", {}))
     except (KeyError, TypeError) as error:
         raise CorruptFileError("The artifact does not say what model it holds.", where=path) from error
+    if KEY in artifact.document:
+        model: nn.Module = program_from_document(artifact.document[KEY], tensors)
+        return Loaded(
+            model, replace(recorded, input_shape=input_shape or recorded.input_shape), artifact.document, path
+        )
     if args:
         check_args(told(arch or recorded.name, shapes_of(tensors)), args, path)
     inherited = recorded.args if arch in (None, recorded.name) else {}

@@ -10,8 +10,10 @@ from typing import Any
 from torch import nn
 
 from metaprune_cli.artifacts import provenance, split_aliases, write_artifact
+from metaprune_cli.graph.program import Program
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.assemble import check_loads
+from metaprune_cli.models.programs import KEY, program_to_document, tensors_of
 from metaprune_cli.models.recognise import shapes_of, told
 from metaprune_cli.models.registry import with_input_shape
 
@@ -48,10 +50,15 @@ def save_model(
     path = Path(path)
     state = model.state_dict()
     architecture = with_input_shape(told(arch, shapes_of(state)) if isinstance(arch, str) else arch)
-    check_loads(architecture, state, path)
+    further = {}
+    if isinstance(model, Program):
+        state, further = tensors_of(model), {KEY: program_to_document(model)}
+    else:
+        check_loads(architecture, state, path)
     tensors, aliases = split_aliases(state)
     document = {
         **(extra or {}),
+        **further,
         "architecture": architecture.to_document(),
         "made_by": dict(made_by) if made_by is not None else provenance("save_model", {}),
         "metrics": dict(metrics or {}),

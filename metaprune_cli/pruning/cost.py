@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.units import Units
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,19 +19,21 @@ class Cost:
 
     MACs(kept) = Σ_blocks positions · taps · Σ_g out_g(kept) · in_g(kept) + Σ_products macs_per_neuron · neurons(kept)
 
-    Every group of every block has two *rows*, its destinations and its sources; all rows of the graph lie end to end.
+    Every group of every block has two *sides*, its destinations and its sources; all sides of the graph lie end to end.
 
     Attributes:
-        units: int64, shape (e,), the unit of every neuron of every row.
-        rows: int64, shape (e,), the row it is in: first all destinations' rows, then all sources' rows, in equal order.
-        pair_macs: int64, shape (rows / 2,), MACs of one pair of neurons in a group.
-        unit_macs: int64, shape (units,), MACs of the activation-by-activation products that a unit takes part in.
+        units: which units every neuron belongs to.
+        neurons: int64, shape (e,), the neurons of every side.
+        sides: int64, shape (e,), the side each is on: first all destinations' sides, then all sources', in equal order.
+        pair_macs: int64, shape (sides / 2,), MACs of one pair of neurons in a group.
+        neuron_macs: int64, shape (neurons,), MACs of the activation-by-activation products a neuron takes part in.
     """
 
-    units: Int[Tensor, " e"]
-    rows: Int[Tensor, " e"]
+    units: Units
+    neurons: Int[Tensor, " e"]
+    sides: Int[Tensor, " e"]
     pair_macs: Int[Tensor, " g"]
-    unit_macs: Int[Tensor, " units"]
+    neuron_macs: Int[Tensor, " neurons"]
 
     @classmethod
     def of(cls, graph: NeuronGraph) -> Cost:
@@ -39,24 +42,24 @@ class Cost:
         groups = torch.tensor([side.size(0) for side in sides], dtype=torch.int64)
         widths = torch.tensor([side.size(1) for side in sides], dtype=torch.int64).repeat_interleave(groups)
         pair_macs = torch.tensor([block.positions * block.size[3] for block in graph.blocks], dtype=torch.int64)
-        unit_of = graph.units.unit_of
-        unit_macs = torch.zeros(graph.units.num_units, dtype=torch.int64)
+        neuron_macs = torch.zeros(graph.num_neurons, dtype=torch.int64)
         for product in graph.products:
-            owners = unit_of[product.neurons]
-            unit_macs.index_add_(0, owners, torch.full_like(owners, product.macs_per_neuron))
+            neuron_macs.index_add_(0, product.neurons, torch.full_like(product.neurons, product.macs_per_neuron))
         return cls(
-            units=unit_of[torch.cat([unit_of.new_empty(0), *(side.reshape(-1) for side in sides)])],
-            rows=torch.arange(widths.numel()).repeat_interleave(widths),
+            units=graph.units,
+            neurons=torch.cat([torch.empty(0, dtype=torch.int64), *(side.reshape(-1) for side in sides)]),
+            sides=torch.arange(widths.numel()).repeat_interleave(widths),
             pair_macs=pair_macs.repeat_interleave(groups[: len(graph.blocks)]),
-            unit_macs=unit_macs,
+            neuron_macs=neuron_macs,
         )
 
     def macs(self, kept: Bool[Tensor, " units"]) -> int:
         """Multiply-accumulates of one sample when only the units ``kept`` are left."""
-        alive = torch.zeros(2 * len(self.pair_macs), dtype=torch.int64)
-        alive.index_add_(0, self.rows, kept[self.units].long())
-        destinations, sources = alive.view(2, -1)
-        return int((self.pair_macs * destinations * sources).sum() + self.unit_macs[kept].sum())
+        alive = self.units.alive(kept)
+        count = torch.zeros(2 * len(self.pair_macs), dtype=torch.int64)
+        count.index_add_(0, self.sides, alive[self.neurons].long())
+        destinations, sources = count.view(2, -1)
+        return int((self.pair_macs * destinations * sources).sum() + self.neuron_macs[alive].sum())
 
 
 def speedup(before: int, after: int) -> float:

@@ -153,14 +153,18 @@ def _features(graph: NeuronGraph, tensors: Mapping[str, Tensor], kinds: frozense
 
 
 def _reduce(rows: Iterable[Rows], units: Units) -> tuple[Tensor, Tensor]:
-    """Sum and number of the slices of every unit, both of shape (units,)."""
+    """Sum and number of the slices of every unit, both of shape (units,); a head owns all its neurons' slices."""
     owners, sums = [torch.empty(0, dtype=torch.int64)], []
     for neurons, values in rows:
         owners.append(neurons.flatten())
         sums.append(values.flatten())
     values = torch.cat(sums) if sums else torch.empty(0)
-    index = units.unit_of[torch.cat(owners)].to(values.device)
-    zeros = values.new_zeros(units.num_units)
+    neurons = torch.cat(owners)
+    index, zeros = units.unit_of[neurons].to(values.device), values.new_zeros(units.num_units)
+    if units.on_grid.numel():
+        heads = units.row_of[neurons].to(values.device)
+        also = (heads >= 0) & (heads != index)
+        index, values = torch.cat([index, heads[also]]), torch.cat([values, values[also]])
     return zeros.index_add(0, index, values), zeros.index_add(0, index, torch.ones_like(values))
 
 

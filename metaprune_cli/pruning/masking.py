@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import torch
@@ -10,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from metaprune_cli.graph.neuron_graph import NeuronGraph
-from metaprune_cli.graph.resize import fill_
+from metaprune_cli.graph.resize import fill_, hollow_copy, own_copies
 from metaprune_cli.graph.slicing import masks
 
 
@@ -47,8 +46,9 @@ def gate_tensors(
         g_u = kept_u + slope · (score_u − stop_gradient(score_u))
 
     whose value is 0 or 1, and whose gradient tells the score of *every* unit, removed ones included, what the unit
-    would be worth. For that its incoming weights must stay as they are; units that meet other activations in a
-    product (attention) are masked on both sides and learn nothing.
+    would be worth; a neuron's gate is that of its column times that of its row. For that its incoming weights must
+    stay as they are; units that meet other activations in a product (attention) are masked on both sides and learn
+    nothing.
 
     Args:
         graph: the structure.
@@ -61,9 +61,15 @@ def gate_tensors(
     in_products = torch.zeros_like(kept)
     for product in graph.products:
         in_products[units.unit_of[product.neurons]] = True
+        rows = units.row_of[product.neurons]
+        in_products[rows[rows >= 0]] = True
     gated = mask_tensors(graph, tensors, kept | ~in_products)
     gates = kept.to(scores) + slope * (scores - scores.detach()) * units.prunable.to(scores)
     by_neuron = gates[units.unit_of.to(gates.device)]
+    if units.on_grid.numel():
+        on_grid = units.on_grid.to(gates.device)
+        rows = gates[units.row_of.to(gates.device)[on_grid]]
+        by_neuron = by_neuron.index_put((on_grid,), by_neuron[on_grid] * rows)
     for block in graph.blocks:
         if block.param in gated:
             tensor = gated[block.param]
@@ -74,7 +80,7 @@ def gate_tensors(
 
 def masked_copy(model: nn.Module, graph: NeuronGraph, kept: Bool[Tensor, " units"]) -> nn.Module:
     """A copy of ``model`` with zeros where units are gone; the argument is not changed."""
-    masked = copy.deepcopy(model)
-    tensors = mask_tensors(graph, model.state_dict(), kept)
-    fill_(masked, {name: tensor.clone() for name, tensor in tensors.items()})
+    own = model.state_dict()
+    masked = hollow_copy(model)
+    fill_(masked, own_copies(mask_tensors(graph, own, kept), own))
     return masked

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-
 from torch import nn
 
 from metaprune_cli.graph.capture import program_without
 from metaprune_cli.graph.dryrun import follows
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.program import Program
-from metaprune_cli.graph.resize import fill_, resize_
+from metaprune_cli.graph.resize import fill_, hollow_copy, own_copies, resize_
 from metaprune_cli.graph.slicing import slice_tensors
 from metaprune_cli.graph.trace import ExampleInputs
 from metaprune_cli.pruning.plan import Plan
@@ -19,8 +17,8 @@ from metaprune_cli.pruning.plan import Plan
 def apply_plan(model: nn.Module, graph: NeuronGraph, plan: Plan, example_inputs: ExampleInputs) -> nn.Module:
     """Take the units that ``plan`` gives up out of a copy of ``model``.
 
-    The class of the model is kept where it follows its parameters' shapes. Where Python fixes sizes that the plan changes
-    (the number of an attention's heads, say), the result is the model's program (see ``graph.program``).
+    The class of the model is kept where it follows its parameters' shapes. Where Python fixes sizes that the plan
+    changes (the number of an attention's heads, say), the result is the model's program (see ``graph.program``).
 
     Args:
         model: the network, whose weights are sliced; not changed.
@@ -39,9 +37,9 @@ def apply_plan(model: nn.Module, graph: NeuronGraph, plan: Plan, example_inputs:
     if not follows(model, graph, plan.kept, example_inputs):
         return program_without(model, graph, plan.kept, example_inputs)
     tensors = slice_tensors(graph, plan.kept)
-    small = copy.deepcopy(model)
+    small = hollow_copy(model)
     resize_(small, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
-    fill_(small, {name: tensor.clone() for name, tensor in tensors.items()})
+    fill_(small, own_copies(tensors, graph.tensors))
     return small
 
 

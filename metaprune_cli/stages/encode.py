@@ -9,6 +9,8 @@ from pathlib import Path
 from metaprune_cli.artifacts import write_artifact
 from metaprune_cli.config import DataSettings
 from metaprune_cli.data import load_splits
+from metaprune_cli.graph.program import Program
+from metaprune_cli.models.programs import KEY, constants_of, program_to_document
 from metaprune_cli.stages.loading import ModelSource, Opened, open_model
 from metaprune_cli.stages.made import Made
 from metaprune_cli.stages.paths import find_sources, plan_targets
@@ -69,6 +71,9 @@ def _encode(opened: Opened, structures: Structures, target: Path) -> Encoded:
         "made_by": made.document(),
         "lineage": list(opened.lineage),
     }
+    if isinstance(opened.model, Program):
+        document[KEY] = program_to_document(opened.model)
+        tensors |= constants_of(opened.model)
     write_artifact(target, "graph", tensors, document, made.inputs)
     families = graph.units.families
     return Encoded(

@@ -1,4 +1,4 @@
-"""What is in an artifact; nothing is written, and the digest is checked."""
+"""What is in an artifact, its digest checked; nothing is written but the drawing, where one is asked for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from metaprune_cli.artifacts import Artifact, read_artifact
+from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph
+from metaprune_cli.graph.drawing import MARK, draw
+from metaprune_cli.stages.paths import obstacle, replace_file, stem
+
+DRAWING = ".svg"
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ class Inspection:
         values: number of tensor elements.
         document: the rest of its document: architecture, made_by, inputs, metrics, lineage, …
         tensors: names, types and shapes.
-        graph: sizes, families with their locks, and what is kept verbatim; for neuron graphs.
+        graph: sizes, families with their figures and locks, and what is kept verbatim; for neuron graphs.
+        drawing: where the graph was drawn.
     """
 
     path: str
@@ -47,19 +53,29 @@ class Inspection:
     document: Mapping[str, Any]
     tensors: tuple[TensorSummary, ...]
     graph: Mapping[str, Any] | None
+    drawing: str | None
 
 
 _SHOWN_APART = ("kind", "format_version", "digest", "structure")
 
 
-def inspect(path: Path) -> Inspection:
+def inspect(path: Path, drawing: Path | None = None) -> Inspection:
     """Read any artifact and describe it.
 
+    Args:
+        path: the file.
+        drawing: where to draw it, an SVG file; for neuron graphs.
+
     Raises:
-        InputError: there is no such file.
+        InputError: there is no such file; or it cannot be drawn, or not there.
         CorruptFileError: it is damaged, not an artifact, or of an unknown version or kind.
     """
+    if drawing is not None:
+        _check_drawing(drawing)
     artifact = read_artifact(path)
+    graph = _graph(artifact) if artifact.kind == "graph" else None
+    if drawing is not None:
+        _draw(graph, artifact, drawing)
     return Inspection(
         path=str(path),
         kind=artifact.kind,
@@ -69,13 +85,57 @@ def inspect(path: Path) -> Inspection:
         values=sum(tensor.numel() for tensor in artifact.tensors.values()),
         document={key: value for key, value in artifact.document.items() if key not in _SHOWN_APART},
         tensors=tuple(_tensor(name, tensor) for name, tensor in sorted(artifact.tensors.items())),
-        graph=_graph(artifact) if artifact.kind == "graph" else None,
+        graph=None if graph is None else graph.summary(),
+        drawing=None if drawing is None else str(drawing),
     )
+
+
+def _check_drawing(target: Path) -> None:
+    """Refuse, before any work is done, a place where no drawing can go, or would destroy something.
+
+    Raises:
+        InputError: it is no SVG file, a file that we did not draw, a folder, or cannot be written.
+    """
+    if target.suffix.lower() != DRAWING:
+        problem: str | None = f"{target}: is not named as an SVG file"
+    elif target.is_dir():
+        problem = f"{target}: is a folder"
+    elif target.exists() and not _is_drawing(target):
+        problem = f"{target}: exists and is not a drawing of ours"
+    else:
+        problem = obstacle(target)
+    if problem:
+        raise InputError(
+            "The graph cannot be drawn there.",
+            expected=f"a new file in {DRAWING}, or a drawing of ours to replace",
+            got=problem,
+            where="--draw",
+            next_step="choose another place with --draw",
+        )
+
+
+def _is_drawing(file: Path) -> bool:
+    with file.open("rb") as text:
+        return MARK.encode() in text.read(200)
+
+
+def _draw(graph: NeuronGraph | None, artifact: Artifact, target: Path) -> None:
+    if graph is None:
+        raise InputError(
+            "Only a neuron graph can be drawn.",
+            expected="an artifact of kind graph",
+            got=f"kind {artifact.kind}",
+            where=artifact.path,
+            next_step="make one of a model with `metaprune encode`",
+        )
+    picture = draw(graph, stem(artifact.path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(target, lambda part: part.write_text(picture, encoding="utf-8"))
 
 
 def _tensor(name: str, tensor: Tensor) -> TensorSummary:
     return TensorSummary(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
 
 
-def _graph(artifact: Artifact) -> Mapping[str, Any]:
-    return NeuronGraph.from_parts(artifact.tensors, artifact.document["structure"]).summary()
+def _graph(artifact: Artifact) -> NeuronGraph:
+    return NeuronGraph.from_parts(artifact.tensors, artifact.document["structure"])

@@ -22,10 +22,12 @@ from metaprune_cli import models
 from metaprune_cli.artifacts import is_artifact, read_artifact, read_document
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph, encode
+from metaprune_cli.graph.program import CONSTANTS
 from metaprune_cli.graph.trace import ExampleInputs
 from metaprune_cli.models import Architecture, save_model
 from metaprune_cli.models.assemble import assemble
 from metaprune_cli.models.examples import example_inputs, has_example
+from metaprune_cli.models.programs import KEY, program_from_document
 from metaprune_cli.stages.made import Made
 
 Lineage = tuple[Mapping[str, Any], ...]
@@ -117,7 +119,12 @@ def open_graph(path: Path, source: ModelSource) -> Opened:
         )
     graph = NeuronGraph.from_parts(artifact.tensors, artifact.document["structure"])
     architecture = Architecture.from_document(artifact.document["architecture"])
-    model = assemble(architecture, graph.state_dict(), path, allow_import=source.allow_import)
+    model: nn.Module
+    if KEY in artifact.document:
+        tensors = {n: t for n, t in artifact.tensors.items() if n.startswith(f"{CONSTANTS}.")}
+        model = program_from_document(artifact.document[KEY], graph.state_dict() | tensors)
+    else:
+        model = assemble(architecture, graph.state_dict(), path, allow_import=source.allow_import)
     return Opened(model, architecture, _lineage(artifact.document), path, graph=graph)
 
 

@@ -18,7 +18,7 @@ from metaprune_cli.data import ImageSplit, load_splits
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.metrics.calling import logits_of
-from metaprune_cli.pruning.check import Check, check
+from metaprune_cli.pruning.check import Check, How, Weights, check
 from metaprune_cli.pruning.criteria import unit_scores
 from metaprune_cli.pruning.plan import FamilyPlan, Plan, make_plan
 from metaprune_cli.pruning.surgery import apply_plan
@@ -35,7 +35,8 @@ class PrunedFile:
     """One model pruned to one speed-up, or the plan of it; MACs are those of one input.
 
     ``output`` is None in a dry run; ``error`` is the relative difference between the small model and the masked
-    original, None in a dry run and where the two cannot be compared (then ``not_comparable`` says why).
+    original, None in a dry run and where the two cannot be compared (then ``not_comparable`` says why). ``reference``
+    ("masked" or "survivors") and ``weights`` ("own" or "random") say what it was measured with, as in ``Check``.
     """
 
     input: str
@@ -48,6 +49,8 @@ class PrunedFile:
     params_after: int
     error: float | None
     not_comparable: str | None
+    reference: How | None
+    weights: Weights | None
     families: tuple[FamilyPlan, ...]
 
 
@@ -153,6 +156,8 @@ def _described(opened: Opened, plan: Plan, target: Path | None = None, checked: 
         params_after=plan.params_after,
         error=None if checked is None else checked.error,
         not_comparable=None if checked is None else checked.reason,
+        reference=None if checked is None else checked.how,
+        weights=None if checked is None else checked.weights,
         families=plan.families,
     )
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 
 from metaprune_cli.graph import NeuronGraph
+from metaprune_cli.graph.program import Program
 from metaprune_cli.models.recognise import shapes_of
 from metaprune_cli.stages.loading import ModelSource, Opened
 
@@ -15,7 +16,7 @@ class Structures:
     """What one call of a stage has traced so far.
 
     Models of one architecture and equal shapes have one structure, as they are built by the same code. Pickled modules
-    are not built but found, with attributes of their own: where these are trusted, every model is traced.
+    are not built but found, with attributes of their own, and so are programs: every one of them is traced.
     """
 
     source: ModelSource
@@ -23,7 +24,7 @@ class Structures:
 
     def graph_of(self, opened: Opened) -> NeuronGraph:
         """The model's graph, over its own tensors."""
-        if opened.graph is not None or self.source.trust_pickle:
+        if opened.graph is not None or self.source.trust_pickle or isinstance(opened.model, Program):
             return opened.neuron_graph()
         tensors = opened.model.state_dict()
         key = json.dumps([opened.architecture.to_document(), shapes_of(tensors)], sort_keys=True)

@@ -147,7 +147,10 @@ def _penalty(task: Task, weights: Weights) -> Tensor:
     """½ Σ_c γ_c Σ w² over all that the units c own; γ is a constant."""
     graph = task.member.graph
     importance = unit_scores(graph, {**graph.tensors, **weights}, "group-l2").sqrt()
-    owner = _growth(task, importance)[graph.units.unit_of].to(next(iter(weights.values())).device)
+    growth, units = _growth(task, importance), graph.units
+    owner = growth[units.unit_of]
+    owner[units.on_grid] += growth[units.row_of[units.on_grid]]
+    owner = owner.to(next(iter(weights.values())).device)
     total = owner.new_zeros(())
     for block in graph.blocks:
         if block.param in weights:

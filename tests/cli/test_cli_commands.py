@@ -83,6 +83,8 @@ def test_prune_names_its_files_by_speedup_and_loads_again(model: Path, tmp_path:
         assert (step["command"], step["input"]) == ("prune", model.name)
         assert step["requested"] == row["requested"] <= step["achieved"] == row["achieved"]
         assert row["error"] < 1e-6
+        assert (row["reference"], row["weights"], row["not_comparable"]) == ("masked", "own", None)
+        assert document["pruning"]["check"]["how"] == "masked"
         loaded = load_model(row["output"])
         assert sum(parameter.numel() for parameter in loaded.parameters()) == row["params_after"]
 
@@ -284,7 +286,7 @@ def test_debug_shows_the_traceback(work: Path) -> None:
 
 
 def test_a_fault_of_ours_asks_for_a_report(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metaprune_cli.stages.inspect.inspect", lambda _: 1 / 0)
+    monkeypatch.setattr("metaprune_cli.stages.inspect.inspect", lambda *_: 1 / 0)
     ran = call("inspect", model)
     assert ran.code == 1
     assert "ZeroDivisionError" in ran.err

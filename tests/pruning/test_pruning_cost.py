@@ -28,7 +28,7 @@ def test_planned_macs_equal_the_counters(traced, name):
     case = traced(name)
     scores = torch.rand(case.graph.units.num_units, generator=torch.Generator().manual_seed(1))
     plan = make_plan(case.graph, scores, 1.5)
-    assert plan.macs_after == count_macs(apply_plan(case.model, case.graph, plan), case.inputs)
+    assert plan.macs_after == count_macs(apply_plan(case.model, case.graph, plan, case.inputs), case.inputs)
 
 
 def test_speedup_of_nothing_left_is_infinite():

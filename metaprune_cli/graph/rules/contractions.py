@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from metaprune_cli.graph.labels import Elements, Ids, Label, varying
 from metaprune_cli.graph.rules.boundary import unknown
 from metaprune_cli.graph.rules.elementwise import attach_features
+from metaprune_cli.graph.rules.parameters import COMPUTED, factors, lost
 from metaprune_cli.graph.structure import CONSTANT
 from metaprune_cli.graph.trace import Tracer
 
@@ -22,7 +25,7 @@ def convolution(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
     transposed, groups = args[6], args[8]
     elements = trace.elements(weight)
     if elements is None or trace.elements(source) is not None:
-        return unknown(trace, func, args, kwargs, out)
+        return _convolution_by_others(trace, func, args, kwargs, out)
     rows, columns, *kernel = elements.index.shape
     block = elements.view(lambda index: index.reshape(groups, rows // groups, columns, -1))
     positions = out.numel() // out.size(1)
@@ -36,6 +39,35 @@ def convolution(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
     ids = _lay(destinations.reshape(-1), out, 1)
     _attach_bias(trace, bias, ids.movedim(1, -1))
     return ids
+
+
+def _convolution_by_others(
+    trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> Label:
+    """Kernels that are constants, activations, or computed from parameters nobody knows how."""
+    source, weight, bias, groups = args[0], args[1], args[2], args[8]
+    ids = trace.ids(source)
+    channelwise = groups == source.size(1) == out.size(1)
+    positions = (source if args[6] else out).numel() // (source if args[6] else out).size(1)
+    if ids is None or not channelwise or trace.label(weight) is not None:
+        opaque(trace, func, args, out, positions * weight.numel())
+        return None
+    channels = _along(trace, ids, 1)
+    trace.structure.multiply(channels, positions * weight.numel() // groups)
+    laid = _lay(channels, out, 1)
+    _attach_bias(trace, bias, laid.movedim(1, -1))
+    return laid
+
+
+def opaque(trace: Tracer, func: Any, args: tuple[Any, ...], out: object, macs: int) -> None:
+    """A contraction without edges: what meets it is locked, its multiply-accumulates count as they are."""
+    for leaf in tree_leaves((args, out)):
+        ids, elements = trace.ids(leaf), trace.elements(leaf)
+        if ids is not None:
+            trace.structure.lock(ids, f"meets {func.overloadpacket} with a weight that {COMPUTED}")
+        for part in elements.alone() if elements is not None else ():
+            trace.structure.note(part.entry, f"a weight {COMPUTED}, by {func.overloadpacket}")
+    trace.structure.multiply(torch.zeros(1, dtype=torch.int64), macs)
 
 
 def linear(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:
@@ -52,7 +84,12 @@ def matrix_product(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict
     bias, (left, right) = (args[0], args[1:3]) if len(args) > 2 else (None, args[:2])
     left_elements, right_elements = trace.elements(left), trace.elements(right)
     if left_elements is not None and right_elements is not None:
-        return unknown(trace, func, args, kwargs, out)
+        if out.dim() > 1:
+            trace.structure.multiply(torch.zeros(1, dtype=torch.int64), out.numel() * left.size(-1))
+        return factors(trace, func, left_elements, right_elements, out)
+    if out.dim() < 2 and trace.ids(left) is None and trace.ids(right) is None:
+        lost(trace, func, [e for e in (left_elements, right_elements) if e is not None])
+        return None
     if right_elements is not None:
         return _project(trace, func, (left, right_elements, -1), args, out, bias)
     if left_elements is not None:
@@ -93,7 +130,8 @@ def _project(
     channels = torch.stack([_along(trace, part, axis) for part in parts])
     destinations = trace.structure.contract(block, channels, (), source.numel() // (into * groups))
     if destinations is None:
-        return unknown(trace, func, args, {}, out)
+        opaque(trace, func, args, out, source.numel() * outof)
+        return None
     if groups == 1:
         laid = _lay(destinations[0], out, -1 if axis == -1 or out.dim() == 1 else -2)
     else:
@@ -102,33 +140,85 @@ def _project(
     return laid
 
 
+@dataclass(frozen=True, eq=False)
+class _Operand:
+    """One side of a product between activations, (batch, free, contracted) for both sides.
+
+    Attributes:
+        ids: shape (batch, free or 1, contracted or 1): along the contracted axis where neurons lie there, else along
+            the free one.
+        contracted: whether neurons are contracted.
+        free: whether neurons lie along the free axis.
+        varies: whether the ids differ along the batch (heads).
+    """
+
+    ids: Ids
+    contracted: bool
+    free: bool
+    varies: bool
+
+    def rows(self, trace: Tracer) -> Ids | None:
+        """The neurons that stand for the heads, shape (batch, 1, 1); None where all heads are one."""
+        if not self.varies:
+            return None
+        axis = 2 if self.contracted else 1
+        return trace.structure.heads.collapse(self.ids, axis) if self.contracted or self.free else self.ids[:, :1, :1]
+
+
+def _operand(trace: Tracer, ids: Ids) -> _Operand:
+    contracted = _is_neuron_axis(trace, ids, 2)
+    ids = trace.structure.tie_along(ids, [1 if contracted else 2]).expand(
+        ids.size(0), 1 if contracted else ids.size(1), ids.size(2) if contracted else 1
+    )
+    axes = varying(ids)
+    return _Operand(ids, contracted, not contracted and 1 in axes, 0 in axes)
+
+
 def _between_activations(trace: Tracer, func: Any, left: Tensor, right: Tensor, out: Tensor) -> Label:
-    """(…, m, k) @ (…, k, n): the contracted neurons are coupled, the free ones pass on."""
-    a, b = _ids(trace, left), _ids(trace, right)
-    m, k, n = a.size(-2), a.size(-1), b.size(-1)
-    contracted_a, contracted_b = _is_neuron_axis(trace, a, -1), _is_neuron_axis(trace, b, -2)
-    if contracted_a and contracted_b:
-        inner_a = trace.structure.tie_along(a, [a.dim() - 2]).expand(*a.shape[:-2], 1, k).squeeze(-2)
-        inner_b = trace.structure.tie_along(b, [b.dim() - 1]).expand(*b.shape[:-2], k, 1).squeeze(-1)
-        trace.structure.tie(inner_a, inner_b)
-        trace.structure.multiply(inner_a, m * n)
-        return torch.zeros((1,) * out.dim(), dtype=torch.int64).expand(out.shape)
-    for mixed, ids in ((contracted_a, a), (contracted_b, b)):
-        if mixed:
-            trace.structure.lock(ids, "neurons are mixed by a product with another activation")
-    free_a = trace.structure.tie_along(a, [a.dim() - 1]) if not contracted_a else torch.zeros_like(a[..., :1])
-    free_b = trace.structure.tie_along(b, [b.dim() - 2]) if not contracted_b else torch.zeros_like(b[..., :1, :])
-    free_a = free_a.expand(*a.shape[:-1], 1)
-    free_b = free_b.expand(*b.shape[:-2], 1, n)
-    if varying(free_a) and varying(free_b):
-        for ids in (free_a, free_b):
-            trace.structure.lock(ids, "two neuron axes meet in one product")
-        return None
-    if varying(free_b):
-        trace.structure.multiply(free_b, m * k)
-        return free_b.expand(out.shape)
-    trace.structure.multiply(free_a, k * n)
-    return free_a.expand(out.shape)
+    """(…, m, k) @ (…, k, n): the contracted neurons are coupled, the free ones pass on; heads lie along the batch."""
+    m, k, n = left.size(-2), left.size(-1), right.size(-1)
+    a = _operand(trace, _ids(trace, left).reshape(-1, m, k))
+    b = _operand(trace, _ids(trace, right).reshape(-1, k, n).transpose(1, 2))
+    heads = trace.structure.heads
+    if a.contracted and b.contracted:
+        counted = _contract(trace, a, b)
+        trace.structure.multiply(counted, m * n)
+        return heads.collapse(counted, 2).expand(-1, m, n).reshape(out.shape)
+    for mixed in (a, b):
+        if mixed.contracted or (a.free and b.free):
+            reason = "two neuron axes meet in one product" if a.free and b.free else _MIXED
+            trace.structure.lock(mixed.ids, reason, "column" if mixed.varies else "both")
+    rows_a, rows_b = a.rows(trace), b.rows(trace)
+    if rows_a is not None and rows_b is not None:
+        heads.align(rows_a, rows_b)
+    rows = next((r for r in (rows_a, rows_b) if r is not None), torch.zeros(1, 1, 1, dtype=torch.int64))
+    batch = out.numel() // (m * n)
+    if a.free != b.free:
+        passed = a if a.free else b
+        ids = passed.ids if passed.varies or rows.size(0) == 1 else heads.cross(rows, passed.ids)
+        ids = ids.expand(batch, -1, 1)
+        trace.structure.multiply(ids, k * (n if a.free else m))
+        ids = ids if a.free else ids.transpose(1, 2)
+    else:
+        ids = rows.expand(batch, 1, 1)
+        trace.structure.multiply(ids, m * k * n)
+    return ids.expand(batch, m, n).reshape(out.shape)
+
+
+_MIXED = "neurons are mixed by a product with another activation"
+
+
+def _contract(trace: Tracer, a: _Operand, b: _Operand) -> Ids:
+    """Couple the contracted neurons; returns those that the product's cost is counted by, (batch, 1, contracted)."""
+    heads = trace.structure.heads
+    if a.varies == b.varies:
+        trace.structure.tie(a.ids, b.ids)
+        heads.spread(b.ids)
+        return a.ids
+    several, one = (a, b) if a.varies else (b, a)
+    heads.tie_columns(several.ids, one.ids)
+    heads.share(one.ids)
+    return several.ids
 
 
 def _is_neuron_axis(trace: Tracer, ids: Ids, axis: int) -> bool:

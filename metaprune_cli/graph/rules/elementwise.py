@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
+from metaprune_cli.graph.arguments import tensors_in
 from metaprune_cli.graph.components import unique_pairs
 from metaprune_cli.graph.labels import Elements, Label, compact, spread, squeeze_constant, varying
 from metaprune_cli.graph.rules.boundary import unknown
+from metaprune_cli.graph.rules.parameters import between_parameters
+from metaprune_cli.graph.rules.writes import rewrite
 from metaprune_cli.graph.trace import Tracer
 
 
@@ -18,43 +20,60 @@ def pointwise(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     """Elementwise: activations that meet are coupled; a parameter's elements are features of the neurons they meet."""
     if not isinstance(out, Tensor):
         return unknown(trace, func, args, kwargs, out)
-    operands = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.dim() <= out.dim()]
+    operands = [t for t in tensors_in((args, kwargs)) if t.dim() <= out.dim()]
     active = [(t, ids) for t in operands if (ids := trace.ids(t)) is not None]
     owned = [e for t in operands if (e := trace.elements(t)) is not None]
     if not active:
-        return _between_parameters(trace, func, owned, out)
-    merged, shape = spread(active[0][1], out.shape), active[0][0].shape
+        return between_parameters(trace, func, args, kwargs, out)
+    merged, shape = spread(active[0][1], out.shape), _own_sizes(active[0][0])
     for tensor, ids in active[1:]:
-        merged, shape = _meet(trace, (merged, shape), (spread(ids, out.shape), tensor.shape)), out.shape
+        merged, shape = _meet(trace, (merged, shape), (spread(ids, out.shape), _own_sizes(tensor))), tuple(out.shape)
     for elements in owned:
         attach_features(trace, elements, merged, _kind(func, elements))
+    target = args[0]
+    if func._schema.is_mutable and isinstance(target, Tensor) and len(active) > 1 and _is_part(trace, target):
+        return rewrite(trace, func, target, merged)
     return merged
 
 
-def _between_parameters(trace: Tracer, func: Any, owned: list[Elements], out: Tensor) -> Label:
-    """No activation takes part: a function of one parameter keeps its elements, of several it is a boundary."""
-    if len(owned) == 1 and owned[0].index.shape == out.shape:
-        return owned[0]
-    for elements in owned:
-        trace.structure.note(elements.entry, f"combined with other parameters by {func.overloadpacket}")
-    return None
+def _is_part(trace: Tracer, target: Tensor) -> bool:
+    """Whether a write to ``target`` tells something new: it had no neurons, or is a view of a part."""
+    whole = target.untyped_storage().nbytes() // target.element_size()
+    return trace.ids(target) is None or target.numel() < whole
 
 
-def _meet(trace: Tracer, first: tuple[Tensor, Any], second: tuple[Tensor, Any]) -> Tensor:
-    """Couple two activations' ids; one value broadcast over many neurons is locked instead. The later ids go on."""
+def _meet(trace: Tracer, first: tuple[Tensor, tuple[int, ...]], second: tuple[Tensor, tuple[int, ...]]) -> Tensor:
+    """Couple two activations' ids; one value broadcast over a head stands for it, over other neurons it is locked."""
     (a, a_shape), (b, b_shape) = first, second
     for ids, shape, other in ((a, a_shape, b), (b, b_shape, a)):
         sizes = (1,) * (other.dim() - len(shape)) + tuple(shape)
-        if any(sizes[d] == 1 and other.size(d) > 1 for d in varying(other)) and bool((squeeze_constant(ids) > 0).any()):
-            trace.structure.lock(ids, "one value for many neurons: it is broadcast over other neurons")
+        over = [d for d in varying(other) if sizes[d] == 1 and other.size(d) > 1]
+        if over and bool((squeeze_constant(ids) > 0).any()):
+            if len(over) == 1 and varying(ids) and len(varying(other)) == 2:
+                trace.structure.heads.broadcast(*compact([ids, other]))
+            else:
+                trace.structure.lock(ids, "one value for many neurons: it is broadcast over other neurons")
             return other
     small_a, small_b = compact([a, b])
     trace.structure.join(small_a, small_b)
-    return torch.maximum(small_a, small_b).expand(a.shape)
+    if bool((small_b >= small_a).all()):  # as a rule all of one side came later; its ids are stored in less
+        return b
+    return a if bool((small_a >= small_b).all()) else torch.maximum(small_a, small_b).expand(a.shape)
+
+
+def _own_sizes(tensor: Tensor) -> tuple[int, ...]:
+    """The tensor's shape before it was expanded."""
+    return tuple(1 if stride == 0 else size for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def attach_features(trace: Tracer, elements: Elements, ids: Tensor, kind: str) -> None:
-    """Give each parameter element to the neuron it meets; elements that meet many are kept verbatim."""
+    """Give each parameter element, and what it was computed from, to the neuron it meets."""
+    for part in elements.alone():
+        _attach_alone(trace, part, ids, kind)
+
+
+def _attach_alone(trace: Tracer, elements: Elements, ids: Tensor, kind: str) -> None:
+    """Elements that meet many neurons are kept verbatim."""
     index, neurons = compact([spread(elements.real(), ids.shape), ids])
     pairs = unique_pairs(torch.stack([index.reshape(-1), neurons.reshape(-1)]))
     if bool((pairs[1] == 0).any()):

@@ -6,46 +6,51 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
-from metaprune_cli.graph.labels import Elements, Label, compact, squeeze_constant, varying
+from metaprune_cli.graph.arguments import map_tensors_in, tensors_in
+from metaprune_cli.graph.labels import Elements, Label, compact, condensed, reshape, squeeze_constant, varying
 from metaprune_cli.graph.rules.boundary import unknown
 from metaprune_cli.graph.trace import Tracer
 
 aten = torch.ops.aten
 
 _SUBSTITUTES: dict[Any, Any] = {
-    aten.view: torch.reshape,
-    aten._unsafe_view: torch.reshape,
-    aten.reshape: torch.reshape,
+    aten.view: reshape,
+    aten._unsafe_view: reshape,
+    aten.reshape: reshape,
+    aten.transpose_: torch.transpose,
+    aten.swapaxes_: torch.transpose,
+    aten.t_: torch.t,
+    aten.squeeze_: torch.squeeze,
+    aten.unsqueeze_: torch.unsqueeze,
     aten.constant_pad_nd: lambda ids, pad, *_: torch.constant_pad_nd(ids, pad, 0),
 }
-"""Operators whose very same call would fail or lie on the ids (a view of an expanded tensor; padding with a value)."""
+"""Operators whose very same call would fail or lie on the ids (a view of an expanded tensor; padding with a value),
+or change them in place."""
 
 
 def moves(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
     """Operators that only move elements run as they are on the ids."""
-    if any(isinstance(leaf, Tensor) and trace.elements(leaf) for leaf in tree_leaves((args, kwargs))):
+    if any(trace.elements(tensor) for tensor in tensors_in((args, kwargs))):
         return _moves_elements(trace, func, args, kwargs, out)
 
     def as_ids(tensor: Tensor) -> Tensor:
-        ids, value = trace.ids(tensor), trace.value(tensor)
+        ids = trace.ids(tensor)
         if ids is not None:
             return ids
-        if value is not None and not value.is_floating_point():
-            return value
         return torch.zeros((1,) * tensor.dim(), dtype=torch.int64).expand(tensor.shape)
 
-    if all(trace.ids(t) is None for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)):
+    if all(trace.ids(t) is None for t in tensors_in((args, kwargs))):
         return None
-    real_args, real_kwargs = tree_map_only(Tensor, as_ids, (args, kwargs))
+    real_args, real_kwargs = map_tensors_in(as_ids, (args, kwargs))
     moved = _SUBSTITUTES.get(func.overloadpacket, func)(*real_args, **real_kwargs)
-    return tuple(moved) if isinstance(moved, tuple | list) else moved
+    return tuple(map(condensed, moved)) if isinstance(moved, tuple | list) else condensed(moved)
 
 
 def _moves_elements(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
     """Move a parameter's elements; where several tensors meet (cat), the parameter becomes neurons of its own."""
-    tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+    tensors = tensors_in((args, kwargs))
     labelled = [t for t in tensors if trace.label(t) is not None]
     elements = trace.elements(labelled[0])
     if len(labelled) == 1 and elements is not None:
@@ -61,12 +66,14 @@ def _moves_elements(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
     for tensor in labelled:
         own = trace.elements(tensor)
         if own is not None:
-            trace.attach(tensor, _as_neurons(trace, own))
+            trace.attach(tensor, as_neurons(trace, own))
     return moves(trace, func, args, kwargs, out)
 
 
-def _as_neurons(trace: Tracer, elements: Elements) -> Tensor:
+def as_neurons(trace: Tracer, elements: Elements) -> Tensor:
     """A parameter that becomes an activation (a class token): one new neuron per element, owning it."""
+    for companion in elements.companions:
+        trace.structure.note(companion.entry, "computes an activation together with another parameter")
     small = squeeze_constant(elements.real())
     unique, inverse = small.unique(return_inverse=True)
     neurons = trace.structure.new_neurons(elements.entry, unique.numel())
@@ -75,13 +82,13 @@ def _as_neurons(trace: Tracer, elements: Elements) -> Tensor:
 
 
 def view(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
-    """Reshapes: ids that end up spread over two or more axes are tied along all but the last of them."""
+    """Reshapes: where ids end up spread over two or more axes, what survives must be an outer product over them."""
     moved = moves(trace, func, args, kwargs, out)
     before = trace.ids(args[0])
     if isinstance(moved, Tensor) and before is not None:
         axes = varying(moved)
-        if len(axes) > len(varying(before)):
-            trace.structure.tie_along(moved, axes[:-1])
+        if len(axes) > 1 and [moved.size(d) for d in axes] != [before.size(d) for d in varying(before)]:
+            trace.structure.heads.spread(moved)
     return moved
 
 
@@ -101,17 +108,6 @@ def split(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 def passes(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:
     """The output is the input, element for element."""
     return trace.label(args[0])
-
-
-def writes(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:
-    """A copy into a whole tensor takes over the ids; into a part of one, nothing is known any more."""
-    target, source = args[0], args[1]
-    ids = trace.ids(source)
-    if ids is None:
-        return trace.label(target)
-    if target.numel() == target.untyped_storage().nbytes() // target.element_size():
-        return ids.expand(target.shape)
-    return unknown(trace, func, args, kwargs, out)
 
 
 def forgets(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from metaprune_cli.graph.labels import varying
 from metaprune_cli.graph.rules.boundary import no_activation
+from metaprune_cli.graph.rules.zeros import vanishes
 from metaprune_cli.graph.trace import Tracer
 
 aten = torch.ops.aten
@@ -35,31 +36,36 @@ def reduces(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     if ids is None:
         return no_activation(trace, func, args, kwargs)
     outputs = [leaf for leaf in (out if isinstance(out, tuple | list) else (out,)) if isinstance(leaf, Tensor)]
-    dims = _reduced_dims(func, ids, args, kwargs)
+    dims = reduced_dims(func, ids.dim(), args, kwargs)
+    counts = func.overloadpacket is not aten.sum or not vanishes(trace, args[0])
     for d in dims:
-        ids = _reduce_one(trace, func, ids, d)
+        ids = _reduce_one(trace, func, ids, d, counts=counts)
     ids = ids.reshape(outputs[0].shape) if ids.numel() == outputs[0].numel() else None
     return tuple(ids for _ in outputs) if len(outputs) > 1 else ids
 
 
-def _reduced_dims(func: Any, ids: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
+def reduced_dims(func: Any, rank: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
+    """The dimensions that a reduction of a tensor of ``rank`` dimensions reduces; all where none is named."""
     position = 2 if func.overloadpacket in (aten.linalg_vector_norm, aten.norm) else 1
     given = args[position] if len(args) > position else kwargs.get("dim")
     if isinstance(given, bool) or given is None or given == []:
-        return list(range(ids.dim()))
-    return [d % ids.dim() for d in (given if isinstance(given, list | tuple) else [given])]
+        return list(range(rank))
+    return [d % rank for d in (given if isinstance(given, list | tuple) else [given])]
 
 
-def _reduce_one(trace: Tracer, func: Any, ids: Tensor, dim: int) -> Tensor:
+def _reduce_one(trace: Tracer, func: Any, ids: Tensor, dim: int, *, counts: bool) -> Tensor:
+    """``counts``: whether zeros among the neurons change the result (for a sum of what vanishes, they do not)."""
     constant = torch.zeros((1,) * ids.dim(), dtype=torch.int64).expand(*ids.shape[:dim], 1, *ids.shape[dim + 1 :])
     if ids.size(dim) == 0:  # reduced from nothing
         return constant
     if dim in varying(ids):
         if trace.structure.same(ids, dim):
             return trace.structure.tie_along(ids, [dim]).expand(*ids.shape[:dim], 1, *ids.shape[dim + 1 :])
-        if func.overloadpacket not in (aten.sum,):
+        if func.overloadpacket in (aten.argmax, aten.argmin):
+            trace.structure.lock(ids, "which neuron is largest or smallest is asked")
+        if counts:
             trace.structure.span(ids, func.overloadpacket.__name__)
-        return constant
+        return trace.structure.heads.collapse(ids, dim)
     return ids.narrow(dim, 0, 1)
 
 

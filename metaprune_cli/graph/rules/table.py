@@ -11,9 +11,16 @@ from metaprune_cli.graph.labels import Label
 from metaprune_cli.graph.rules.boundary import unknown
 from metaprune_cli.graph.rules.contractions import convolution, embedding, linear, matrix_product
 from metaprune_cli.graph.rules.elementwise import pointwise
-from metaprune_cli.graph.rules.moves import forgets, moves, passes, split, view, writes
+from metaprune_cli.graph.rules.indexing import gather, index, index_put, index_select, scatter
+from metaprune_cli.graph.rules.lesser_contractions import deformable_convolution, embedding_bag, trilinear
+from metaprune_cli.graph.rules.moves import forgets, moves, passes, split, view
 from metaprune_cli.graph.rules.norms import batch_norm, group_norm, layer_norm, softmax
+from metaprune_cli.graph.rules.order import along, halves, stacks, transforms
+from metaprune_cli.graph.rules.parameters import weight_norm
 from metaprune_cli.graph.rules.reductions import POOLED_DIMS, pools, reduces
+from metaprune_cli.graph.rules.resampling import LOOK_UPS, complex_pairs, complex_parts, folds, looks_up, unfolds
+from metaprune_cli.graph.rules.writes import copies, sized
+from metaprune_cli.graph.rules.zeros import follow, keeps_zero
 from metaprune_cli.graph.trace import Tracer
 
 aten = torch.ops.aten
@@ -21,9 +28,22 @@ Rule = Callable[[Tracer, Any, tuple[Any, ...], dict[str, Any], Any], Label | tup
 
 
 def rule_of(func: Any) -> Rule:
-    """The rule for an operator: its row in the table, or what its nature says, or the honest boundary."""
+    """The rule for an operator; beside its labels, it is remembered whether its output vanishes with its neurons."""
+    rule = _row_of(func)
+
+    def followed(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+        zero = keeps_zero(trace, func, args)
+        labels = rule(trace, func, args, kwargs, out)
+        follow(trace, func, out, zero=zero)
+        return labels
+
+    return followed
+
+
+def _row_of(func: Any) -> Rule:
+    """The operator's row in the table, or what its nature says, or the honest boundary."""
     packet = func.overloadpacket
-    row = _TABLE.get(packet)
+    row = _TABLE.get(packet) or _ELSEWHERE.get(f"{func.namespace}::{packet.__name__}")
     if row is not None:
         return row
     if func.is_view:
@@ -40,20 +60,34 @@ def _rows(rule: Rule, *names: str) -> dict[Any, Rule]:
 
 _TABLE: dict[Any, Rule] = {
     **_rows(view, "view", "_unsafe_view", "reshape", "unflatten"),
+    **_rows(moves, "transpose_", "swapaxes_", "t_", "squeeze_", "unsqueeze_"),
     **_rows(split, "split", "split_with_sizes", "chunk", "split_copy", "split_with_sizes_copy", "unsafe_split"),
     **_rows(
         passes, "clone", "contiguous", "_to_copy", "detach", "alias", "lift_fresh", "lift_fresh_copy", "native_dropout"
     ),
-    **_rows(passes, "bernoulli", "dropout", "cumsum", "_to_dense"),
-    **_rows(writes, "copy_"),
+    **_rows(passes, "bernoulli", "dropout", "_to_dense"),
+    **_rows(copies, "copy_"),
+    **_rows(along, "sort", "argsort", "topk", "kthvalue", "mode", "cumsum", "cumprod", "cummax", "cummin"),
+    **_rows(along, "logcumsumexp", "cumsum_", "cumprod_", "renorm", "unique_dim"),
+    **_rows(transforms, "_fft_r2c", "_fft_c2r", "_fft_c2c"),
+    **_rows(halves, "glu"),
+    **_rows(stacks, "stack"),
+    **_rows(index, "index", "_unsafe_index"),
+    **_rows(index_select, "index_select"),
+    **_rows(gather, "gather"),
+    **_rows(scatter, "scatter", "scatter_", "scatter_add", "scatter_add_", "scatter_reduce", "scatter_reduce_"),
+    **_rows(scatter, "index_add", "index_add_", "index_copy", "index_copy_", "index_reduce", "index_reduce_"),
+    **_rows(index_put, "index_put", "index_put_", "_unsafe_index_put"),
+    **_rows(looks_up, "grid_sampler_2d", "grid_sampler_3d", "max_unpool2d", "max_unpool3d"),
+    **_rows(unfolds, "im2col"),
+    **_rows(folds, "col2im"),
+    **_rows(complex_pairs, "view_as_complex"),
+    **_rows(complex_parts, "view_as_real"),
+    **_rows(weight_norm, "_weight_norm_interface", "_weight_norm"),
     **_rows(
         moves,
         *(
             "cat",
-            "stack",
-            "index_select",
-            "index",
-            "gather",
             "roll",
             "flip",
             "rot90",
@@ -61,7 +95,7 @@ _TABLE: dict[Any, Rule] = {
             "expand_copy",
             "permute_copy",
         ),
-        *("constant_pad_nd", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle", "take"),
+        *("constant_pad_nd", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle"),
         *("repeat_interleave", "tril", "triu", "movedim", "unfold_copy", "slice_copy", "select_copy", "_reshape_copy"),
     ),
     **_rows(
@@ -107,19 +141,16 @@ _TABLE: dict[Any, Rule] = {
     **_rows(linear, "linear"),
     **_rows(matrix_product, "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot"),
     **_rows(embedding, "embedding"),
-    **_rows(
-        forgets,
-        "zeros_like",
-        "ones_like",
-        "full_like",
-        "empty_like",
-        "rand_like",
-        "randn_like",
-        "new_zeros",
-        "new_ones",
-    ),
-    **_rows(
-        forgets, "new_empty", "new_full", "zero_", "fill_", "new_empty_strided", "bernoulli_", "_local_scalar_dense"
-    ),
+    **_rows(sized, "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"),
+    **_rows(sized, "zero_", "fill_", "bernoulli_", "uniform_", "normal_", "fill"),
+    **_rows(forgets, "new_zeros", "new_ones", "new_empty", "new_full", "new_empty_strided", "_local_scalar_dense"),
+    **_rows(embedding_bag, "_embedding_bag", "_embedding_bag_forward_only"),
+    **_rows(trilinear, "_trilinear"),
     **dict.fromkeys(POOLED_DIMS, pools),
 }
+
+_ELSEWHERE: dict[str, Rule] = {
+    **{f"torchvision::{name}": looks_up for name in LOOK_UPS},
+    "torchvision::deform_conv2d": deformable_convolution,
+}
+"""Rows for operators that are not ATen's, by name."""

@@ -1,0 +1,191 @@
+"""What a drawing of a neuron graph shows: layers in order of execution, who reads whom, and what is coupled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metaprune_cli.graph.neuron_graph import EdgeBlock, NeuronGraph
+from metaprune_cli.graph.units import Units
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One edge block, seen from the layer that it makes.
+
+    Attributes:
+        param: the state-dict entry.
+        sources: the rows that it reads.
+        size: (groups, out per group, in per group, taps).
+        kernel: shape of the grid of taps.
+        macs: multiply-accumulates of one sample.
+    """
+
+    param: str
+    sources: tuple[int, ...]
+    size: tuple[int, int, int, int]
+    kernel: tuple[int, ...]
+    macs: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer.
+
+    Attributes:
+        name: of the layer.
+        group: the part of the network that it lies in, a prefix of the name; "" for none.
+        size: number of neurons.
+        families: (family, number of the layer's neurons in it), in order of their neurons.
+        units: how many different units (of columns) its neurons belong to.
+        heads: how many different heads (units of rows) its neurons belong to; 0 where there are none.
+        readings: the blocks that make it.
+        product_macs: multiply-accumulates of activation-by-activation products of its neurons.
+        joined: whether it is added to, or multiplied with, an earlier layer.
+    """
+
+    name: str
+    group: str
+    size: int
+    families: tuple[tuple[int, int], ...]
+    units: int
+    heads: int
+    readings: tuple[Reading, ...]
+    product_macs: int
+    joined: bool
+
+    @property
+    def macs(self) -> int:
+        """Of all that makes the layer."""
+        return sum(reading.macs for reading in self.readings) + self.product_macs
+
+    @property
+    def label(self) -> str:
+        """The name without its group."""
+        return self.name.removeprefix(f"{self.group}.") if self.group else self.name
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The rows of the drawing from top to bottom, and its vertical lines.
+
+    Attributes:
+        rows: the layers, without the one constant neuron.
+        reads: for every row that others than its successor read, their rows, ascending.
+        couplings: for every family that lies in several rows, these rows, ascending.
+    """
+
+    rows: tuple[Row, ...]
+    reads: dict[int, tuple[int, ...]]
+    couplings: dict[int, tuple[int, ...]]
+
+
+def outline(graph: NeuronGraph) -> Outline:
+    """Everything a drawing needs to know of ``graph``."""
+    starts = torch.tensor([layer.start for layer in graph.layers])
+    readings, products = _readings(graph, starts), _products(graph, starts)
+    joined = set(_rows_of(graph.identity[1], starts))
+    groups = _groups([layer.name for layer in graph.layers[1:]])
+    rows = []
+    for number, layer in enumerate(graph.layers[1:]):
+        families, units, heads = _membership(graph.units, torch.arange(layer.start, layer.start + layer.size))
+        made_by, product_macs = tuple(readings.get(number, ())), products[number]
+        rows.append(
+            Row(layer.name, groups[number], layer.size, families, units, heads, made_by, product_macs, number in joined)
+        )
+    return Outline(tuple(rows), _reads(rows), _couplings(rows))
+
+
+def lanes(spans: Sequence[tuple[int, int]]) -> list[int]:
+    """A lane for each span of rows such that no two in one lane meet; the spans that start last lie innermost (0).
+
+    Args:
+        spans: first and last row of each.
+    """
+    taken: list[list[tuple[int, int]]] = []
+    lane_of = [0] * len(spans)
+    for index in sorted(range(len(spans)), key=lambda i: (-spans[i][0], spans[i][1])):
+        first, last = spans[index]
+        free = (n for n, lane in enumerate(taken) if all(last < other[0] or other[1] < first for other in lane))
+        lane_of[index] = next(free, len(taken))
+        if lane_of[index] == len(taken):
+            taken.append([])
+        taken[lane_of[index]].append((first, last))
+    return lane_of
+
+
+def _rows_of(neurons: Tensor, starts: Tensor) -> list[int]:
+    """The rows (layers but the first, which is the constant neuron) in which ``neurons`` lie."""
+    rows = torch.searchsorted(starts, neurons.reshape(-1).unique(), right=True) - 2
+    return [row for row in rows.unique_consecutive().tolist() if row >= 0]
+
+
+def _readings(graph: NeuronGraph, starts: Tensor) -> dict[int, list[Reading]]:
+    found: dict[int, list[Reading]] = {}
+    for block in graph.blocks:
+        for row in _rows_of(block.destinations, starts)[:1]:  # one contraction makes one layer
+            found.setdefault(row, []).append(_reading(block, starts))
+    return found
+
+
+def _reading(block: EdgeBlock, starts: Tensor) -> Reading:
+    return Reading(block.param, tuple(_rows_of(block.sources, starts)), block.size, block.kernel, block.macs)
+
+
+def _products(graph: NeuronGraph, starts: Tensor) -> list[int]:
+    """MACs of activation-by-activation products, row by row."""
+    macs = torch.zeros(len(starts), dtype=torch.int64)
+    for product in graph.products:
+        layers = torch.searchsorted(starts, product.neurons, right=True) - 1
+        macs += product.macs_per_neuron * layers.bincount(minlength=len(starts))
+    return [int(value) for value in macs[1:]]
+
+
+def _membership(units: Units, neurons: Tensor) -> tuple[tuple[tuple[int, int], ...], int, int]:
+    """The families of some neurons with their counts, in order of the first neuron; how many units, how many heads."""
+    members = units.unit_of[neurons]
+    counts: dict[int, int] = {}
+    runs, lengths = units.family_of[members].unique_consecutive(return_counts=True)
+    for family, length in zip(runs.tolist(), lengths.tolist(), strict=True):
+        counts[family] = counts.get(family, 0) + length
+    rows = units.row_of[neurons]
+    return tuple(counts.items()), members.unique().numel(), rows[rows >= 0].unique().numel()
+
+
+def _groups(names: Sequence[str]) -> list[str]:
+    """For each name its path up to the first numbered part, where a neighbour shares it."""
+    groups = [_numbered_prefix(name) for name in names]
+    alone = ["", *groups[:-1]], [*groups[1:], ""]
+    return [
+        group if group in (before, after) else ""
+        for before, group, after in zip(alone[0], groups, alone[1], strict=True)
+    ]
+
+
+def _numbered_prefix(name: str) -> str:
+    parts = name.split(".")
+    for count, part in enumerate(parts[:-1], 1):
+        if any(letter.isdigit() for letter in part):
+            return ".".join(parts[:count])
+    return ""
+
+
+def _reads(rows: Sequence[Row]) -> dict[int, tuple[int, ...]]:
+    readers: dict[int, set[int]] = {}
+    for number, row in enumerate(rows):
+        for reading in row.readings:
+            for source in reading.sources:
+                if source != number - 1:
+                    readers.setdefault(source, set()).add(number)
+    return {source: tuple(sorted(found)) for source, found in sorted(readers.items())}
+
+
+def _couplings(rows: Sequence[Row]) -> dict[int, tuple[int, ...]]:
+    members: dict[int, list[int]] = {}
+    for number, row in enumerate(rows):
+        for family, _ in row.families:
+            members.setdefault(family, []).append(number)
+    return {family: tuple(found) for family, found in members.items() if len(found) > 1}

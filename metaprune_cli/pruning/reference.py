@@ -1,0 +1,228 @@
+"""The masked original, computed so that what is removed takes no part in anything: the reference of the check.
+
+Zeros and absence mean the same to a convolution, but not to a normalisation: a LayerNorm over six channels of which two
+are zero divides by other statistics than one over four. Here the masked original runs on real values while neuron ids
+travel beside them, as they do in the trace; where an operator mixes neurons of which some are gone, it runs on the
+survivors alone, and what comes out is put back in its place among zeros.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from metaprune_cli.graph.components import components
+from metaprune_cli.graph.labels import Ids, Label, squeeze_constant
+from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.passes import attach_labels
+from metaprune_cli.graph.rules import rule_of
+from metaprune_cli.graph.rules.reductions import reduced_dims
+from metaprune_cli.graph.slicing import alive_neurons
+from metaprune_cli.graph.structure import Structure
+from metaprune_cli.graph.trace import ExampleInputs, Tracer, call, plain_operators
+
+aten = torch.ops.aten
+Indices = Mapping[int, Tensor]
+"""For each dimension that loses something, the indices that survive."""
+
+
+class NoReferenceError(Exception):
+    """The masked original cannot be computed over survivors only; the message says why."""
+
+
+def reference_outputs(
+    masked: nn.Module,
+    graph: NeuronGraph,
+    kept: Bool[Tensor, " units"],
+    passes: Sequence[tuple[bool, ExampleInputs]],
+) -> Any:
+    """What the original computes when the removed neurons take part in nothing.
+
+    Args:
+        masked: the original, zeros where units are gone; its buffers may change in training mode.
+        graph: its structure.
+        kept: which units stay.
+        passes: (training mode, inputs), in the order in which ``graph`` was traced.
+
+    Returns:
+        The outputs of the last pass.
+
+    Raises:
+        NoReferenceError: an operator mixes removed neurons with others in a way that is not known here.
+    """
+    structure = Structure()
+    alive = alive_neurons(graph, kept)
+    outputs = None
+    for training, inputs in passes:
+        tracer = Survivors(structure, alive)
+        attach_labels(tracer, masked, inputs, graph.aliases)
+        masked.train(training)
+        with warnings.catch_warnings(), plain_operators(), torch.no_grad(), tracer:
+            warnings.simplefilter("ignore")
+            outputs = call(masked, inputs)
+        traced, known = structure.layers, list(graph.layers)
+        if traced[: len(known)] != known[: len(traced)] or (len(traced) > len(known) and not training):
+            raise NoReferenceError("on real values the model runs other operators than when it was traced")
+    return outputs
+
+
+class Survivors(Tracer):
+    """A tracer on real values that keeps what is removed at zero, and out of every operator that mixes neurons.
+
+    Labels are forgotten with their tensors, so that a trace holds no more activations than the model does.
+    """
+
+    def __init__(self, structure: Structure, alive: Bool[Tensor, " neurons"]) -> None:
+        super().__init__(structure, rule_of, real=True)
+        self._stays = alive
+        self._labels_of: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+    def label(self, tensor: object) -> Label:
+        """The label of a tensor, or None."""
+        return self._labels_of.get(tensor) if isinstance(tensor, Tensor) else None
+
+    def value(self, tensor: object) -> Tensor | None:
+        """Every tensor has a value here: its own, where the ids are."""
+        return tensor.cpu() if isinstance(tensor, Tensor) else None
+
+    def attach(self, tensor: Tensor, label: Label, value: Tensor | None = None) -> None:  # noqa: ARG002
+        """Say what ``tensor`` carries."""
+        if label is not None:
+            self._labels_of[tensor] = label
+        else:
+            self._labels_of.pop(tensor, None)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one operator for real, on the survivors where it mixes neurons, then move the labels past it."""
+        given: dict[str, Any] = dict(kwargs or {})
+        row = _TABLE.get(func.overloadpacket)
+        mixes = row is not None and self.ids(args[0]) is not None
+        out = row(self, func, args, given) if row is not None and mixes else func(*args, **given)
+        if all(self.label(leaf) is None for leaf in tree_leaves((args, given))):
+            return out
+        seen = len(self.structure.spans)
+        labels = self._rules(func)(self, func, args, given, out)
+        leaves = tuple(out) if isinstance(out, tuple | list) else (out,)
+        for leaf, label in zip(leaves, labels if isinstance(labels, tuple) else (labels,), strict=False):
+            if isinstance(leaf, Tensor):
+                self.attach(leaf, label)
+                if leaf.is_floating_point() and isinstance(label, Tensor) and not func.is_view:
+                    leaf.masked_fill_(~self.alive(label).to(leaf.device), 0)
+        for span in self.structure.spans[seen:]:
+            if not mixes and not bool(self.alive(span.neurons).all()):
+                raise NoReferenceError(f"removed neurons take part in {span.operator}")
+        return out
+
+    def alive(self, ids: Ids) -> Tensor:
+        """Which elements survive, bool; of size 1 along the dimensions along which ``ids`` is constant."""
+        total = self.structure.layers[-1].start + self.structure.layers[-1].size
+        known = self._stays.numel()
+        if total > known:  # neurons of a pass that the graph has not seen share the fate of those they are tied to
+            empty = torch.empty(2, 0, dtype=torch.int64)
+            label = components(total, torch.cat([empty, *self.structure.identity, *self.structure.ties], dim=1))
+            fate = torch.ones(total, dtype=torch.int64)
+            fate = fate.scatter_reduce(0, label[:known], self._stays.long(), "amin")
+            self._stays = torch.cat([self._stays, fate[label[known:]].bool()])
+        return self._stays[squeeze_constant(ids)]
+
+    def survivors(self, tensor: Tensor, dims: Iterable[int]) -> Indices:
+        """The indices that survive along those of ``dims`` that lose something.
+
+        Raises:
+            NoReferenceError: other indices survive along one dimension for one index of another than for the next.
+        """
+        ids = self.ids(tensor)
+        assert ids is not None
+        alive, dims = self.alive(ids), list(dims)
+        kept: dict[int, Tensor] = {}
+        for d in dims:
+            along = alive.movedim(d, 0).flatten(1).any(1)
+            if bool(along.any()) and not bool(along.all()):
+                kept[d] = along.nonzero().flatten()
+        block = take(alive, kept)
+        for d in dims:
+            if not bool((block == block.narrow(d, 0, 1)).all()):
+                raise NoReferenceError("what survives of an activation is not an outer product of indices")
+        return {d: index.to(tensor.device) for d, index in kept.items()}
+
+
+def take(tensor: Tensor, kept: Indices) -> Tensor:
+    """The survivors of a tensor."""
+    for d, index in kept.items():
+        tensor = tensor.index_select(d, index)
+    return tensor
+
+
+def put(tensor: Tensor, kept: Indices, shape: Sequence[int]) -> Tensor:
+    """The inverse: the survivors in their places in a tensor of the given shape, zeros elsewhere."""
+    for d, index in kept.items():
+        whole = tensor.new_zeros(*tensor.shape[:d], shape[d], *tensor.shape[d + 1 :])
+        tensor = whole.index_copy(d, index, tensor)
+    return tensor
+
+
+def _reduces(trace: Survivors, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A reduction: over the survivors of the dimensions it reduces."""
+    source, *rest = args
+    kept = trace.survivors(source, reduced_dims(func, source.dim(), args, kwargs))
+    return func(take(source, kept), *rest, **kwargs)
+
+
+def _along(trace: Survivors, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """An operator along one dimension, which stays: softmax, a cumulative sum."""
+    source, dim, *rest = args
+    kept = trace.survivors(source, [dim % source.dim()])
+    return put(func(take(source, kept), dim, *rest, **kwargs), kept, source.shape)
+
+
+def _layer_norm(trace: Survivors, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """LayerNorm and RMSNorm: the statistics of the survivors."""
+    source, shape, *rest = args
+    first = source.dim() - len(shape)
+    kept = trace.survivors(source, range(first, source.dim()))
+    small, own = take(source, kept), {d - first: index for d, index in kept.items()}
+    rest = [take(operand, own) if isinstance(operand, Tensor) else operand for operand in rest]
+    out, *statistics = func(small, list(small.shape[first:]), *rest, **kwargs)
+    return (put(out, kept, source.shape), *statistics)
+
+
+def _group_norm(trace: Survivors, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """GroupNorm: the statistics of the survivors of each group; of every group as many must survive."""
+    source, weight, bias, samples, channels, positions, groups, *rest = args
+    kept = trace.survivors(source, [1])
+    if kept:
+        counts = (kept[1] // (channels // groups)).bincount(minlength=groups)
+        if not bool((counts == counts[0]).all()):
+            raise NoReferenceError("GroupNorm loses more channels in one group than in another")
+    own = {0: kept[1]} if kept else {}
+    affine = [take(operand, own) if operand is not None else None for operand in (weight, bias)]
+    small = take(source, kept).contiguous()
+    out, *statistics = func(small, *affine, samples, small.size(1), positions, groups, *rest, **kwargs)
+    return (put(out, kept, source.shape), *statistics)
+
+
+Row = Callable[[Survivors, Any, tuple[Any, ...], dict[str, Any]], Any]
+
+
+def _rows(row: Row, *names: str) -> dict[Any, Row]:
+    return {getattr(aten, name): row for name in names if hasattr(aten, name)}
+
+
+_TABLE: dict[Any, Row] = {
+    **_rows(_reduces, "mean", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "prod"),
+    **_rows(_reduces, "logsumexp", "median", "nanmedian", "linalg_vector_norm", "norm", "argmax", "argmin"),
+    **_rows(_reduces, "any", "all"),
+    **_rows(_along, "_softmax", "_log_softmax", "_safe_softmax", "cumsum", "cumprod", "logcumsumexp"),
+    **_rows(_layer_norm, "native_layer_norm", "_fused_rms_norm"),
+    **_rows(_group_norm, "native_group_norm"),
+}
+"""Operators to which zeros are not the same as absence; sums and products are served by zeros."""
