@@ -20,7 +20,7 @@ from metaprune_cli.metrics.calling import call, evaluating
 def count_macs(model: nn.Module, example_inputs: Any) -> int:
     """Multiply–accumulates of ``model`` in eval mode: half of what ``torch.utils.flop_counter`` counts.
 
-    Convolutions, matrix products and both products of attention count. The model is not touched, and nothing is computed
+    Convolutions, matrix products and both products of attention count. The model is not touched; nothing is computed
     unless control flow depends on data (detection).
 
     Args:
