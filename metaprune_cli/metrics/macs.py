@@ -20,8 +20,8 @@ from metaprune_cli.metrics.calling import call, evaluating
 def count_macs(model: nn.Module, example_inputs: Any) -> int:
     """Multiply–accumulates of ``model`` in eval mode: half of what ``torch.utils.flop_counter`` counts.
 
-    Convolutions, matrix products and both products of attention count. The model is not touched; nothing is computed
-    unless control flow depends on data (detection).
+    Convolutions, matrix products and both products of attention count. Nothing is computed, unless control flow depends
+    on data (detection), and the model is not touched.
 
     Args:
         example_inputs: a tensor, or a tuple or mapping of arguments; the count is for the whole batch.
