@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from metaprune_cli.errors import NumericsError
-from metaprune_cli.graph.nest import leaves, map_tensors
+from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.slicing import alive_neurons, slice_tensors
 from metaprune_cli.graph.trace import ExampleInputs, call
