@@ -108,11 +108,8 @@ def _inferred(name: str, variant: dict[str, bool], base: Shapes, shapes: Shapes)
         if takes_argument(name, argument):
             moved = _moved_by(name, variant, base, argument)
             classifier |= moved.keys()
-            values = {
-                shapes[entry][dim] // each
-                for entry, (dim, each) in moved.items()
-                if len(shapes[entry]) == len(base[entry])
-            }
+            comparable = [entry for entry in moved if len(shapes[entry]) == len(base[entry])]
+            values = {shapes[entry][moved[entry][0]] // moved[entry][1] for entry in comparable}
             if len(values) == 1:
                 args[argument] = values.pop()
     if takes_argument(name, "width"):

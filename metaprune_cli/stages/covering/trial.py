@@ -32,7 +32,7 @@ from metaprune_cli.models.registry import with_input_shape
 from metaprune_cli.pruning.prune import Pruned, prune
 from metaprune_cli.stages.covering import proofs
 from metaprune_cli.stages.covering.process import ROW, TRIAL
-from metaprune_cli.stages.covering.random_weights import randomise_
+from metaprune_cli.stages.covering.random_weights import randomise_, settle_
 from metaprune_cli.stages.covering.suite import Entry
 from metaprune_cli.stages.paths import replace_file
 
@@ -66,6 +66,7 @@ class Trial:
         randomise_(model, self.settings.seed)
         model.eval()
         inputs = example_inputs(architecture, model)
+        settle_(model, proofs.two_of(inputs))
         self._note(step="encode", params=count_params(model))
         started = time.monotonic()
         graph = encode(model, inputs)
