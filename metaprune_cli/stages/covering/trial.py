@@ -117,8 +117,9 @@ class Trial:
         figures["trained"] = proofs.trains(model, pruned.model, inputs)
         if figures["trained"] is not None:
             self._because(f"cannot be trained as it is: {figures['trained']}")
-        self._note(step=f"compare at {requested:g}x in train mode")
-        figures |= proofs.training_error(model, pruned, graph, inputs)
+        if requested == max(self.settings.speedup):  # as costly as everything else together: once
+            self._note(step=f"compare at {requested:g}x in train mode")
+            figures |= proofs.training_error(model, pruned, graph, inputs)
         if figures.get("training_reason"):
             self._because(f"train mode not compared: {figures['training_reason']}")
         self._note(step=f"save at {requested:g}x")
