@@ -14,6 +14,7 @@ from metaprune_cli.graph.components import components, planes, unique_pairs
 from metaprune_cli.graph.heads import CONSTANT, Heads, couple
 from metaprune_cli.graph.labels import Elements, Ids, affine, compact, squeeze_constant
 from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, Layer, Lock, NeuronGraph, Plane, Product, Span
+from metaprune_cli.graph.rectangles import neighbours
 
 __all__ = ["CONSTANT", "Structure"]
 
@@ -228,6 +229,7 @@ class Structure:
         self, tensors: Mapping[str, Tensor], trainable: frozenset[str], aliases: Mapping[str, str]
     ) -> NeuronGraph:
         """The finished graph; entries that are not covered exactly once are kept verbatim, their neurons locked."""
+        self._keep_rectangular(tensors)
         self.heads.resolve()
         blocks, features = list(self.blocks.values()), list(self.features.values())
         verbatim: dict[str, str] = {}
@@ -262,6 +264,15 @@ class Structure:
             trainable=trainable,
             tensors=dict(tensors),
         )
+
+    def _keep_rectangular(self, tensors: Mapping[str, Tensor]) -> None:
+        """Couple the neurons of different blocks of one entry that own the same row or column of it."""
+        regions: dict[str, list[EdgeBlock]] = {}
+        for block in self.blocks.values():
+            regions.setdefault(block.param, []).append(block)
+        for entry, blocks in regions.items():
+            for first, second in neighbours(tensors[entry].shape, blocks):
+                self.tie(first, second)
 
     def _drop(self, entry: str, blocks: list[EdgeBlock], features: list[Feature]) -> None:
         """Take ``entry`` out of the graph and lock every neuron it met."""
