@@ -103,23 +103,20 @@ class Structure:
             self.products.append(Product(ids.reshape(-1).clone(), macs_per_neuron))
 
     def feature(self, elements: Elements, neurons: Ids, kind: str) -> None:
-        """State-dict elements owned by single neurons; a second use ties both uses' neurons."""
+        """State-dict elements owned by single neurons; a second use, of whatever kind, ties both uses' neurons."""
         index, neurons = elements.real().reshape(-1), neurons.reshape(-1)
-        known = self.features.get((elements.entry, kind))
-        if known is None:
-            self.features[elements.entry, kind] = Feature(elements.entry, kind, index.clone(), neurons.clone())
-            return
-        owner = torch.full((int(max(known.elements.max(), index.max())) + 1,), -1)
-        owner[known.elements] = known.neurons
-        seen = owner[index] >= 0
-        self.tie(owner[index[seen]], neurons[seen])
-        if not bool(seen.all()):
-            self.features[elements.entry, kind] = Feature(
-                elements.entry,
-                kind,
-                torch.cat([known.elements, index[~seen]]),
-                torch.cat([known.neurons, neurons[~seen]]),
-            )
+        for known in [known for (entry, _), known in self.features.items() if entry == elements.entry]:
+            owner = torch.full((int(torch.cat([known.elements, index]).max()) + 1,), -1)
+            owner[known.elements] = known.neurons
+            seen = owner[index] >= 0
+            self.tie(owner[index[seen]], neurons[seen])
+            index, neurons = index[~seen], neurons[~seen]
+            if not index.numel():
+                return
+        first = self.features.get((elements.entry, kind))
+        if first is not None:
+            index, neurons = torch.cat([first.elements, index]), torch.cat([first.neurons, neurons])
+        self.features[elements.entry, kind] = Feature(elements.entry, kind, index.clone(), neurons.clone())
 
     def contract(self, weight: Elements, sources: Ids, kernel: tuple[int, ...], positions: int) -> Ids | None:
         """Edges from ``sources`` (groups, in) through ``weight``, viewed as (groups, out, in, taps).
