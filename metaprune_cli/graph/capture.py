@@ -43,7 +43,7 @@ def program_without(model: nn.Module, graph: NeuronGraph, kept: Tensor, example_
         InputError: the model does not run on the example inputs.
     """
     skeleton, structure = Skeleton.of(model), Structure()
-    captured: dict[Mode, tuple[Recording, bool]] = {}
+    captured: dict[Mode, tuple[Recording, int | None]] = {}
     captured["eval"] = _capture(skeleton, structure, graph.aliases, example_inputs, training=False)
     structure.counting = False
     with contextlib.suppress(InputError):  # or else it is a program for evaluation alone

@@ -12,7 +12,7 @@ from metaprune_cli.graph.neuron_graph import EdgeBlock
 
 
 def neighbours(shape: Sequence[int], blocks: Sequence[EdgeBlock]) -> Iterator[tuple[Ids, Ids]]:
-    """Pairs of neurons (equal shapes) that own the same index along a dimension of a parameter that several blocks share.
+    """Pairs of neurons (equal shapes) that own the same index along a dimension of a parameter of several blocks.
 
     The packed projection of a cross-attention, say: its rows for queries read one stream, its rows for keys and values
     another, and column ``j`` can go only from both.
