@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.graph.nest import leaves, rebuild
 from metaprune_cli.graph.neuron_graph import NeuronGraph
-from metaprune_cli.graph.passes import Pass, Skeleton, record_pass, repeated, trace_pass
+from metaprune_cli.graph.passes import Pass, Skeleton, batch_axis, record_pass, repeated, trace_pass
 from metaprune_cli.graph.program import Program, Script, arguments_of
 from metaprune_cli.graph.record import Recording, Step, Value
 from metaprune_cli.graph.rewrite import Size, rewrite
@@ -43,7 +43,7 @@ def program_without(model: nn.Module, graph: NeuronGraph, kept: Tensor, example_
         InputError: the model does not run on the example inputs.
     """
     skeleton, structure = Skeleton.of(model), Structure()
-    captured: dict[Mode, tuple[Recording, bool]] = {}
+    captured: dict[Mode, tuple[Recording, int | None]] = {}
     captured["eval"] = _capture(skeleton, structure, graph.aliases, example_inputs, training=False)
     structure.counting = False
     with contextlib.suppress(InputError):  # or else it is a program for evaluation alone
@@ -71,35 +71,38 @@ def _arguments(model: nn.Module, example_inputs: ExampleInputs, numbers: Sequenc
 
 def _capture(
     skeleton: Skeleton, structure: Structure, aliases: Mapping[str, str], example: ExampleInputs, *, training: bool
-) -> tuple[Recording, bool]:
-    """One mode, and whether it takes any batch size."""
+) -> tuple[Recording, int | None]:
+    """One mode, and which dimension of the first input is a batch of any size."""
 
     def given(times: int) -> Pass:
         return Pass(training, skeleton.inputs(repeated(example, times)))
 
     try:
         others = [record_pass(skeleton, given(times), aliases) for times in _TIMES]
-        sizes = [_batch_of(skeleton.inputs(repeated(example, times))) for times in _TIMES]
+        axis, once = _batch_of(example)
+        sizes = [once * times for times in _TIMES]
         merged, varying = _merge(others[0], others[1], sizes[0], sizes[1])
         _confirm(merged, others[2], sizes[2])
     except (InputError, _NotBatchedError):
-        return trace_pass(skeleton, structure, Pass(training, skeleton.inputs(example)), aliases).folded(), False
+        return trace_pass(skeleton, structure, Pass(training, skeleton.inputs(example)), aliases).folded(), None
     traced = trace_pass(skeleton, structure, given(_TIMES[0]), aliases)
     steps = tuple(
         replace(step, args=other.args, kwargs=other.kwargs) for step, other in zip(traced.steps, merged, strict=True)
     )
-    return replace(traced, steps=steps).folded(varying), True
+    return replace(traced, steps=steps).folded(varying), axis
 
 
 class _NotBatchedError(Exception):
     """The program depends on the batch in another way than through sizes."""
 
 
-def _batch_of(inputs: ExampleInputs) -> int:
-    first = next(leaves(inputs, Tensor), None)
-    if first is None or first.dim() == 0:
+def _batch_of(example: ExampleInputs) -> tuple[int, int]:
+    """The dimension of the first input that is the batch, and its size."""
+    first = next(leaves(example, Tensor), None)
+    axis = None if first is None else batch_axis(first, example)
+    if first is None or axis is None:
         raise _NotBatchedError
-    return first.size(0)
+    return axis, first.size(axis)
 
 
 def _merge(first: Recording, second: Recording, batch: int, larger: int) -> tuple[tuple[Step, ...], frozenset[int]]:

@@ -64,10 +64,28 @@ class Pass:
 
 
 def repeated(example_inputs: ExampleInputs, times: int) -> ExampleInputs:
-    """The inputs several times along the batch, their first dimension."""
+    """The inputs several times along the batch."""
     return map_tensors(  # type: ignore[no-any-return]
-        example_inputs, lambda t: torch.cat([t] * times) if t.dim() else t
+        example_inputs,
+        lambda t: t if (axis := batch_axis(t, example_inputs)) is None else torch.cat([t] * times, axis),
     )
+
+
+def batch_axis(tensor: Tensor, example_inputs: ExampleInputs) -> int | None:
+    """The dimension of an input that is the batch; None where it has none.
+
+    Examples come in batches of one: it is the first dimension of size 1 among the first two (sequences may come before
+    their batch). A tensor without any (an attention mask) has no batch beside others that have; if none has, it is the
+    first dimension.
+    """
+    own = _axis_of_one(tensor)
+    if own is not None or tensor.dim() == 0:
+        return own
+    return None if any(_axis_of_one(other) is not None for other in leaves(example_inputs, Tensor)) else 0
+
+
+def _axis_of_one(tensor: Tensor) -> int | None:
+    return next((d for d in range(min(2, tensor.dim())) if tensor.size(d) == 1), None)
 
 
 def trace_pass(skeleton: Skeleton, structure: Structure, given: Pass, aliases: Mapping[str, str]) -> Recording:

@@ -32,13 +32,13 @@ class Script:
         recording: the operators; labels and shapes may be missing.
         constants: number -> name of the program's constant.
         arguments: the model's arguments: name -> the nest that was given, tensors as values.
-        batched: whether the first input's first dimension may have any size.
+        batched: the dimension of the first input that is the batch and may have any size; None where sizes are fixed.
     """
 
     recording: Recording
     constants: Mapping[int, str]
     arguments: Mapping[str, Any]
-    batched: bool
+    batched: int | None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Script:
         return self
@@ -51,7 +51,7 @@ class Script:
     @cached_property
     def compiled(self) -> fx.GraphModule:
         """A function of the inputs, the entries and the constants, in this order."""
-        return fx.GraphModule(nn.Module(), _graph(self.recording, self.constants))
+        return fx.GraphModule(nn.Module(), _graph(self.recording, self.constants, self.batched or 0))
 
 
 class Program(nn.Module):
@@ -170,13 +170,13 @@ def _register(module: nn.Module, name: str, tensor: Tensor, *, persistent: bool)
         module.register_buffer(leaf, tensor, persistent=persistent)
 
 
-def _graph(recording: Recording, constants: Mapping[int, str]) -> fx.Graph:
+def _graph(recording: Recording, constants: Mapping[int, str], axis: int) -> fx.Graph:
     graph = fx.Graph()
     nodes: dict[int, fx.Node] = {n: graph.placeholder(f"input_{i}") for i, n in enumerate(recording.inputs)}
     nodes |= {n: graph.placeholder(f"entry_{i}") for i, n in enumerate(recording.entries)}
     nodes |= {n: graph.placeholder(f"constant_{i}") for i, n in enumerate(constants)}
     first = nodes[recording.inputs[0]] if recording.inputs else None
-    sizes = _Sizes(graph, first)
+    sizes = _Sizes(graph, first, axis)
     grad = True
     for step in recording.steps:
         if step.grad is not grad:
@@ -202,15 +202,15 @@ def _item(values: Sequence[Any], index: int) -> Any:
 class _Sizes:
     """Sizes that depend on the batch, and the device, as nodes that are made once, right after the inputs."""
 
-    def __init__(self, graph: fx.Graph, first: fx.Node | None) -> None:
-        self._graph, self._first = graph, first
+    def __init__(self, graph: fx.Graph, first: fx.Node | None, axis: int) -> None:
+        self._graph, self._first, self._axis = graph, first, axis
         self._known: dict[tuple[int, int], fx.Node] = {}
         self._batch: fx.Node | None = None
         self._device: fx.Node | None = None
 
     def __call__(self, size: Size) -> fx.Node:
         if self._batch is None:
-            self._batch = self._graph.call_function(torch.ops.aten.sym_size.int, (self._first, 0))
+            self._batch = self._graph.call_function(torch.ops.aten.sym_size.int, (self._first, self._axis))
         key = (size.fixed, size.per_item)
         if key not in self._known:
             scaled = self._graph.call_function(operator.mul, (self._batch, size.per_item))

@@ -52,7 +52,7 @@ def script_from_document(document: Mapping[str, Any]) -> Script:
             outputs=_unpack(document["outputs"]),
         )
         arguments = {name: _unpack(nest) for name, nest in document["arguments"]}
-        return Script(recording, dict(document["constants"]), arguments, bool(document["batched"]))
+        return Script(recording, dict(document["constants"]), arguments, document["batched"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise CorruptFileError(
             "The program in the file cannot be read.", got=f"{type(error).__name__}: {error}"

@@ -214,6 +214,13 @@ def _strided(work: Rewriting, step: Step) -> Step:
     return step
 
 
+def _relaid(work: Rewriting, step: Step) -> Step:
+    """as_strided_ where units are gone was to the tensor's own shape: its strides do not matter."""
+    if all(stays is None for stays in _first_output(work, step)):
+        return step
+    return replace(step, operator=aten.alias.default, args=step.args[:1], kwargs={})
+
+
 def _normalised_shape(work: Rewriting, step: Step) -> Step:
     out = work.of(step, step.outputs[0])
     shape = list(step.args[1])
@@ -343,6 +350,7 @@ _RULES: dict[Any, Rule] = {
     **_rows(_indexes, "index", "index_select"),
     **_rows(_moves_whole, "roll", "flip", "rot90"),
     **_rows(_strided, "as_strided"),
+    **_rows(_relaid, "as_strided_"),
     **_rows(_normalised_shape, "native_layer_norm", "_fused_rms_norm"),
     **_rows(_group_norm, "native_group_norm"),
     **_rows(_convolution, "convolution"),

@@ -14,6 +14,7 @@ from metaprune_cli.graph.components import components, planes, unique_pairs
 from metaprune_cli.graph.heads import CONSTANT, Heads, couple
 from metaprune_cli.graph.labels import Elements, Ids, affine, compact, squeeze_constant
 from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, Layer, Lock, NeuronGraph, Plane, Product, Span
+from metaprune_cli.graph.rectangles import neighbours
 
 __all__ = ["CONSTANT", "Structure"]
 
@@ -104,23 +105,20 @@ class Structure:
             self.products.append(Product(ids.reshape(-1).clone(), macs_per_neuron))
 
     def feature(self, elements: Elements, neurons: Ids, kind: str) -> None:
-        """State-dict elements owned by single neurons; a second use ties both uses' neurons."""
+        """State-dict elements owned by single neurons; a second use, of whatever kind, ties both uses' neurons."""
         index, neurons = elements.real().reshape(-1), neurons.reshape(-1)
-        known = self.features.get((elements.entry, kind))
-        if known is None:
-            self.features[elements.entry, kind] = Feature(elements.entry, kind, index.clone(), neurons.clone())
-            return
-        owner = torch.full((int(max(known.elements.max(), index.max())) + 1,), -1)
-        owner[known.elements] = known.neurons
-        seen = owner[index] >= 0
-        self.tie(owner[index[seen]], neurons[seen])
-        if not bool(seen.all()):
-            self.features[elements.entry, kind] = Feature(
-                elements.entry,
-                kind,
-                torch.cat([known.elements, index[~seen]]),
-                torch.cat([known.neurons, neurons[~seen]]),
-            )
+        for known in [known for (entry, _), known in self.features.items() if entry == elements.entry]:
+            owner = torch.full((int(torch.cat([known.elements, index]).max()) + 1,), -1)
+            owner[known.elements] = known.neurons
+            seen = owner[index] >= 0
+            self.tie(owner[index[seen]], neurons[seen])
+            index, neurons = index[~seen], neurons[~seen]
+            if not index.numel():
+                return
+        first = self.features.get((elements.entry, kind))
+        if first is not None:
+            index, neurons = torch.cat([first.elements, index]), torch.cat([first.neurons, neurons])
+        self.features[elements.entry, kind] = Feature(elements.entry, kind, index.clone(), neurons.clone())
 
     def contract(self, weight: Elements, sources: Ids, kernel: tuple[int, ...], positions: int) -> Ids | None:
         """Edges from ``sources`` (groups, in) through ``weight``, viewed as (groups, out, in, taps).
@@ -230,6 +228,7 @@ class Structure:
         self, tensors: Mapping[str, Tensor], trainable: frozenset[str], aliases: Mapping[str, str]
     ) -> NeuronGraph:
         """The finished graph; entries that are not covered exactly once are kept verbatim, their neurons locked."""
+        self._keep_rectangular(tensors)
         self.heads.resolve()
         blocks, features = list(self.blocks.values()), list(self.features.values())
         verbatim: dict[str, str] = {}
@@ -264,6 +263,15 @@ class Structure:
             trainable=trainable,
             tensors=dict(tensors),
         )
+
+    def _keep_rectangular(self, tensors: Mapping[str, Tensor]) -> None:
+        """Couple the neurons of different blocks of one entry that own the same row or column of it."""
+        regions: dict[str, list[EdgeBlock]] = {}
+        for block in self.blocks.values():
+            regions.setdefault(block.param, []).append(block)
+        for entry, blocks in regions.items():
+            for first, second in neighbours(tensors[entry].shape, blocks):
+                self.tie(first, second)
 
     def _drop(self, entry: str, blocks: list[EdgeBlock], features: list[Feature]) -> None:
         """Take ``entry`` out of the graph and lock every neuron it met."""

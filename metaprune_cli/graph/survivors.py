@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Hashable
 
+import torch
 from torch import Tensor
 
 from metaprune_cli.errors import NumericsError
@@ -21,7 +22,7 @@ class SurvivorMap:
     def __init__(self, graph: NeuronGraph, kept: Tensor) -> None:
         self._neurons = alive_neurons(graph, kept)
         self._entries = {name: mask.reshape(-1) for name, mask in masks(graph, kept).items()}
-        self._known: dict[int, tuple[Label, Survivors]] = {}
+        self._known: dict[Hashable, tuple[Label, Survivors]] = {}
 
     def of(self, label: Label, dims: int) -> Survivors:
         """The survivors of a tensor with ``dims`` dimensions.
@@ -31,9 +32,10 @@ class SurvivorMap:
         """
         if label is None:
             return (None,) * dims
-        found = self._known.get(id(label))
-        if found is None:
-            found = self._known[id(label)] = (label, self._find(label))
+        key = _key(label)
+        found = self._known.get(key)
+        if found is None:  # the label is kept, so that its place in memory stays its own
+            found = self._known[key] = (label, self._find(label))
         return found[1]
 
     def _find(self, label: Tensor | Elements) -> Survivors:
@@ -41,15 +43,17 @@ class SurvivorMap:
         shape = label.index.shape if isinstance(label, Elements) else label.shape
         if mask is None or bool(mask.all()):
             return (None,) * len(shape)
+        first = mask.reshape(-1).view(torch.uint8).argmax()
+        place = [int(i) for i in torch.unravel_index(first, mask.shape)]
         found: list[Tensor | None] = []
+        product = torch.ones((1,) * mask.dim(), dtype=torch.bool)
         for d, size in enumerate(mask.shape):
-            others = [o for o in range(mask.dim()) if o != d]
-            along = mask.any(dim=others) if others else mask
-            found.append(None if size < shape[d] or bool(along.all()) else along)
-        count = math.prod(
-            size if along is None else int(along.count_nonzero()) for size, along in zip(mask.shape, found, strict=True)
-        )
-        if count != int(mask.count_nonzero()):
+            along = mask[tuple(slice(None) if o == d else i for o, i in enumerate(place))]
+            whole = size < shape[d] or bool(along.all())
+            found.append(None if whole else along)
+            if not whole:
+                product = product & along.view([-1 if o == d else 1 for o in range(mask.dim())])
+        if not torch.equal(product.expand(mask.shape), mask):
             raise NumericsError(
                 "The removal would leave an activation with holes",
                 expected="survivors that form an outer product of kept positions per dimension",
@@ -61,7 +65,17 @@ class SurvivorMap:
         mask = self._entries.get(elements.entry)
         if mask is None:
             return None
-        index = elements.index
+        index = squeeze_constant(elements.index)
         if not index.is_meta:
             return mask[index]
         return mask.as_strided(index.size(), index.stride(), index.storage_offset())
+
+
+def _key(label: Tensor | Elements) -> Hashable:
+    """The same for labels that say the same because they are the same memory, or the same view of an entry."""
+    tensor = label.index if isinstance(label, Elements) else label
+    layout = (tuple(tensor.size()), tensor.stride(), int(tensor.storage_offset()))
+    if tensor.is_meta and isinstance(label, Elements):
+        return label.entry, *layout
+    entry = label.entry if isinstance(label, Elements) else None
+    return entry, tensor.data_ptr(), *layout

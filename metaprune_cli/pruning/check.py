@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.passes import batch_axis
 from metaprune_cli.graph.slicing import alive_neurons, slice_tensors
 from metaprune_cli.graph.trace import ExampleInputs, call
 from metaprune_cli.pruning.copies import double_copy, random_tensors, silent_entries
@@ -67,21 +68,34 @@ def check(
         graph: the original's structure.
         plan: what stays.
         example_inputs: of the right shapes, batch size 1; floating-point values are replaced by random ones.
-        training: compare in training mode, on a batch of 4, with nothing dropped; otherwise in eval mode.
+        training: compare in training mode, on a batch of 4 where the model takes one, with nothing dropped.
         weights: "random" compares with random weights too, also where the model's own say enough.
 
     Raises:
         NumericsError: the two are comparable and differ by more than 1e-4 (relative), or are not finite.
     """
-    passes = ((False, _random_like(example_inputs, 1)), (True, _random_like(example_inputs, BATCH)))
-    case = _Case(model, small, graph, plan.kept, passes if training else passes[:1])
+    evaluation = (False, _random_like(example_inputs, 1))
+    if not training:
+        return _compared(_Case(model, small, graph, plan.kept, (evaluation,)), weights)
+    several, one = (
+        _Case(model, small, graph, plan.kept, (evaluation, (True, _random_like(example_inputs, n)))) for n in (BATCH, 1)
+    )
+    try:
+        return _compared(several, weights)
+    except (RuntimeError, ValueError, AssertionError, TypeError):  # it takes no batches, or none of these inputs
+        return _compared(one, weights)
+
+
+def _compared(case: _Case, weights: Weights) -> Check:
+    """On the model's own weights, and on random ones where these are asked for or the own ones show little."""
+    model, small, graph = case.model, case.small, case.graph
     tensors = dict(model.state_dict())
     own = _judged(_measure(case, tensors, small.state_dict()))
     found = Check(own.error, own.how is not None, own.reason, own.how, "own")
     if own.how is None or not (weights == "random" or not own.telling or silent_entries(graph, tensors)):
         return found
     drawn = random_tensors(graph, tensors)
-    other = _measure(case, drawn, slice_tensors(graph.with_tensors(drawn), plan.kept))
+    other = _measure(case, drawn, slice_tensors(graph.with_tensors(drawn), case.kept))
     if not other.telling:  # a logarithm of random values, say
         return found
     return replace(found, error=max(own.error or 0.0, _judged(other).error or 0.0), how=other.how, weights="random")
@@ -155,12 +169,16 @@ def _judged(measured: _Measured) -> _Measured:
 
 
 def _random_like(example_inputs: ExampleInputs, batch: int) -> ExampleInputs:
-    """Random values in place of the floating-point ones, ``batch`` times as many along the first dimension.
+    """Random values in place of the floating-point ones, ``batch`` times as many along the batch.
 
     Tensors nested deeper than the arguments themselves (a list of images) have no batch dimension; mappings there are
     annotations, whose values mean something (boxes), and stay.
     """
     generator = torch.Generator().manual_seed(0)
+
+    def repeated_along(value: Tensor, batch: int) -> Tensor:
+        axis = batch_axis(value, example_inputs)
+        return value if axis is None else torch.cat([value] * batch, axis)
 
     def draw(value: Any, batch: int) -> Any:
         if isinstance(value, list | tuple):
@@ -170,8 +188,8 @@ def _random_like(example_inputs: ExampleInputs, batch: int) -> ExampleInputs:
         if not isinstance(value, Tensor):
             return value
         if not value.is_floating_point():
-            return value.repeat(batch, *[1] * (value.dim() - 1)) if value.dim() else value
-        shape = (value.size(0) * batch, *value.shape[1:]) if value.dim() else ()
+            return repeated_along(value, batch)
+        shape = repeated_along(value, batch).shape
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(value.device)
 
     if isinstance(example_inputs, dict):

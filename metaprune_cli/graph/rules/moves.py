@@ -113,6 +113,15 @@ def split(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     return parts
 
 
+def restrided(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+    """as_strided_ to the tensor's own shape, row-major (as torch's global pooling does): only memory format changes."""
+    ids = trace.ids(args[0])
+    whole = out.untyped_storage().nbytes() == out.numel() * out.element_size()
+    if ids is not None and ids.shape == out.shape and whole and out.is_contiguous():
+        return ids
+    return unknown(trace, func, args, kwargs, out)
+
+
 def passes(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:
     """The output is the input, element for element."""
     return trace.label(args[0])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from metaprune_cli.graph.labels import Ids, Label, compact, varying
 from metaprune_cli.graph.rules.boundary import no_activation
+from metaprune_cli.graph.rules.moves import moves
 from metaprune_cli.graph.trace import Tracer
 
 aten = torch.ops.aten
@@ -70,6 +71,21 @@ def stacks(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
     for ids in known[1:]:
         trace.structure.tie(*compact([known[0], ids]))
     return torch.stack([constant if ids is None else ids for ids in found], dim) if known else None
+
+
+def joins(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:
+    """cat: along positions, what lies behind each other goes together, constants (padding) too."""
+    joined = moves(trace, func, args, kwargs, out)
+    dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.dim()
+    if not isinstance(joined, Tensor) or dim not in varying(joined):
+        return joined if isinstance(joined, Tensor | None) else None
+    parts = [p for p in joined.split([t.size(dim) for t in args[0] if t.dim() == out.dim()], dim) if p.numel()]
+    neurons = [part.narrow(dim, 0, 1) for part in parts if bool((part > 0).any())]
+    if any(dim in varying(part) for part in parts) or not all(varying(row) for row in neurons):
+        return joined
+    for row in neurons[1:]:
+        trace.structure.tie(neurons[0], row)
+    return torch.cat([p if bool((p > 0).any()) else neurons[0].expand(p.shape) for p in parts], dim)
 
 
 def _axis(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:

@@ -13,9 +13,9 @@ from metaprune_cli.graph.rules.contractions import convolution, embedding, linea
 from metaprune_cli.graph.rules.elementwise import pointwise
 from metaprune_cli.graph.rules.indexing import gather, index, index_put, index_select, scatter
 from metaprune_cli.graph.rules.lesser_contractions import deformable_convolution, embedding_bag, trilinear
-from metaprune_cli.graph.rules.moves import channel_shuffle, forgets, moves, passes, split, view
+from metaprune_cli.graph.rules.moves import channel_shuffle, forgets, moves, passes, restrided, split, view
 from metaprune_cli.graph.rules.norms import batch_norm, group_norm, layer_norm, softmax
-from metaprune_cli.graph.rules.order import along, halves, stacks, transforms
+from metaprune_cli.graph.rules.order import along, halves, joins, stacks, transforms
 from metaprune_cli.graph.rules.parameters import weight_norm
 from metaprune_cli.graph.rules.reductions import POOLED_DIMS, pools, reduces
 from metaprune_cli.graph.rules.resampling import LOOK_UPS, complex_pairs, complex_parts, folds, looks_up, unfolds
@@ -66,12 +66,14 @@ _TABLE: dict[Any, Rule] = {
         passes, "clone", "contiguous", "_to_copy", "detach", "alias", "lift_fresh", "lift_fresh_copy", "native_dropout"
     ),
     **_rows(passes, "bernoulli", "dropout", "_to_dense"),
+    **_rows(restrided, "as_strided_"),
     **_rows(copies, "copy_"),
     **_rows(along, "sort", "argsort", "topk", "kthvalue", "mode", "cumsum", "cumprod", "cummax", "cummin"),
     **_rows(along, "logcumsumexp", "cumsum_", "cumprod_", "renorm", "unique_dim"),
     **_rows(transforms, "_fft_r2c", "_fft_c2r", "_fft_c2c"),
     **_rows(halves, "glu"),
     **_rows(stacks, "stack"),
+    **_rows(joins, "cat"),
     **_rows(index, "index", "_unsafe_index"),
     **_rows(index_select, "index_select"),
     **_rows(gather, "gather"),
@@ -88,7 +90,6 @@ _TABLE: dict[Any, Rule] = {
     **_rows(
         moves,
         *(
-            "cat",
             "roll",
             "flip",
             "rot90",

@@ -1,0 +1,44 @@
+"""Several blocks in one parameter: what is left of it is rectangular only if they agree along its dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from metaprune_cli.graph.labels import Ids
+from metaprune_cli.graph.neuron_graph import EdgeBlock
+
+
+def neighbours(shape: Sequence[int], blocks: Sequence[EdgeBlock]) -> Iterator[tuple[Ids, Ids]]:
+    """Pairs of neurons (equal shapes) that own the same index along a dimension of a parameter of several blocks.
+
+    The packed projection of a cross-attention, say: its rows for queries read one stream, its rows for keys and values
+    another, and column ``j`` can go only from both.
+
+    Args:
+        shape: of the parameter.
+        blocks: its regions.
+    """
+    owner: dict[int, Tensor] = {}
+    for block in blocks if len(blocks) > 1 else ():
+        for axis, neurons in ((1, block.destinations), (2, block.sources)):
+            places = _places(shape, block, axis)
+            if places is None:
+                continue
+            dim, index = places
+            known = owner.setdefault(dim, torch.full((shape[dim],), -1))
+            index, ids = index.reshape(-1), neurons.reshape(-1)
+            met = known[index] >= 0
+            yield known[index[met]], ids[met]
+            known[index[~met]] = ids[~met]
+
+
+def _places(shape: Sequence[int], block: EdgeBlock, axis: int) -> tuple[int, Tensor] | None:
+    """The dimension along which an axis of a block lies, and the index of each of its neurons; None for several."""
+    groups, count = torch.arange(block.size[0]), torch.arange(block.size[axis])
+    flat = block.offset + groups[:, None] * block.stride[0] + count * block.stride[axis]
+    digits = torch.unravel_index(flat, list(shape))
+    moving = [d for d, digit in enumerate(digits) if bool((digit != digit[:, :1]).any())]
+    return (moving[0], digits[moving[0]]) if len(moving) == 1 else None
