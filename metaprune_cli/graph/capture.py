@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.graph.nest import leaves, rebuild
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.passes import Pass, Skeleton, record_pass, repeated, trace_pass
 from metaprune_cli.graph.program import Program, Script, arguments_of
-from metaprune_cli.graph.record import Recording, Step, Value
-from metaprune_cli.graph.rewrite import Size, rewrite
+from metaprune_cli.graph.record import Recording, Size, Step, TypeOf, Value
+from metaprune_cli.graph.rewrite import rewrite
 from metaprune_cli.graph.slicing import alive_neurons, slice_tensors
 from metaprune_cli.graph.structure import Structure
 from metaprune_cli.graph.trace import ExampleInputs
@@ -48,17 +48,18 @@ def program_without(model: nn.Module, graph: NeuronGraph, kept: Tensor, example_
     structure.counting = False
     with contextlib.suppress(InputError):  # or else it is a program for evaluation alone
         captured["train"] = _capture(skeleton, structure, graph.aliases, example_inputs, training=True)
+    tensors = slice_tensors(graph, kept)
     own = structure.build(graph.tensors, graph.trainable, graph.aliases)
     own_kept = _carried_over(graph, kept, own)
     scripts: dict[Mode, Script] = {}
     constants: dict[str, Tensor] = {}
     for mode, (recording, batched) in captured.items():
-        smaller = rewrite(recording, own, own_kept)
+        smaller = _of_the_models_types(rewrite(recording, own, own_kept, tensors))
         names = {number: f"{mode}_{i}" for i, number in enumerate(smaller.constants)}
         constants |= {names[number]: value.clone() for number, value in smaller.constants.items()}
         scripts[mode] = Script(_bare(smaller), names, _arguments(model, example_inputs, smaller.inputs), batched)
     examples = [(tuple(t.shape), t.dtype) for t in leaves(example_inputs, Tensor)]
-    program = Program(scripts, _entries(model, slice_tensors(graph, kept)), constants, examples)
+    program = Program(scripts, _entries(model, tensors), constants, examples)
     return program.train(model.training)
 
 
@@ -173,6 +174,24 @@ def _carried_over(graph: NeuronGraph, kept: Tensor, own: NeuronGraph) -> Tensor:
 
 def _planes(own: NeuronGraph, graph: NeuronGraph) -> list[tuple[Tensor, Tensor]]:
     return [(own.units.unit_of, graph.units.unit_of), (own.units.row_of, graph.units.row_of)]
+
+
+def _of_the_models_types(recording: Recording) -> Recording:
+    """Floating-point types that entries have are written as the first such entry's, whatever that will be."""
+    first: dict[torch.dtype, TypeOf] = {}
+    for number in recording.entries:
+        dtype = recording.values[number].dtype
+        if dtype.is_floating_point:
+            first.setdefault(dtype, TypeOf(number, dtype))
+
+    def follow(dtype: torch.dtype) -> Any:
+        return first.get(dtype, dtype)
+
+    def step_of(step: Step) -> Step:
+        args, kwargs = tree_map_only(torch.dtype, follow, (step.args, step.kwargs))
+        return replace(step, args=args, kwargs=kwargs)
+
+    return replace(recording, steps=tuple(map(step_of, recording.steps)))
 
 
 def _bare(recording: Recording) -> Recording:

@@ -24,6 +24,28 @@ class Value:
 
 
 @dataclass(frozen=True)
+class Size:
+    """A size that grows with the batch: ``fixed + per_item * batch``; ``now`` is its value where it was recorded."""
+
+    fixed: int
+    per_item: int
+    now: int
+
+    @classmethod
+    def at_present(cls, arguments: Any) -> Any:
+        """The arguments with numbers for sizes."""
+        return tree_map_only(cls, lambda size: size.now, arguments)
+
+
+@dataclass(frozen=True)
+class TypeOf:
+    """The type that a state-dict entry, by its number, has at the time: what was recorded as the entry's own type."""
+
+    number: int
+    now: torch.dtype
+
+
+@dataclass(frozen=True)
 class Step:
     """One operator.
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
+import torch
 from torch import Tensor
 
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.labels import Elements, Label, squeeze_constant
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.slicing import alive_neurons, masks
+from metaprune_cli.graph.structure import CONSTANT
 
 Survivors = tuple[Tensor | None, ...]
 """Per dimension a bool mask of the positions that stay; None where all of them do."""
@@ -41,19 +41,22 @@ class SurvivorMap:
         shape = label.index.shape if isinstance(label, Elements) else label.shape
         if mask is None or bool(mask.all()):
             return (None,) * len(shape)
+        somebody = squeeze_constant(label) != CONSTANT if isinstance(label, Tensor) else torch.ones_like(mask)
         found: list[Tensor | None] = []
+        rectangle = torch.ones((), dtype=torch.bool)
         for d, size in enumerate(mask.shape):
             others = [o for o in range(mask.dim()) if o != d]
-            along = mask.any(dim=others) if others else mask
+            stays, is_known = mask & somebody, somebody
+            if others:
+                stays, is_known = stays.any(dim=others), is_known.any(dim=others)
+            along = stays | ~is_known  # where there is nobody (padding), nobody goes
             found.append(None if size < shape[d] or bool(along.all()) else along)
-        count = math.prod(
-            size if along is None else int(along.count_nonzero()) for size, along in zip(mask.shape, found, strict=True)
-        )
-        if count != int(mask.count_nonzero()):
+            rectangle = rectangle & along.view([-1 if o == d else 1 for o in range(mask.dim())])
+        if not torch.equal(rectangle & somebody, mask & somebody):
             raise NumericsError(
                 "The removal would leave an activation with holes",
                 expected="survivors that form an outer product of kept positions per dimension",
-                got=f"{int(mask.count_nonzero())} of {mask.numel()} elements",
+                got=f"{int((mask & somebody).count_nonzero())} of {mask.numel()} elements",
             )
         return tuple(found)
 
