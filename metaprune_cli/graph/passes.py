@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.labels import Elements
+from metaprune_cli.graph.literals import Literals
 from metaprune_cli.graph.nest import leaves, map_tensors
 from metaprune_cli.graph.record import Recorder, Recording, Value, WholeAttention
 from metaprune_cli.graph.resize import copied
@@ -123,6 +124,8 @@ def _record(
             stack.enter_context(plain_operators())
             stack.enter_context(tracer)
             stack.enter_context(WholeAttention(recorder, tracer))
+            if not skeleton.real:
+                stack.enter_context(Literals(tracer.stand_in))
             outputs = call(skeleton.model, given.inputs)
         return recorder.finish(inputs, _entries(skeleton.model, aliases), outputs)
 

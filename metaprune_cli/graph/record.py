@@ -103,6 +103,7 @@ class Recording:
     Attributes:
         steps: the operators.
         values: every tensor by its number, on meta.
+        shapes: of every tensor, when it was met first (``transpose_`` makes a value of its own).
         inputs: the numbers of the inputs' tensors, in the order of their leaves.
         entries: number -> state-dict entry.
         constants: number -> real value of what depends on neither inputs nor entries.
@@ -115,6 +116,7 @@ class Recording:
     entries: dict[int, str]
     constants: dict[int, Tensor]
     outputs: Any
+    shapes: tuple[torch.Size, ...] = ()
 
     def folded(self, varying: frozenset[int] = frozenset()) -> Recording:
         """The same without the steps that compute constants, whose values are known.
@@ -163,6 +165,7 @@ class Recorder:
         self.paused = False
         self._steps: list[Step] = []
         self._values: list[Tensor] = []
+        self._shapes: list[torch.Size] = []
         self._numbers: dict[int, int] = {}
         self._constants: dict[int, Tensor] = {}
 
@@ -178,11 +181,14 @@ class Recorder:
         def to_value(tree: Any) -> Any:
             return map_tensors_in(lambda t: Value(self.number(t)), tree)
 
+        given, named = to_value(args), to_value(kwargs)
+        if torch.Tag.inplace_view in operator.tags:
+            del self._numbers[id(out)]
         self._steps.append(
             Step(
                 operator=operator,
-                args=to_value(args),
-                kwargs=to_value(kwargs),
+                args=given,
+                kwargs=named,
                 outputs=tuple(
                     self.number(t) if isinstance(t, Tensor) else None for t in ((out,) if single else tuple(out))
                 ),
@@ -199,6 +205,7 @@ class Recorder:
         if number is None:
             number = self._numbers[id(tensor)] = len(self._values)
             self._values.append(tensor)
+            self._shapes.append(tensor.shape)
         return number
 
     def finish(self, inputs: list[Tensor], entries: dict[str, Tensor], outputs: Any) -> Recording:
@@ -210,6 +217,7 @@ class Recorder:
             constants=dict(self._constants),
             outputs=map_tensors(outputs, lambda t: Value(self.number(t))),
             values=tuple(self._values),
+            shapes=tuple(self._shapes),
         )
 
 

@@ -72,6 +72,15 @@ def _splits(work: Rewriting, step: Step) -> Step:
     return replace(step, operator=operator, args=(step.args[0], sizes, dim), kwargs={})
 
 
+def _differentiable(work: Rewriting, step: Step) -> Step:
+    """What was recorded where nothing wanted gradients, as the same that gives some."""
+    return replace(step, operator=aten._embedding_bag.default)
+
+
+def _reads(work: Rewriting, step: Step) -> Step:
+    raise NumericsError("A number that Python reads from a tensor cannot be recorded")
+
+
 def _strided(work: Rewriting, step: Step) -> Step:
     touched = [n for n in (*step.inputs(), *step.outputs) if n is not None]
     if any(stays is not None for n in touched for stays in work.of(step, n)):
@@ -180,6 +189,8 @@ _RULES: dict[Any, Rule] = {
     **_rows(_sizes, "view", "_unsafe_view", "reshape", "expand", "_reshape_alias"),
     **_rows(_splits, "split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes"),
     **MOVES,
+    **_rows(_differentiable, "_embedding_bag_forward_only"),
+    **_rows(_reads, "_local_scalar_dense"),
     **_rows(_strided, "as_strided"),
     **_rows(_normalised_shape, "native_layer_norm", "_fused_rms_norm"),
     **_rows(_group_norm, "native_group_norm"),

@@ -107,6 +107,8 @@ def gathers(work: Rewriting, step: Step) -> Step:
     out = list(first_output(work, step))
     if stays[dim] is not None or out[dim] is not None:
         raise NumericsError("Neurons are picked one by one")
+    if step.operator.overloadpacket is not aten.gather:
+        target = work.cut(step, target, out)
     cut = [work.cut(step, part, out) if isinstance(part, Value) else part for part in (index, *rest)]
     return replace(step, args=(target, dim, *cut))
 
@@ -114,16 +116,16 @@ def gathers(work: Rewriting, step: Step) -> Step:
 def adds_at(work: Rewriting, step: Step) -> Step:
     """index_add, index_copy: the same neurons are left of what is written as of the places it goes to."""
     target, dim, index, source, *rest = step.args
-    stays = list(work.of(step, target))
-    dim %= len(stays)
-    along, stays[dim] = stays[dim], None
+    along, stays = work.of(step, target)[dim], list(first_output(work, step))
+    stays[dim] = None
     if along is not None:
         known = work.recording.constants.get(index.number)
         written = work.of(step, source)[dim]
         if known is None or written is None or not torch.equal(along[known % along.numel()], written):
             raise NumericsError("Neurons are written to places that are not known")
         index = _renumbered(work, index, along)
-    return replace(step, args=(target, dim, index, work.cut(step, source, stays), *rest))
+    target, source = (work.cut(step, part, stays) for part in (target, source))
+    return replace(step, args=(target, dim, index, source, *rest))
 
 
 def rolls(work: Rewriting, step: Step) -> Step:

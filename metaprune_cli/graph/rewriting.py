@@ -47,11 +47,11 @@ class Rewriting:
         """The survivors of a tensor at a step; of one that is made empty and filled bit by bit, at the end."""
         number = value.number if isinstance(value, Value) else value
         label = self._filled.get(number, step.labels.get(number))
-        return self.survivors.of(label, self.recording.values[number].dim())
+        return self.survivors.of(label, len(self.recording.shapes[number]))
 
     def shape(self, value: Any) -> torch.Size:
         """The shape of a tensor before the rewriting."""
-        return self.recording.values[value.number if isinstance(value, Value) else value].shape
+        return self.recording.shapes[value.number if isinstance(value, Value) else value]
 
     def write(self, step: Step, old: Step) -> None:
         """Add what becomes of ``old``.
