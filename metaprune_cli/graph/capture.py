@@ -196,7 +196,7 @@ def _of_the_models_types(recording: Recording) -> Recording:
 
 def _bare(recording: Recording) -> Recording:
     """Without labels and shapes, which nothing needs any more."""
-    steps = tuple(replace(step, labels={}, versions={}) for step in recording.steps)
+    steps = tuple(replace(step, labels={}) for step in recording.steps)
     return replace(recording, steps=steps, values=(), constants={})
 
 

@@ -57,7 +57,6 @@ class Step:
         single: whether the operator returns one thing rather than a tuple of them.
         labels: what every tensor that takes part carries, after the operator.
         grad: whether gradients are recorded there (False inside ``torch.no_grad``).
-        versions: how often each constant among the inputs had been written to by then.
     """
 
     operator: Any
@@ -67,7 +66,6 @@ class Step:
     single: bool
     labels: dict[int, Label] = field(repr=False)
     grad: bool = True
-    versions: dict[int, int] = field(default_factory=dict, repr=False)
 
     def inputs(self) -> list[int]:
         """The numbers of the values that go in."""
@@ -129,7 +127,7 @@ class Recording:
         while True:
             kept, dynamic = self._dynamic(varying, dirty)
             written = {self._storage(n) for step in kept for n in step.written() if n not in self.entries}
-            written |= {self._storage(n) for step in kept for n in self._stale(step)}
+            written |= self._stale(kept)
             if written <= dirty:
                 used = {n for step in kept for n in step.inputs()} | {v.number for v in leaves(self.outputs, Value)}
                 constants = {n: v for n, v in self.constants.items() if n in used - dynamic}
@@ -150,9 +148,16 @@ class Recording:
                 dynamic.update(made)
         return kept, dynamic
 
-    def _stale(self, step: Step) -> list[int]:
-        """Constants that were written to after the step had used them: their last value is not what it saw."""
-        return [n for n, version in step.versions.items() if self.constants[n]._version != version]
+    def _stale(self, kept: list[Step]) -> set[int]:
+        """Memory of constants that is written to after a step has used it: its last value is not what the step saw."""
+        wanted = {id(step) for step in kept}
+        later: set[int] = set()
+        stale: set[int] = set()
+        for step in reversed(self.steps):
+            if id(step) in wanted:
+                stale |= {memory for n in step.inputs() if n in self.constants and (memory := self._storage(n)) in later}
+            later |= {self._storage(n) for n in step.written()}
+        return stale
 
     def _storage(self, number: int) -> int:
         return int(self.values[number].untyped_storage()._cdata)
@@ -174,8 +179,7 @@ class Recorder:
         if self.paused:
             return
         tensors = tensors_in((args, kwargs, out))
-        values = {self.number(leaf): value for leaf in tensors if (value := known.value(leaf)) is not None}
-        self._constants |= values
+        self._constants |= {self.number(leaf): value for leaf in tensors if (value := known.value(leaf)) is not None}
         single = not isinstance(out, tuple | list)
 
         def to_value(tree: Any) -> Any:
@@ -195,7 +199,6 @@ class Recorder:
                 single=single,
                 labels={self.number(leaf): known.label(leaf) for leaf in tensors},
                 grad=torch.is_grad_enabled(),
-                versions={number: value._version for number, value in values.items()},
             )
         )
 

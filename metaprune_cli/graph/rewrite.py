@@ -72,12 +72,12 @@ def _splits(work: Rewriting, step: Step) -> Step:
     return replace(step, operator=operator, args=(step.args[0], sizes, dim), kwargs={})
 
 
-def _differentiable(work: Rewriting, step: Step) -> Step:
+def _differentiable(_: Rewriting, step: Step) -> Step:
     """What was recorded where nothing wanted gradients, as the same that gives some."""
     return replace(step, operator=aten._embedding_bag.default)
 
 
-def _reads(work: Rewriting, step: Step) -> Step:
+def _reads(_work: Rewriting, _step: Step) -> Step:
     raise NumericsError("A number that Python reads from a tensor cannot be recorded")
 
 

@@ -32,7 +32,7 @@ def count_macs(model: nn.Module, example_inputs: Any) -> int:
     """
     try:
         inputs = pytree.tree_map_only(Tensor, lambda tensor: tensor.to("meta"), example_inputs)
-        with _StrayOnMeta():
+        with _StrayOnMeta():  # type: ignore[no-untyped-call]
             return _count(_on_meta(model), inputs)
     except Exception:  # noqa: BLE001 - perhaps it needs values; a real mistake fails again below
         pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from metaprune_cli.graph.program import Program, Script
 from metaprune_cli.graph.record import Step, Value
 
 
+@runtime_checkable
 class Measuring(Protocol):
     """Normalisations whose running statistics are measured anew."""
 
