@@ -155,7 +155,9 @@ class Recording:
         stale: set[int] = set()
         for step in reversed(self.steps):
             if id(step) in wanted:
-                stale |= {memory for n in step.inputs() if n in self.constants and (memory := self._storage(n)) in later}
+                stale |= {
+                    memory for n in step.inputs() if n in self.constants and (memory := self._storage(n)) in later
+                }
             later |= {self._storage(n) for n in step.written()}
         return stale
 

@@ -6,8 +6,11 @@ import copy
 import dataclasses
 import io
 import pickle
+import subprocess
+import sys
 from collections import namedtuple
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -128,10 +131,10 @@ def test_stochastic_depth_is_drawn_anew() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_other_types(pair: tuple[nn.Module, Program], dtype: torch.dtype) -> None:
-    model, program = (copy.deepcopy(network).to(dtype) for network in pair)
-    x = torch.randn(2, 3, 5).to(dtype)
-    assert program(x).dtype == dtype
-    torch.testing.assert_close(program(x), model(x), rtol=1e-2, atol=1e-2)
+    x = torch.randn(2, 3, 5)
+    expected, program = pair[0](x), copy.deepcopy(pair[1]).to(dtype)
+    assert program(x.to(dtype)).dtype == dtype
+    torch.testing.assert_close(program(x.to(dtype)).float(), expected, rtol=3e-2, atol=3e-2)
 
 
 def test_a_cell_without_a_state_follows_the_models_type() -> None:
@@ -188,15 +191,23 @@ def test_a_functional_call(pair: tuple[nn.Module, Program]) -> None:
     torch.testing.assert_close(functional_call(program, other, (x,)), functional_call(model, other, (x,)))
 
 
-def test_it_can_be_compiled(pair: tuple[nn.Module, Program]) -> None:
-    model, program = pair
+def test_it_can_be_compiled(pair: tuple[nn.Module, Program], tmp_path: Path) -> None:
+    """In a fresh process, where no annotations are checked (which the compiler does not understand)."""
     x = torch.randn(3, 3, 5)
-    torch.testing.assert_close(torch.compile(program, backend="eager")(x), model(x))
+    torch.save((pair[1], x, pair[0](x)), tmp_path / "program.pt")
+    script = f"""
+import torch
+program, x, expected = torch.load({str(tmp_path / "program.pt")!r}, weights_only=False)
+torch.testing.assert_close(torch.compile(program, backend="eager", fullgraph=True)(x), expected)
+torch.testing.assert_close(torch.compile(program.train(), backend="eager")(x).shape, expected.shape)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_it_can_be_exported_for_any_batch(pair: tuple[nn.Module, Program]) -> None:
     model, program = pair
-    shapes = {"args": ({0: torch.export.Dim("batch")},), "kwargs": {}}
+    shapes = (({0: torch.export.Dim("batch")},),)
     exported = torch.export.export(program, (torch.randn(2, 3, 5),), dynamic_shapes=shapes, strict=False)
     x = torch.randn(6, 3, 5)
     torch.testing.assert_close(exported.module()(x), model(x))
