@@ -133,13 +133,14 @@ def rolls(work: Rewriting, step: Step) -> Step:
     source, shifts = step.args[:2]
     dims = argument(step, 2, "dims", ())
     shifts, dims = ([x] if isinstance(x, int) else list(x) for x in (shifts, dims))
-    stays_of = work.of(step, source)
+    stays_of = list(work.of(step, source))
     if not dims:
         if any(stays is not None for stays in stays_of):
             raise NumericsError("Neurons are moved against each other")
         return step
     for i, dim in enumerate(dims):
         if (stays := stays_of[dim]) is not None:
+            stays_of[dim] = stays.roll(shifts[i])
             shifts[i] = int(stays[stays.numel() - shifts[i] % stays.numel() :].sum())
     return replace(step, args=(source, shifts, dims), kwargs={})
 
@@ -180,7 +181,10 @@ def by_example(work: Rewriting, step: Step) -> Step:
     if more or not step.single or not all(isinstance(label, Tensor) for label in labels):
         raise NumericsError("Neurons are moved against each other")
     args = [Size.at_present(arg) for arg in step.args[1:]]
-    moved = step.operator(_left(labels[0], before).contiguous(), *args, **step.kwargs)
+    try:
+        moved = step.operator(_left(labels[0], before).contiguous(), *args, **step.kwargs)
+    except (RuntimeError, IndexError) as error:
+        raise NumericsError(str(error).splitlines()[0]) from None
     if not torch.equal(moved, _left(labels[1], after)):
         raise NumericsError("Neurons are moved against each other")
     return step
