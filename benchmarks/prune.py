@@ -5,7 +5,7 @@
 
 Torch-Pruning runs the loop of its own benchmark script: build the dependency graph (the constructor of
 ``GroupNormPruner``, global ranking by group magnitude p = 2, the classifier ignored, heads of attention given), then
-steps of 1/``steps`` of the channels, counting MACs after each with its ``count_ops_and_params``, until they have halved.
+steps of 1/``steps`` of the channels, counting MACs after each (``count_ops_and_params``), until they have halved.
 metaprune runs encode, scores (group-l2), plan and surgery; once more with the proof that ``metaprune.prune`` adds (the
 masked original in double precision). Every run is a process of its own on one core; CPU seconds; medians.
 """

@@ -33,7 +33,7 @@ def coverage(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="JSON; rows that are in it are not made again."),
+        typer.Option("--output", "-o", metavar="FILE", help="JSON; rows in it are not made again."),
     ] = None,
     markdown: Annotated[Path | None, typer.Option("--markdown", metavar="FILE", help="The report for people.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Make all rows again.")] = False,

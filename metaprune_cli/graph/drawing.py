@@ -214,17 +214,25 @@ def _bands(seen: Outline, place: Place) -> Iterable[str]:
 def _couplings(seen: Outline, families: Sequence[Family], colours: dict[int, str], place: Place) -> Iterable[str]:
     """One vertical line for each family that lies in several layers, with its name beside the first of them."""
     free_y = 0.0
-    for number in sorted(seen.couplings, key=lambda f: (seen.couplings[f][0], -place.bus_lane[f])):
+    for number in sorted(seen.couplings, key=lambda f: (seen.couplings[f][0], _port(seen, seen.couplings[f][0], f))):
         members, x, colour = seen.couplings[number], place.bus_x(number), colours[number]
-        first, last = place.middle(members[0]), place.middle(members[-1])
-        stubs = "".join(f"M{place.right:g} {place.middle(row):g}H{x:g}" for row in members)
-        dots = "".join(_dot(x, place.middle(row), colour, full=seen.rows[row].joined) for row in members)
+        ports = [place.middle(row) + _port(seen, row, number) for row in members]
+        first, last = ports[0], ports[-1]
+        stubs = "".join(f"M{place.right:g} {y:g}H{x:g}" for y in ports)
+        added = [families[number].kind == "channels" and seen.rows[row].joined for row in members]
+        dots = "".join(_dot(x, y, colour, full=full) for y, full in zip(ports, added, strict=True))
         y = free_y = max(first, free_y + 14)
         yield f'<g stroke="{colour}"><title>{_text(_family_words(families[number]))}</title>'
         yield f'<path class="leader" fill="none" d="M{x:g} {first:g}H{place.names - 12:g}L{place.names - 4:g} {y:g}"/>'
         yield f'<path class="bus" d="M{x:g} {first:g}V{last:g}"/><path class="stub" d="{stubs}"/>'
         name = _text(_coupling_name(families[number], len(members)))
         yield f'{dots}<text x="{place.names:g}" y="{y + 4:g}" stroke="none">{name}</text></g>'
+
+
+def _port(seen: Outline, row: int, family: int) -> float:
+    """How far below the middle of a row's box a family's line begins: side by side where there are several."""
+    here = [number for number, members in seen.couplings.items() if row in members]
+    return (here.index(family) - (len(here) - 1) / 2) * min(8, (BOX_HEIGHT - 8) / len(here))
 
 
 def _reads(seen: Outline, place: Place) -> Iterable[str]:
@@ -293,14 +301,15 @@ def _width(row: Row) -> str:
     kernel = next(iter(kernels)) if len(kernels) == 1 else ""
     parts = [str(row.size)]
     if row.units != row.size:
-        parts.append(_units(row.units))
+        parts.append(_number(row.units, "unit"))
     if row.heads:
-        parts.append(f"{row.heads} heads")
+        parts.append(_number(row.heads, "head"))
     return " · ".join([kernel, ", ".join(parts)] if kernel else [", ".join(parts)])
 
 
 def _row_words(row: Row, families: Sequence[Family]) -> str:
-    lines = [f"{row.name}: {row.size} neurons", *(_family_words(families[family]) for family, _ in row.families)]
+    lines = [f"{row.name}: {row.size} neurons", *(_family_words(families[number]) for number, _ in row.families)]
+    lines += [_family_words(families[number]) for number in row.head_families]
     lines += [_reading_words(reading) for reading in row.readings]
     if row.product_macs:
         lines.append(f"products of activations: {count(row.product_macs)} MACs")
@@ -309,7 +318,7 @@ def _row_words(row: Row, families: Sequence[Family]) -> str:
 
 def _family_words(family: Family) -> str:
     fate = "can go" if family.locked is None else f"locked: {family.locked}"
-    return f"family {family.name}: {_units(family.units.numel())}, {fate}"
+    return f"family {family.name}: {_size(family)}, {fate}"
 
 
 def _reading_words(reading: Reading) -> str:
@@ -322,11 +331,15 @@ def _reading_words(reading: Reading) -> str:
 
 def _coupling_name(family: Family, layers: int) -> str:
     locked = "" if family.locked is None else ", locked"
-    return f"{_short(family.name)}: {_units(family.units.numel())} in {layers} layers{locked}"
+    return f"{_short(family.name)}: {_size(family)} in {layers} layers{locked}"
 
 
-def _units(number: int) -> str:
-    return "1 unit" if number == 1 else f"{number} units"
+def _size(family: Family) -> str:
+    return _number(family.units.numel(), "unit" if family.kind == "channels" else "head")
+
+
+def _number(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _short(name: str) -> str:

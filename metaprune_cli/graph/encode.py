@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
 from torch import Tensor, nn
 
 from metaprune_cli.errors import InputError
@@ -35,6 +36,10 @@ def encode(model: nn.Module, example_inputs: ExampleInputs) -> NeuronGraph:
         skeleton, structure, passes = _trace(model, example_inputs, trainable, aliases, real=False)
     except InputError:  # perhaps its control flow depends on data
         skeleton, structure, passes = _trace(model, example_inputs, trainable, aliases, real=True)
+        if missed := sorted(_untouched(skeleton.model, structure, aliases) & trainable):
+            everyone = torch.arange(structure.layers[-1].start + structure.layers[-1].size)
+            reason = f"control flow depends on data, and the example inputs did not reach {missed[0]}"
+            structure.lock(everyone, reason)
     graph = structure.build(tensors, trainable, aliases)
     locks = lock_what_breaks(graph, skeleton, passes)
     return dataclasses.replace(graph, locks=(*graph.locks, *locks))

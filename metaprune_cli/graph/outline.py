@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from metaprune_cli.graph.neuron_graph import EdgeBlock, NeuronGraph
@@ -40,8 +41,9 @@ class Row:
         group: the part of the network that it lies in, a prefix of the name; "" for none.
         size: number of neurons.
         families: (family, number of the layer's neurons in it), in order of their neurons.
+        head_families: the families of heads (units of rows) among them.
         units: how many different units (of columns) its neurons belong to.
-        heads: how many different heads (units of rows) its neurons belong to; 0 where there are none.
+        heads: how many different heads its neurons belong to; 0 where there are none.
         readings: the blocks that make it.
         product_macs: multiply-accumulates of activation-by-activation products of its neurons.
         joined: whether it is added to, or multiplied with, an earlier layer.
@@ -51,6 +53,7 @@ class Row:
     group: str
     size: int
     families: tuple[tuple[int, int], ...]
+    head_families: tuple[int, ...]
     units: int
     heads: int
     readings: tuple[Reading, ...]
@@ -73,7 +76,7 @@ class Outline:
     """The rows of the drawing from top to bottom, and its vertical lines.
 
     Attributes:
-        rows: the layers, without the one constant neuron.
+        rows: the layers, without the one constant neuron and without those of attention scores, a neuron a head.
         reads: for every row that others than its successor read, their rows, ascending.
         couplings: for every family that lies in several rows, these rows, ascending.
     """
@@ -85,16 +88,29 @@ class Outline:
 
 def outline(graph: NeuronGraph) -> Outline:
     """Everything a drawing needs to know of ``graph``."""
-    starts = torch.tensor([layer.start for layer in graph.layers])
-    readings, products = _readings(graph, starts), _products(graph, starts)
-    joined = set(_rows_of(graph.identity[1], starts))
-    groups = _groups([layer.name for layer in graph.layers[1:]])
+    index = _Index.of(graph)
+    readings, products = _readings(graph, index), _products(graph, index)
+    joined = set(index.rows_of(graph.identity[1]))
+    layers = [graph.layers[number] for number in index.shown]
+    groups = _groups([layer.name for layer in layers])
     rows = []
-    for number, layer in enumerate(graph.layers[1:]):
-        families, units, heads = _membership(graph.units, torch.arange(layer.start, layer.start + layer.size))
-        made_by, product_macs = tuple(readings.get(number, ())), products[number]
+    for number, layer in enumerate(layers):
+        neurons = torch.arange(layer.start, layer.start + layer.size)
+        heads = graph.units.row_of[neurons]
+        heads = heads[heads >= 0].unique()
         rows.append(
-            Row(layer.name, groups[number], layer.size, families, units, heads, made_by, product_macs, number in joined)
+            Row(
+                name=layer.name,
+                group=groups[number],
+                size=layer.size,
+                families=_families(graph.units, neurons),
+                head_families=tuple(graph.units.family_of[heads].unique().tolist()),
+                units=graph.units.unit_of[neurons].unique().numel(),
+                heads=heads.numel(),
+                readings=tuple(readings.get(number, ())),
+                product_macs=products.get(number, 0),
+                joined=number in joined,
+            )
         )
     return Outline(tuple(rows), _reads(rows), _couplings(rows))
 
@@ -117,42 +133,68 @@ def lanes(spans: Sequence[tuple[int, int]]) -> list[int]:
     return lane_of
 
 
-def _rows_of(neurons: Tensor, starts: Tensor) -> list[int]:
-    """The rows (layers but the first, which is the constant neuron) in which ``neurons`` lie."""
-    rows = torch.searchsorted(starts, neurons.reshape(-1).unique(), right=True) - 2
-    return [row for row in rows.unique_consecutive().tolist() if row >= 0]
+@dataclass(frozen=True, eq=False)
+class _Index:
+    """Which neuron is drawn in which row.
+
+    Attributes:
+        starts: first neuron of every layer.
+        row: the row of every layer; -1 where it is not shown.
+        shown: the layer of every row.
+    """
+
+    starts: Int[Tensor, " layers"]
+    row: Int[Tensor, " layers"]
+    shown: tuple[int, ...]
+
+    @classmethod
+    def of(cls, graph: NeuronGraph) -> _Index:
+        starts = torch.tensor([layer.start for layer in graph.layers])
+        in_blocks = [side.reshape(-1) for block in graph.blocks for side in (block.destinations, block.sources)]
+        hidden = torch.zeros(graph.num_neurons, dtype=torch.bool)
+        hidden[graph.heads] = True
+        hidden[torch.cat([graph.heads.new_empty(0), *in_blocks])] = False
+        shown = [
+            n for n, layer in enumerate(graph.layers) if n and not hidden[layer.start : layer.start + layer.size].all()
+        ]
+        row = torch.full_like(starts, -1)
+        row[shown] = torch.arange(len(shown))
+        return cls(starts, row, tuple(shown))
+
+    def rows_of(self, neurons: Tensor) -> list[int]:
+        """The rows in which ``neurons`` lie, ascending."""
+        rows = self.row[torch.searchsorted(self.starts, neurons.reshape(-1).unique(), right=True) - 1]
+        return [row for row in rows.unique_consecutive().tolist() if row >= 0]
 
 
-def _readings(graph: NeuronGraph, starts: Tensor) -> dict[int, list[Reading]]:
+def _readings(graph: NeuronGraph, index: _Index) -> dict[int, list[Reading]]:
     found: dict[int, list[Reading]] = {}
     for block in graph.blocks:
-        for row in _rows_of(block.destinations, starts)[:1]:  # one contraction makes one layer
-            found.setdefault(row, []).append(_reading(block, starts))
+        for row in index.rows_of(block.destinations)[:1]:  # one contraction makes one layer
+            found.setdefault(row, []).append(_reading(block, index))
     return found
 
 
-def _reading(block: EdgeBlock, starts: Tensor) -> Reading:
-    return Reading(block.param, tuple(_rows_of(block.sources, starts)), block.size, block.kernel, block.macs)
+def _reading(block: EdgeBlock, index: _Index) -> Reading:
+    return Reading(block.param, tuple(index.rows_of(block.sources)), block.size, block.kernel, block.macs)
 
 
-def _products(graph: NeuronGraph, starts: Tensor) -> list[int]:
+def _products(graph: NeuronGraph, index: _Index) -> dict[int, int]:
     """MACs of activation-by-activation products, row by row."""
-    macs = torch.zeros(len(starts), dtype=torch.int64)
+    macs = torch.zeros(len(index.starts), dtype=torch.int64)
     for product in graph.products:
-        layers = torch.searchsorted(starts, product.neurons, right=True) - 1
-        macs += product.macs_per_neuron * layers.bincount(minlength=len(starts))
-    return [int(value) for value in macs[1:]]
+        layers = torch.searchsorted(index.starts, product.neurons, right=True) - 1
+        macs += product.macs_per_neuron * layers.bincount(minlength=len(index.starts))
+    return {row: int(macs[layer]) for row, layer in enumerate(index.shown)}
 
 
-def _membership(units: Units, neurons: Tensor) -> tuple[tuple[tuple[int, int], ...], int, int]:
-    """The families of some neurons with their counts, in order of the first neuron; how many units, how many heads."""
-    members = units.unit_of[neurons]
+def _families(units: Units, neurons: Tensor) -> tuple[tuple[int, int], ...]:
+    """The families of some neurons' columns with their counts, in order of the first neuron."""
     counts: dict[int, int] = {}
-    runs, lengths = units.family_of[members].unique_consecutive(return_counts=True)
+    runs, lengths = units.family_of[units.unit_of[neurons]].unique_consecutive(return_counts=True)
     for family, length in zip(runs.tolist(), lengths.tolist(), strict=True):
         counts[family] = counts.get(family, 0) + length
-    rows = units.row_of[neurons]
-    return tuple(counts.items()), members.unique().numel(), rows[rows >= 0].unique().numel()
+    return tuple(counts.items())
 
 
 def _groups(names: Sequence[str]) -> list[str]:
@@ -186,6 +228,6 @@ def _reads(rows: Sequence[Row]) -> dict[int, tuple[int, ...]]:
 def _couplings(rows: Sequence[Row]) -> dict[int, tuple[int, ...]]:
     members: dict[int, list[int]] = {}
     for number, row in enumerate(rows):
-        for family, _ in row.families:
+        for family in {family: None for family, _ in row.families} | dict.fromkeys(row.head_families):
             members.setdefault(family, []).append(number)
     return {family: tuple(found) for family, found in members.items() if len(found) > 1}

@@ -61,7 +61,11 @@ def _starts_alike(old: Step, new: Step, survivors: SurvivorMap) -> bool:
     stays = _stays(old, source.number, survivors)
     dim = old.args[1] if len(old.args) > 1 else 0
     mask = (stays or {}).get(dim)
-    if mask is None or len(old.args) < 3 or old.args[2] is None:
+    if mask is None:
+        return True
+    if len(old.args) > 4 and old.args[4] != 1:
+        return False  # every second of fewer neurons are others
+    if len(old.args) < 3 or old.args[2] is None:
         return True
     start, found = old.args[2], new.args[2]
     start += mask.numel() if start < 0 else 0

@@ -73,6 +73,8 @@ class Structure:
     def tie_along(self, ids: Ids, dims: list[int]) -> Ids:
         """Tie the ids along ``dims`` to those at index 0 and return these, ``dims`` kept with size 1."""
         small = squeeze_constant(ids)
+        if small.numel() == 0:  # nothing was detected, say: no neuron is seen here
+            return torch.zeros([1 if d in dims else size for d, size in enumerate(small.shape)], dtype=torch.int64)
         head = small
         for d in dims:
             head = head.narrow(d, 0, 1)

@@ -19,8 +19,17 @@ _VARIANTS: Mapping[str, tuple[dict[str, bool], ...]] = {
     "torchvision:googlenet": ({}, {"aux_logits": False}),
     "torchvision:inception_v3": ({}, {"aux_logits": False}),
 }
-# The number of attention heads leaves no trace in the shapes, and here it is an argument: never a guess.
-_AMBIGUOUS = frozenset({"cifar:vit"})
+# The number of attention heads leaves no trace in the shapes, and here it is an argument; these two detectors differ in
+# the size of their images alone: never a guess.
+_AMBIGUOUS = frozenset(
+    {
+        "cifar:vit",
+        "torchvision:fasterrcnn_mobilenet_v3_large_fpn",
+        "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn",
+    }
+)
+_SAME_KEYS_AS_FLOAT = "torchvision:quantized_"
+"""Ready for quantisation, a model has the same entries as without: the plain one is meant."""
 
 
 def shapes_of(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -36,6 +45,8 @@ def recognise(shapes: Shapes, where: Path | None = None) -> Architecture:
     """
     same_keys: list[str] = []
     for name in list_architectures():
+        if name.startswith(_SAME_KEYS_AS_FLOAT):
+            continue
         fitted = fit(name, shapes)
         if fitted is None:
             continue
@@ -97,7 +108,8 @@ def _inferred(name: str, variant: dict[str, bool], base: Shapes, shapes: Shapes)
         if takes_argument(name, argument):
             moved = _moved_by(name, variant, base, argument)
             classifier |= moved.keys()
-            values = {shapes[entry][dim] for entry, dim in moved.items() if len(shapes[entry]) == len(base[entry])}
+            comparable = [entry for entry in moved if len(shapes[entry]) == len(base[entry])]
+            values = {shapes[entry][moved[entry][0]] // moved[entry][1] for entry in comparable}
             if len(values) == 1:
                 args[argument] = values.pop()
     if takes_argument(name, "width"):
@@ -110,10 +122,18 @@ def _inferred(name: str, variant: dict[str, bool], base: Shapes, shapes: Shapes)
     return args
 
 
-def _moved_by(name: str, variant: dict[str, bool], base: Shapes, argument: str) -> dict[str, int]:
-    """The entry and dimension of every size that an integer argument sets: what 1, never a default, moves."""
+def _moved_by(name: str, variant: dict[str, bool], base: Shapes, argument: str) -> dict[str, tuple[int, int]]:
+    """The entry and dimension of every size that an integer argument sets (what 1, never a default, moves).
+
+    With each of them the size for an argument of 1: a detector scores every class at several anchors.
+    """
     other = _built_shapes(Architecture(name, {**variant, argument: 1}))
-    return {entry: dim for entry, shape in other.items() for dim, size in enumerate(shape) if size != base[entry][dim]}
+    return {
+        entry: (dim, size)
+        for entry, shape in other.items()
+        for dim, size in enumerate(shape)
+        if size != base[entry][dim] and base[entry][dim] % size == 0
+    }
 
 
 @cache

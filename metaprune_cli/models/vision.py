@@ -117,9 +117,9 @@ def small_case(name: str) -> tuple[dict[str, Any], Shape | None]:
         ssd = name.startswith("ssd")
         fixed: dict[str, Any] = {} if ssd else {"min_size": _DETECTION_SIZE, "max_size": _DETECTION_SIZE}
         if "rcnn" in name:
-            few = {"box_score_thresh": 0.0, "box_detections_per_img": 10, "rpn_post_nms_top_n_test": 50}
-            return {**fixed, **few, "rpn_score_thresh": 0.0}, None
-        return {**fixed, "score_thresh": 0.0, "detections_per_img": 10}, None
+            few = {"box_score_thresh": -1.0, "box_detections_per_img": 10, "rpn_post_nms_top_n_test": 50}
+            return {**fixed, **few, "rpn_score_thresh": -1.0}, None
+        return {**fixed, "score_thresh": -1.0, "detections_per_img": 10}, None
     if name.startswith(("swin3d", *_CLIP_SIZES)):
         return {}, (3, 8, 112, 112)
     return {}, None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from metaprune_cli.errors import NumericsError
-from metaprune_cli.graph.nest import leaves, map_tensors
+from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.slicing import alive_neurons, slice_tensors
 from metaprune_cli.graph.trace import ExampleInputs, call
@@ -166,7 +166,7 @@ def _random_like(example_inputs: ExampleInputs, batch: int) -> ExampleInputs:
         if isinstance(value, list | tuple):
             return type(value)(draw(part, 1) for part in value)
         if isinstance(value, Mapping):
-            return map_tensors(value, lambda t: t.double() if t.is_floating_point() else t)
+            return value  # as they are: some losses insist on a type
         if not isinstance(value, Tensor):
             return value
         if not value.is_floating_point():

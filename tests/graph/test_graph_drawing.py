@@ -57,17 +57,32 @@ class Dense(nn.Module):
         return x
 
 
+class Heads(nn.Module):
+    """Attention over two heads of three dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.q, self.k, self.v, self.out = (nn.Linear(n, 6) for n in (5, 6, 6, 6, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        q, k, v = (layer(x).view(*x.shape[:2], 2, 3).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        mixed = (q @ k.transpose(2, 3)).softmax(-1) @ v
+        return x + self.out(mixed.transpose(1, 2).flatten(2))
+
+
 def graph_of(name: str) -> NeuronGraph:
     model, inputs = {
         "residual": (Residual(), torch.randn(1, 1, 4, 4)),
         "dense": (Dense(), torch.randn(1, 3)),
         "shared": (nn.Sequential(*[nn.Linear(3, 3)] * 3, nn.Linear(3, 2)), torch.randn(1, 3)),
+        "heads": (Heads(), torch.randn(1, 4, 5)),
         "nothing": (nn.Identity(), torch.randn(1, 3)),
     }[name]
     return encode(model.eval(), inputs)
 
 
-NAMES = ("residual", "dense", "shared", "nothing")
+NAMES = ("residual", "dense", "shared", "heads", "nothing")
 
 
 def picture(graph: NeuronGraph) -> ElementTree.Element:
@@ -99,7 +114,9 @@ def extents(root: ElementTree.Element) -> list[tuple[float, float, float, float,
 @pytest.mark.parametrize("name", NAMES)
 def test_every_layer_has_one_box(name: str) -> None:
     graph = graph_of(name)
-    assert list(boxes(picture(graph))) == [layer.name for layer in graph.layers[1:]]
+    scores = [layer for layer in graph.layers if layer.start in graph.heads]  # a neuron a head: not drawn
+    assert list(boxes(picture(graph))) == [layer.name for layer in graph.layers[1:] if layer not in scores]
+    assert bool(scores) == (name == "heads")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -133,6 +150,17 @@ def test_coupled_layers_have_one_colour_and_one_line() -> None:
     dots = line.findall(f"{SVG}circle")
     assert [dot.get("fill") == line.get("stroke") for dot in dots] == [False, True, True]
     assert line.findtext(f"{SVG}text") == "stem: 4 units in 3 layers"
+
+
+def test_heads_hang_on_a_line_of_their_own() -> None:
+    root = picture(graph_of("heads"))
+    lines = {group.findtext(f"{SVG}text"): group for group in root.iter(f"{SVG}g") if group.get("stroke")}
+    assert {"q: 3 units in 2 layers", "q: 2 heads in 3 layers"} <= set(lines)
+    dots = lines["q: 2 heads in 3 layers"].findall(f"{SVG}circle")
+    assert len(dots) == 3
+    others = lines["q: 3 units in 2 layers"].findall(f"{SVG}circle")
+    assert not {dot.get("cy") for dot in dots} & {dot.get("cy") for dot in others}
+    assert "6, 3 units, 2 heads" in [words for *_, words in extents(root)]
 
 
 def test_what_is_locked_is_hatched() -> None:

@@ -204,13 +204,30 @@ def test_a_model_that_does_not_run_says_so() -> None:
         encode(nn.Linear(3, 2), torch.randn(1, 4))
 
 
-def test_control_flow_on_data_says_so() -> None:
-    class Branch(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x if x.sum() > 0 else -x
+class Branch(nn.Module):
+    """Which layer is used depends on the data."""
 
-    with pytest.raises(InputError, match="control flow depends on shapes only"):
-        encode(Branch(), torch.randn(1, 4))
+    def __init__(self, *, both: bool) -> None:
+        super().__init__()
+        self.stem, self.warm, self.head, self.both = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2), both
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head(self.warm(x) if self.both or x.sum() > 1e6 else x)
+
+
+def test_control_flow_on_data_is_traced_on_the_example() -> None:
+    graph = encode(Branch(both=True), torch.randn(1, 4))
+    assert graph.units.prunable.any()
+    assert graph.macs == 4 * 6 + 6 * 6 + 6 * 2
+
+
+def test_a_branch_that_was_not_taken_locks_everything() -> None:
+    graph = encode(Branch(both=False), torch.randn(1, 4))
+    assert not graph.units.prunable.any()
+    assert {f.locked for f in graph.units.families if f.name == "stem"} == {
+        "control flow depends on data, and the example inputs did not reach warm.bias"
+    }
 
 
 def test_edges_are_counted_once_for_all_taps() -> None:

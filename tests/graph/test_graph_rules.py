@@ -81,9 +81,9 @@ def test_channel_shuffle_needs_no_code_of_its_own() -> None:
     assert {tuple(pair) for pair in graph.identity.T.tolist()} >= {(int(a[3]), int(b[1]))}
 
 
-def test_a_slice_with_python_constants_is_locked_by_the_dry_run() -> None:
+def test_a_slice_with_python_constants_is_left_to_the_program() -> None:
     _, owners = families_of(Between(lambda m, a, b: a[:, 1:6].reshape(-1, 5, 64).mean(2), 5))
-    assert "breaks the program" in str(owners["a.weight"].locked)
+    assert owners["a.weight"].locked is None
     assert owners["b.weight"].locked is None or "parameters" in str(owners["b.weight"].locked)
 
 

@@ -43,8 +43,22 @@ class Attention(nn.Module):
         return x + self.out((q @ k.transpose(1, 2)).softmax(-1) @ v)
 
 
+class Heads(nn.Module):
+    """Two heads of four dimensions: a neuron goes with its dimension, or with its head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.q, self.k, self.v, self.out = (nn.Linear(n, 8) for n in (3, 8, 8, 8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.inner(x)
+        q, k, v = (layer(x).view(*x.shape[:2], 2, 4).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        return x + self.out(((q @ k.transpose(2, 3)).softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
 MODELS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "stream": (Stream, torch.randn(1, 1, 5, 5)),
+    "heads": (Heads, torch.randn(1, 4, 3)),
     "attention": (Attention, torch.randn(1, 4, 3)),
 }
 
@@ -78,6 +92,7 @@ def assert_saved_is_what_removal_saves(graph: NeuronGraph) -> None:
 def test_a_family_saves_what_its_removal_saves(name: str) -> None:
     graph = graph_of(name)
     assert find_savings(graph).macs.max() > 0
+    assert ("heads" in {family.kind for family in graph.units.families}) == (name == "heads")
     assert_saved_is_what_removal_saves(graph)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, event, given, note, settings
 from hypothesis import strategies as st
-from networks import Network, Recipe, recipes
+from networks import Network, Recipe, Step, recipes
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -116,14 +116,11 @@ def assert_removal(net: Network, graph: NeuronGraph, plan: Plan) -> Iterator[str
 def assert_holds(recipe: Recipe, seed: int, share: float) -> list[str]:
     """All that must be true of a network and a plan; what happened, as a list of words."""
     net = Network(recipe)
-    note(str(net))
     graph = encode(net, net.inputs)
-    note("\n".join(f"{f.name} {f.units.numel()} {f.locked}" for f in graph.units.families))
     assert_round_trip(net, graph)
     assert_covered_once(graph)
     assert graph.macs == count_macs(net, net.inputs), "the graph's MACs are not the counter's"
     plan = random_plan(graph, seed, share)
-    note(f"gone: {(~plan.kept).nonzero().flatten().tolist()}")
     happened = list(assert_removal(net, graph, plan))
     return happened + (["removed"] if not bool(plan.kept.all()) else [])
 
@@ -135,6 +132,7 @@ def search(examples: int) -> Counter[str]:
     @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(recipe=recipes(), seed=st.integers(0, 99), share=st.sampled_from([0.3, 0.6, 0.1]))
     def holds(recipe: Recipe, seed: int, share: float) -> None:
+        note(str(Network(recipe)))
         for word in assert_holds(recipe, seed, share):
             happened[word] += 1
             event(word)
@@ -157,3 +155,28 @@ def test_random_networks_and_plans() -> None:
 @pytest.mark.timeout(0)
 def test_thousands_of_random_networks_and_plans() -> None:
     assert_not_vacuous(search(THOROUGH), THOROUGH)
+
+
+FOUND = {
+    "a shuffle before groups": Recipe(
+        2,
+        (
+            Step("channel_shuffle", 1),
+            Step("input", 7),
+            Step("transposed", 2, 0, 1),
+            Step("conv", 3),
+            Step("channel_shuffle", 1),
+        ),
+        "tensor",
+    ),
+    "heads of size one": Recipe(1, (Step("token_cut", 4, 1), Step("other_attention"))),
+    "norm alone": Recipe(0, (Step("token_norm", 2),)),
+    "class token of a program": Recipe(0, (Step("cross", 0, 7, 4), Step("class_token"))),
+}
+"""What the search has found and what was mended since: networks that broke something once."""
+
+
+@pytest.mark.parametrize("name", FOUND)
+@pytest.mark.parametrize("seed", [0, 5])
+def test_what_was_found_stays_mended(name: str, seed: int) -> None:
+    assert_holds(FOUND[name], seed, 0.3)

@@ -92,6 +92,14 @@ def view(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     return moved
 
 
+def channel_shuffle(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+    """A reshape to (groups, channels / groups) in one operator: every group must lose the same channels."""
+    ids = trace.ids(args[0])
+    if ids is not None:
+        trace.structure.tie_along(ids.unflatten(1, (args[1], -1)), [1])
+    return moves(trace, func, args, kwargs, out)
+
+
 def split(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
     """Equal chunks of a split along the neurons' axis are tied to each other."""
     parts = moves(trace, func, args, kwargs, out)

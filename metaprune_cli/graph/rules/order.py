@@ -37,7 +37,7 @@ def fix_along(trace: Tracer, ids: Ids, dims: list[int], reason: str) -> Ids | No
             return None
         ids = trace.structure.tie_along(ids, [d]).expand(*ids.shape[:d], 1, *ids.shape[d + 1 :])
     for d in dims:
-        ids = ids.narrow(d, 0, 1)
+        ids = ids.narrow(d, 0, min(1, ids.size(d)))
     return ids
 
 

@@ -13,7 +13,7 @@ from metaprune_cli.graph.rules.contractions import convolution, embedding, linea
 from metaprune_cli.graph.rules.elementwise import pointwise
 from metaprune_cli.graph.rules.indexing import gather, index, index_put, index_select, scatter
 from metaprune_cli.graph.rules.lesser_contractions import deformable_convolution, embedding_bag, trilinear
-from metaprune_cli.graph.rules.moves import forgets, moves, passes, split, view
+from metaprune_cli.graph.rules.moves import channel_shuffle, forgets, moves, passes, split, view
 from metaprune_cli.graph.rules.norms import batch_norm, group_norm, layer_norm, softmax
 from metaprune_cli.graph.rules.order import along, halves, stacks, transforms
 from metaprune_cli.graph.rules.parameters import weight_norm
@@ -83,6 +83,7 @@ _TABLE: dict[Any, Rule] = {
     **_rows(folds, "col2im"),
     **_rows(complex_pairs, "view_as_complex"),
     **_rows(complex_parts, "view_as_real"),
+    **_rows(channel_shuffle, "channel_shuffle", "native_channel_shuffle"),
     **_rows(weight_norm, "_weight_norm_interface", "_weight_norm"),
     **_rows(
         moves,
@@ -95,7 +96,7 @@ _TABLE: dict[Any, Rule] = {
             "expand_copy",
             "permute_copy",
         ),
-        *("constant_pad_nd", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle"),
+        *("constant_pad_nd", "pixel_shuffle", "pixel_unshuffle"),
         *("repeat_interleave", "tril", "triu", "movedim", "unfold_copy", "slice_copy", "select_copy", "_reshape_copy"),
     ),
     **_rows(

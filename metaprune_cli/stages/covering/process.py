@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import metaprune_cli
 from metaprune_cli.config import CoverageSettings
 from metaprune_cli.stages.covering.suite import Entry
 
@@ -47,7 +48,8 @@ def _status(row: dict[str, Any]) -> str:
 
 def _run(folder: Path, modules: Path, settings: CoverageSettings) -> str | None:
     """Wait for the process; why it was ended, or how it ended by itself, if not well."""
-    path = os.pathsep.join([str(modules), *filter(None, [os.environ.get("PYTHONPATH")])])
+    this = Path(metaprune_cli.__file__).parents[1]  # the same code as here, wherever that was started
+    path = os.pathsep.join([str(modules), str(this), *filter(None, [os.environ.get("PYTHONPATH")])])
     errors = folder / "stderr"
     with errors.open("w") as stderr:
         process = subprocess.Popen(

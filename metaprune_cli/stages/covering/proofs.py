@@ -84,8 +84,8 @@ def _backward(model: nn.Module, inputs: ExampleInputs) -> None:
         warnings.simplefilter("ignore")
         probe = copy.deepcopy(model).train().requires_grad_(True)
         try:
-            output = call(probe, repeated(inputs, 2))
-        except Exception:  # noqa: BLE001 - lists of images, say, are not doubled by doubling the images
+            output = call(probe, two_of(inputs))
+        except Exception:  # noqa: BLE001 - not every model takes a batch
             output = call(probe, inputs)
         parts = [t.mean() for t in leaves(output, Tensor) if t.requires_grad and t.numel()]
         if not parts:
@@ -95,8 +95,21 @@ def _backward(model: nn.Module, inputs: ExampleInputs) -> None:
         raise NumericsError("All gradients are zero.")
 
 
+def two_of(inputs: ExampleInputs) -> ExampleInputs:
+    """The inputs twice along the batch: tensors along their first dimension, lists (of images) as lists."""
+    if isinstance(inputs, dict):
+        return {name: _twice(value) for name, value in inputs.items()}
+    return tuple(map(_twice, inputs)) if isinstance(inputs, tuple) else repeated(inputs, 2)
+
+
+def _twice(value: Any) -> Any:
+    return value * 2 if isinstance(value, list) else repeated(value, 2)
+
+
 def training_error(model: nn.Module, pruned: Pruned, graph: NeuronGraph, inputs: ExampleInputs) -> dict[str, Any]:
     """The relative error between the small model and the masked original in train mode, nothing dropped."""
+    if isinstance(inputs, tuple) and all(isinstance(value, list) for value in inputs):
+        inputs = two_of(inputs)  # a list of images is a batch of its own
     try:
         found = check(model, pruned.model, graph, pruned.plan, inputs, training=True)
     except NumericsError:

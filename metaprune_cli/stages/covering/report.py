@@ -71,7 +71,7 @@ bit), and is compared with the masked original in double precision: *Error* in e
 with nothing dropped, the largest of all speed-ups.
 
 *ok*: all of it. *partly*: all that can be tried holds; what cannot be reached or compared is said. *failed*: the step
-and the error. *Locked* families cannot be removed: inputs and outputs always, anything else is a reason.
+and the error. *Locked* families cannot be removed: inputs and outputs always, anything else has a reason.
 """
 
 

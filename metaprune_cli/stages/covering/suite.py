@@ -120,8 +120,7 @@ def _from_yaml(path: Path, text: str) -> list[Entry]:
     if wrong or not items:
         raise InputError(
             "The suite cannot be understood.",
-            expected="a list of package.module:factory, or of mappings with arch and any of "
-            + ", ".join(sorted(_KEYS)),
+            expected=f"a list of package.module:factory, or of mappings with arch and any of {sorted(_KEYS)}",
             got="; ".join(wrong[:5]) or type(content).__name__,
             where=path,
         )

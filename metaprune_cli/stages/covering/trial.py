@@ -32,7 +32,7 @@ from metaprune_cli.models.registry import with_input_shape
 from metaprune_cli.pruning.prune import Pruned, prune
 from metaprune_cli.stages.covering import proofs
 from metaprune_cli.stages.covering.process import ROW, TRIAL
-from metaprune_cli.stages.covering.random_weights import randomise_
+from metaprune_cli.stages.covering.random_weights import randomise_, settle_
 from metaprune_cli.stages.covering.suite import Entry
 from metaprune_cli.stages.paths import replace_file
 
@@ -66,6 +66,7 @@ class Trial:
         randomise_(model, self.settings.seed)
         model.eval()
         inputs = example_inputs(architecture, model)
+        settle_(model, proofs.two_of(inputs))
         self._note(step="encode", params=count_params(model))
         started = time.monotonic()
         graph = encode(model, inputs)
@@ -116,8 +117,9 @@ class Trial:
         figures["trained"] = proofs.trains(model, pruned.model, inputs)
         if figures["trained"] is not None:
             self._because(f"cannot be trained as it is: {figures['trained']}")
-        self._note(step=f"compare at {requested:g}x in train mode")
-        figures |= proofs.training_error(model, pruned, graph, inputs)
+        if requested == max(self.settings.speedup):  # as costly as everything else together: once
+            self._note(step=f"compare at {requested:g}x in train mode")
+            figures |= proofs.training_error(model, pruned, graph, inputs)
         if figures.get("training_reason"):
             self._because(f"train mode not compared: {figures['training_reason']}")
         self._note(step=f"save at {requested:g}x")
