@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.graph.nest import leaves, rebuild
-from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.neuron_graph import Layer, NeuronGraph
 from metaprune_cli.graph.passes import Pass, Skeleton, batch_axis, record_pass, repeated, trace_pass
 from metaprune_cli.graph.program import Program, Script, arguments_of
-from metaprune_cli.graph.record import Recording, Step, Value
-from metaprune_cli.graph.rewrite import Size, rewrite
+from metaprune_cli.graph.record import Recording, Size, Step, TypeOf, Value
+from metaprune_cli.graph.rewrite import rewrite
 from metaprune_cli.graph.slicing import alive_neurons, slice_tensors
-from metaprune_cli.graph.structure import Structure
+from metaprune_cli.graph.structure import INPUT, Structure
 from metaprune_cli.graph.trace import ExampleInputs
 
 _TIMES = (2, 3, 4)
@@ -48,17 +48,18 @@ def program_without(model: nn.Module, graph: NeuronGraph, kept: Tensor, example_
     structure.counting = False
     with contextlib.suppress(InputError):  # or else it is a program for evaluation alone
         captured["train"] = _capture(skeleton, structure, graph.aliases, example_inputs, training=True)
+    tensors = slice_tensors(graph, kept)
     own = structure.build(graph.tensors, graph.trainable, graph.aliases)
     own_kept = _carried_over(graph, kept, own)
     scripts: dict[Mode, Script] = {}
     constants: dict[str, Tensor] = {}
     for mode, (recording, batched) in captured.items():
-        smaller = rewrite(recording, own, own_kept)
+        smaller = _of_the_models_types(rewrite(recording, own, own_kept, tensors))
         names = {number: f"{mode}_{i}" for i, number in enumerate(smaller.constants)}
         constants |= {names[number]: value.clone() for number, value in smaller.constants.items()}
         scripts[mode] = Script(_bare(smaller), names, _arguments(model, example_inputs, smaller.inputs), batched)
     examples = [(tuple(t.shape), t.dtype) for t in leaves(example_inputs, Tensor)]
-    program = Program(scripts, _entries(model, slice_tensors(graph, kept)), constants, examples)
+    program = Program(scripts, _entries(model, tensors), constants, examples)
     return program.train(model.training)
 
 
@@ -157,30 +158,57 @@ def _carried_over(graph: NeuronGraph, kept: Tensor, own: NeuronGraph) -> Tensor:
     Raises:
         NumericsError: the program's neurons are not the graph's, or it couples units of which some go and some stay.
     """
-    if [(layer.name, layer.size) for layer in own.layers[: len(graph.layers)]] != [
-        (layer.name, layer.size) for layer in graph.layers
-    ]:
-        raise NumericsError("The program's neurons are not those of the graph", next_step="encode the model again")
+    here, there = _corresponding(own.layers, graph.layers)
     carried = torch.ones(own.units.num_units, dtype=torch.bool)
-    stays = alive_neurons(graph, kept)
-    for ours, theirs in _planes(own, graph):
-        known = theirs >= 0
-        owner, value = ours[: len(theirs)][known], kept[theirs[known]]
+    for ours, theirs in ((own.units.unit_of, graph.units.unit_of), (own.units.row_of, graph.units.row_of)):
+        known = theirs[there] >= 0
+        owner, value = ours[here][known], kept[theirs[there][known]]
         if bool((owner < 0).any()):
             raise NumericsError("The program's units are not those of the graph")
         carried[owner[~value]] = False
-    if not torch.equal(alive_neurons(own, carried)[: len(stays)], stays):
+    if not torch.equal(alive_neurons(own, carried)[here], alive_neurons(graph, kept)[there]):
         raise NumericsError("The program in training mode couples units that evaluation mode does not")
     return carried
 
 
-def _planes(own: NeuronGraph, graph: NeuronGraph) -> list[tuple[Tensor, Tensor]]:
-    return [(own.units.unit_of, graph.units.unit_of), (own.units.row_of, graph.units.row_of)]
+def _corresponding(own: Sequence[Layer], known: Sequence[Layer]) -> tuple[Tensor, Tensor]:
+    """The neurons that two traces of one model share, as ids of the one and of the other.
+
+    ``own`` may be a trace with another batch, and go on where ``known`` ends. Inputs are left out: where the batch comes
+    second, there is a neuron for each of its items.
+
+    Raises:
+        NumericsError: the one is not the beginning of the other.
+    """
+    pairs = list(zip(own, known, strict=False))
+    if len(own) < len(known) or any(a.name != b.name or (a.size != b.size and a.name != INPUT) for a, b in pairs):
+        raise NumericsError("The program's neurons are not those of the graph", next_step="encode the model again")
+    shared = [(a, b) for a, b in pairs if a.size == b.size]
+    here = [torch.arange(a.start, a.start + a.size) for a, _ in shared]
+    return torch.cat(here), torch.cat([torch.arange(b.start, b.start + b.size) for _, b in shared])
+
+
+def _of_the_models_types(recording: Recording) -> Recording:
+    """Floating-point types that entries have are written as the first such entry's, whatever that will be."""
+    first: dict[torch.dtype, TypeOf] = {}
+    for number in recording.entries:
+        dtype = recording.values[number].dtype
+        if dtype.is_floating_point:
+            first.setdefault(dtype, TypeOf(number, dtype))
+
+    def follow(dtype: torch.dtype) -> Any:
+        return first.get(dtype, dtype)
+
+    def step_of(step: Step) -> Step:
+        args, kwargs = tree_map_only(torch.dtype, follow, (step.args, step.kwargs))
+        return replace(step, args=args, kwargs=kwargs)
+
+    return replace(recording, steps=tuple(map(step_of, recording.steps)))
 
 
 def _bare(recording: Recording) -> Recording:
     """Without labels and shapes, which nothing needs any more."""
-    steps = tuple(replace(step, labels={}, versions={}) for step in recording.steps)
+    steps = tuple(replace(step, labels={}) for step in recording.steps)
     return replace(recording, steps=steps, values=(), constants={})
 
 

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.labels import Elements
+from metaprune_cli.graph.literals import Literals
 from metaprune_cli.graph.nest import leaves, map_tensors
 from metaprune_cli.graph.record import Recorder, Recording, Value, WholeAttention
 from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.rules import rule_of
-from metaprune_cli.graph.structure import Structure
+from metaprune_cli.graph.structure import INPUT, Structure
 from metaprune_cli.graph.trace import ExampleInputs, Tracer, call, meta_copy, plain_operators
 
 
@@ -141,6 +142,8 @@ def _record(
             stack.enter_context(plain_operators())
             stack.enter_context(tracer)
             stack.enter_context(WholeAttention(recorder, tracer))
+            if not skeleton.real:
+                stack.enter_context(Literals(tracer.stand_in))
             outputs = call(skeleton.model, given.inputs)
         return recorder.finish(inputs, _entries(skeleton.model, aliases), outputs)
 
@@ -175,7 +178,7 @@ def _input_ids(structure: Structure, tensor: Tensor) -> Tensor:
     axis = min(1, tensor.dim() - 1)
     if axis < 0:
         return torch.zeros((), dtype=torch.int64)
-    neurons = structure.new_neurons("input", tensor.size(axis))
+    neurons = structure.new_neurons(INPUT, tensor.size(axis))
     structure.lock(neurons, "it is an input of the model")
     shape = [1] * tensor.dim()
     shape[axis] = -1

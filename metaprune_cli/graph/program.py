@@ -15,8 +15,7 @@ from torch.utils._pytree import tree_map_only
 
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.nest import leaves, rebuild
-from metaprune_cli.graph.record import Recording, Value
-from metaprune_cli.graph.rewrite import Size
+from metaprune_cli.graph.record import Recording, Size, TypeOf, Value
 from metaprune_cli.graph.trace import ExampleInputs
 
 Mode = Literal["eval", "train"]
@@ -184,6 +183,7 @@ def _graph(recording: Recording, constants: Mapping[int, str], axis: int) -> fx.
             graph.call_function(torch._C._set_grad_enabled, (grad,))
         args, kwargs = tree_map_only(Value, lambda v: nodes[v.number], (step.args, step.kwargs))
         args, kwargs = tree_map_only(Size, sizes, (args, kwargs))
+        args, kwargs = tree_map_only(TypeOf, lambda t: sizes.dtype(nodes[t.number]), (args, kwargs))
         args, kwargs = tree_map_only(torch.device, lambda _: sizes.device(), (args, kwargs))
         made = graph.call_function(step.operator, args, kwargs)
         for i, number in enumerate(step.outputs):
@@ -207,6 +207,7 @@ class _Sizes:
         self._known: dict[tuple[int, int], fx.Node] = {}
         self._batch: fx.Node | None = None
         self._device: fx.Node | None = None
+        self._types: dict[fx.Node, fx.Node] = {}
 
     def __call__(self, size: Size) -> fx.Node:
         if self._batch is None:
@@ -222,3 +223,9 @@ class _Sizes:
         if self._device is None:
             self._device = self._graph.call_function(getattr, (self._first, "device"))
         return self._device
+
+    def dtype(self, entry: fx.Node) -> fx.Node:
+        """The type of an entry."""
+        if entry not in self._types:
+            self._types[entry] = self._graph.call_function(getattr, (entry, "dtype"))
+        return self._types[entry]

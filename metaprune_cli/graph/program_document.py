@@ -12,8 +12,7 @@ import torch
 
 from metaprune_cli.errors import CorruptFileError
 from metaprune_cli.graph.program import Script
-from metaprune_cli.graph.record import Recording, Step, Value
-from metaprune_cli.graph.rewrite import Size
+from metaprune_cli.graph.record import Recording, Size, Step, TypeOf, Value
 
 _LIBRARIES = ("aten", "torchvision")
 _REFUSED = frozenset({"from_file", "save", "_print"})
@@ -120,6 +119,8 @@ def _pack(thing: Any) -> Any:
         return {"value": thing.number}
     if isinstance(thing, Size):
         return {"size": [thing.fixed, thing.per_item]}
+    if isinstance(thing, TypeOf):
+        return {"type_of": [thing.number, str(thing.now).removeprefix("torch.")]}
     if isinstance(thing, torch.device):
         return {"device": None}
     for key, (kind, prefix) in _NAMED.items():
@@ -182,6 +183,7 @@ def _torch(content: str) -> Any:
 _UNPACK: dict[str, Callable[[Any], Any]] = {
     "value": Value,
     "size": lambda content: Size(content[0], content[1], 0),
+    "type_of": lambda content: TypeOf(content[0], _torch(content[1])),
     "device": lambda _: torch.device("cpu"),
     "dtype": _torch,
     "memory_format": _torch,

@@ -24,6 +24,28 @@ class Value:
 
 
 @dataclass(frozen=True)
+class Size:
+    """A size that grows with the batch: ``fixed + per_item * batch``; ``now`` is its value where it was recorded."""
+
+    fixed: int
+    per_item: int
+    now: int
+
+    @classmethod
+    def at_present(cls, arguments: Any) -> Any:
+        """The arguments with numbers for sizes."""
+        return tree_map_only(cls, lambda size: size.now, arguments)
+
+
+@dataclass(frozen=True)
+class TypeOf:
+    """The type that a state-dict entry, by its number, has at the time: what was recorded as the entry's own type."""
+
+    number: int
+    now: torch.dtype
+
+
+@dataclass(frozen=True)
 class Step:
     """One operator.
 
@@ -35,7 +57,6 @@ class Step:
         single: whether the operator returns one thing rather than a tuple of them.
         labels: what every tensor that takes part carries, after the operator.
         grad: whether gradients are recorded there (False inside ``torch.no_grad``).
-        versions: how often each constant among the inputs had been written to by then.
     """
 
     operator: Any
@@ -45,7 +66,6 @@ class Step:
     single: bool
     labels: dict[int, Label] = field(repr=False)
     grad: bool = True
-    versions: dict[int, int] = field(default_factory=dict, repr=False)
 
     def inputs(self) -> list[int]:
         """The numbers of the values that go in."""
@@ -81,6 +101,7 @@ class Recording:
     Attributes:
         steps: the operators.
         values: every tensor by its number, on meta.
+        shapes: of every tensor, when it was met first (``transpose_`` makes a value of its own).
         inputs: the numbers of the inputs' tensors, in the order of their leaves.
         entries: number -> state-dict entry.
         constants: number -> real value of what depends on neither inputs nor entries.
@@ -93,6 +114,7 @@ class Recording:
     entries: dict[int, str]
     constants: dict[int, Tensor]
     outputs: Any
+    shapes: tuple[torch.Size, ...] = ()
 
     def folded(self, varying: frozenset[int] = frozenset()) -> Recording:
         """The same without the steps that compute constants, whose values are known.
@@ -105,7 +127,7 @@ class Recording:
         while True:
             kept, dynamic = self._dynamic(varying, dirty)
             written = {self._storage(n) for step in kept for n in step.written() if n not in self.entries}
-            written |= {self._storage(n) for step in kept for n in self._stale(step)}
+            written |= self._stale(kept)
             if written <= dirty:
                 used = {n for step in kept for n in step.inputs()} | {v.number for v in leaves(self.outputs, Value)}
                 constants = {n: v for n, v in self.constants.items() if n in used - dynamic}
@@ -126,9 +148,18 @@ class Recording:
                 dynamic.update(made)
         return kept, dynamic
 
-    def _stale(self, step: Step) -> list[int]:
-        """Constants that were written to after the step had used them: their last value is not what it saw."""
-        return [n for n, version in step.versions.items() if self.constants[n]._version != version]
+    def _stale(self, kept: list[Step]) -> set[int]:
+        """Memory of constants that is written to after a step has used it: its last value is not what the step saw."""
+        wanted = {id(step) for step in kept}
+        later: set[int] = set()
+        stale: set[int] = set()
+        for step in reversed(self.steps):
+            if id(step) in wanted:
+                stale |= {
+                    memory for n in step.inputs() if n in self.constants and (memory := self._storage(n)) in later
+                }
+            later |= {self._storage(n) for n in step.written()}
+        return stale
 
     def _storage(self, number: int) -> int:
         return int(self.values[number].untyped_storage()._cdata)
@@ -141,6 +172,7 @@ class Recorder:
         self.paused = False
         self._steps: list[Step] = []
         self._values: list[Tensor] = []
+        self._shapes: list[torch.Size] = []
         self._numbers: dict[int, int] = {}
         self._constants: dict[int, Tensor] = {}
 
@@ -149,25 +181,26 @@ class Recorder:
         if self.paused:
             return
         tensors = tensors_in((args, kwargs, out))
-        values = {self.number(leaf): value for leaf in tensors if (value := known.value(leaf)) is not None}
-        self._constants |= values
+        self._constants |= {self.number(leaf): value for leaf in tensors if (value := known.value(leaf)) is not None}
         single = not isinstance(out, tuple | list)
 
         def to_value(tree: Any) -> Any:
             return map_tensors_in(lambda t: Value(self.number(t)), tree)
 
+        given, named = to_value(args), to_value(kwargs)
+        if torch.Tag.inplace_view in operator.tags:
+            del self._numbers[id(out)]
         self._steps.append(
             Step(
                 operator=operator,
-                args=to_value(args),
-                kwargs=to_value(kwargs),
+                args=given,
+                kwargs=named,
                 outputs=tuple(
                     self.number(t) if isinstance(t, Tensor) else None for t in ((out,) if single else tuple(out))
                 ),
                 single=single,
                 labels={self.number(leaf): known.label(leaf) for leaf in tensors},
                 grad=torch.is_grad_enabled(),
-                versions={number: value._version for number, value in values.items()},
             )
         )
 
@@ -177,6 +210,7 @@ class Recorder:
         if number is None:
             number = self._numbers[id(tensor)] = len(self._values)
             self._values.append(tensor)
+            self._shapes.append(tensor.shape)
         return number
 
     def finish(self, inputs: list[Tensor], entries: dict[str, Tensor], outputs: Any) -> Recording:
@@ -188,6 +222,7 @@ class Recorder:
             constants=dict(self._constants),
             outputs=map_tensors(outputs, lambda t: Value(self.number(t))),
             values=tuple(self._values),
+            shapes=tuple(self._shapes),
         )
 
 

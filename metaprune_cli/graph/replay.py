@@ -5,39 +5,61 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from metaprune_cli.errors import NumericsError
-from metaprune_cli.graph.nest import leaves
-from metaprune_cli.graph.record import Recording, Value
-from metaprune_cli.graph.rewrite import Size
+from metaprune_cli.graph.layouts import run_on_meta
+from metaprune_cli.graph.record import Recording, Size, Step, TypeOf, Value
 from metaprune_cli.graph.trace import plain_operators
 
 
-def replay_shapes(recording: Recording, tensors: Mapping[str, Tensor]) -> list[tuple[int, ...]]:
-    """The shapes of a program's outputs over these tensors, without computing anything.
+class Replay:
+    """The values of a program as far as it has run, on meta: nothing is computed but shapes."""
 
-    Raises:
-        NumericsError: a step does not go with what the ones before it made; names the operator.
-    """
-    values: dict[int, Tensor] = {number: recording.values[number] for number in recording.inputs}
-    values |= {number: tensors[name].to("meta") for number, name in recording.entries.items()}
-    values |= {number: value.to("meta") for number, value in recording.constants.items()}
+    def __init__(self, recording: Recording, tensors: Mapping[str, Tensor]) -> None:
+        """Begin with the inputs and constants of ``recording``, and with ``tensors`` as its entries."""
+        known = (*recording.inputs, *recording.constants)
+        self._values = {number: recording.values[number].detach() for number in known}
+        self._values |= {number: tensors[name].detach().to("meta") for number, name in recording.entries.items()}
 
-    def given(thing: Any) -> Any:
-        return values[thing.number] if isinstance(thing, Value) else thing.now
+    def add(self, number: int, tensor: Tensor) -> None:
+        """A further constant."""
+        self._values[number] = tensor.to("meta")
 
-    with plain_operators():
-        for step in recording.steps:
-            args, kwargs = tree_map_only((Value, Size), given, (step.args, step.kwargs))
-            try:
-                out = step.operator(*args, **kwargs)
-            except (RuntimeError, IndexError, ValueError, TypeError) as error:
-                raise NumericsError(f"{step.operator}: {_first_line(error)}") from error
-            made: Any = (out,) if step.single else tuple(out)
-            values |= {n: t for n, t in zip(step.outputs, made, strict=True) if n is not None}
-    return [tuple(values[v.number].shape) for v in leaves(recording.outputs, Value)]
+    def shape(self, number: int) -> torch.Size:
+        """The shape of a value.
+
+        Raises:
+            NumericsError: nothing has made it.
+        """
+        if number not in self._values:
+            raise NumericsError("It needs a value that is gone")
+        return self._values[number].shape
+
+    def run(self, step: Step) -> None:
+        """One step.
+
+        Raises:
+            NumericsError: it does not go with what the ones before it made.
+        """
+
+        def given(thing: Any) -> Any:
+            return self._values[thing.number] if isinstance(thing, Value) else thing.now
+
+        for number in step.inputs():
+            self.shape(number)
+        args, kwargs = tree_map_only((Value, Size, TypeOf), given, (step.args, step.kwargs))
+        try:
+            with plain_operators():
+                out = run_on_meta(step.operator, args, kwargs)
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            raise NumericsError(_first_line(error)) from error
+        made: Any = (out,) if step.single else tuple(out)
+        if len(made) != len(step.outputs):
+            raise NumericsError(f"It makes {len(made)} tensors instead of {len(step.outputs)}")
+        self._values |= {n: t for n, t in zip(step.outputs, made, strict=True) if n is not None}
 
 
 def _first_line(error: Exception) -> str:

@@ -16,7 +16,10 @@ from metaprune_cli.graph.labels import Elements, Ids, affine, compact, squeeze_c
 from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, Layer, Lock, NeuronGraph, Plane, Product, Span
 from metaprune_cli.graph.rectangles import neighbours
 
-__all__ = ["CONSTANT", "Structure"]
+__all__ = ["CONSTANT", "INPUT", "Structure"]
+
+INPUT = "input"
+"""The name of the layers of the model's inputs."""
 
 _Region = tuple[str, tuple[int, tuple[int, ...]], tuple[int, ...]]
 """A region of an entry: its name, the offset and strides of its grid, its shape."""

@@ -11,6 +11,7 @@ from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.labels import Elements, Label, squeeze_constant
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.slicing import alive_neurons, masks
+from metaprune_cli.graph.structure import CONSTANT
 
 Survivors = tuple[Tensor | None, ...]
 """Per dimension a bool mask of the positions that stay; None where all of them do."""
@@ -43,21 +44,20 @@ class SurvivorMap:
         shape = label.index.shape if isinstance(label, Elements) else label.shape
         if mask is None or bool(mask.all()):
             return (None,) * len(shape)
-        first = mask.reshape(-1).view(torch.uint8).argmax()
-        place = [int(i) for i in torch.unravel_index(first, mask.shape)]
+        somebody = squeeze_constant(label) != CONSTANT if isinstance(label, Tensor) else torch.ones_like(mask)
+        everywhere = bool(somebody.all())
+        lines = _through_one(mask) if everywhere else _over_all(mask & somebody, somebody)
         found: list[Tensor | None] = []
-        product = torch.ones((1,) * mask.dim(), dtype=torch.bool)
-        for d, size in enumerate(mask.shape):
-            along = mask[tuple(slice(None) if o == d else i for o, i in enumerate(place))]
-            whole = size < shape[d] or bool(along.all())
+        rectangle = torch.ones((1,) * mask.dim(), dtype=torch.bool)
+        for d, along in enumerate(lines):
+            whole = mask.size(d) < shape[d] or bool(along.all())
             found.append(None if whole else along)
-            if not whole:
-                product = product & along.view([-1 if o == d else 1 for o in range(mask.dim())])
-        if not torch.equal(product.expand(mask.shape), mask):
+            rectangle = rectangle & along.view([-1 if o == d else 1 for o in range(mask.dim())])
+        if not torch.equal(rectangle & somebody, mask & somebody):
             raise NumericsError(
                 "The removal would leave an activation with holes",
                 expected="survivors that form an outer product of kept positions per dimension",
-                got=f"{int(mask.count_nonzero())} of {mask.numel()} elements",
+                got=f"{int((mask & somebody).count_nonzero())} of {mask.numel()} elements",
             )
         return tuple(found)
 
@@ -79,3 +79,20 @@ def _key(label: Tensor | Elements) -> Hashable:
         return label.entry, *layout
     entry = label.entry if isinstance(label, Elements) else None
     return entry, tensor.data_ptr(), *layout
+
+
+def _through_one(mask: Tensor) -> list[Tensor]:
+    """What survives along each dimension, read along the lines through one survivor."""
+    first = mask.reshape(-1).view(torch.uint8).argmax()
+    place = [int(i) for i in torch.unravel_index(first, mask.shape)]
+    return [mask[tuple(slice(None) if o == d else i for o, i in enumerate(place))] for d in range(mask.dim())]
+
+
+def _over_all(stays: Tensor, somebody: Tensor) -> list[Tensor]:
+    """What survives along each dimension where part of the tensor is nobody's: there (padding), nobody goes."""
+    lines = []
+    for d in range(stays.dim()):
+        others = [o for o in range(stays.dim()) if o != d]
+        along, known = (stays.any(dim=others), somebody.any(dim=others)) if others else (stays, somebody)
+        lines.append(along | ~known)
+    return lines

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from metaprune_cli.errors import InputError
@@ -30,7 +31,9 @@ def count_macs(model: nn.Module, example_inputs: Any) -> int:
         InputError: the model does not run on these inputs.
     """
     try:
-        return _count(_on_meta(model), pytree.tree_map_only(Tensor, lambda tensor: tensor.to("meta"), example_inputs))
+        inputs = pytree.tree_map_only(Tensor, lambda tensor: tensor.to("meta"), example_inputs)
+        with _StrayOnMeta():  # type: ignore[no-untyped-call]
+            return _count(_on_meta(model), inputs)
     except Exception:  # noqa: BLE001 - perhaps it needs values; a real mistake fails again below
         pass
     try:
@@ -65,6 +68,18 @@ def _on_meta(model: nn.Module) -> nn.Module:
             twin = torch.empty_like(tensor, device="meta")
             twins[id(tensor)] = nn.Parameter(twin, requires_grad=False) if isinstance(tensor, nn.Parameter) else twin
     return copy.deepcopy(model, twins)
+
+
+class _StrayOnMeta(TorchDispatchMode):
+    """Constants that a model makes on the CPU go to meta where they meet what is there."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if len({tensor.is_meta for tensor in tensors}) > 1:
+            args, kwargs = pytree.tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, kwargs))
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

@@ -64,6 +64,9 @@ def program_from_document(document: Mapping[str, Any], tensors: Mapping[str, Ten
         names |= {f"{CONSTANTS}.{name}" for script in scripts.values() for name in script.constants.values()}
         if missing := sorted(names - tensors.keys()):
             raise KeyError(", ".join(missing[:10]))
-        return Program(scripts, entries, constants, examples).eval()
+        program = Program(scripts, entries, constants, examples).eval()
+        for script in (scripts["eval"], *scripts.values()):
+            _ = script.compiled  # every value is made before it is used
+        return program
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise CorruptFileError("The program in the file cannot be put together.", got=str(error)) from error

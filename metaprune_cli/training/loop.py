@@ -12,13 +12,13 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from metaprune_cli.config import OptimSettings
 from metaprune_cli.data import ImageSplit
 from metaprune_cli.errors import InputError
 from metaprune_cli.metrics.accuracy import evaluate
 from metaprune_cli.metrics.calling import logits_of
+from metaprune_cli.training.norms import measure_norms_
 from metaprune_cli.training.numerics import not_finite
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.training.schedules import learning_rate
@@ -115,21 +115,14 @@ def recalibrate_(
         augment: whether images are augmented, as the split says.
         seed: of the choice of images.
     """
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    if not norms:
-        return
     modes = [(module, module.training) for module in model.modules()]
-    momenta = [norm.momentum for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.train()
-        norm.momentum = None  # PyTorch's word for a plain mean
+    norms = measure_norms_(model.eval())
     device = next(model.parameters()).device
-    for images, _ in islice(train_batches(split, batch_size, seed=seed, augment=augment, device=device), batches):
-        model(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    if norms:
+        for images, _ in islice(train_batches(split, batch_size, seed=seed, augment=augment, device=device), batches):
+            model(images)
+    for norm in norms:
+        norm.end()
     for module, training in modes:
         module.training = training
 

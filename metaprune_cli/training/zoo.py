@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.metrics.calling import logits_of
+from metaprune_cli.training.norms import use_batch_statistics_
 
 Weights = Mapping[str, Tensor]
 """The rewritten entries of a state dict, by name."""
@@ -43,10 +43,7 @@ class Member:
     def of(cls, entry: ZooEntry, device: torch.device) -> Member:
         """Prepare copies; the entry is not changed."""
         model = copy.deepcopy(entry.model).to(device).eval().requires_grad_(False)
-        for module in model.modules():
-            if isinstance(module, _BatchNorm):
-                module.train()
-                module.track_running_stats = False
+        use_batch_statistics_(model)
         tensors = {name: tensor.to(device) for name, tensor in entry.graph.tensors.items()}
         return cls(entry.name, model, entry.graph.with_tensors(tensors))
 

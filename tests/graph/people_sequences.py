@@ -72,7 +72,7 @@ def lstm_with_projection() -> nn.Module:
     def forward(m: Any, x: Tensor) -> Tensor:
         return m.fc(m.rnn(x)[0])
 
-    return Net(forward, rnn=nn.LSTM(8, 15, proj_size=3, batch_first=True), fc=nn.Linear(3, 2))
+    return Net(forward, rnn=nn.LSTM(8, 6, proj_size=4, batch_first=True), fc=nn.Linear(4, 2))
 
 
 @ENTRIES.add(lambda: (sequence(), (torch.zeros(1, 1, 6), torch.zeros(1, 1, 6))), 0.0, expected="input of the model")
@@ -100,13 +100,12 @@ def encoder_decoder_lstm() -> nn.Module:
 @ENTRIES.add(sequence, 0.9)
 def cells_in_a_loop() -> nn.Module:
     def forward(m: Any, x: Tensor) -> Tensor:
-        h1, (h2, c2), h3 = x.new_zeros(x.size(0), m.one.hidden_size), (None, None), None
+        h1, (h2, c2) = x.new_zeros(x.size(0), m.one.hidden_size), (None, None)
         outs = []
         for t in range(x.size(1)):
             h1 = m.one(x[:, t], h1)
             h2, c2 = m.two(h1) if h2 is None else m.two(h1, (h2, c2))
-            h3 = m.three(h2, h3)
-            outs.append(h3)
+            outs.append(m.three(h2))
         return m.fc(torch.stack(outs, 1))
 
     return Net(forward, one=nn.GRUCell(8, 6), two=nn.LSTMCell(6, 5), three=nn.RNNCell(5, 4), fc=nn.Linear(4, 2))
