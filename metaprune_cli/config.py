@@ -177,13 +177,14 @@ class CoverageSettings:
     """Section ``coverage``: how far every model is pruned, and what one of them may cost.
 
     ``max_ratio`` is high, as the question is what can be removed, not what should be. ``timeout_s`` and ``memory_gb``
-    are for one model.
+    are for one model. With ``image_size``, models that take one image get a square one of that size, if they take it.
     """
 
     speedup: tuple[Speedup, ...] = (1.5, 3.0)
     max_ratio: Fraction = 0.95
     timeout_s: Positive = 3600.0
     memory_gb: Positive = 20.0
+    image_size: Count | None = None
     jobs: Count = 1
     seed: Seed = 0
 

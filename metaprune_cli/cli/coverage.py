@@ -40,6 +40,10 @@ def coverage(
     max_ratio: Annotated[
         float | None, typer.Option("--max-ratio", metavar="R", help="Most of a family that may go. Default: 0.95.")
     ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option("--image-size", metavar="N", help="Smaller images, to be quicker, for models that take them."),
+    ] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", metavar="N", help="Models at a time. Default: 1.")] = None,
     timeout: Annotated[
         float | None, typer.Option("--timeout", metavar="SECONDS", help="For one model. Default: 3600.")
@@ -58,6 +62,7 @@ def coverage(
         params,
         speedup=speedup or None,
         max_ratio=max_ratio,
+        image_size=image_size,
         jobs=jobs,
         timeout_s=timeout,
         memory_gb=memory,

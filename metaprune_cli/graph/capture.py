@@ -174,8 +174,8 @@ def _carried_over(graph: NeuronGraph, kept: Tensor, own: NeuronGraph) -> Tensor:
 def _corresponding(own: Sequence[Layer], known: Sequence[Layer]) -> tuple[Tensor, Tensor]:
     """The neurons that two traces of one model share, as ids of the one and of the other.
 
-    ``own`` may be a trace with another batch, and go on where ``known`` ends. Inputs are left out: where the batch comes
-    second, there is a neuron for each of its items.
+    ``own`` may be a trace with another batch, and go on where ``known`` ends. Inputs are left out: where the batch is
+    their second dimension, there is a neuron for each of its items.
 
     Raises:
         NumericsError: the one is not the beginning of the other.

@@ -47,9 +47,7 @@ def _meet(trace: Tracer, first: tuple[Tensor, tuple[int, ...]], second: tuple[Te
     (a, a_shape), (b, b_shape) = first, second
     for ids, shape, other in ((a, a_shape, b), (b, b_shape, a)):
         sizes = (1,) * (other.dim() - len(shape)) + tuple(shape)
-        over = [
-            d for d in varying(other) if sizes[d] == 1 and other.size(d) > 1 and not trace.structure.same(other, d)
-        ]
+        over = [d for d in varying(other) if sizes[d] == 1 and other.size(d) > 1 and not trace.structure.same(other, d)]
         if over and bool((squeeze_constant(ids) > 0).any()):
             if len(over) == 1 and varying(ids) and len(varying(other)) == 2:
                 trace.structure.heads.broadcast(*compact([ids, other]))

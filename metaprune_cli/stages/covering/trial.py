@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class Trial:
         model = build(architecture)
         randomise_(model, self.settings.seed)
         model.eval()
+        architecture = self._sized(architecture, model)
         inputs = example_inputs(architecture, model)
         settle_(model, proofs.two_of(inputs))
         self._note(step="encode", params=count_params(model))
@@ -77,6 +79,18 @@ class Trial:
         for requested in self.settings.speedup:
             self._note(step=f"prune to {requested:g}x")
             self._prune(requested, model, graph, inputs, architecture)
+
+    def _sized(self, architecture: Architecture, model: nn.Module) -> Architecture:
+        """With the size of image that the settings want, where the model takes one image and one of this size."""
+        size, usual = self.settings.image_size, architecture.input_shape
+        if size is None or usual is None or len(usual) != 3:
+            return architecture
+        wanted = replace(architecture, input_shape=(usual[0], size, size))
+        try:
+            proofs.runs(model, example_inputs(wanted), training=False)
+        except Exception:  # noqa: BLE001 - whatever a model says to images of another size
+            return architecture
+        return wanted
 
     def _decode(self, graph: NeuronGraph, model: nn.Module) -> None:
         path = self.folder / "graph.safetensors"
