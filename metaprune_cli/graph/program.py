@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -32,12 +31,14 @@ class Script:
         constants: number -> name of the program's constant.
         arguments: the model's arguments: name -> the nest that was given, tensors as values.
         batched: the dimension of the first input that is the batch and may have any size; None where sizes are fixed.
+        compiled: a function of the inputs, the entries and the constants, in this order.
     """
 
     recording: Recording
     constants: Mapping[int, str]
     arguments: Mapping[str, Any]
     batched: int | None
+    compiled: fx.GraphModule = field(init=False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Script:
         return self
@@ -47,10 +48,10 @@ class Script:
 
         return script_from_document, (script_to_document(self),)
 
-    @cached_property
-    def compiled(self) -> fx.GraphModule:
-        """A function of the inputs, the entries and the constants, in this order."""
-        return fx.GraphModule(nn.Module(), _graph(self.recording, self.constants, self.batched or 0))
+    def __post_init__(self) -> None:
+        """Compile at once: ``torch.compile`` cannot follow what is made on first use."""
+        graph = _graph(self.recording, self.constants, self.batched or 0)
+        object.__setattr__(self, "compiled", fx.GraphModule(nn.Module(), graph))
 
 
 class Program(nn.Module):

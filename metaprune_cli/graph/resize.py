@@ -39,7 +39,7 @@ def hollow_copy(module: nn.Module) -> nn.Module:
     for tensor in module.state_dict(keep_vars=True).values():
         empty = torch.empty_like(tensor, device="meta")
         memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-    return copy.deepcopy(module, _computed(module) | memo)
+    return copy.deepcopy(module, computed(module) | memo)
 
 
 def resize_(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -92,11 +92,11 @@ def _bring_in_line(owner: nn.Module) -> None:
 
 def copied(module: nn.Module) -> nn.Module:
     """A deep copy; tensors that hooks have computed (an old weight norm's), which deepcopy refuses, as values."""
-    return copy.deepcopy(module, _computed(module))
+    return copy.deepcopy(module, computed(module))
 
 
-def _computed(module: nn.Module) -> dict[int, Any]:
-    """Attributes that are no leaves, as values."""
+def computed(module: nn.Module) -> dict[int, Any]:
+    """Attributes that are no leaves (an old weight norm's weight), as values: a memo for ``copy.deepcopy``."""
     values = [v for owner in module.modules() for v in vars(owner).values() if isinstance(v, Tensor)]
     return {id(value): value.detach().clone() for value in values if not value.is_leaf}
 

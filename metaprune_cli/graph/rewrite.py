@@ -90,7 +90,7 @@ def _strided(work: Rewriting, step: Step) -> Step:
 
 def _relaid(work: Rewriting, step: Step) -> Step:
     """as_strided_ where units are gone was to the tensor's own shape: its strides do not matter."""
-    if all(stays is None for stays in _first_output(work, step)):
+    if all(stays is None for stays in first_output(work, step)):
         return step
     return replace(step, operator=aten.alias.default, args=step.args[:1], kwargs={})
 

@@ -22,7 +22,7 @@ from metaprune_cli.pruning.plan import Plan
 from metaprune_cli.pruning.reference import NoReferenceError, reference_outputs
 
 TOLERANCE = 1e-4
-BATCH = 4
+BATCH = 2
 How = Literal["masked", "survivors"]
 Weights = Literal["own", "random"]
 aten = torch.ops.aten
@@ -68,7 +68,7 @@ def check(
         graph: the original's structure.
         plan: what stays.
         example_inputs: of the right shapes, batch size 1; floating-point values are replaced by random ones.
-        training: compare in training mode, on a batch of 4 where the model takes one, with nothing dropped.
+        training: compare in training mode, on a batch of 2 where the model takes one, with nothing dropped.
         weights: "random" compares with random weights too, also where the model's own say enough.
 
     Raises:
@@ -171,8 +171,8 @@ def _judged(measured: _Measured) -> _Measured:
 def _random_like(example_inputs: ExampleInputs, batch: int) -> ExampleInputs:
     """Random values in place of the floating-point ones, ``batch`` times as many along the batch.
 
-    Tensors nested deeper than the arguments themselves (a list of images) have no batch dimension; mappings there are
-    annotations, whose values mean something (boxes), and stay.
+    Tensors nested deeper than the arguments themselves (a list of images) have no batch dimension; mappings in lists
+    are annotations, whose values mean something (boxes), and stay.
     """
     generator = torch.Generator().manual_seed(0)
 
@@ -192,10 +192,13 @@ def _random_like(example_inputs: ExampleInputs, batch: int) -> ExampleInputs:
         shape = repeated_along(value, batch).shape
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(value.device)
 
+    def argument(value: Any) -> Any:
+        return {k: draw(v, 1) for k, v in value.items()} if isinstance(value, dict) else draw(value, batch)
+
     if isinstance(example_inputs, dict):
-        return {name: draw(value, batch) for name, value in example_inputs.items()}
+        return {name: argument(value) for name, value in example_inputs.items()}
     if isinstance(example_inputs, tuple):
-        return tuple(draw(value, batch) for value in example_inputs)
+        return tuple(argument(value) for value in example_inputs)
     return cast(Tensor, draw(example_inputs, batch))
 
 

@@ -6,13 +6,13 @@ import copy
 import itertools
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.resize import computed
 
 
 def double_copy(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -26,7 +26,7 @@ def double_copy(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
         NumericsError: a tensor has another shape than the model's.
     """
     named = {id(t): name for name, t in reversed(model.state_dict(keep_vars=True).items()) if isinstance(t, Tensor)}
-    memo: dict[int, Any] = {}
+    memo = computed(model)
     for old in itertools.chain(model.parameters(), model.buffers()):
         name = named.get(id(old), "")
         source = tensors.get(name, old).detach()

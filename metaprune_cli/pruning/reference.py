@@ -210,6 +210,11 @@ def _group_norm(trace: Survivors, func: Any, args: tuple[Any, ...], kwargs: dict
     return (put(out, kept, source.shape), *statistics)
 
 
+def _zeros_serve(_trace: Survivors, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A sum over activations of which the removed ones are kept at zero."""
+    return func(*args, **kwargs)
+
+
 Row = Callable[[Survivors, Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -221,8 +226,9 @@ _TABLE: dict[Any, Row] = {
     **_rows(_reduces, "mean", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "prod"),
     **_rows(_reduces, "logsumexp", "median", "nanmedian", "linalg_vector_norm", "norm", "argmax", "argmin"),
     **_rows(_reduces, "any", "all"),
-    **_rows(_along, "_softmax", "_log_softmax", "_safe_softmax", "cumsum", "cumprod", "logcumsumexp"),
+    **_rows(_along, "_softmax", "_log_softmax", "_safe_softmax"),
+    **_rows(_zeros_serve, "sum"),
     **_rows(_layer_norm, "native_layer_norm", "_fused_rms_norm"),
     **_rows(_group_norm, "native_group_norm"),
 }
-"""Operators to which zeros are not the same as absence; sums and products are served by zeros."""
+"""Operators to which zeros are not the same as absence, and the sum, to which they are once they are kept at zero."""
