@@ -136,7 +136,11 @@ def encoder(x: Tensor, s: Step) -> nn.Module:
 
 def token_norm(x: Tensor, s: Step) -> nn.Module:
     """a: which one."""
-    kinds = (nn.LayerNorm, nn.RMSNorm, lambda width: nn.LayerNorm(width, elementwise_affine=False))
+    kinds = (
+        nn.LayerNorm,
+        lambda width: nn.RMSNorm(width, eps=1e-5),  # by default that of the type, which a program keeps
+        lambda width: nn.LayerNorm(width, elementwise_affine=False),
+    )
     return kinds[s.a % 3](x.size(-1))
 
 
