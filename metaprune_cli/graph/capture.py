@@ -15,7 +15,7 @@ from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.graph.nest import leaves, rebuild
 from metaprune_cli.graph.neuron_graph import Layer, NeuronGraph
 from metaprune_cli.graph.passes import Pass, Skeleton, batch_axis, record_pass, repeated, trace_pass
-from metaprune_cli.graph.program import Program, Script, arguments_of
+from metaprune_cli.graph.program import Mode, Program, Script, arguments_of
 from metaprune_cli.graph.record import Recording, Size, Step, TypeOf, Value
 from metaprune_cli.graph.rewrite import rewrite
 from metaprune_cli.graph.slicing import alive_neurons, slice_tensors
