@@ -15,7 +15,7 @@ from metaprune_cli.graph.neuron_graph import Lock, NeuronGraph
 from metaprune_cli.graph.passes import Pass, Skeleton, record_pass, trace_pass
 from metaprune_cli.graph.placement import misplaced
 from metaprune_cli.graph.record import Recording, Step, Value
-from metaprune_cli.graph.resize import resize_
+from metaprune_cli.graph.resize import fill_, own_copies, resize_
 from metaprune_cli.graph.rewrite import rewrite
 from metaprune_cli.graph.slicing import slice_tensors
 from metaprune_cli.graph.structure import Structure
@@ -42,7 +42,8 @@ def lock_what_breaks(graph: NeuronGraph, skeleton: Skeleton, passes: Passes) -> 
     Returns:
         One lock per family that breaks, the error as its reason.
     """
-    graph = graph.with_tensors({n: torch.empty_like(t, device="meta") for n, t in graph.tensors.items()})
+    if not skeleton.real:
+        graph = graph.with_tensors({n: torch.empty_like(t, device="meta") for n, t in graph.tensors.items()})
     families = [f for f in graph.units.families if f.locked is None]
     folded = [(given, recording.folded()) for given, recording in passes]
 
@@ -79,7 +80,10 @@ def class_failure(graph: NeuronGraph, skeleton: Skeleton, passes: Passes, kept: 
     """
     try:
         small = Skeleton(copy.deepcopy(skeleton.model), skeleton.real, skeleton.known)
-        resize_(small.model, {name: tuple(t.shape) for name, t in slice_tensors(graph, kept).items()})
+        tensors = slice_tensors(graph, kept)
+        resize_(small.model, {name: tuple(t.shape) for name, t in tensors.items()})
+        if skeleton.real:  # what control flow depends on
+            fill_(small.model, own_copies(tensors, graph.tensors))
         for given, before in passes:
             after = record_pass(small, given, graph.aliases)
             if _shapes(after, exact=not skeleton.real) != _shapes(before, exact=not skeleton.real):

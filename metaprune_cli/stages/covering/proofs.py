@@ -6,6 +6,7 @@ import copy
 import subprocess
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,21 +120,26 @@ def training_error(model: nn.Module, pruned: Pruned, graph: NeuronGraph, inputs:
     return {"training_error": found.error, "training_reason": found.reason}
 
 
-def loads_alike(path: Path, small: nn.Module, inputs: ExampleInputs, folder: Path) -> None:
-    """Load an artifact in a fresh process and compare what it computes, to the bit.
+def load_alike(saved: Mapping[Path, Any], inputs: ExampleInputs, folder: Path) -> None:
+    """Load artifacts in a fresh process and compare what they compute, to the bit; the files are removed.
+
+    Args:
+        saved: what the model of each file computed in eval mode.
+        inputs: on what.
+        folder: where the two processes meet.
 
     Raises:
-        NumericsError: it computes something else.
-        InputError: it does not load.
+        NumericsError: one computes something else.
+        InputError: one does not load.
     """
     torch.save(inputs, folder / INPUTS)
-    expected = runs(small, inputs, training=False)
-    command = (sys.executable, "-m", "metaprune_cli.stages.covering.reload", str(path), str(folder))
+    command = (sys.executable, "-m", "metaprune_cli.stages.covering.reload", str(folder), *map(str, saved))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    path.unlink()
+    for path in saved:
+        path.unlink()
     if done.returncode:
         raise InputError("The saved model does not load in a fresh process.", got=done.stderr.strip()[-1000:])
-    found = torch.load(folder / OUTPUTS, weights_only=True)
-    wanted = list(leaves(expected, Tensor))
-    if len(found) != len(wanted) or not all(_same_bits(f, w) for f, w in zip(found, wanted, strict=True)):
-        raise NumericsError("The model that was loaded computes something else than the one that was saved.")
+    for found, expected in zip(torch.load(folder / OUTPUTS, weights_only=True), saved.values(), strict=True):
+        wanted = list(leaves(expected, Tensor))
+        if len(found) != len(wanted) or not all(_same_bits(f, w) for f, w in zip(found, wanted, strict=True)):
+            raise NumericsError("The model that was loaded computes something else than the one that was saved.")

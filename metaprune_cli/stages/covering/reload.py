@@ -1,4 +1,4 @@
-"""The fresh process: load a saved model, run it, put what comes out where the first process finds it."""
+"""The fresh process: load saved models, run them, put what comes out where the first process finds it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ import torch
 from torch import Tensor
 
 from metaprune_cli.graph.nest import leaves
+from metaprune_cli.graph.trace import ExampleInputs
 from metaprune_cli.models import load_model
 from metaprune_cli.stages.covering import proofs
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the model of the first argument on the inputs in the folder of the second."""
-    path, folder = map(Path, arguments)
+    """Run the models of the files on the inputs in the folder, which is the first argument."""
+    folder, *paths = map(Path, arguments)
     inputs = torch.load(folder / proofs.INPUTS, weights_only=True)
-    output = proofs.runs(load_model(path, allow_import=True), inputs, training=False)
-    torch.save(list(leaves(output, Tensor)), folder / proofs.OUTPUTS)
+    torch.save([_outputs(path, inputs) for path in paths], folder / proofs.OUTPUTS)
+
+
+def _outputs(path: Path, inputs: ExampleInputs) -> list[Tensor]:
+    return list(leaves(proofs.runs(load_model(path, allow_import=True), inputs, training=False), Tensor))
 
 
 if __name__ == "__main__":

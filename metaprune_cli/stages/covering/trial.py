@@ -49,6 +49,7 @@ class Trial:
         self.settings = settings
         self.folder = folder
         self.row: dict[str, Any] = {"step": "build", "reasons": [], "speedups": []}
+        self._saved: dict[Path, Any] = {}
         self._started = time.monotonic()
 
     def run(self) -> None:
@@ -79,6 +80,10 @@ class Trial:
         for requested in self.settings.speedup:
             self._note(step=f"prune to {requested:g}x")
             self._prune(requested, model, graph, inputs, architecture)
+        del model, graph
+        if self._saved:
+            self._note(step="load in a fresh process")
+            proofs.load_alike(self._saved, inputs, self.folder)
 
     def _sized(self, architecture: Architecture, model: nn.Module) -> Architecture:
         """With the size of image that the settings want, where the model takes one image and one of this size."""
@@ -126,7 +131,7 @@ class Trial:
         if figures["error"] is None:
             self._because(f"not comparable with the masked original: {report['check']['reason']}")
         self._note(step=f"run at {requested:g}x in eval mode")
-        proofs.runs(pruned.model, inputs, training=False)
+        computed = proofs.runs(pruned.model, inputs, training=False)
         self._note(step=f"run at {requested:g}x in train mode")
         figures["trained"] = proofs.trains(model, pruned.model, inputs)
         if figures["trained"] is not None:
@@ -137,10 +142,9 @@ class Trial:
         if figures.get("training_reason"):
             self._because(f"train mode not compared: {figures['training_reason']}")
         self._note(step=f"save at {requested:g}x")
-        path = self.folder / "small.safetensors"
+        path = self.folder / f"{requested:g}x.safetensors"
         save_model(pruned.model, path, arch=architecture)
-        self._note(step=f"load at {requested:g}x in a fresh process")
-        proofs.loads_alike(path, pruned.model, inputs, self.folder)
+        self._saved[path] = computed
         figures["seconds"] = time.monotonic() - started
         self.row["speedups"].append(figures)
 
