@@ -4,4 +4,5 @@ from __future__ import annotations
 
 from beartype import BeartypeConf, beartype
 
-check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as the static checker has it
+CONF = BeartypeConf(is_pep484_tower=True, claw_is_pep526=False)  # an int is a float, as the static checker has it
+check = beartype(conf=CONF)

@@ -13,7 +13,7 @@ from metaprune_cli.errors import InputError, MetapruneError
 from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.neuron_graph import Lock, NeuronGraph
 from metaprune_cli.graph.passes import Pass, Skeleton, record_pass, trace_pass
-from metaprune_cli.graph.placement import misplaced
+from metaprune_cli.graph.placement import cut_elsewhere, misplaced
 from metaprune_cli.graph.record import Recording, Step, Value
 from metaprune_cli.graph.resize import fill_, own_copies, resize_
 from metaprune_cli.graph.rewrite import rewrite
@@ -90,7 +90,7 @@ def class_failure(graph: NeuronGraph, skeleton: Skeleton, passes: Passes, kept: 
                 return "its removal changes the shape of the output"
             if not skeleton.real and _constants(after) != _constants(before):
                 return "its removal changes a constant in the program"
-            if not skeleton.real and (reason := misplaced(before, after, graph, kept)):
+            if reason := (cut_elsewhere if skeleton.real else misplaced)(before, after, graph, kept):
                 return f"its removal changes what is cut: {reason}"
     except InputError as error:
         return f"its removal breaks the program: {error.details['got']}"

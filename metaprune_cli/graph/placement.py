@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate, pairwise, zip_longest
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,14 @@ from metaprune_cli.graph.record import Recording, Step, Value
 from metaprune_cli.graph.survivors import SurvivorMap
 
 aten = torch.ops.aten
+_CUTS = {
+    aten.slice: 1,
+    aten.select: 1,
+    aten.unbind: 1,
+    aten.split: 2,
+    aten.split_with_sizes: 2,
+}
+"""Operators that cut a tensor along one dimension, and where in their arguments that dimension is."""
 
 
 def misplaced(before: Recording, after: Recording, graph: NeuronGraph, kept: Tensor) -> str | None:
@@ -31,8 +41,23 @@ def misplaced(before: Recording, after: Recording, graph: NeuronGraph, kept: Ten
             stays = None if number is None else _stays(old, number, survivors)
             if stays is not None and smaller is not None and not _fits(after.values[smaller], stays):
                 return f"{old.operator.overloadpacket} takes another part of the neurons than it took"
-        if old.operator in (aten.slice.Tensor, aten.select.int) and not _starts_alike(old, new, survivors):
+        if (mask := _lost_along(old, survivors)) is not None and not _cuts_alike(old, new, before, after, mask):
             return f"{old.operator.overloadpacket} starts at another neuron than it did"
+    return None
+
+
+def cut_elsewhere(before: Recording, after: Recording, graph: NeuronGraph, kept: Tensor) -> str | None:
+    """The same for programs that depend on data, whose sizes do too: only what is cut out of neurons is compared.
+
+    Where the two have run different operators, nothing that loses neurons may be cut from then on.
+    """
+    survivors = SurvivorMap(graph, kept)
+    together = True
+    for old, new in zip_longest(before.steps, after.steps[: len(before.steps)]):
+        together = together and new is not None and new.operator is old.operator
+        mask = _lost_along(old, survivors)
+        if mask is not None and not (together and _cuts_alike(old, new, before, after, mask)):
+            return f"{old.operator.overloadpacket} takes another part of the neurons than it took"
     return None
 
 
@@ -55,19 +80,35 @@ def _fits(value: Tensor, stays: dict[int, Tensor]) -> bool:
     return all(value.size(d) == int(mask.sum()) for d, mask in stays.items())
 
 
-def _starts_alike(old: Step, new: Step, survivors: SurvivorMap) -> bool:
-    source = old.args[0]
+def _lost_along(step: Step, survivors: SurvivorMap) -> Tensor | None:
+    """What is left along the dimension that an operator cuts; None if that is all, or nothing is cut."""
+    place = _CUTS.get(step.operator.overloadpacket)
+    if place is None:
+        return None
+    source = step.args[0]
     assert isinstance(source, Value)
-    stays = _stays(old, source.number, survivors)
-    dim = old.args[1] if len(old.args) > 1 else 0
-    mask = (stays or {}).get(dim)
-    if mask is None:
-        return True
-    if len(old.args) > 4 and old.args[4] != 1:
+    stays = _stays(step, source.number, survivors)
+    return stays.get(step.args[place] if len(step.args) > place else 0) if stays else None
+
+
+def _cuts_alike(old: Step, new: Step, before: Recording, after: Recording, mask: Tensor) -> bool:
+    """Whether the pieces are, in what is left of the dimension, what is left of the pieces."""
+    pieces, found = _pieces(old, before, mask.numel()), _pieces(new, after, int(mask.sum()))
+    if pieces is None or found is None:
         return False  # every second of fewer neurons are others
-    if len(old.args) < 3 or old.args[2] is None:
-        return True
-    start, found = old.args[2], new.args[2]
-    start += mask.numel() if start < 0 else 0
-    found += int(mask.sum()) if found < 0 else 0
-    return bool(int(mask[:start].sum()) == found)
+    return [(int(mask[:start].sum()), int(mask[:end].sum())) for start, end in pieces] == found
+
+
+def _pieces(step: Step, recording: Recording, size: int) -> list[tuple[int, int]] | None:
+    """The ranges that an operator cuts out of a dimension of this size; None if it leaves out some in between."""
+    name, args = step.operator.overloadpacket, step.args
+    if name is aten.unbind:
+        return [(place, place + 1) for place in range(size)]
+    if name is aten.select:
+        return [(args[2] % size, args[2] % size + 1)]
+    if name is aten.slice:
+        start, end, by = slice(*(*args[2:], None, None, None)[:3]).indices(size)
+        return [(start, max(start, end))] if by == 1 else None
+    dim = args[2] if len(args) > 2 else 0
+    sizes = [recording.shapes[number][dim] for number in step.outputs if number is not None]
+    return list(pairwise(accumulate(sizes, initial=0)))
