@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
@@ -16,13 +18,15 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.passes import batch_axis
 from metaprune_cli.graph.slicing import alive_neurons, slice_tensors
 from metaprune_cli.graph.trace import ExampleInputs, call
-from metaprune_cli.pruning.copies import double_copy, random_tensors, silent_entries
+from metaprune_cli.pruning.copies import copy_in, random_tensors, silent_entries
 from metaprune_cli.pruning.masking import mask_tensors
 from metaprune_cli.pruning.plan import Plan
 from metaprune_cli.pruning.reference import NoReferenceError, reference_outputs
 
 TOLERANCE = 1e-4
 BATCH = 2
+_REFUSALS = (RuntimeError, ValueError, AssertionError, TypeError)
+"""What models raise that take no batches, none of these inputs, or another precision."""
 How = Literal["masked", "survivors"]
 Weights = Literal["own", "random"]
 aten = torch.ops.aten
@@ -62,6 +66,8 @@ def check(
 ) -> Check:
     """Compare the smaller network with the masked original, in double precision, on random inputs.
 
+    A model that insists on single precision (``.float()`` in its forward) is compared in that.
+
     Args:
         model: the original; not changed.
         small: what ``apply_plan`` made of it; not changed.
@@ -74,16 +80,17 @@ def check(
     Raises:
         NumericsError: the two are comparable and differ by more than 1e-4 (relative), or are not finite.
     """
-    evaluation = (False, _random_like(example_inputs, 1))
-    if not training:
-        return _compared(_Case(model, small, graph, plan.kept, (evaluation,)), weights)
-    several, one = (
-        _Case(model, small, graph, plan.kept, (evaluation, (True, _random_like(example_inputs, n)))) for n in (BATCH, 1)
-    )
-    try:
-        return _compared(several, weights)
-    except (RuntimeError, ValueError, AssertionError, TypeError):  # it takes no batches, or none of these inputs
-        return _compared(one, weights)
+
+    def compared(batch: int, dtype: torch.dtype) -> Check:
+        evaluation, train = ((mode, _random_like(example_inputs, n, dtype)) for mode, n in ((False, 1), (True, batch)))
+        passes = (evaluation, train) if training else (evaluation,)
+        return _compared(_Case(model, small, graph, plan.kept, passes, dtype), weights)
+
+    *first, last = itertools.product((torch.float64, torch.float32), (BATCH, 1) if training else (1,))
+    for dtype, batch in first:
+        with contextlib.suppress(*_REFUSALS):
+            return compared(batch, dtype)
+    return compared(last[1], last[0])
 
 
 def _compared(case: _Case, weights: Weights) -> Check:
@@ -103,13 +110,14 @@ def _compared(case: _Case, weights: Weights) -> Check:
 
 @dataclass(frozen=True, eq=False)
 class _Case:
-    """The two models, what stays, and the passes (training mode, inputs), of which the last is compared."""
+    """The two models, what stays, the passes (training mode, inputs), of which the last is compared, and in what."""
 
     model: nn.Module
     small: nn.Module
     graph: NeuronGraph
     kept: Tensor
     passes: tuple[tuple[bool, ExampleInputs], ...]
+    dtype: torch.dtype
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,7 @@ def _measure(case: _Case, tensors: Mapping[str, Tensor], sliced: Mapping[str, Te
     Of the large copies only one is alive at a time: small, masked, and masked again where operators mix neurons.
     """
     training, inputs = case.passes[-1]
-    found = _outputs(lambda: call(double_copy(case.small, sliced).train(training), inputs))
+    found = _outputs(lambda: call(copy_in(case.dtype, case.small, sliced).train(training), inputs))
     measured = _Measured(None)
     try:
         for how, expected in _references(case, tensors):
@@ -148,7 +156,7 @@ def _references(case: _Case, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Ho
     """
 
     def masked() -> nn.Module:
-        return double_copy(case.model, mask_tensors(case.graph, tensors, case.kept))
+        return copy_in(case.dtype, case.model, mask_tensors(case.graph, tensors, case.kept))
 
     training, inputs = case.passes[-1]
     stays = alive_neurons(case.graph, case.kept)
@@ -168,7 +176,7 @@ def _judged(measured: _Measured) -> _Measured:
     return measured
 
 
-def _random_like(example_inputs: ExampleInputs, batch: int) -> ExampleInputs:
+def _random_like(example_inputs: ExampleInputs, batch: int, dtype: torch.dtype) -> ExampleInputs:
     """Random values in place of the floating-point ones, ``batch`` times as many along the batch.
 
     Tensors nested deeper than the arguments themselves (a list of images) have no batch dimension; mappings in lists
@@ -190,7 +198,7 @@ def _random_like(example_inputs: ExampleInputs, batch: int) -> ExampleInputs:
         if not value.is_floating_point():
             return repeated_along(value, batch)
         shape = repeated_along(value, batch).shape
-        return torch.randn(shape, generator=generator, dtype=torch.float64).to(value.device)
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).to(value.device)
 
     def argument(value: Any) -> Any:
         return {k: draw(v, 1) for k, v in value.items()} if isinstance(value, dict) else draw(value, batch)

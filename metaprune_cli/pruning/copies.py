@@ -1,4 +1,4 @@
-"""Copies in double precision for the check: with a model's own weights, with masked ones, with random ones."""
+"""Copies for the check: with a model's own weights, with masked ones, with random ones."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.resize import computed
 
 
-def double_copy(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """A copy of ``model`` in double precision that holds ``tensors``; nothing is copied in single precision first.
+def copy_in(dtype: torch.dtype, model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of ``model`` that holds ``tensors`` in another precision; nothing is copied as it was first.
 
     Args:
+        dtype: of the copy's floating-point tensors.
         model: gives everything but the values of its state dict; not changed.
         tensors: its state dict, or one of the same shapes.
 
@@ -37,7 +38,7 @@ def double_copy(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
                 got=tuple(old.shape),
                 where=name,
             )
-        new = source.to(torch.float64 if source.is_floating_point() else source.dtype, copy=True)
+        new = source.to(dtype if source.is_floating_point() else source.dtype, copy=True)
         memo[id(old)] = nn.Parameter(new, requires_grad=False) if isinstance(old, nn.Parameter) else new
     return copy.deepcopy(model, memo)
 

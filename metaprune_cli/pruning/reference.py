@@ -25,7 +25,7 @@ from metaprune_cli.graph.passes import attach_labels
 from metaprune_cli.graph.rules import rule_of
 from metaprune_cli.graph.rules.reductions import reduced_dims
 from metaprune_cli.graph.slicing import alive_neurons
-from metaprune_cli.graph.structure import Structure
+from metaprune_cli.graph.structure import CONSTANT, Structure
 from metaprune_cli.graph.trace import ExampleInputs, Tracer, call, plain_operators
 
 aten = torch.ops.aten
@@ -142,15 +142,16 @@ class Survivors(Tracer):
         """
         ids = self.ids(tensor)
         assert ids is not None
-        alive, dims = self.alive(ids), list(dims)
+        alive, somebody, dims = self.alive(ids), squeeze_constant(ids) != CONSTANT, list(dims)
         kept: dict[int, Tensor] = {}
-        for d in dims:
-            along = alive.movedim(d, 0).flatten(1).any(1)
+        for d in dims:  # what is nobody's (padding) goes with the others
+            stays, known = ((t.movedim(d, 0).flatten(1).any(1)) for t in (alive & somebody, somebody))
+            along = stays | ~known
             if bool(along.any()) and not bool(along.all()):
                 kept[d] = along.nonzero().flatten()
-        block = take(alive, kept)
+        block, nobody = take(alive, kept), ~take(somebody, kept)
         for d in dims:
-            if not bool((block == block.narrow(d, 0, 1)).all()):
+            if not bool(((block | nobody).all(d) | (~block | nobody).all(d)).all()):
                 raise NoReferenceError("what survives of an activation is not an outer product of indices")
         return {d: index.to(tensor.device) for d, index in kept.items()}
 

@@ -16,7 +16,7 @@ from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph import NeuronGraph, encode
 from metaprune_cli.graph.structure import Structure
 from metaprune_cli.pruning import Plan, apply_plan, check, make_plan, masked_copy, reference
-from metaprune_cli.pruning.copies import double_copy, random_tensors, silent_entries
+from metaprune_cli.pruning.copies import copy_in, random_tensors, silent_entries
 from metaprune_cli.pruning.reference import NoReferenceError, Survivors, put, reference_outputs, take
 
 
@@ -244,12 +244,12 @@ def test_random_tensors_leave_nothing_silent_and_keep_shapes_and_ties() -> None:
 def test_double_copies_share_nothing_and_keep_ties() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)).double().train()
     model[1].weight = model[0].weight
-    copied = double_copy(model, model.state_dict())
+    copied = copy_in(torch.float64, model, model.state_dict())
     assert copied[1].weight is copied[0].weight
     assert copied[0].weight.data_ptr() != model[0].weight.data_ptr()
     assert_close(copied.state_dict(), model.state_dict(), rtol=0, atol=0)
     with pytest.raises(NumericsError, match=r"(?s)other shapes than the plan leaves.*1\.bias"):
-        double_copy(model, {"1.bias": torch.zeros(2)})
+        copy_in(torch.float64, model, {"1.bias": torch.zeros(2)})
 
 
 def test_losses_and_dropout_in_training_mode() -> None:
@@ -302,7 +302,7 @@ def test_another_trace_is_no_reference() -> None:
     model.insert(1, nn.Linear(9, 9))  # another network than the graph's
     case[0] = model
     with pytest.raises(NoReferenceError, match="on real values the model runs other operators than when it was traced"):
-        reference_outputs(double_copy(model, {}), case[2], case[3].kept, [(False, inputs.double())])
+        reference_outputs(copy_in(torch.float64, model, {}), case[2], case[3].kept, [(False, inputs.double())])
 
 
 def test_survivors_that_are_no_outer_product_are_refused() -> None:

@@ -22,10 +22,10 @@ _BY_CONSTANT = "neurons are chosen by constants"
 
 def index(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
     """x[..., indices, ...]: neurons that are chosen by an index are locked, positions pass on."""
-    ids = trace.ids(args[0])
+    ids, indices = trace.ids(args[0]), args[1]
     if ids is None:
-        return moves(trace, func, args, kwargs, out)
-    indices = args[1]
+        chosen_by_neurons = any(trace.ids(i) is not None for i in indices)
+        return (unknown if chosen_by_neurons else moves)(trace, func, args, kwargs, out)
     _lock_chosen(trace, ids, {d: i for d, i in enumerate(indices) if i is not None})
     return func(ids, [None if i is None else _as_index(trace, i) for i in indices])
 
@@ -34,7 +34,7 @@ def index_select(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
     """As ``index`` along one axis."""
     ids = trace.ids(args[0])
     if ids is None:
-        return moves(trace, func, args, kwargs, out)
+        return (moves if trace.ids(args[2]) is None else unknown)(trace, func, args, kwargs, out)
     dim = args[1] % ids.dim()
     _lock_chosen(trace, ids, {dim: args[2]})
     return func(ids, dim, _as_index(trace, args[2]))

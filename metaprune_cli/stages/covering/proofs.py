@@ -108,16 +108,24 @@ def _twice(value: Any) -> Any:
 
 
 def training_error(model: nn.Module, pruned: Pruned, graph: NeuronGraph, inputs: ExampleInputs) -> dict[str, Any]:
-    """The relative error between the small model and the masked original in train mode, nothing dropped."""
-    if isinstance(inputs, tuple) and all(isinstance(value, list) for value in inputs):
-        inputs = two_of(inputs)  # a list of images is a batch of its own
-    try:
-        found = check(model, pruned.model, graph, pruned.plan, inputs, training=True)
-    except NumericsError:
-        raise
-    except Exception as error:  # noqa: BLE001 - batches of these inputs may not exist
-        return {"training_error": None, "training_reason": f"{type(error).__name__}: {error}"[:200]}
-    return {"training_error": found.error, "training_reason": found.reason}
+    """The relative error between the small model and the masked original in train mode, nothing dropped.
+
+    A list of images is a batch of its own: two of them where that can be compared, else what it is.
+    """
+    is_list = isinstance(inputs, tuple) and all(isinstance(value, list) for value in inputs)
+    reason: str | None = None
+    for given in (two_of(inputs), inputs) if is_list else (inputs,):
+        try:
+            found = check(model, pruned.model, graph, pruned.plan, given, training=True)
+        except NumericsError:
+            raise
+        except Exception as error:  # noqa: BLE001 - batches of these inputs may not exist
+            reason = f"{type(error).__name__}: {error}"[:200]
+            continue
+        if found.error is not None:
+            return {"training_error": found.error, "training_reason": None}
+        reason = found.reason
+    return {"training_error": None, "training_reason": reason}
 
 
 def load_alike(saved: Mapping[Path, Any], inputs: ExampleInputs, folder: Path) -> None:

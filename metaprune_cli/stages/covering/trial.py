@@ -23,6 +23,7 @@ from torch import nn
 from metaprune_cli.config import CoverageSettings
 from metaprune_cli.errors import InputError, MetapruneError, TargetError
 from metaprune_cli.graph import NeuronGraph, decode, encode
+from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.slicing import params_of
 from metaprune_cli.graph.trace import ExampleInputs
 from metaprune_cli.metrics.macs import count_macs, count_params
@@ -92,7 +93,9 @@ class Trial:
             return architecture
         wanted = replace(architecture, input_shape=(usual[0], size, size))
         try:
-            proofs.runs(model, example_inputs(wanted), training=False)
+            inputs = example_inputs(wanted)
+            proofs.runs(model, inputs, training=False)
+            proofs.runs(copied(model), proofs.two_of(inputs), training=True)
         except Exception:  # noqa: BLE001 - whatever a model says to images of another size
             return architecture
         return wanted
