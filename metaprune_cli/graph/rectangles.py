@@ -1,7 +1,8 @@
-"""Several blocks in one parameter: what is left of it is rectangular only if they agree along its dimensions."""
+"""What is left of a parameter is rectangular only if all that owns it agrees along its dimensions."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -33,6 +34,25 @@ def neighbours(shape: Sequence[int], blocks: Sequence[EdgeBlock]) -> Iterator[tu
             met = known[index] >= 0
             yield known[index[met]], ids[met]
             known[index[~met]] = ids[~met]
+
+
+def owners_of_all(shape: Sequence[int], elements: Tensor, neurons: Tensor, groups: Tensor) -> Tensor | None:
+    """The neuron of every element of an entry of which some are known, by the index along one dimension.
+
+    Args:
+        shape: of the entry.
+        elements: flat positions, shape (n,).
+        neurons: their neurons, shape (n,).
+        groups: of every neuron, the number of those that go together.
+
+    Returns:
+        Flat, shape (elements of the entry,); None where no dimension tells.
+    """
+    for d, digit in enumerate(torch.unravel_index(elements, list(shape))):
+        owner = torch.full((shape[d],), -1).index_put_((digit,), neurons)
+        if bool((owner >= 0).all()) and torch.equal(groups[owner[digit]], groups[neurons]):
+            return owner.view([-1 if o == d else 1 for o in range(len(shape))]).expand(*shape).reshape(-1)
+    return None
 
 
 def _places(shape: Sequence[int], block: EdgeBlock, axis: int) -> tuple[int, Tensor] | None:

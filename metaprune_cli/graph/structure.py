@@ -14,7 +14,7 @@ from metaprune_cli.graph.components import components, planes, unique_pairs
 from metaprune_cli.graph.heads import CONSTANT, Heads, couple
 from metaprune_cli.graph.labels import Elements, Ids, affine, compact, squeeze_constant
 from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, Layer, Lock, NeuronGraph, Plane, Product, Span
-from metaprune_cli.graph.rectangles import neighbours
+from metaprune_cli.graph.rectangles import neighbours, owners_of_all
 
 __all__ = ["CONSTANT", "INPUT", "Structure"]
 
@@ -232,6 +232,7 @@ class Structure:
     ) -> NeuronGraph:
         """The finished graph; entries that are not covered exactly once are kept verbatim, their neurons locked."""
         self._keep_rectangular(tensors)
+        self._fill_tables(tensors)
         self.heads.resolve()
         blocks, features = list(self.blocks.values()), list(self.features.values())
         verbatim: dict[str, str] = {}
@@ -275,6 +276,23 @@ class Structure:
         for entry, blocks in regions.items():
             for first, second in neighbours(tensors[entry].shape, blocks):
                 self.tie(first, second)
+
+    def _fill_tables(self, tensors: Mapping[str, Tensor]) -> None:
+        """Elements of a table that the example did not reach (later positions) belong to the neurons of the others."""
+        taken = [block.param for block in self.blocks.values()] + [entry for entry, _ in self.features]
+        parts = {
+            key: feature
+            for key, feature in self.features.items()
+            if taken.count(feature.name) == 1 and feature.elements.numel() < tensors[feature.name].numel()
+        }
+        groups = components(self.num_neurons, _joined(*self.identity, *self.ties)) if parts else torch.empty(0)
+        for key, part in parts.items():
+            owners = owners_of_all(tensors[part.name].shape, part.elements, part.neurons, groups)
+            if owners is not None:
+                missing = torch.ones(owners.numel(), dtype=torch.bool).index_fill_(0, part.elements, 0)
+                rest = missing.nonzero().flatten()
+                elements, neurons = torch.cat([part.elements, rest]), torch.cat([part.neurons, owners[rest]])
+                self.features[key] = Feature(*key, elements, neurons)
 
     def _drop(self, entry: str, blocks: list[EdgeBlock], features: list[Feature]) -> None:
         """Take ``entry`` out of the graph and lock every neuron it met."""

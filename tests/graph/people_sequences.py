@@ -242,7 +242,7 @@ def attention_rotary_and_bias() -> nn.Module:
     return Net(forward, **parts, bias=nn.Parameter(torch.randn(17)))
 
 
-@ENTRIES.add(sequence, 0.3, comparable=False)
+@ENTRIES.add(sequence, 0.9, comparable=False)
 def class_token_and_positions() -> nn.Module:
     def forward(m: Any, x: Tensor) -> Tensor:
         x = torch.cat([m.cls.expand(x.size(0), -1, -1), m.embed(x)], 1) + m.position[:, : x.size(1) + 1]
