@@ -12,7 +12,6 @@ from torch.utils._pytree import tree_map_only
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.layouts import run_on_meta
 from metaprune_cli.graph.record import Recording, Size, Step, TypeOf, Value
-from metaprune_cli.graph.trace import plain_operators
 
 
 class Replay:
@@ -52,8 +51,7 @@ class Replay:
             self.shape(number)
         args, kwargs = tree_map_only((Value, Size, TypeOf), given, (step.args, step.kwargs))
         try:
-            with plain_operators():
-                out = run_on_meta(step.operator, args, kwargs)
+            out = run_on_meta(step.operator, args, kwargs)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             raise NumericsError(_first_line(error)) from error
         made: Any = (out,) if step.single else tuple(out)

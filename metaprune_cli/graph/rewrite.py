@@ -15,6 +15,7 @@ from metaprune_cli.graph.record import Recording, Step, Value
 from metaprune_cli.graph.rewrite_moves import MOVES, resized
 from metaprune_cli.graph.rewriting import Rewriting, Rule, argument, first_output
 from metaprune_cli.graph.survivors import Survivors
+from metaprune_cli.graph.trace import plain_operators
 
 aten = torch.ops.aten
 
@@ -37,14 +38,15 @@ def rewrite(recording: Recording, graph: NeuronGraph, kept: Tensor, tensors: Map
             another size than what survives; it is named.
     """
     work = Rewriting(recording, graph, kept, tensors)
-    for step in recording.steps:
-        try:
-            rule = _RULES.get(step.operator.overloadpacket)
-            if rule is None and torch.Tag.pointwise in step.operator.tags:
-                rule = _aligned
-            work.write(step if rule is None else rule(work, step), step)
-        except NumericsError as error:
-            raise NumericsError(f"{error.what}, at {step.operator}", got=error.details["got"]) from None
+    with plain_operators():
+        for step in recording.steps:
+            try:
+                rule = _RULES.get(step.operator.overloadpacket)
+                if rule is None and torch.Tag.pointwise in step.operator.tags:
+                    rule = _aligned
+                work.write(step if rule is None else rule(work, step), step)
+            except NumericsError as error:
+                raise NumericsError(f"{error.what}, at {step.operator}", got=error.details["got"]) from None
     return replace(recording, steps=tuple(work.steps), constants={**recording.constants, **work.constants})
 
 

@@ -170,7 +170,7 @@ def _mark_block(along: list[Tensor], block: EdgeBlock, alive: Tensor) -> bool:
         if sum(highest) >= mark.numel() or (highest[2] and highest[3]):
             return False
         places, stays = (column, into) if highest[3] else (row, out)
-        first = (start + group[:, None] + places)[stays].unique()
+        first = (start + group[:, None] + places)[stays]
         mark[(first[:, None] + tap).reshape(-1)] = True
     return True
 

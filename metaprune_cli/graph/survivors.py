@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.labels import Elements, Label, squeeze_constant
 from metaprune_cli.graph.neuron_graph import NeuronGraph
-from metaprune_cli.graph.slicing import alive_neurons, masks
+from metaprune_cli.graph.slicing import alive_neurons, survivors
 from metaprune_cli.graph.structure import CONSTANT
 
 Survivors = tuple[Tensor | None, ...]
@@ -22,8 +23,19 @@ class SurvivorMap:
 
     def __init__(self, graph: NeuronGraph, kept: Tensor) -> None:
         self._neurons = alive_neurons(graph, kept)
-        self._entries = {name: mask.reshape(-1) for name, mask in masks(graph, kept).items()}
+        self._graph, self._kept = graph, kept
         self._known: dict[Hashable, tuple[Label, Survivors]] = {}
+
+    @functools.cached_property
+    def _entries(self) -> dict[str, tuple[Tensor, ...]]:
+        """What stays of every entry that loses something, along each of its dimensions."""
+        return {
+            name: tuple(
+                torch.zeros(size, dtype=torch.bool).index_fill_(0, index, 1)
+                for size, index in zip(self._graph.tensors[name].shape, indices, strict=True)
+            )
+            for name, indices in survivors(self._graph, self._kept).items()
+        }
 
     def of(self, label: Label, dims: int) -> Survivors:
         """The survivors of a tensor with ``dims`` dimensions.
@@ -40,6 +52,8 @@ class SurvivorMap:
         return found[1]
 
     def _find(self, label: Tensor | Elements) -> Survivors:
+        if isinstance(label, Elements) and (plain := self._of_a_view(label)) is not None:
+            return plain
         mask = self._entry_mask(label) if isinstance(label, Elements) else self._neurons[squeeze_constant(label)]
         shape = label.index.shape if isinstance(label, Elements) else label.shape
         if mask is None or bool(mask.all()):
@@ -61,10 +75,36 @@ class SurvivorMap:
             )
         return tuple(found)
 
-    def _entry_mask(self, elements: Elements) -> Tensor | None:
-        mask = self._entries.get(elements.entry)
-        if mask is None:
+    def _of_a_view(self, elements: Elements) -> Survivors | None:
+        """What is left along dimensions that are (parts of) the entry's own; None where they are something else."""
+        lines, index = self._entries.get(elements.entry), elements.index
+        if lines is None or not index.is_meta or index.numel() == 0:
             return None
+        shape = [line.numel() for line in lines]
+        step, dims = 1, dict[int, int]()
+        for d in reversed(range(len(shape))):
+            if shape[d] > 1:
+                dims[step] = d
+            step *= shape[d]
+        starts = [int(digit) for digit in torch.unravel_index(torch.tensor(index.storage_offset()), shape)]
+        found: list[Tensor | None] = []
+        for size, stride in zip(index.size(), index.stride(), strict=True):
+            if size == 1 or stride == 0:
+                found.append(None)
+                continue
+            d = dims.pop(stride, -1)
+            if d < 0 or starts[d] + size > shape[d]:
+                return None
+            along = lines[d][starts[d] : starts[d] + size]
+            found.append(None if bool(along.all()) else along)
+        one_of = (lines[d][starts[d]] for d in dims.values())
+        return tuple(found) if all(map(bool, one_of)) else None
+
+    def _entry_mask(self, elements: Elements) -> Tensor | None:
+        lines = self._entries.get(elements.entry)
+        if lines is None:
+            return None
+        mask = functools.reduce(lambda outer, line: outer[..., None] & line, lines, torch.tensor(True)).reshape(-1)
         index = squeeze_constant(elements.index)
         if not index.is_meta:
             return mask[index]
