@@ -57,7 +57,8 @@ def lock_what_breaks(graph: NeuronGraph, skeleton: Skeleton, passes: Passes) -> 
     a_little = _without(graph, families)
     if any(failure(a_little) is None for failure in ways):
         return []
-    return min((_culprits(graph, families, failure) for failure in ways), key=_locked)
+    few = 1 if skeleton.real else _FEW  # a pass that computes something is not quick
+    return min((_culprits(graph, families, failure, few) for failure in ways), key=_locked)
 
 
 def follows(model: nn.Module, graph: NeuronGraph, kept: Tensor, example_inputs: ExampleInputs) -> bool:
@@ -122,7 +123,9 @@ def _locked(locks: Sequence[Lock]) -> int:
     return sum(lock.neurons.numel() for lock in locks)
 
 
-def _culprits(graph: NeuronGraph, families: Sequence[Family], failure: Callable[[Tensor], str | None]) -> list[Lock]:
+def _culprits(
+    graph: NeuronGraph, families: Sequence[Family], failure: Callable[[Tensor], str | None], few: int
+) -> list[Lock]:
     """One lock for each family whose removal fails, the reason with it."""
     locks: list[Lock] = []
     queue = [list(families)]
@@ -131,7 +134,7 @@ def _culprits(graph: NeuronGraph, families: Sequence[Family], failure: Callable[
         reason = failure(_without(graph, batch)) if batch else None
         if reason is None:
             continue
-        if len(batch) > _FEW:
+        if len(batch) > few:
             queue += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
         elif len(batch) > 1:
             queue += [[family] for family in batch]

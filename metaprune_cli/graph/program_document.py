@@ -73,7 +73,7 @@ def _step_to_document(step: Step) -> dict[str, Any]:
     return document
 
 
-def _step_from_document(document: Mapping[str, Any]) -> Step:
+def _step_from_document(document: Any) -> Step:
     return Step(
         operator=_operator(document["operator"]),
         args=tuple(_unpack(arg) for arg in document["args"]),

@@ -19,12 +19,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from metaprune_cli.graph.components import components
-from metaprune_cli.graph.labels import Ids, Label, squeeze_constant
+from metaprune_cli.graph.labels import Elements, Ids, Label, squeeze_constant
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.passes import attach_labels
 from metaprune_cli.graph.rules import rule_of
 from metaprune_cli.graph.rules.reductions import reduced_dims
-from metaprune_cli.graph.slicing import alive_neurons
+from metaprune_cli.graph.slicing import alive_neurons, masks
 from metaprune_cli.graph.structure import CONSTANT, Structure
 from metaprune_cli.graph.trace import ExampleInputs, Tracer, call, plain_operators
 
@@ -58,10 +58,10 @@ def reference_outputs(
         NoReferenceError: an operator mixes removed neurons with others in a way that is not known here.
     """
     structure = Structure()
-    alive = alive_neurons(graph, kept)
+    alive, entries = alive_neurons(graph, kept), masks(graph, kept)
     outputs = None
     for training, inputs in passes:
-        tracer = Survivors(structure, alive)
+        tracer = Survivors(structure, alive, entries)
         attach_labels(tracer, masked, inputs, graph.aliases)
         masked.train(training)
         with warnings.catch_warnings(), plain_operators(), torch.no_grad(), tracer:
@@ -79,9 +79,10 @@ class Survivors(Tracer):
     Labels are forgotten with their tensors, so that a trace holds no more activations than the model does.
     """
 
-    def __init__(self, structure: Structure, alive: Bool[Tensor, " neurons"]) -> None:
+    def __init__(self, structure: Structure, alive: Bool[Tensor, " neurons"], entries: Mapping[str, Tensor]) -> None:
         super().__init__(structure, rule_of, real=True)
         self._stays = alive
+        self._entries = {name: mask.reshape(-1) for name, mask in entries.items()}
         self._labels_of: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
     def label(self, tensor: object) -> Label:
@@ -115,12 +116,19 @@ class Survivors(Tracer):
         for leaf, label in zip(leaves, labels if isinstance(labels, tuple) else (labels,), strict=False):
             if isinstance(leaf, Tensor):
                 self.attach(leaf, label)
-                if leaf.is_floating_point() and isinstance(label, Tensor) and not func.is_view:
-                    leaf.masked_fill_(~self.alive(label).to(leaf.device), 0)
+                if leaf.is_floating_point() and label is not None and not func.is_view:
+                    self._clear_(leaf, label)
         for span in self.structure.spans[seen:]:
             if not mixes and not bool(self.alive(span.neurons).all()):
                 raise NoReferenceError(f"removed neurons take part in {span.operator}")
         return out
+
+    def _clear_(self, tensor: Tensor, label: Tensor | Elements) -> None:
+        """Zeros where nothing stays: what is computed from what is gone need not be zero, nor finite (0 / ‖0‖)."""
+        if isinstance(label, Tensor):
+            tensor.masked_fill_(~self.alive(label).to(tensor.device), 0)
+        elif label.entry in self._entries:
+            tensor.masked_fill_(~self._entries[label.entry][label.real()].to(tensor.device), 0)
 
     def alive(self, ids: Ids) -> Tensor:
         """Which elements survive, bool; of size 1 along the dimensions along which ``ids`` is constant."""

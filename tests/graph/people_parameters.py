@@ -117,7 +117,7 @@ def standardised_weights() -> nn.Module:
         weight = m.b.weight - m.b.weight.mean(1, keepdim=True)
         return m.c(F.relu(F.linear(x, weight / (weight.std(1, keepdim=True) + 1e-5), m.b.bias)))
 
-    return Net(forward, a=nn.Linear(8, 6), b=nn.Linear(6, 10), c=nn.Linear(10, 2))
+    return Net(forward, a=nn.Linear(8, 16), b=nn.Linear(16, 10), c=nn.Linear(10, 2))  # 16: one has no std
 
 
 @ENTRIES.add(lambda: (image(), torch.randn(1, 4)), 0.0, expected="computed from")

@@ -308,7 +308,7 @@ def test_another_trace_is_no_reference() -> None:
 def test_survivors_that_are_no_outer_product_are_refused() -> None:
     structure = Structure()
     ids = structure.new_neurons("x", 4).view(2, 2)
-    tracer = Survivors(structure, torch.tensor([True, True, True, True, False]))
+    tracer = Survivors(structure, torch.tensor([True, True, True, True, False]), {})
     activation = torch.randn(2, 2)
     tracer.attach(activation, ids)
     with pytest.raises(NoReferenceError, match="not an outer product"):
