@@ -134,7 +134,7 @@ def reshape(ids: Ids, shape: Sequence[int]) -> Ids:
 
 
 def affine(elements: Elements) -> tuple[int, tuple[int, ...]] | None:
-    """Offset and stride per dimension in the flat entry, or None where the elements do not lie on such a grid."""
+    """Offset and strides (none negative) in the flat entry, or None where the elements do not lie on such a grid."""
     index = elements.index
     if index.numel() == 0:
         return None
@@ -146,7 +146,7 @@ def affine(elements: Elements) -> tuple[int, tuple[int, ...]] | None:
         grid = torch.full((1,) * index.dim(), offset)
         for d, step in enumerate(stride):
             grid = grid + (torch.arange(index.size(d)) * step).view([-1 if o == d else 1 for o in range(index.dim())])
-        if not torch.equal(grid, index):
+        if min(stride, default=0) < 0 or not torch.equal(grid, index):
             return None
     return offset, tuple(step if size > 1 else 0 for step, size in zip(stride, index.shape, strict=True))
 

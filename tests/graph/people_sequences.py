@@ -111,7 +111,7 @@ def cells_in_a_loop() -> nn.Module:
     return Net(forward, one=nn.GRUCell(8, 6), two=nn.LSTMCell(6, 5), three=nn.RNNCell(5, 4), fc=nn.Linear(4, 2))
 
 
-@ENTRIES.add(tokens, 0.0, expected="several contractions")
+@ENTRIES.add(tokens, 0.0, expected="computed from other parameters")
 def tied_embedding_and_output() -> nn.Module:
     def forward(m: Any, words: Tensor) -> Tensor:
         return F.linear(F.relu(m.fc(m.embed(words))), m.embed.weight)
@@ -240,6 +240,18 @@ def attention_rotary_and_bias() -> nn.Module:
 
     parts = {"q": nn.Linear(8, 4), "k": nn.Linear(8, 4), "v": nn.Linear(8, 6), "fc": nn.Linear(6, 2)}
     return Net(forward, **parts, bias=nn.Parameter(torch.randn(17)))
+
+
+@ENTRIES.add(sequence, 0.1, expected="computed from other parameters")
+def attention_to_relative_positions() -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        q, k, v = m.q(x), m.k(x), m.v(x)
+        distance = torch.arange(x.size(1))[:, None] - torch.arange(x.size(1))[None] + x.size(1) - 1
+        scores = q @ k.transpose(1, 2) + torch.einsum("bqc,qkc->bqk", q, m.relative[distance])
+        return m.fc(scores.softmax(-1) @ v)
+
+    parts = {"q": nn.Linear(8, 4), "k": nn.Linear(8, 4), "v": nn.Linear(8, 6), "fc": nn.Linear(6, 2)}
+    return Net(forward, **parts, relative=nn.Parameter(torch.randn(11, 4)))
 
 
 @ENTRIES.add(sequence, 0.9, comparable=False)
