@@ -48,8 +48,8 @@ def owners_of_all(shape: Sequence[int], elements: Tensor, neurons: Tensor, group
         Flat, shape (elements of the entry,); None where no dimension tells.
     """
     for d, digit in enumerate(torch.unravel_index(elements, list(shape))):
-        owner = torch.full((shape[d],), -1).index_put_((digit,), neurons)
-        if bool((owner >= 0).all()) and torch.equal(groups[owner[digit]], groups[neurons]):
+        owner = torch.full((shape[d],), groups.numel()).scatter_reduce_(0, digit, neurons, "amin")
+        if bool((owner < groups.numel()).all()) and torch.equal(groups[owner[digit]], groups[neurons]):
             return owner.view([-1 if o == d else 1 for o in range(len(shape))]).expand(*shape).reshape(-1)
     return None
 

@@ -75,25 +75,25 @@ class Structure:
         couple(self.identity, torch.minimum(first, second), torch.maximum(first, second))
 
     def tie_along(self, ids: Ids, dims: list[int]) -> Ids:
-        """Tie the ids along ``dims`` to those at index 0 and return these, ``dims`` kept with size 1."""
+        """Tie the ids along ``dims`` to the first of them and return these, ``dims`` kept with size 1."""
         small = squeeze_constant(ids)
         if small.numel() == 0:  # nothing was detected, say: no neuron is seen here
             return torch.zeros([1 if d in dims else size for d, size in enumerate(small.shape)], dtype=torch.int64)
-        head = small
-        for d in dims:
-            head = head.narrow(d, 0, 1)
+        head = _first_along(small, dims)
         if head.numel() != small.numel():
             self.tie(head.expand_as(small), small)
         return head
 
     def same(self, ids: Ids, dim: int) -> bool:
-        """Whether the ids along ``dim`` belong together already, by what is coupled so far."""
+        """Whether the ids along ``dim`` belong together already, by what is coupled so far; constants to anybody."""
         small = squeeze_constant(ids)
-        if small.size(dim) == 1 or bool((small == small.narrow(dim, 0, 1)).all()):
+        if small.size(dim) == 1:
             return True
-        pairs = _joined(*self.identity, *self.ties)
-        label = components(self.num_neurons, pairs)[small]
-        return bool((label == label.narrow(dim, 0, 1)).all())
+        head, nobody = _first_along(small, [dim]), small == CONSTANT
+        if bool(((small == head) | nobody).all()):
+            return True
+        label = components(self.num_neurons, _joined(*self.identity, *self.ties))
+        return bool(((label[small] == label[head]) | nobody).all())
 
     def planes(self) -> tuple[Tensor, Tensor]:
         """Column and row of every neuron by what is coupled so far (see :func:`components.planes`)."""
@@ -305,6 +305,16 @@ class Structure:
         for feature in [f for f in features if f.name == entry]:
             self.lock(feature.neurons, reason)
             features.remove(feature)
+
+
+def _first_along(ids: Ids, dims: list[int]) -> Ids:
+    """The ids at index 0 of ``dims``, kept with size 1; where that is padding, another along them that is none."""
+    head = ids
+    for d in dims:
+        head = head.narrow(d, 0, 1)
+    if dims and bool((head == CONSTANT).any()):
+        return torch.where(head == CONSTANT, ids.amax(dims, keepdim=True), head)
+    return head
 
 
 def _joined(*pairs: Tensor) -> Tensor:

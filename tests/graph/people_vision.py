@@ -381,3 +381,20 @@ def dense_and_auxiliary() -> nn.Module:
 
     layers = nn.ModuleList(conv_block(6 + 4 * i, 4) for i in range(3))
     return Net(forward, stem=conv_block(3, 6), layers=layers, head=head(18), aux=head(18))
+
+
+def padded_block(into: int, outof: int, **options: Any) -> nn.Sequential:
+    """As models that were ported from TensorFlow have it: the padding is a layer of its own."""
+    conv = nn.Conv2d(into, outof, 3, stride=2, bias=False, **options)
+    return nn.Sequential(nn.ZeroPad2d((1, 0, 1, 0)), conv, nn.BatchNorm2d(outof), nn.ReLU6())
+
+
+@ENTRIES.add(image, 0.9)
+def padding_layers() -> nn.Module:
+    stem, narrow = padded_block(3, 8), conv_block(8, 12, 1)
+    return nn.Sequential(stem, padded_block(8, 8, groups=8), narrow, nn.ZeroPad2d(1), nn.MaxPool2d(2), head(12))
+
+
+@ENTRIES.add(image, 0.0, expected="only one unit")  # columns of zeros lie between those of the channels
+def flattened_padding() -> nn.Module:
+    return nn.Sequential(conv_block(3, 6), nn.MaxPool2d(2), nn.ZeroPad2d((0, 1, 0, 1)), nn.Flatten(), nn.Linear(150, 3))
