@@ -18,13 +18,6 @@ from metaprune_cli.graph.slicing import macs_of, params_of
 from metaprune_cli.graph.trace import call
 from metaprune_cli.pruning import Plan, apply_plan, check, mask_tensors
 
-pytestmark = [
-    # torch says so on some processors only
-    pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN"),
-    # without an affine part nothing tells the module its new width, and nothing uses it
-    pytest.mark.filterwarnings("ignore:input's size at dim=1 does not match num_features"),
-]
-
 NAMES = sorted(CATALOGUE)
 
 
