@@ -172,6 +172,9 @@ def test_one_bit_is_a_difference(entry: str) -> None:
         proofs.same_state(one, two)
 
 
+_INPUT = "it is an input of the model"
+
+
 def test_the_report_is_by_task_and_says_why() -> None:
     row = {"params": 10, "macs": 10, "families": 2, "locked": 1, "seconds": 1.0, "step": "done", "reasons": []}
     done = {"requested": 2.0, "achieved": 2.1, "route": "class", "error": 1e-9, "training_error": None}
@@ -179,11 +182,14 @@ def test_the_report_is_by_task_and_says_why() -> None:
         {**row, "name": "a", "task": "video", "status": "ok", "speedups": [done, {**done, "error": 1e-7}]},
         {**row, "name": "b", "task": "flow", "status": "partly", "speedups": [], "reasons": ["3x is out of reach"]},
         {**row, "name": "c", "task": "flow", "status": "failed", "speedups": [], "step": "encode", "error": "x | y"},
+        {**row, "name": "d", "task": "flow", "status": "ok", "speedups": [done], "locked_reasons": ["topk", _INPUT]},
     ]
     document = {"rows": rows, "versions": {"torch": "2"}, "command": "metaprune coverage"}
     text = report.markdown(json.loads(json.dumps(document)))
-    assert "3 models: 1 ok, 1 partly, 1 failed. Made by `metaprune coverage` with torch 2." in text
+    assert "4 models: 2 ok, 1 partly, 1 failed. Made by `metaprune coverage` with torch 2." in text
     assert text.index("## Video") < text.index("## Flow") < text.index("## Reasons")
     assert "2.10x, 2.10x | class | 1.0e-07 |" in text
     assert "| b | partly | 3x is out of reach |" in text
     assert "| c | failed | encode: x \\| y |" in text
+    assert "| topk | d |" in text
+    assert _INPUT not in text

@@ -27,14 +27,23 @@ COLUMNS = (
     Column("seconds", "Seconds", lambda value: f"{value:.0f}"),
 )
 REASONS = (label("name", "Model"), label("status", "Status"), label("because", "Because"))
+LOCKS = (label("because", "Because"), label("models", "Models"))
+_ALWAYS = ("no neuron: a constant", "it is an input of the model", "it is an output of the model")
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """One table a task, in order of appearance, and one of what is not simply ok."""
+    """One table a task, in order of appearance, one of what is not simply ok, and one of what else is locked."""
     tasks = dict.fromkeys(row["task"] for row in rows)
     found = [Table(task, COLUMNS, [_flat(row) for row in rows if row["task"] == task]) for task in tasks]
     odd = [{**row, "because": because(row)} for row in rows if row["status"] != "ok"]
-    return [*found, Table("Reasons", REASONS, odd)] if odd else found
+    locks = {
+        reason: ", ".join(row["name"] for row in rows if reason in row.get("locked_reasons", ()))
+        for reason in dict.fromkeys(reason for row in rows for reason in row.get("locked_reasons", ()))
+        if reason not in _ALWAYS
+    }
+    locked = [{"because": _short(reason), "models": models} for reason, models in locks.items()]
+    further = (Table("Reasons", REASONS, odd), Table("Locked", LOCKS, locked))
+    return [*found, *(table for table in further if table.rows)]
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -67,11 +76,11 @@ _LEGEND = """
 Every model is built with random weights (no zeros, no ones), encoded, written, read and decoded (equal to the bit:
 every entry, type and buffer), its MACs are compared with the counter's, and it is pruned to every speed-up. The smaller
 model runs in eval mode, trains (forward and backward), is saved and loaded in a fresh process (equal outputs, to the
-bit), and is compared with the masked original in double precision: *Error* in eval mode, *in training* in train mode
-with nothing dropped, the largest of all speed-ups.
+bit), and is compared with the masked original in double precision (in single where its code insists on that):
+*Error* in eval mode, *in training* in train mode with nothing dropped, the largest of all speed-ups.
 
 *ok*: all of it. *partly*: all that can be tried holds; what cannot be reached or compared is said. *failed*: the step
-and the error. *Locked* families cannot be removed: inputs and outputs always, anything else has a reason.
+and the error. *Locked* families cannot be removed: inputs and outputs always, anything else for a reason (at the end).
 """
 
 
