@@ -7,6 +7,7 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 from beartype.claw import beartype_packages
 from jaxtyping import install_import_hook
 from type_checker import CONF
@@ -15,6 +16,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and f
 
 # Before anything of the package is imported. Not cli and console: Typer and terminals hand over what they like.
 CHECKED = ("artifacts", "config", "data", "graph", "metanet", "metrics", "models", "pruning", "stages", "training")
+
+
+_FIRST = ("test_pipeline.py", "test_cli_killed.py")
+"""Files of few tests and many minutes: begun last, they would keep one process busy and leave the other idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; the others in their order."""
+    items.sort(key=lambda item: item.path.name not in _FIRST)
 
 
 def _by_jaxtyping() -> list[str]:
