@@ -17,7 +17,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and f
 # Before anything of the package is imported. Not cli and console: Typer and terminals hand over what they like.
 CHECKED = ("artifacts", "config", "data", "graph", "metanet", "metrics", "models", "pruning", "stages", "training")
 
-
 _FIRST = ("test_pipeline.py", "test_cli_killed.py")
 """Files of few tests and many minutes: begun last, they would keep one process busy and leave the other idle."""
 

@@ -87,8 +87,9 @@ def _lost_along(step: Step, survivors: SurvivorMap) -> Tensor | None:
         return None
     source = step.args[0]
     assert isinstance(source, Value)
-    stays = _stays(step, source.number, survivors)
-    return stays.get(step.args[place] if len(step.args) > place else 0) if stays else None
+    label, stays = step.labels.get(source.number), _stays(step, source.number, survivors)
+    dim = step.args[place] if len(step.args) > place else 0
+    return stays.get(dim % label.dim()) if stays and isinstance(label, Tensor) else None
 
 
 def _cuts_alike(old: Step, new: Step, before: Recording, after: Recording, mask: Tensor) -> bool:

@@ -40,12 +40,14 @@ class Stored(nn.Module):
                 assert x.size(1) == 8, "eight, please"
             case "slice":
                 x = torch.cat([x[:, :7], x[:, 7:8]], dim=1)
+            case "backwards":
+                x = torch.cat(x.split(3, dim=-1)[::-1], dim=-1)
             case "unequal":
                 x = torch.cat([x[:, 3:], x[:, :3]], dim=1)
         return self.head(self.after(x).relu())
 
 
-MIDDLES = ["view", "split", "check", "slice", "unequal"]
+MIDDLES = ["view", "split", "check", "slice", "unequal", "backwards"]
 
 
 @pytest.mark.parametrize("middle", MIDDLES)
