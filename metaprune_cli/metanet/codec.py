@@ -112,15 +112,23 @@ class Codec(nn.Module):
         self.kinds_out = nn.Parameter(SMALL * torch.randn(len(KINDS), hidden))
         self.neuron = nn.Parameter(torch.randn(hidden))
 
+    def edge_table(self, kernel: Kernel) -> Float[Tensor, "taps h"]:
+        """What each tap's weight is multiplied with in an edge's first state."""
+        table: Tensor = self.taps_in(kernel)
+        return table / math.sqrt(len(table))
+
+    def change_table(self, kernel: Kernel) -> Float[Tensor, "taps h"]:
+        """What an edge's last state is multiplied with in each tap's change."""
+        table: Tensor = self.taps_out(kernel)
+        return table / math.sqrt(self.hidden)
+
     def encode_edges(self, weights: Float[Tensor, "*edges taps"], kernel: Kernel) -> Float[Tensor, "*edges h"]:
         """First state of the edges of one kernel shape."""
-        table: Tensor = self.taps_in(kernel)
-        return weights @ (table / math.sqrt(len(table)))
+        return weights @ self.edge_table(kernel)
 
     def decode_edges(self, edges: Float[Tensor, "*edges h"], kernel: Kernel) -> Float[Tensor, "*edges taps"]:
         """Change of the weights of the edges of one kernel shape."""
-        table: Tensor = self.taps_out(kernel)
-        return edges @ (table.T / math.sqrt(self.hidden))
+        return edges @ self.change_table(kernel).T
 
     def encode_nodes(self, sums: Float[Tensor, "n kinds"], counts: Int[Tensor, "n kinds"]) -> Float[Tensor, "n h"]:
         """First state of the neurons, from the sum and the number of each one's features of each kind.

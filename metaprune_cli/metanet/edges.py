@@ -72,7 +72,7 @@ def run_edges(codec: Codec, layers: Iterable[MessageLayer], graph: NeuronGraph, 
         g = layer.gates(h)
         ahead = messages(edge_index, g.receive, g.send, edges)
         back = messages(edge_index.flip(0), g.receive, g.send, layer.sigma * edges)
-        h = layer.update(h, ahead, back)
+        h = layer.update(h, ahead + back)
         edges = edges * (1 + g.source[source] * g.destination[target] + g.source[target] * g.destination[source])
 
     for (relation, kernel), state in zip(kernels.items(), edges.split_with_sizes(counts)[:-1], strict=True):

@@ -67,9 +67,9 @@ class MessageLayer(nn.Module):
         """r, s, a, b of every neuron."""
         return Gates(*nn.functional.silu(self.gate(normalise(h))).chunk(4, dim=-1))
 
-    def update(
-        self, h: Float[Tensor, "n h"], ahead: Float[Tensor, "n h4"], back: Float[Tensor, "n h4"]
-    ) -> Float[Tensor, "n h"]:
-        """The neurons' next state, from the aggregated messages along the edges and along the reversed edges."""
-        mixed: Tensor = self.mix(ahead) + self.mix(back)
-        return h + mixed
+    def update(self, h: Float[Tensor, "n h"], heard: Float[Tensor, "n h4"]) -> Float[Tensor, "n h"]:
+        """The neurons' next state, from the sum of what they heard along the edges and along the reversed edges.
+
+        Both go through the same linear map, once for the two of them.
+        """
+        return h + nn.functional.linear(heard, self.mix.weight, 2 * self.mix.bias)

@@ -15,7 +15,16 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.metanet.blocks import run_blocks
 from metaprune_cli.metanet.codec import Codec, CodecName, Kernel
 from metaprune_cli.metanet.layers import MessageLayer
-from metaprune_cli.metanet.values import Values, keep_rms, read_values, rms_scales, write_values
+from metaprune_cli.metanet.values import (
+    Rewrite,
+    Rewriting,
+    Values,
+    keep_rms,
+    read_values,
+    rms_scales,
+    unit_scales,
+    write_values,
+)
 
 BackendName = Literal["blocks", "edges"]
 
@@ -89,11 +98,17 @@ class MetaNetwork(nn.Module):
         """
         tensors = graph.tensors if tensors is None else tensors
         values = read_values(graph, tensors, self.codec.neuron)
-        if not self.config.scale_blocks:
-            return write_values(graph, tensors, self._change(graph, values, backend).scaled(self.config.ratio))
-        scales = rms_scales(graph, values)
-        change = (self._change(graph, values / scales, backend) * scales).scaled(self.config.ratio)
-        return write_values(graph, tensors, keep_rms(values, change))
+        keep = self.config.scale_blocks
+        scales = rms_scales(graph, values) if keep else unit_scales(values)
+        change = self._change(graph, values / scales if keep else values, backend)
+        step = scales.scaled(self.config.ratio)
+        if values.features.requires_grad or any(weight.requires_grad for weight in values.weights):
+            change = change * step
+            return write_values(graph, tensors, keep_rms(values, change) if keep else change)
+        rewriting = Rewriting(graph, tensors, values, step, keep)
+        written = dict(zip(rewriting.names, Rewrite.apply(rewriting, change.features, *change.weights), strict=True))
+        written = {name: written.get(name, tensor) for name, tensor in tensors.items()}
+        return written | {alias: written[first] for alias, first in graph.aliases.items()}
 
     def _change(self, graph: NeuronGraph, values: Values, backend: BackendName) -> Values:
         layers = [layer for layer in self.layers if isinstance(layer, MessageLayer)]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.neuron_graph import Feature, NeuronGraph
 
 FRESH_SCALE = 1e-2
 """Scale of values that are all zero (a fresh bias, a zero-initialised norm): they have no RMS to be relative to."""
@@ -62,20 +65,21 @@ def rms_scales(graph: NeuronGraph, values: Values) -> Values:
     return Values(weights, _root(squares / sizes)[owner])
 
 
+def unit_scales(values: Values) -> Values:
+    """Ones, broadcastable against ``values``."""
+    one = values.features.new_ones(())
+    return Values((one,) * len(values.weights), one)
+
+
 def keep_rms(values: Values, change: Values) -> Values:
     """The change after which every block of weights has the root mean square that it had before.
 
     Before a normalisation the scale of a block changes nothing but the size of its later updates in training. A
     metanetwork that could change it would learn to set a learning rate instead of learning what to keep.
     """
-    weights = []
-    for old, step in zip(values.weights, change.weights, strict=True):
-        new = old + step
-        before, after = old.square().mean(), new.square().mean()
-        one = torch.ones_like(before)  # a block that was all zero has no scale to keep
-        factor = (torch.where(before > 0, before, one) / torch.where(before > 0, after, one)).sqrt()
-        weights.append(new * factor - old)
-    return Values(tuple(weights), change.features)
+    news = [old + step for old, step in zip(values.weights, change.weights, strict=True)]
+    kept = [new * _rms_ratio(old, new) - old for old, new in zip(values.weights, news, strict=True)]
+    return Values(tuple(kept), change.features)
 
 
 def place_values(graph: NeuronGraph, values: Values) -> dict[str, Tensor]:
@@ -100,6 +104,102 @@ def write_values(graph: NeuronGraph, tensors: Mapping[str, Tensor], change: Valu
     return written | {alias: written[first] for alias, first in graph.aliases.items()}
 
 
+class Rewrite(torch.autograd.Function):
+    """The same as scaling a change, :func:`keep_rms` and :func:`write_values`, where the values are constants.
+
+    PyTorch's own derivative of that takes twenty small steps for each block of the model, and a copy of it for most.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rewriting: Rewriting, features: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        """The rewritten entries, in the order of ``rewriting.names``."""
+        written, factors = rewriting.apply(Values(weights, features))
+        ctx.rewriting, ctx.factors, ctx.like = rewriting, factors, features.new_empty(0)
+        ctx.save_for_backward(*written)
+        return tuple(written)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the change."""
+        back = ctx.rewriting.pull_back(ctx.saved_tensors, ctx.factors, gradients, ctx.like)
+        return None, back.features, *back.weights
+
+
+@dataclass(frozen=True, eq=False)
+class Rewriting:
+    """A state dict that is about to be rewritten.
+
+    Attributes:
+        graph: the structure.
+        tensors: the state dict.
+        values: what :func:`read_values` read of it.
+        step: what the metanetwork's change is multiplied with, broadcastable against ``values``.
+        keep: whether blocks keep their root mean square.
+    """
+
+    graph: NeuronGraph
+    tensors: Mapping[str, Tensor]
+    values: Values
+    step: Values
+    keep: bool
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The trainable entries that have edges or features."""
+        read = {block.param for block in self.graph.blocks} | {feature.name for feature in self.graph.features}
+        return tuple(name for name in self.tensors if name in read & self.graph.trainable)
+
+    def apply(self, change: Values) -> tuple[list[Tensor], list[Tensor]]:
+        """The rewritten entries, and by what each block was multiplied to keep its scale."""
+        written = {name: self.tensors[name].clone(memory_format=torch.contiguous_format) for name in self.names}
+        factors = []
+        for block, old, step, own in zip(
+            self.graph.blocks, self.values.weights, self.step.weights, change.weights, strict=True
+        ):
+            new = torch.addcmul(old, own, step)
+            factors.append(_rms_ratio(old, new) if self.keep else torch.ones_like(step))
+            if block.param in written:
+                block.weights(written).copy_(new.mul_(factors[-1]))
+        new_features = torch.addcmul(self.values.features, change.features, self.step.features)
+        for feature, numbers in self._split(new_features):
+            if feature.name in written:
+                flat = written[feature.name].view(-1)
+                flat[feature.elements.to(flat.device)] = numbers.to(flat)
+        return list(written.values()), factors
+
+    def pull_back(
+        self, written: Sequence[Tensor], factors: Sequence[Tensor], gradients: Sequence[Tensor], like: Tensor
+    ) -> Values:
+        """The gradient of the change, from that of the rewritten entries."""
+        of, new = dict(zip(self.names, gradients, strict=True)), dict(zip(self.names, written, strict=True))
+        weights = []
+        for block, step, factor, old in zip(
+            self.graph.blocks, self.step.weights, factors, self.values.weights, strict=True
+        ):
+            if block.param not in of:
+                weights.append(torch.zeros_like(old))
+                continue
+            gradient, result = block.weights(of).to(like), block.weights(new).to(like)
+            if self.keep:  # a change of scale alone is undone
+                square = result.square().sum()
+                along = (gradient * result).sum() / torch.where(square > 0, square, 1)
+                gradient = torch.addcmul(gradient, result, along, value=-1)
+            weights.append(gradient * (factor * step))
+        features = torch.zeros_like(self.values.features)
+        for (feature, step), target in zip(
+            self._split(self.step.features.expand_as(features)), (part for _, part in self._split(features)), strict=True
+        ):
+            if feature.name in of:
+                gradient = of[feature.name].reshape(-1)
+                target.copy_(gradient[feature.elements.to(gradient.device)].to(like) * step)
+        return Values(tuple(weights), features)
+
+    def _split(self, features: Tensor) -> Iterator[tuple[Feature, Tensor]]:
+        sizes = [feature.elements.numel() for feature in self.graph.features]
+        return zip(self.graph.features, features.split_with_sizes(sizes), strict=True)
+
+
 def block_index(graph: NeuronGraph) -> dict[tuple[int, int, tuple[int, ...]], list[int]]:
     """Positions of the blocks that share (out, in, kernel) and can therefore be stacked along the group axis."""
     index: dict[tuple[int, int, tuple[int, ...]], list[int]] = {}
@@ -112,6 +212,13 @@ def feature_neurons(graph: NeuronGraph, device: torch.device) -> Int[Tensor, " f
     """The neuron of every feature value, in the order of :attr:`Values.features`."""
     neurons = [feature.neurons for feature in graph.features]
     return (torch.cat(neurons) if neurons else torch.zeros(0, dtype=torch.int64)).to(device)
+
+
+def _rms_ratio(old: Tensor, new: Tensor) -> Tensor:
+    """Of the old root mean square to the new; 1 where all was zero and there is no scale to keep."""
+    before, after = old.square().mean(), new.square().mean()
+    one = torch.ones_like(before)
+    return (torch.where(before > 0, before, one) / torch.where(before > 0, after, one)).sqrt()
 
 
 def _root(mean_square: Tensor) -> Tensor:

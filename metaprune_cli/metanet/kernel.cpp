@@ -1,0 +1,619 @@
+// The edges' part of a metanetwork on a CPU, compiled at first use; metanet/tiles.py is the same in PyTorch.
+//
+// Edge states are never stored: a vector of hidden dimensions of one edge at a time, they are computed from the weights
+// and the neurons' gates, in registers. Blocks of edges are cut into segments. Threads take segments in order, collect
+// what they find in memory of their own, and add it up in order: the result does not depend on how many threads there
+// are.
+//
+// Forward and backward compute a message by the same function (`states`), so that a message that was the maximum is
+// recognised by comparison.
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+extern "C" {
+
+// A bundle of edges: groups of complete bipartite graphs between destinations and sources.
+struct Block {
+    int64_t weights;  // first element in the flat weights: (groups, outs, ins, taps)
+    int64_t groups, outs, ins, taps;
+    int64_t table;         // first row in the tables
+    int64_t destinations;  // first element in the list of nodes: (groups, outs)
+    int64_t sources;       // (groups, ins)
+};
+
+// Nodes and tables have rows of `hidden` numbers, a multiple of the width of a vector.
+struct Graph {
+    const Block* blocks;
+    const int64_t* nodes;
+    int64_t num_blocks, num_nodes, hidden, layers;
+    const REAL* weights;
+    const REAL* table;
+    const REAL* const* a;  // per layer that the edges have passed, (nodes, hidden)
+    const REAL* const* b;
+    int32_t threads;
+};
+}
+
+namespace {
+
+typedef REAL V __attribute__((vector_size(64), aligned(sizeof(REAL)), may_alias));
+constexpr int64_t N = sizeof(V) / sizeof(REAL);
+constexpr REAL INF = std::numeric_limits<REAL>::infinity();
+constexpr int64_t SEGMENT = 1 << 15;  // weights that stay in a core's cache while the hidden dimensions pass over them
+constexpr int64_t NEAR = 24 << 10;    // bytes about the sources that stay in its first cache while destinations pass
+constexpr int MAX_LAYERS = 64;
+
+inline V load(const REAL* from) { return *reinterpret_cast<const V*>(from); }
+inline void store(REAL* to, V v) { *reinterpret_cast<V*>(to) = v; }
+inline void add(REAL* to, V v) { store(to, load(to) + v); }
+inline V all(REAL value) { return V{} + value; }
+inline V larger(V a, V b) { return a > b ? a : b; }
+inline V smaller(V a, V b) { return a < b ? a : b; }
+
+#ifdef __clang__
+template <int... I> inline V shuffle(V a, V b) { return __builtin_shufflevector(a, b, I...); }
+#else
+typedef std::conditional_t<sizeof(REAL) == 4, int32_t, int64_t> Lane __attribute__((vector_size(64)));
+template <int... I> inline V shuffle(V a, V b) { return __builtin_shuffle(a, b, Lane{I...}); }
+#endif
+
+// [sum of the lower half of each block of a and of b | …]: blocks of `size` lanes become blocks of half of that.
+template <int size, int... I> inline V halved(V a, V b, std::integer_sequence<int, I...>) {
+    // lane I of the result is from block I / size; its first half is a's, its second b's
+    constexpr auto from = [](int i) { return i / size * size + i % (size / 2) + (i % size < size / 2 ? 0 : int(N)); };
+    return shuffle<from(I)...>(a, b) + shuffle<from(I) + size / 2 ...>(a, b);
+}
+
+// Lane i of the result is the sum of the lanes of lines[i].
+template <int size = N> inline V sums(V* lines) {
+    for (int i = 0; i < size / 2; ++i)
+        lines[i] = halved<size>(lines[i], lines[i + size / 2], std::make_integer_sequence<int, N>{});
+    if constexpr (size > 2) return sums<size / 2>(lines);
+    return lines[0];
+}
+
+// Some groups and some destinations of a block.
+struct Segment {
+    const Block* block;
+    int64_t group, groups, out, outs;
+};
+
+// How many of `size` things of some `weight` together make one of several equal parts of no more than a segment.
+int64_t even(int64_t size, int64_t weight, int64_t multiple) {
+    const int64_t parts = std::min(size, (weight + SEGMENT - 1) / SEGMENT), each = (size + parts - 1) / std::max<int64_t>(parts, 1);
+    return std::max(multiple, (each + multiple - 1) / multiple * multiple);
+}
+
+std::vector<Segment> cut(const Graph& graph) {
+    std::vector<Segment> segments;
+    for (int64_t i = 0; i < graph.num_blocks; ++i) {
+        const Block& block = graph.blocks[i];
+        const int64_t per_out = block.ins * block.taps + 4, per_group = block.outs * per_out + 4 * block.ins;
+        // alike in size: threads wait for each other's turn
+        const int64_t groups = even(block.groups, block.groups * per_group, 1);
+        const int64_t outs = groups > 1 ? block.outs : even(block.outs, per_group, 4);
+        for (int64_t group = 0; group < block.groups; group += groups)
+            for (int64_t out = 0; out < block.outs; out += outs)
+                segments.push_back({&block, group, std::min(groups, block.groups - group), out, std::min(outs, block.outs - out)});
+    }
+    return segments;
+}
+
+// One group of a segment.
+struct Part {
+    const Block& block;
+    int64_t outs;
+    const int64_t* destinations;
+    const int64_t* sources;
+    const REAL* weights;
+    Part(const Graph& graph, const Segment& segment, int64_t group)
+        : block(*segment.block), outs(segment.outs),
+          destinations(graph.nodes + block.destinations + group * block.outs + segment.out),
+          sources(graph.nodes + block.sources + group * block.ins),
+          weights(graph.weights + block.weights + (group * block.outs + segment.out) * block.ins * block.taps) {}
+};
+
+// work(segment, own) of all segments on all threads, then merge(segment, own) of each, one at a time and in order.
+template <class Own, class Work, class Merge> void in_order(const Graph& graph, const Work& work, const Merge& merge) {
+    const std::vector<Segment> segments = cut(graph);
+    std::atomic<size_t> next{0}, turn{0};
+    auto run = [&] {
+        Own own;
+        for (size_t i; (i = next.fetch_add(1)) < segments.size();) {
+            work(segments[i], own);
+            while (turn.load(std::memory_order_acquire) != i) std::this_thread::yield();
+            merge(segments[i], own);
+            turn.store(i + 1, std::memory_order_release);
+        }
+    };
+    const int useful = int(std::min<int64_t>(graph.threads, segments.size()));
+#ifdef _OPENMP  // PyTorch's own threads, which may still be awake
+#pragma omp parallel num_threads(useful)
+    run();
+#else
+    std::vector<std::thread> others;
+    for (int t = 1; t < useful; ++t) others.emplace_back(run);
+    run();
+    for (auto& other : others) other.join();
+#endif
+}
+
+// body(part, position of its first destination, of its first source) for each group of a segment.
+template <class Body> void for_groups(const Graph& graph, const Segment& segment, const Body& body) {
+    for (int64_t g = 0; g < segment.groups; ++g)
+        body(Part(graph, segment, segment.group + g), g * segment.outs, g * segment.block->ins);
+}
+
+// body(number of destinations, first destination, first source, last source + 1): some sources at a time, so that what
+// there is to know about them stays near, and the destinations four and then one at a time.
+template <class Body> inline void by_fours(const Graph& graph, const Part& part, int64_t arrays, const Body& body) {
+    const int64_t step = std::max<int64_t>(4, NEAR / int64_t(sizeof(V)) / (2 * graph.layers + arrays));
+    for (int64_t x = 0; x < part.block.ins; x += step) {
+        const int64_t end = std::min(part.block.ins, x + step);
+        int64_t y = 0;
+        for (; y + 4 <= part.outs; y += 4) body(std::integral_constant<int, 4>{}, y, x, end);
+        for (; y < part.outs; ++y) body(std::integral_constant<int, 1>{}, y, x, end);
+    }
+}
+
+inline V gate(V a, V b, V out_a, V out_b) {
+    V g = a * out_b + REAL(1);
+    return b * out_a + g;
+}
+
+// The gates of R destinations, and where those of the sources are.
+template <int R> struct Gates {
+    V a[MAX_LAYERS * R], b[MAX_LAYERS * R];
+    void gather(const Graph& graph, const int64_t* nodes, int64_t h) {
+        for (int64_t k = 0; k < graph.layers; ++k)
+            for (int r = 0; r < R; ++r) {
+                a[k * R + r] = load(graph.a[k] + nodes[r] * graph.hidden + h);
+                b[k * R + r] = load(graph.b[k] + nodes[r] * graph.hidden + h);
+            }
+    }
+};
+
+// What a backward pass needs of some sources' edges to R destinations: their states before each gate, the gates.
+constexpr int FEW = 4;
+template <int R> struct Kept {
+    V states[MAX_LAYERS][FEW][R], gates[MAX_LAYERS][FEW][R];
+};
+
+// States of the edges from one source to R destinations, after all gates; the `place`th of `kept`, if any.
+template <int R, bool KEEP>
+inline void states(V* e, Kept<R>* kept, int64_t place, const Graph& graph, const Part& part, const REAL* weights, const Gates<R>& gates,
+                   int64_t source, int64_t h) {
+    const int64_t taps = part.block.taps, row = part.block.ins * taps;
+    const REAL* table = graph.table + part.block.table * graph.hidden + h;
+    for (int r = 0; r < R; ++r) e[r] = load(table) * weights[r * row];
+    for (int64_t t = 1; t < taps; ++t) {
+        V tap = load(table + t * graph.hidden);
+        for (int r = 0; r < R; ++r) e[r] = tap * weights[r * row + t] + e[r];
+    }
+    for (int64_t k = 0; k < graph.layers; ++k) {
+        V a = load(graph.a[k] + source * graph.hidden + h), b = load(graph.b[k] + source * graph.hidden + h);
+        for (int r = 0; r < R; ++r) {
+            V g = gate(a, b, gates.a[k * R + r], gates.b[k * R + r]);
+            if (KEEP) kept->states[k][place][r] = e[r], kept->gates[k][place][r] = g;
+            e[r] = e[r] * g;
+        }
+    }
+}
+
+// ---- what neurons hear ----------------------------------------------------------------------------------------------
+
+// Sets of messages: differences from a first message, `shift`, are summed up, so that nothing large cancels.
+struct Sets {
+    std::vector<REAL> memory;
+    REAL *shift, *s1, *s2, *high, *low;
+    void begin(int64_t size) {
+        memory.resize(5 * size);
+        shift = memory.data(), s1 = shift + size, s2 = s1 + size, high = s2 + size, low = high + size;
+    }
+};
+
+// Per node: mean, sum of squared differences from it, maximum and minimum of what it has heard so far.
+struct Heard {
+    REAL *mean, *squares, *high, *low;
+    std::vector<REAL> count;
+    Heard(const Graph& graph, REAL* planes) : count(graph.num_nodes, REAL(0)) {
+        const int64_t plane = graph.num_nodes * graph.hidden;
+        mean = planes, squares = mean + plane, high = squares + plane, low = high + plane;
+        std::fill(mean, high, REAL(0));
+        std::fill(high, low, -INF);
+        std::fill(low, low + plane, INF);
+    }
+    // one set more (Chan et al., 1979)
+    void merge(const Graph& graph, int64_t node, REAL size, const Sets& sets, int64_t set) {
+        const REAL before = count[node], now = count[node] = before + size;
+        for (int64_t h = 0; h < graph.hidden; h += N) {
+            const int64_t from = set * graph.hidden + h, to = node * graph.hidden + h;
+            V s1 = load(sets.s1 + from), off = s1 / size, delta = load(sets.shift + from) + off - load(mean + to);
+            V own = load(sets.s2 + from) - s1 * off;
+            own = own < REAL(0) ? V{} : own;
+            add(mean + to, delta * (size / now));
+            add(squares + to, own + delta * delta * (before * size / now));
+            store(high + to, larger(load(high + to), load(sets.high + from)));
+            store(low + to, smaller(load(low + to), load(sets.low + from)));
+        }
+    }
+    void end(const Graph& graph) {
+        for (int64_t i = 0; i < graph.num_nodes; ++i)
+            for (int64_t h = i * graph.hidden; h < (i + 1) * graph.hidden; h += N)
+                if (count[i] > 0) store(squares + h, load(squares + h) / count[i]);
+                else store(high + h, V{}), store(low + h, V{});
+    }
+};
+
+struct BothSets {
+    Sets ahead, back;
+};
+
+void hear(const Graph& graph, const REAL* send, const REAL* send_back, REAL* out) {
+    const int64_t H = graph.hidden;
+    Heard ahead(graph, out), back(graph, out + 4 * graph.num_nodes * H);
+    auto work = [&](const Segment& segment, BothSets& own) {
+        own.ahead.begin(segment.groups * segment.outs * H);
+        own.back.begin(segment.groups * segment.block->ins * H);
+        for_groups(graph, segment, [&](const Part& part, int64_t first_out, int64_t first_in) {
+            const int64_t ins = part.block.ins, taps = part.block.taps;
+            for (int64_t h = 0; h < H; h += N)
+                by_fours(graph, part, 6, [&](auto count, int64_t y, int64_t begin, int64_t end) {
+                    constexpr int R = decltype(count)::value;
+                    Gates<R> gates;
+                    gates.gather(graph, part.destinations + y, h);
+                    const REAL* weights = part.weights + (y * ins + begin) * taps;
+                    V shift[R], s1[R], s2[R], high[R], low[R], returned[R];
+                    for (int r = 0; r < R; ++r) {
+                        const int64_t at = (first_out + y + r) * H + h;
+                        returned[r] = load(send_back + part.destinations[y + r] * H + h);
+                        const bool fresh = begin == 0;
+                        shift[r] = fresh ? V{} : load(own.ahead.shift + at);
+                        s1[r] = fresh ? V{} : load(own.ahead.s1 + at);
+                        s2[r] = fresh ? V{} : load(own.ahead.s2 + at);
+                        high[r] = fresh ? all(-INF) : load(own.ahead.high + at);
+                        low[r] = fresh ? all(INF) : load(own.ahead.low + at);
+                    }
+                    for (int64_t x = begin; x < end; ++x, weights += taps) {
+                        V e[R];
+                        states<R, false>(e, nullptr, 0, graph, part, weights, gates, part.sources[x], h);
+                        V sent = load(send + part.sources[x] * H + h);
+                        for (int r = 0; r < R; ++r) {
+                            V m = e[r] * sent;
+                            if (x == 0) shift[r] = m;
+                            V d = m - shift[r];
+                            s1[r] += d;
+                            s2[r] = d * d + s2[r];
+                            high[r] = larger(high[r], m);
+                            low[r] = smaller(low[r], m);
+                        }
+                        const int64_t at = (first_in + x) * H + h;
+                        V m = e[0] * returned[0], c = y == 0 ? m : load(own.back.shift + at), d = m - c;
+                        V sum = d, squares = d * d, top = m, bottom = m;
+                        for (int r = 1; r < R; ++r) {
+                            m = e[r] * returned[r];
+                            d = m - c;
+                            sum += d;
+                            squares = d * d + squares;
+                            top = larger(top, m);
+                            bottom = smaller(bottom, m);
+                        }
+                        if (y == 0) store(own.back.shift + at, c);
+                        else {
+                            sum += load(own.back.s1 + at), squares += load(own.back.s2 + at);
+                            top = larger(top, load(own.back.high + at));
+                            bottom = smaller(bottom, load(own.back.low + at));
+                        }
+                        store(own.back.s1 + at, sum), store(own.back.s2 + at, squares);
+                        store(own.back.high + at, top), store(own.back.low + at, bottom);
+                    }
+                    for (int r = 0; r < R; ++r) {
+                        const int64_t at = (first_out + y + r) * H + h;
+                        store(own.ahead.shift + at, shift[r]), store(own.ahead.s1 + at, s1[r]);
+                        store(own.ahead.s2 + at, s2[r]), store(own.ahead.high + at, high[r]);
+                        store(own.ahead.low + at, low[r]);
+                    }
+                });
+        });
+    };
+    in_order<BothSets>(graph, work, [&](const Segment& segment, BothSets& own) {
+        for_groups(graph, segment, [&](const Part& part, int64_t first_out, int64_t first_in) {
+            for (int64_t y = 0; y < part.outs; ++y)
+                ahead.merge(graph, part.destinations[y], REAL(part.block.ins), own.ahead, first_out + y);
+            for (int64_t x = 0; x < part.block.ins; ++x)
+                back.merge(graph, part.sources[x], REAL(part.outs), own.back, first_in + x);
+        });
+    });
+    ahead.end(graph);
+    back.end(graph);
+}
+
+// ---- sums per node --------------------------------------------------------------------------------------------------
+
+// Some arrays of numbers per destination and per source of a segment, and one per row of its table, to be added to the
+// same arrays of all nodes.
+struct Sums {
+    std::vector<REAL> memory;
+    REAL *outs, *ins, *taps;
+    int64_t out_size, in_size;
+    void begin(const Graph& graph, const Segment& segment, int64_t arrays, int64_t tables) {
+        out_size = segment.groups * segment.outs * graph.hidden;
+        in_size = segment.groups * segment.block->ins * graph.hidden;
+        memory.assign(arrays * (out_size + in_size) + tables * segment.block->taps * graph.hidden, REAL(0));
+        outs = memory.data(), ins = outs + arrays * out_size, taps = ins + arrays * in_size;
+    }
+    void merge(const Graph& graph, const Segment& segment, int64_t array, REAL* of_outs, REAL* of_ins) const {
+        for_groups(graph, segment, [&](const Part& part, int64_t first_out, int64_t first_in) {
+            move(graph, part.destinations, part.outs, outs + array * out_size + first_out * graph.hidden, of_outs);
+            move(graph, part.sources, part.block.ins, ins + array * in_size + first_in * graph.hidden, of_ins);
+        });
+    }
+    void merge_table(const Graph& graph, const Segment& segment, int64_t number, REAL* to) const {
+        const int64_t size = segment.block->taps * graph.hidden;
+        for (int64_t i = 0; i < size; i += N)
+            add(to + segment.block->table * graph.hidden + i, load(taps + number * size + i));
+    }
+
+  private:
+    static void move(const Graph& graph, const int64_t* nodes, int64_t size, const REAL* from, REAL* to) {
+        for (int64_t i = 0; i < size; ++i)
+            for (int64_t h = 0; h < graph.hidden; h += N) add(to + nodes[i] * graph.hidden + h, load(from + i * graph.hidden + h));
+    }
+};
+
+// ---- gradients ------------------------------------------------------------------------------------------------------
+
+// From the gradients `de` of the states of the edges of some sources to those of the gates and of the table. In `own`,
+// array 2k is that of a[k] and array 2k + 1 that of b[k]; those of the destinations are collected in `out_a`, `out_b`.
+template <int R>
+inline void through_gates(V (*de)[R], const Kept<R>& kept, const Graph& graph, const Part& part, const REAL* weights,
+                          const Gates<R>& gates, const int64_t* sources, int64_t few, int64_t h, V* out_a, V* out_b,
+                          REAL* to, Sums& own) {
+    const int64_t H = graph.hidden, taps = part.block.taps, row = part.block.ins * taps;
+    for (int64_t k = graph.layers - 1; k >= 0; --k) {
+        V y_a[R], y_b[R], sum_a[R], sum_b[R];
+        for (int r = 0; r < R; ++r) {
+            y_a[r] = gates.a[k * R + r], y_b[r] = gates.b[k * R + r];
+            sum_a[r] = out_a[k * R + r], sum_b[r] = out_b[k * R + r];
+        }
+        for (int64_t i = 0; i < few; ++i) {
+            V a = load(graph.a[k] + sources[i] * H + h), b = load(graph.b[k] + sources[i] * H + h);
+            REAL *to_a = to + 2 * k * own.in_size + i * H, *to_b = to_a + own.in_size;
+            V grad_a = load(to_a), grad_b = load(to_b);
+            for (int r = 0; r < R; ++r) {
+                V dg = de[i][r] * kept.states[k][i][r];
+                de[i][r] = de[i][r] * kept.gates[k][i][r];
+                grad_a = dg * y_b[r] + grad_a;
+                grad_b = dg * y_a[r] + grad_b;
+                sum_a[r] = dg * b + sum_a[r];
+                sum_b[r] = dg * a + sum_b[r];
+            }
+            store(to_a, grad_a), store(to_b, grad_b);
+        }
+        for (int r = 0; r < R; ++r) out_a[k * R + r] = sum_a[r], out_b[k * R + r] = sum_b[r];
+    }
+    for (int64_t t = 0; t < taps; ++t) {
+        V sum = load(own.taps + t * H + h);
+        for (int64_t i = 0; i < few; ++i)
+            for (int r = 0; r < R; ++r) sum = de[i][r] * weights[r * row + i * taps + t] + sum;
+        store(own.taps + t * H + h, sum);
+    }
+}
+
+template <int R> inline void keep_gates(const Graph& graph, const V* out_a, const V* out_b, int64_t at, Sums& own) {
+    for (int64_t k = 0; k < graph.layers; ++k)
+        for (int r = 0; r < R; ++r) {
+            REAL* to = own.outs + 2 * k * own.out_size + at + r * graph.hidden;
+            add(to, out_a[k * R + r]), add(to + own.out_size, out_b[k * R + r]);
+        }
+}
+
+void merge_states(const Graph& graph, const Segment& segment, const Sums& own, REAL* grad_table, REAL* const* grad_a,
+                  REAL* const* grad_b) {
+    for (int64_t k = 0; k < graph.layers; ++k) {
+        own.merge(graph, segment, 2 * k, grad_a[k], grad_a[k]);
+        own.merge(graph, segment, 2 * k + 1, grad_b[k], grad_b[k]);
+    }
+    own.merge_table(graph, segment, 0, grad_table);
+}
+
+// `slopes`, per direction six planes: a message m gets the first plus the second times m, the fifth where it is the
+// third, the sixth where it is the fourth. `counts`, per direction: how many messages are the third, and the fourth.
+void hear_backward(const Graph& graph, const REAL* send, const REAL* send_back, const REAL* slopes, REAL* counts,
+                   REAL* grad_table, REAL* const* grad_a, REAL* const* grad_b, REAL* grad_send, REAL* grad_send_back) {
+    const int64_t H = graph.hidden, plane = graph.num_nodes * H, last = 2 * graph.layers;
+    const V one = all(1);
+    auto work = [&](const Segment& segment, Sums& own) {
+        own.begin(graph, segment, 2 * graph.layers + 3, 1);
+        for_groups(graph, segment, [&](const Part& part, int64_t first_out, int64_t first_in) {
+            const int64_t ins = part.block.ins, taps = part.block.taps;
+            for (int64_t h = 0; h < H; h += N)
+                by_fours(graph, part, 2 * graph.layers + 10, [&](auto count, int64_t y, int64_t begin, int64_t end) {
+                    constexpr int R = decltype(count)::value;
+                    Gates<R> gates;
+                    gates.gather(graph, part.destinations + y, h);
+                    const REAL* weights = part.weights + (y * ins + begin) * taps;
+                    Kept<R> kept;
+                    V out_a[MAX_LAYERS * R], out_b[MAX_LAYERS * R], slope[R][6], returned[R], grad[R], highs[R], lows[R];
+                    for (int64_t k = 0; k < graph.layers * R; ++k) out_a[k] = out_b[k] = V{};
+                    for (int r = 0; r < R; ++r) {
+                        const int64_t node = part.destinations[y + r] * H + h;
+                        for (int i = 0; i < 6; ++i) slope[r][i] = load(slopes + i * plane + node);
+                        returned[r] = load(send_back + node), grad[r] = highs[r] = lows[r] = V{};
+                    }
+                    for (int64_t x = begin; x < end; x += FEW) {
+                        const int64_t few = std::min<int64_t>(FEW, end - x);
+                        const int64_t* sources = part.sources + x;
+                        const REAL* weights = part.weights + (y * ins + x) * taps;
+                        REAL* to = own.ins + (first_in + x) * H + h;
+                        V de[FEW][R];
+                        for (int64_t i = 0; i < few; ++i) {
+                            V e[R];
+                            states<R, true>(e, &kept, i, graph, part, weights + i * taps, gates, sources[i], h);
+                            const int64_t node = sources[i] * H + h;
+                            const REAL* own_slopes = slopes + 6 * plane + node;
+                            V sent = load(send + node), constant = load(own_slopes), factor = load(own_slopes + plane);
+                            V top = load(own_slopes + 2 * plane), bottom = load(own_slopes + 3 * plane);
+                            V at_top = load(own_slopes + 4 * plane), at_bottom = load(own_slopes + 5 * plane), grad_sent{};
+                            V in_highs{}, in_lows{};
+                            for (int r = 0; r < R; ++r) {
+                                V m = e[r] * sent;
+                                V dm = m * slope[r][1] + slope[r][0];
+                                dm += m == slope[r][2] ? slope[r][4] : V{};
+                                dm += m == slope[r][3] ? slope[r][5] : V{};
+                                highs[r] += m == slope[r][2] ? one : V{};
+                                lows[r] += m == slope[r][3] ? one : V{};
+                                grad_sent = dm * e[r] + grad_sent;
+                                V d = dm * sent;
+                                m = e[r] * returned[r];
+                                dm = m * factor + constant;
+                                dm += m == top ? at_top : V{};
+                                dm += m == bottom ? at_bottom : V{};
+                                in_highs += m == top ? one : V{};
+                                in_lows += m == bottom ? one : V{};
+                                grad[r] = dm * e[r] + grad[r];
+                                de[i][r] = dm * returned[r] + d;
+                            }
+                            REAL* const at = to + last * own.in_size + i * H;
+                            add(at, grad_sent), add(at + own.in_size, in_highs), add(at + 2 * own.in_size, in_lows);
+                        }
+                        through_gates<R>(de, kept, graph, part, weights, gates, sources, few, h, out_a, out_b, to, own);
+                    }
+                    const int64_t at = (first_out + y) * H + h;
+                    keep_gates<R>(graph, out_a, out_b, at, own);
+                    for (int r = 0; r < R; ++r) {
+                        REAL* const to = own.outs + last * own.out_size + at + r * H;
+                        add(to, grad[r]), add(to + own.out_size, highs[r]), add(to + 2 * own.out_size, lows[r]);
+                    }
+                });
+        });
+    };
+    in_order<Sums>(graph, work, [&](const Segment& segment, Sums& own) {
+        merge_states(graph, segment, own, grad_table, grad_a, grad_b);
+        own.merge(graph, segment, last, grad_send_back, grad_send);
+        own.merge(graph, segment, last + 1, counts, counts + 2 * plane);
+        own.merge(graph, segment, last + 2, counts + plane, counts + 3 * plane);
+    });
+}
+
+// ---- decoding -------------------------------------------------------------------------------------------------------
+
+struct Nothing {};
+
+void decode_states(const Graph& graph, const REAL* out_table, REAL* out) {
+    const int64_t H = graph.hidden;
+    auto work = [&](const Segment& segment, Nothing&) {
+        for_groups(graph, segment, [&](const Part& part, int64_t, int64_t) {
+            const int64_t ins = part.block.ins, taps = part.block.taps;
+            const REAL* table = out_table + part.block.table * H;
+            REAL* const target = out + (part.weights - graph.weights);
+            std::fill(target, target + part.outs * ins * taps, REAL(0));
+            for (int64_t h = 0; h < H; h += N)
+                by_fours(graph, part, 1, [&](auto count, int64_t y, int64_t begin, int64_t end) {
+                    constexpr int R = decltype(count)::value;
+                    Gates<R> gates;
+                    gates.gather(graph, part.destinations + y, h);
+                    // products of consecutive changes, of which the dimensions are still to be summed up
+                    V lines[R][N];
+                    int64_t filled = 0, at = (y * ins + begin) * taps;
+                    auto flush = [&] {
+                        for (int r = 0; r < R; ++r) {
+                            V sum = sums(lines[r]);
+                            for (int64_t i = 0; i < filled; ++i) target[at + r * ins * taps + i] += sum[i];
+                        }
+                        at += filled, filled = 0;
+                    };
+                    for (int64_t x = begin; x < end; ++x) {
+                        V e[R];
+                        states<R, false>(e, nullptr, 0, graph, part, part.weights + (y * ins + x) * taps, gates, part.sources[x], h);
+                        for (int64_t t = 0; t < taps; ++t) {
+                            V tap = load(table + t * H + h);
+                            for (int r = 0; r < R; ++r) lines[r][filled] = e[r] * tap;
+                            if (++filled == N) flush();
+                        }
+                    }
+                    if (filled) flush();
+                });
+        });
+    };
+    in_order<Nothing>(graph, work, [](const Segment&, Nothing&) {});
+}
+
+void decode_states_backward(const Graph& graph, const REAL* out_table, const REAL* grad_out, REAL* grad_table,
+                            REAL* const* grad_a, REAL* const* grad_b, REAL* grad_out_table) {
+    const int64_t H = graph.hidden;
+    auto work = [&](const Segment& segment, Sums& own) {
+        own.begin(graph, segment, 2 * graph.layers, 2);
+        for_groups(graph, segment, [&](const Part& part, int64_t first_out, int64_t first_in) {
+            const int64_t ins = part.block.ins, taps = part.block.taps, row = ins * taps;
+            const REAL* table = out_table + part.block.table * H;
+            REAL* const grad_table_out = own.taps + taps * H;
+            for (int64_t h = 0; h < H; h += N)
+                by_fours(graph, part, 2 * graph.layers + 1, [&](auto count, int64_t y, int64_t begin, int64_t end) {
+                    constexpr int R = decltype(count)::value;
+                    Gates<R> gates;
+                    gates.gather(graph, part.destinations + y, h);
+                    Kept<R> kept;
+                    V out_a[MAX_LAYERS * R], out_b[MAX_LAYERS * R];
+                    for (int64_t k = 0; k < graph.layers * R; ++k) out_a[k] = out_b[k] = V{};
+                    for (int64_t x = begin; x < end; x += FEW) {
+                        const int64_t few = std::min<int64_t>(FEW, end - x);
+                        const REAL* weights = part.weights + (y * ins + x) * taps;
+                        const REAL* incoming = grad_out + (weights - graph.weights);
+                        V e[FEW][R], de[FEW][R];
+                        for (int64_t i = 0; i < few; ++i) {
+                            states<R, true>(e[i], &kept, i, graph, part, weights + i * taps, gates, part.sources[x + i], h);
+                            for (int r = 0; r < R; ++r) de[i][r] = V{};
+                        }
+                        for (int64_t t = 0; t < taps; ++t) {
+                            V tap = load(table + t * H + h), sum = load(grad_table_out + t * H + h);
+                            for (int64_t i = 0; i < few; ++i)
+                                for (int r = 0; r < R; ++r) {
+                                    const REAL gradient = incoming[r * row + i * taps + t];
+                                    de[i][r] = tap * gradient + de[i][r];
+                                    sum = e[i][r] * gradient + sum;
+                                }
+                            store(grad_table_out + t * H + h, sum);
+                        }
+                        through_gates<R>(de, kept, graph, part, weights, gates, part.sources + x, few, h, out_a, out_b,
+                                         own.ins + (first_in + x) * H + h, own);
+                    }
+                    keep_gates<R>(graph, out_a, out_b, (first_out + y) * H + h, own);
+                });
+        });
+    };
+    in_order<Sums>(graph, work, [&](const Segment& segment, Sums& own) {
+        merge_states(graph, segment, own, grad_table, grad_a, grad_b);
+        own.merge_table(graph, segment, 1, grad_out_table);
+    });
+}
+
+}  // namespace
+
+extern "C" {
+
+void summaries(const Graph* graph, const REAL* send, const REAL* send_back, REAL* out) {
+    hear(*graph, send, send_back, out);
+}
+
+void summaries_backward(const Graph* graph, const REAL* send, const REAL* send_back, const REAL* slopes, REAL* counts,
+                        REAL* grad_table, REAL* const* grad_a, REAL* const* grad_b, REAL* grad_send,
+                        REAL* grad_send_back) {
+    hear_backward(*graph, send, send_back, slopes, counts, grad_table, grad_a, grad_b, grad_send, grad_send_back);
+}
+
+void decode(const Graph* graph, const REAL* out_table, REAL* out) { decode_states(*graph, out_table, out); }
+
+void decode_backward(const Graph* graph, const REAL* out_table, const REAL* grad_out, REAL* grad_table,
+                     REAL* const* grad_a, REAL* const* grad_b, REAL* grad_out_table) {
+    decode_states_backward(*graph, out_table, grad_out, grad_table, grad_a, grad_b, grad_out_table);
+}
+}

@@ -1,0 +1,233 @@
+"""The engine in C++ (``kernel.cpp``): compiled at first use, for a CPU, in float32 or float64; weights are constants."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from metaprune_cli.metanet.layout import Layout
+
+REALS = {torch.float32: "float", torch.float64: "double"}
+FLAGS = ("-std=gnu++17", "-O3", "-march=native", "-fPIC", "-shared", "-pthread", "-Wno-psabi")
+MAX_LAYERS = 64
+VECTOR = 64  # bytes
+
+
+class _Block(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in ("weights", "groups", "outs", "ins", "taps", "table", "destinations", "sources")
+    ]
+
+
+class _Graph(ctypes.Structure):
+    _fields_ = [
+        ("blocks", ctypes.POINTER(_Block)),
+        ("nodes", ctypes.c_void_p),
+        ("num_blocks", ctypes.c_int64),
+        ("num_nodes", ctypes.c_int64),
+        ("hidden", ctypes.c_int64),
+        ("layers", ctypes.c_int64),
+        ("weights", ctypes.c_void_p),
+        ("table", ctypes.c_void_p),
+        ("a", ctypes.c_void_p),
+        ("b", ctypes.c_void_p),
+        ("threads", ctypes.c_int32),
+    ]
+
+
+def available(weights: Tensor, layers: int) -> bool:
+    """Whether there is a compiled engine for arrays like this one; compiles it where there is not yet."""
+    fits = weights.device.type == "cpu" and weights.dtype in REALS and layers <= MAX_LAYERS
+    return fits and _library(REALS[weights.dtype]) is not None
+
+
+def summaries(
+    layout: Layout, weights: Tensor, table: Tensor, gates: Sequence[Tensor], send: Tensor, send_back: Tensor
+) -> Tensor:
+    """Shape (2, 4, n, h); see :func:`metaprune_cli.metanet.messages.listen`."""
+    call = _Call(layout, weights, table, gates)
+    out = call.new(2, 4, layout.num_neurons)
+    call.run("summaries", send, send_back, out)
+    return call.cut(out)
+
+
+def summaries_backward(
+    layout: Layout,
+    weights: Tensor,
+    table: Tensor,
+    gates: Sequence[Tensor],
+    send: Tensor,
+    send_back: Tensor,
+    slopes: Tensor,
+    of_weights: bool,
+) -> tuple[Tensor, None, Tensor, list[Tensor], Tensor, Tensor]:
+    """Gradients of the weights (none here), the table, the gates and what is sent both ways.
+
+    ``slopes``, shape (2, 6, n, h), says what a message m of a neuron gets: the first plus the second times m, the fifth
+    where m is the third, the sixth where it is the fourth. Before the gradients: how many messages are the third, and
+    how many the fourth, shape (2, 2, n, h).
+    """
+    assert not of_weights
+    call = _Call(layout, weights, table, gates)
+    of_table, of_gates = call.new(len(table)), [call.new(layout.num_neurons) for _ in gates]
+    counts, of_sent = call.new(2, 2, layout.num_neurons), call.new(2, layout.num_neurons)
+    call.run("summaries_backward", send, send_back, slopes, counts, of_table, *call.split(of_gates), *of_sent)
+    gates_ = [call.cut(gate) for gate in of_gates]
+    return call.cut(counts), None, call.cut(of_table), gates_, call.cut(of_sent[0]), call.cut(of_sent[1])
+
+
+def decode(layout: Layout, weights: Tensor, table: Tensor, gates: Sequence[Tensor], out_table: Tensor) -> Tensor:
+    """Shape (size,); see :func:`metaprune_cli.metanet.messages.decode`."""
+    out = torch.zeros_like(weights)
+    _Call(layout, weights, table, gates, identity=False).run("decode", out_table, out)
+    return out
+
+
+def decode_backward(
+    layout: Layout,
+    weights: Tensor,
+    table: Tensor,
+    gates: Sequence[Tensor],
+    out_table: Tensor,
+    gradient: Tensor,
+    of_weights: bool,
+) -> tuple[None, Tensor, list[Tensor], Tensor]:
+    """Gradients of the weights (none here), the table, the gates and the table of the way out."""
+    assert not of_weights
+    call = _Call(layout, weights, table, gates, identity=False)
+    of_table, of_out_table = call.new(len(table)), call.new(len(table))
+    of_gates = [call.new(layout.num_neurons) for _ in gates]
+    call.run("decode_backward", out_table, gradient, of_table, *call.split(of_gates), of_out_table)
+    return None, call.cut(of_table), [call.cut(gate) for gate in of_gates], call.cut(of_out_table)
+
+
+class _Call:
+    """One call: the arguments that all functions of the library begin with, and the padding of all others.
+
+    The library reads whole vectors, so the last axis of all arrays but the weights' is padded to a multiple of one.
+    """
+
+    def __init__(
+        self, layout: Layout, weights: Tensor, table: Tensor, gates: Sequence[Tensor], identity: bool = True
+    ) -> None:
+        self.like, self.hidden, self.layers = weights, table.shape[1], len(gates) // 2
+        lanes = VECTOR // weights.element_size()
+        self.padded = -(-self.hidden // lanes) * lanes
+        self.kept: list[object] = []
+        blocks, nodes = _described(layout)
+        a, b = (self._addresses(part) for part in self.split(gates))
+        self.graph = _Graph(
+            blocks,
+            nodes.data_ptr(),
+            len(layout.bundles if identity else layout.blocks),
+            layout.num_neurons,
+            self.padded,
+            self.layers,
+            weights.data_ptr(),
+            self._address(table),
+            ctypes.addressof(a),
+            ctypes.addressof(b),
+            torch.get_num_threads(),
+        )
+        self.kept += [blocks, nodes, weights, a, b]
+
+    def split(self, gates: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """The a of all layers, and the b."""
+        return gates[: self.layers], gates[self.layers :]
+
+    def new(self, *shape: int) -> Tensor:
+        """Zeros, padded."""
+        return self.like.new_zeros(*shape, self.padded)
+
+    def cut(self, numbers: Tensor) -> Tensor:
+        """Without the padding."""
+        return numbers[..., : self.hidden]
+
+    def run(self, name: str, *arguments: Tensor | Sequence[Tensor]) -> None:
+        """Call one function."""
+        library = _library(REALS[self.like.dtype])
+        assert library is not None
+        rest = [self._address(x) if isinstance(x, Tensor) else self._addresses(x) for x in arguments]
+        getattr(library, name)(ctypes.byref(self.graph), *(ctypes.c_void_p(x) if isinstance(x, int) else x for x in rest))
+
+    def _address(self, tensor: Tensor) -> int:
+        if tensor.dim() > 1 and tensor.shape[-1] != self.padded:
+            tensor = nn.functional.pad(tensor, (0, self.padded - self.hidden))
+        tensor = tensor.contiguous()
+        self.kept.append(tensor)
+        return tensor.data_ptr()
+
+    def _addresses(self, tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+        return (ctypes.c_void_p * max(len(tensors), 1))(*(self._address(tensor) for tensor in tensors))
+
+
+def _described(layout: Layout) -> tuple[ctypes.Array[_Block], Tensor]:
+    """The blocks as the library reads them, and the list of neurons they point into."""
+    nodes = torch.cat([ids.flatten() for bundle in layout.bundles for ids in (bundle.destinations, bundle.sources)])
+    blocks, at = [], 0
+    for bundle in layout.bundles:
+        (groups, outs), ins = bundle.destinations.shape, bundle.sources.shape[1]
+        here = at, at + groups * outs
+        blocks.append(_Block(bundle.offset, groups, outs, ins, bundle.taps, bundle.table, *here))
+        at += groups * (outs + ins)
+    return (_Block * len(blocks))(*blocks), nodes
+
+
+@cache
+def _library(real: str) -> ctypes.CDLL | None:
+    """The compiled library; None, with a warning where there is a compiler and it fails."""
+    compiler = shlex.split(os.environ.get("CXX", "")) or [shutil.which("c++") or shutil.which("g++") or ""]
+    if not shutil.which(compiler[0]):
+        return None
+    source = Path(__file__).with_name("kernel.cpp")
+    try:
+        target = _cache_folder() / f"kernel-{real}-{_fingerprint(compiler, source)}.so"
+        if not target.exists():
+            _compile([*compiler, *FLAGS, f"-DREAL={real}"], source, target)
+        return ctypes.CDLL(str(target))
+    except (OSError, subprocess.CalledProcessError) as error:
+        detail = getattr(error, "stderr", None) or error
+        warnings.warn(f"The metanetwork runs without its compiled engine, several times slower: {detail}", stacklevel=2)
+        return None
+
+
+def _compile(command: Sequence[str], source: Path, target: Path) -> None:
+    """Compile beside the target and rename: two processes may do this at the same time. Without OpenMP if need be."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        part = Path(folder) / target.name
+        tried = [*command, "-o", str(part), str(source)]
+        if subprocess.run([*tried, "-fopenmp"], capture_output=True, check=False).returncode:
+            subprocess.run(tried, check=True, capture_output=True, text=True)
+        part.replace(target)
+
+
+def _cache_folder() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "metaprune"
+
+
+def _fingerprint(compiler: Sequence[str], source: Path) -> str:
+    """Of all that the library depends on: its source, the compiler, the flags, and what this processor can do."""
+    digest = hashlib.sha256(source.read_bytes())
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text(errors="replace").splitlines() if cpu.exists() else []
+    features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    for text in (*compiler, version, *FLAGS, platform.machine(), platform.processor(), features):
+        digest.update(text.encode() + b"\0")
+    return digest.hexdigest()[:16]

@@ -1,0 +1,223 @@
+"""The engine in PyTorch: any device, any precision, gradients to the weights too; one tile of edges at a time.
+
+The functions are those of :mod:`metaprune_cli.metanet.kernel`, where their arguments are described.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from metaprune_cli.metanet.layout import Bundle, Layout
+
+LIVE = 6
+"""Arrays of a tile's size that exist at the same time, without the states kept for a backward pass."""
+
+CPU_TILE = 8 * 2**20
+"""Bytes of all of a tile's arrays together: about what a processor's caches hold."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """Some groups and some destinations of a bundle.
+
+    Attributes:
+        bundle: which one.
+        part: the groups and destinations.
+        destinations: neuron ids, shape (groups, out).
+        sources: neuron ids, shape (groups, in).
+    """
+
+    bundle: Bundle
+    part: tuple[slice, slice]
+    destinations: Int[Tensor, "g o"]
+    sources: Int[Tensor, "g i"]
+
+    def weights(self, flat: Tensor) -> Float[Tensor, "g o i t"]:
+        """Its weights."""
+        return self.bundle.view(flat)[self.part]
+
+    def taps(self, table: Float[Tensor, "taps h"]) -> Float[Tensor, "t h"]:
+        """Its part of a table."""
+        return table[self.bundle.table : self.bundle.table + self.bundle.taps]
+
+    def ends(self, numbers: Float[Tensor, "n h"]) -> tuple[Float[Tensor, "g o 1 h"], Float[Tensor, "g 1 i h"]]:
+        """What the destinations and what the sources bring to their edges."""
+        return numbers[self.destinations][:, :, None], numbers[self.sources][:, None]
+
+
+def summaries(
+    layout: Layout, weights: Tensor, table: Tensor, gates: Sequence[Tensor], send: Tensor, send_back: Tensor
+) -> Tensor:
+    """Shape (2, 4, n, h); variances are merged by the parallel formula (Chan et al., 1979)."""
+    n, hidden = send.shape
+    count = send.new_zeros(2, n, 1)
+    mean, squares = send.new_zeros(2, n, hidden), send.new_zeros(2, n, hidden)
+    high, low = send.new_full((2, n, hidden), -torch.inf), send.new_full((2, n, hidden), torch.inf)
+    for tile in _tiles(layout.bundles, hidden, weights):
+        states = _kept_states(tile, weights, table, gates, keep=False)[-1]
+        for direction, (who, axis, sender) in enumerate(_ways(tile, send, send_back)):
+            messages, sets = states * sender, who.flatten()
+            index = sets[:, None].expand(-1, hidden)
+            high[direction].scatter_reduce_(0, index, messages.amax(axis).flatten(0, 1), "amax")
+            low[direction].scatter_reduce_(0, index, messages.amin(axis).flatten(0, 1), "amin")
+            own = messages.mean(axis, keepdim=True)
+            spread = messages.sub_(own).square_().sum(axis).flatten(0, 1)
+            # several sets of one tile may be of the same neuron: all of them are merged with what it has at once
+            size = messages.shape[axis]
+            total = count[direction].index_add(0, sets, count.new_full((len(sets), 1), size))
+            shift = own.flatten(0, 2) - mean[direction][sets]
+            step = torch.zeros_like(send).index_add_(0, sets, shift * size) / total.clamp(min=1)
+            within = torch.zeros_like(send).index_add_(0, sets, spread + shift.square() * size)
+            squares[direction] += within - total * step.square()
+            mean[direction] += step
+            count[direction] = total
+    silent = count == 0
+    variance = squares.clamp(min=0) / count.clamp(min=1)
+    return torch.stack([mean, variance, high.masked_fill(silent, 0), low.masked_fill(silent, 0)], dim=1)
+
+
+def summaries_backward(
+    layout: Layout,
+    weights: Tensor,
+    table: Tensor,
+    gates: Sequence[Tensor],
+    send: Tensor,
+    send_back: Tensor,
+    slopes: Tensor,
+    of_weights: bool,
+) -> tuple[Tensor, Tensor | None, Tensor, list[Tensor], Tensor, Tensor]:
+    """How many messages are an extreme; gradients of the weights, the table, the gates and what is sent both ways."""
+    gradients = _Gradients(weights, table, gates, of_weights)
+    counts, of_sent = send.new_zeros(2, 2, *send.shape), (torch.zeros_like(send), torch.zeros_like(send_back))
+    for tile in _tiles(layout.bundles, send.shape[1], weights, len(gates) // 2):
+        kept = _kept_states(tile, weights, table, gates)
+        states = kept[-1]
+        of_states = torch.zeros_like(states)
+        for direction, (who, axis, sender) in enumerate(_ways(tile, send, send_back)):
+            messages = states * sender
+            constant, factor, high, low, at_high, at_low = (s[who].unsqueeze(axis) for s in slopes[direction])
+            of_messages = torch.addcmul(constant, factor, messages)
+            for count, extreme, share in zip(counts[direction], (high, low), (at_high, at_low), strict=True):
+                reached = (messages == extreme).to(messages)
+                of_messages.addcmul_(reached, share)
+                count.index_add_(0, who.flatten(), reached.sum(axis).flatten(0, 1))
+            of_states.addcmul_(of_messages, sender)
+            senders = (tile.sources, tile.destinations)[direction]
+            of_sent[direction].index_add_(0, senders.flatten(), (of_messages * states).sum(3 - axis).flatten(0, 1))
+        gradients.add_(tile, kept, of_states)
+    return counts, *gradients.parts, *of_sent
+
+
+def decode(layout: Layout, weights: Tensor, table: Tensor, gates: Sequence[Tensor], out_table: Tensor) -> Tensor:
+    """Shape (size,)."""
+    out = torch.zeros_like(weights)
+    for tile in _tiles(layout.blocks, table.shape[1], weights):
+        states = _kept_states(tile, weights, table, gates, keep=False)[-1]
+        tile.weights(out).copy_(states @ tile.taps(out_table).T)
+    return out
+
+
+def decode_backward(
+    layout: Layout,
+    weights: Tensor,
+    table: Tensor,
+    gates: Sequence[Tensor],
+    out_table: Tensor,
+    gradient: Tensor,
+    of_weights: bool,
+) -> tuple[Tensor | None, Tensor, list[Tensor], Tensor]:
+    """Gradients of the weights, the table, the gates and the table of the way out."""
+    gradients = _Gradients(weights, table, gates, of_weights)
+    of_out_table = torch.zeros_like(out_table)
+    for tile in _tiles(layout.blocks, table.shape[1], weights, len(gates) // 2):
+        kept = _kept_states(tile, weights, table, gates)
+        incoming = tile.weights(gradient)
+        tile.taps(of_out_table).add_(_product(incoming, kept[-1]))
+        gradients.add_(tile, kept, incoming @ tile.taps(out_table))
+    return *gradients.parts, of_out_table
+
+
+class _Gradients:
+    """Of what the states are made of."""
+
+    def __init__(self, weights: Tensor, table: Tensor, gates: Sequence[Tensor], of_weights: bool) -> None:
+        self.inputs = weights, table, gates
+        self.of_weights = torch.zeros_like(weights) if of_weights else None
+        self.of_table = torch.zeros_like(table)
+        self.of_gates = [torch.zeros_like(gate) for gate in gates]
+
+    @property
+    def parts(self) -> tuple[Tensor | None, Tensor, list[Tensor]]:
+        return self.of_weights, self.of_table, self.of_gates
+
+    def add_(self, tile: Tile, kept: Sequence[Tensor], of_states: Tensor) -> None:
+        """Add a tile's, given those of its last states; ``kept`` are its states after 0, 1, … gates."""
+        weights, table, gates = self.inputs
+        layers = len(gates) // 2
+        for k in reversed(range(layers)):
+            of_gate = of_states * kept[k]
+            of_states = of_states * _gate(tile, gates[k], gates[layers + k])
+            for mine, other in ((k, layers + k), (layers + k, k)):
+                at_destinations, at_sources = tile.ends(gates[other])
+                self._add_ends(tile, mine, (of_gate * at_sources).sum(2), (of_gate * at_destinations).sum(1))
+        tile.taps(self.of_table).add_(_product(tile.weights(weights), of_states))
+        if self.of_weights is not None:
+            tile.weights(self.of_weights).add_(of_states @ tile.taps(table).T)
+
+    def _add_ends(self, tile: Tile, gate: int, at_destinations: Tensor, at_sources: Tensor) -> None:
+        self.of_gates[gate].index_add_(0, tile.destinations.flatten(), at_destinations.flatten(0, 1))
+        self.of_gates[gate].index_add_(0, tile.sources.flatten(), at_sources.flatten(0, 1))
+
+
+def _ways(tile: Tile, send: Tensor, send_back: Tensor) -> Iterator[tuple[Tensor, int, Tensor]]:
+    """Along the edges, and along the reversed ones: who hears, the messages' axis, and what states are sent with."""
+    yield tile.destinations, 2, tile.ends(send)[1]
+    yield tile.sources, 1, tile.ends(send_back)[0]
+
+
+def _kept_states(
+    tile: Tile, weights: Tensor, table: Tensor, gates: Sequence[Tensor], keep: bool = True
+) -> list[Float[Tensor, "g o i h"]]:
+    """The states after 0, 1, … all gates, or the last alone; the same steps in the forward and the backward pass."""
+    kept = [tile.weights(weights) @ tile.taps(table)]
+    layers = len(gates) // 2
+    for a, b in zip(gates[:layers], gates[layers:], strict=True):
+        gate = _gate(tile, a, b)
+        kept.append(torch.mul(kept[-1], gate, out=gate))
+        if not keep:
+            del kept[0]
+    return kept
+
+
+def _gate(tile: Tile, a: Tensor, b: Tensor) -> Float[Tensor, "g o i h"]:
+    (a_out, a_in), (b_out, b_in) = tile.ends(a), tile.ends(b)
+    return (b_out * a_in).addcmul_(a_out, b_in).add_(1)
+
+
+def _product(weights: Float[Tensor, "g o i t"], states: Float[Tensor, "g o i h"]) -> Float[Tensor, "t h"]:
+    return weights.flatten(0, 2).T @ states.flatten(0, 2)
+
+
+def _tiles(bundles: Sequence[Bundle], hidden: int, like: Tensor, kept: int = 0) -> Iterator[Tile]:
+    """Tiles of which all arrays together, with ``kept`` states more, fit the budget; one destination at least."""
+    edges = max(_budget(like.device) // (like.element_size() * hidden * (LIVE + kept)), 1)
+    for bundle in bundles:
+        (groups, outs), ins = bundle.destinations.shape, bundle.sources.shape[1]
+        many = max(min(edges // max(ins, 1), outs), 1)
+        together = max(edges // max(outs * ins, 1), 1)
+        for group in range(0, groups, together):
+            for out in range(0, outs, many):
+                part = slice(group, group + together), slice(out, out + many)
+                yield Tile(bundle, part, bundle.destinations[part], bundle.sources[part[0]])
+
+
+def _budget(device: torch.device) -> int:
+    """Bytes for a tile: on a GPU large ones keep it busy."""
+    if device.type == "cuda":
+        return min(torch.cuda.mem_get_info(device)[0] // 4, 2**31)
+    return CPU_TILE

@@ -1,0 +1,215 @@
+"""The two engines of the ``blocks`` backend: exact gradients, the same numbers, whatever the tiles and the threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from handmade import dense_net, mlp, residual_net
+from torch import Tensor
+from torch.testing import assert_close
+
+from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig, kernel, messages, tiles
+from metaprune_cli.metanet.layout import Layout
+
+CPU = torch.device("cpu")
+GRAPHS = [mlp, residual_net, dense_net]
+
+compiled = pytest.mark.skipif(not kernel.available(torch.zeros(1), 1), reason="there is no C++ compiler here")
+ENGINES = [pytest.param(kernel, id="kernel", marks=compiled), pytest.param(tiles, id="tiles")]
+
+
+class Edges:
+    """A graph's edges with random gates, ready for the engines."""
+
+    def __init__(self, graph: NeuronGraph, hidden: int, layers: int, dtype: torch.dtype, seed: int = 0) -> None:
+        draw = torch.Generator().manual_seed(seed)
+
+        def numbers(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=draw).to(dtype)
+
+        self.layout = Layout.of(graph, CPU)
+        self.weights = self.layout.flatten([block.weights(graph.tensors).to(dtype) for block in graph.blocks])
+        rows = max(bundle.table + bundle.taps for bundle in self.layout.bundles)
+        self.table, self.out_table = numbers(rows, hidden), numbers(rows, hidden)
+        self.send, self.send_back = numbers(graph.num_neurons, hidden), numbers(graph.num_neurons, hidden)
+        self.gates = [0.5 * numbers(graph.num_neurons, hidden) for _ in range(2 * layers)]
+
+    def leaves(self) -> list[Tensor]:
+        return [leaf.requires_grad_() for leaf in (self.table, self.out_table, self.send, self.send_back, *self.gates)]
+
+    def run(self, *leaves: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        table, out_table, send, send_back, *gates = leaves
+        weights = self.weights if weights is None else weights
+        heard = messages.listen(self.layout, weights, table, gates, send, send_back)
+        return heard, messages.decode(self.layout, weights, table, gates, out_table)
+
+    def results(self) -> list[Tensor]:
+        """Values, and gradients of a function of them that tells all of them apart."""
+        leaves = self.leaves()
+        values = self.run(*leaves)
+        total = sum((value * torch.linspace(-1, 1, value.numel()).view_as(value).to(value)).sum() for value in values)
+        assert isinstance(total, Tensor)
+        return [*(value.detach() for value in values), *torch.autograd.grad(total, leaves)]
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], None]:
+    return lambda engine: monkeypatch.setattr(messages, "_engine", lambda *_: engine)
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("make", GRAPHS)
+@pytest.mark.parametrize("layers", [0, 2])
+def test_gradients_are_exact(
+    engine: ModuleType, make: Callable[[], NeuronGraph], layers: int, use: Callable[[ModuleType], None]
+) -> None:
+    use(engine)
+    edges = Edges(make(), hidden=2, layers=layers, dtype=torch.float64)
+    assert torch.autograd.gradcheck(edges.run, edges.leaves())
+
+
+def test_gradients_of_the_weights_themselves_are_exact() -> None:
+    edges = Edges(residual_net(width=3), hidden=2, layers=1, dtype=torch.float64)
+    leaves, weights = edges.leaves(), edges.weights.requires_grad_()
+    assert torch.autograd.gradcheck(lambda w: edges.run(*leaves, weights=w), [weights])
+
+
+@compiled
+@pytest.mark.parametrize("hidden", [1, 16, 37])
+@pytest.mark.parametrize("make", GRAPHS)
+def test_engines_agree(make: Callable[[], NeuronGraph], hidden: int, use: Callable[[ModuleType], None]) -> None:
+    found = []
+    for engine in (kernel, tiles):
+        use(engine)
+        found.append(Edges(make(), hidden, layers=3, dtype=torch.float32).results())
+    for one, other in zip(*found, strict=True):
+        assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_equal_extremes_share_their_gradient(engine: ModuleType, use: Callable[[ModuleType], None]) -> None:
+    use(engine)
+    graph = mlp(sizes=(4, 3))
+    graph.tensors["0.weight"].fill_(1.0)
+    edges = Edges(graph, hidden=2, layers=0, dtype=torch.float32)
+    edges.send = torch.ones_like(edges.send)
+    edges.send[0] = -1.0
+    leaves = edges.leaves()
+    heard, _ = edges.run(*leaves)
+    assert_close(heard[0, 2, 4], edges.table[0].abs())
+    (of_send,) = torch.autograd.grad(heard[0, 2, 4, edges.table[0] > 0].sum(), [edges.send])
+    expected = torch.where(edges.table[0] > 0, edges.table[0] / 3, torch.zeros(2))
+    assert_close(of_send[:4], torch.stack([torch.zeros(2), *[expected] * 3]).detach())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_pruned_weights_are_no_obstacle(engine: ModuleType, use: Callable[[ModuleType], None]) -> None:
+    use(engine)
+    graph = residual_net()
+    for name in ("first.weight", "second.weight"):
+        graph.tensors[name][:3] = 0
+    assert all(result.isfinite().all() for result in Edges(graph, 8, 2, torch.float32).results())
+
+
+def test_what_is_not_finite_is_not_hidden() -> None:
+    for value in (torch.nan, torch.inf):
+        graph = mlp()
+        graph.tensors["1.weight"][2, 3] = value
+        heard, change = Edges(graph, 4, 1, torch.float32).run(*Edges(graph, 4, 1, torch.float32).leaves())
+        assert not heard.isfinite().all()
+        assert not change.isfinite().all()
+
+
+def test_the_size_of_the_tiles_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, use: Callable[[ModuleType], None]
+) -> None:
+    use(tiles)
+    whole = Edges(residual_net(), 6, 2, torch.float64).results()
+    for size in (1, 5000):
+        monkeypatch.setattr(tiles, "CPU_TILE", size)
+        assert_close(Edges(residual_net(), 6, 2, torch.float64).results(), whole, rtol=1e-9, atol=1e-9)
+
+
+@compiled
+def test_the_number_of_threads_does_not_change_a_bit(use: Callable[[ModuleType], None]) -> None:
+    use(kernel)
+    graph, found = mlp(sizes=(150, 300, 170, 90)), []
+    for threads in (1, 2, 7):
+        torch.set_num_threads(threads)
+        found.append(Edges(graph, 20, 2, torch.float32).results())
+    assert all(torch.equal(one, other) for other in found[1:] for one, other in zip(found[0], other, strict=True))
+
+
+def test_flat_weights_are_the_blocks_again() -> None:
+    graph = dense_net()
+    weights = [block.weights(graph.tensors).clone().requires_grad_() for block in graph.blocks]
+    layout = Layout.of(graph, CPU)
+    again = layout.unflatten(layout.flatten(weights))
+    assert_close(list(again), weights, rtol=0, atol=0)
+    total = sum((position + 1) * part.sum() for position, part in enumerate(again) if position != 2)
+    gradients = torch.autograd.grad(total, weights)  # type: ignore[arg-type]
+    assert [float(gradient.mean()) for gradient in gradients] == [
+        0.0 if position == 2 else position + 1.0 for position in range(len(weights))
+    ]
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_more_layers_than_the_kernel_takes_run_in_tiles(layers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = MetaNetwork(MetaNetworkConfig(layers=layers, hidden=4))
+    with torch.no_grad():
+        expected = network(mlp())
+        monkeypatch.setattr(kernel, "MAX_LAYERS", 2)
+        assert_close(network(mlp()), expected)
+
+
+class TestCompiler:
+    """What happens where there is none, or where it fails."""
+
+    @pytest.fixture(autouse=True)
+    def _fresh(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        kernel._library.cache_clear()
+        yield
+        kernel._library.cache_clear()
+
+    def outputs(self) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        with torch.no_grad():
+            return MetaNetwork(MetaNetworkConfig(layers=2, hidden=4))(mlp())
+
+    def test_without_a_compiler_the_result_is_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        expected = self.outputs()
+        kernel._library.cache_clear()
+        monkeypatch.setenv("CXX", "no-such-compiler")
+        assert not kernel.available(torch.zeros(1), 1)
+        assert_close(self.outputs(), expected)
+
+    def test_a_compiler_that_fails_is_named(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        broken = tmp_path / "broken"
+        broken.write_text("#!/bin/sh\necho it is broken >&2\nexit 1\n")
+        broken.chmod(0o755)
+        monkeypatch.setenv("CXX", str(broken))
+        with pytest.warns(UserWarning, match="without its compiled engine.*it is broken"):
+            self.outputs()
+
+    @compiled
+    def test_it_compiles_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.outputs()
+        (library,) = (tmp_path / "metaprune").iterdir()
+        kernel._library.cache_clear()
+        monkeypatch.setattr(kernel, "_compile", lambda *_: pytest.fail("compiled again"))
+        self.outputs()
+        assert library.name.startswith("kernel-float-")
