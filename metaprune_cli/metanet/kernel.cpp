@@ -12,7 +12,9 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <limits>
+#include <new>
 #include <thread>
 #include <type_traits>
 #include <utility>
@@ -79,6 +81,26 @@ template <int size = N> inline V sums(V* lines) {
     if constexpr (size > 2) return sums<size / 2>(lines);
     return lines[0];
 }
+
+// Memory of a thread. Aligned: a vector that crosses a cache line takes twice as long.
+class Buffer {
+    REAL* memory = nullptr;
+    int64_t size = 0;
+
+  public:
+    Buffer() = default;
+    Buffer(const Buffer&) = delete;
+    ~Buffer() { operator delete[](memory, std::align_val_t(64)); }
+    REAL* get(int64_t wanted) {
+        if (wanted > size) {
+            operator delete[](memory, std::align_val_t(64));
+            memory = nullptr;
+            memory = static_cast<REAL*>(operator new[](wanted * sizeof(REAL), std::align_val_t(64)));
+            size = wanted;
+        }
+        return memory;
+    }
+};
 
 // Some groups and some destinations of a block.
 struct Segment {
@@ -152,12 +174,37 @@ template <class Body> void for_groups(const Graph& graph, const Segment& segment
         body(Part(graph, segment, segment.group + g), g * segment.outs, g * segment.block->ins);
 }
 
+// What some sources bring to their edges in one vector of dimensions, side by side: the gates, then what else is asked.
+struct Near {
+    Buffer buffer;
+    REAL* memory;
+    int64_t width;
+    void gather(const Graph& graph, const int64_t* nodes, int64_t count, int64_t h,
+                std::initializer_list<const REAL*> others) {
+        REAL* to = memory = buffer.get((2 * graph.layers + int64_t(others.size())) * count * N);
+        width = count;
+        auto copy = [&](const REAL* from) {
+            for (int64_t x = 0; x < count; ++x, to += N) store(to, load(from + nodes[x] * graph.hidden + h));
+        };
+        std::for_each(graph.a, graph.a + graph.layers, copy);
+        std::for_each(graph.b, graph.b + graph.layers, copy);
+        std::for_each(others.begin(), others.end(), copy);
+    }
+    V a(int64_t k, int64_t x) const { return load(memory + (k * width + x) * N); }
+    V b(const Graph& graph, int64_t k, int64_t x) const { return a(graph.layers + k, x); }
+    V other(const Graph& graph, int64_t i, int64_t x) const { return a(2 * graph.layers + i, x); }
+};
+
 // body(number of destinations, first destination, first source, last source + 1): some sources at a time, so that what
 // there is to know about them stays near, and the destinations four and then one at a time.
-template <class Body> inline void by_fours(const Graph& graph, const Part& part, int64_t arrays, const Body& body) {
-    const int64_t step = std::max<int64_t>(4, NEAR / int64_t(sizeof(V)) / (2 * graph.layers + arrays));
+template <class Body>
+inline void by_fours(const Graph& graph, const Part& part, int64_t h, Near& near, std::initializer_list<const REAL*> others,
+                     int64_t outputs, const Body& body) {
+    const int64_t arrays = 2 * graph.layers + int64_t(others.size()) + outputs;
+    const int64_t step = std::max<int64_t>(4, NEAR / int64_t(sizeof(V)) / std::max<int64_t>(arrays, 1));
     for (int64_t x = 0; x < part.block.ins; x += step) {
         const int64_t end = std::min(part.block.ins, x + step);
+        near.gather(graph, part.sources + x, end - x, h, others);
         int64_t y = 0;
         for (; y + 4 <= part.outs; y += 4) body(std::integral_constant<int, 4>{}, y, x, end);
         for (; y < part.outs; ++y) body(std::integral_constant<int, 1>{}, y, x, end);
@@ -187,10 +234,10 @@ template <int R> struct Kept {
     V states[MAX_LAYERS][FEW][R], gates[MAX_LAYERS][FEW][R];
 };
 
-// States of the edges from one source to R destinations, after all gates; the `place`th of `kept`, if any.
+// States of the edges from the xth of the near sources to R destinations, after all gates; the `place`th of `kept`, if any.
 template <int R, bool KEEP>
-inline void states(V* e, Kept<R>* kept, int64_t place, const Graph& graph, const Part& part, const REAL* weights, const Gates<R>& gates,
-                   int64_t source, int64_t h) {
+inline void states(V* e, Kept<R>* kept, int64_t place, const Graph& graph, const Part& part, const REAL* weights,
+                   const Gates<R>& gates, const Near& near, int64_t x, int64_t h) {
     const int64_t taps = part.block.taps, row = part.block.ins * taps;
     const REAL* table = graph.table + part.block.table * graph.hidden + h;
     for (int r = 0; r < R; ++r) e[r] = load(table) * weights[r * row];
@@ -199,7 +246,7 @@ inline void states(V* e, Kept<R>* kept, int64_t place, const Graph& graph, const
         for (int r = 0; r < R; ++r) e[r] = tap * weights[r * row + t] + e[r];
     }
     for (int64_t k = 0; k < graph.layers; ++k) {
-        V a = load(graph.a[k] + source * graph.hidden + h), b = load(graph.b[k] + source * graph.hidden + h);
+        V a = near.a(k, x), b = near.b(graph, k, x);
         for (int r = 0; r < R; ++r) {
             V g = gate(a, b, gates.a[k * R + r], gates.b[k * R + r]);
             if (KEEP) kept->states[k][place][r] = e[r], kept->gates[k][place][r] = g;
@@ -212,12 +259,14 @@ inline void states(V* e, Kept<R>* kept, int64_t place, const Graph& graph, const
 
 // Sets of messages: differences from a first message, `shift`, are summed up, so that nothing large cancels.
 struct Sets {
-    std::vector<REAL> memory;
+    Buffer buffer;
     REAL *shift, *s1, *s2, *high, *low;
-    void begin(int64_t size) {
-        memory.resize(5 * size);
-        shift = memory.data(), s1 = shift + size, s2 = s1 + size, high = s2 + size, low = high + size;
+    int64_t count;
+    void begin(int64_t sets, int64_t hidden) {
+        const int64_t size = sets * hidden;
+        shift = buffer.get(5 * size), s1 = shift + size, s2 = s1 + size, high = s2 + size, low = high + size, count = sets;
     }
+    int64_t at(int64_t set, int64_t h) const { return h * count + set * N; }
 };
 
 // Per node: mean, sum of squared differences from it, maximum and minimum of what it has heard so far.
@@ -235,7 +284,7 @@ struct Heard {
     void merge(const Graph& graph, int64_t node, REAL size, const Sets& sets, int64_t set) {
         const REAL before = count[node], now = count[node] = before + size;
         for (int64_t h = 0; h < graph.hidden; h += N) {
-            const int64_t from = set * graph.hidden + h, to = node * graph.hidden + h;
+            const int64_t from = sets.at(set, h), to = node * graph.hidden + h;
             V s1 = load(sets.s1 + from), off = s1 / size, delta = load(sets.shift + from) + off - load(mean + to);
             V own = load(sets.s2 + from) - s1 * off;
             own = own < REAL(0) ? V{} : own;
@@ -254,6 +303,7 @@ struct Heard {
 };
 
 struct BothSets {
+    Near near;
     Sets ahead, back;
 };
 
@@ -261,19 +311,19 @@ void hear(const Graph& graph, const REAL* send, const REAL* send_back, REAL* out
     const int64_t H = graph.hidden;
     Heard ahead(graph, out), back(graph, out + 4 * graph.num_nodes * H);
     auto work = [&](const Segment& segment, BothSets& own) {
-        own.ahead.begin(segment.groups * segment.outs * H);
-        own.back.begin(segment.groups * segment.block->ins * H);
+        own.ahead.begin(segment.groups * segment.outs, H);
+        own.back.begin(segment.groups * segment.block->ins, H);
         for_groups(graph, segment, [&](const Part& part, int64_t first_out, int64_t first_in) {
             const int64_t ins = part.block.ins, taps = part.block.taps;
             for (int64_t h = 0; h < H; h += N)
-                by_fours(graph, part, 6, [&](auto count, int64_t y, int64_t begin, int64_t end) {
+                by_fours(graph, part, h, own.near, {send}, 5, [&](auto count, int64_t y, int64_t begin, int64_t end) {
                     constexpr int R = decltype(count)::value;
                     Gates<R> gates;
                     gates.gather(graph, part.destinations + y, h);
                     const REAL* weights = part.weights + (y * ins + begin) * taps;
                     V shift[R], s1[R], s2[R], high[R], low[R], returned[R];
                     for (int r = 0; r < R; ++r) {
-                        const int64_t at = (first_out + y + r) * H + h;
+                        const int64_t at = own.ahead.at(first_out + y + r, h);
                         returned[r] = load(send_back + part.destinations[y + r] * H + h);
                         const bool fresh = begin == 0;
                         shift[r] = fresh ? V{} : load(own.ahead.shift + at);
@@ -284,8 +334,8 @@ void hear(const Graph& graph, const REAL* send, const REAL* send_back, REAL* out
                     }
                     for (int64_t x = begin; x < end; ++x, weights += taps) {
                         V e[R];
-                        states<R, false>(e, nullptr, 0, graph, part, weights, gates, part.sources[x], h);
-                        V sent = load(send + part.sources[x] * H + h);
+                        states<R, false>(e, nullptr, 0, graph, part, weights, gates, own.near, x - begin, h);
+                        V sent = own.near.other(graph, 0, x - begin);
                         for (int r = 0; r < R; ++r) {
                             V m = e[r] * sent;
                             if (x == 0) shift[r] = m;
@@ -295,7 +345,7 @@ void hear(const Graph& graph, const REAL* send, const REAL* send_back, REAL* out
                             high[r] = larger(high[r], m);
                             low[r] = smaller(low[r], m);
                         }
-                        const int64_t at = (first_in + x) * H + h;
+                        const int64_t at = own.back.at(first_in + x, h);
                         V m = e[0] * returned[0], c = y == 0 ? m : load(own.back.shift + at), d = m - c;
                         V sum = d, squares = d * d, top = m, bottom = m;
                         for (int r = 1; r < R; ++r) {
@@ -316,7 +366,7 @@ void hear(const Graph& graph, const REAL* send, const REAL* send_back, REAL* out
                         store(own.back.high + at, top), store(own.back.low + at, bottom);
                     }
                     for (int r = 0; r < R; ++r) {
-                        const int64_t at = (first_out + y + r) * H + h;
+                        const int64_t at = own.ahead.at(first_out + y + r, h);
                         store(own.ahead.shift + at, shift[r]), store(own.ahead.s1 + at, s1[r]);
                         store(own.ahead.s2 + at, s2[r]), store(own.ahead.high + at, high[r]);
                         store(own.ahead.low + at, low[r]);
@@ -341,19 +391,27 @@ void hear(const Graph& graph, const REAL* send, const REAL* send_back, REAL* out
 // Some arrays of numbers per destination and per source of a segment, and one per row of its table, to be added to the
 // same arrays of all nodes.
 struct Sums {
-    std::vector<REAL> memory;
+    Near near;
+    Buffer buffer;
     REAL *outs, *ins, *taps;
-    int64_t out_size, in_size;
+    int64_t out_count, in_count, out_size, in_size;
     void begin(const Graph& graph, const Segment& segment, int64_t arrays, int64_t tables) {
-        out_size = segment.groups * segment.outs * graph.hidden;
-        in_size = segment.groups * segment.block->ins * graph.hidden;
-        memory.assign(arrays * (out_size + in_size) + tables * segment.block->taps * graph.hidden, REAL(0));
-        outs = memory.data(), ins = outs + arrays * out_size, taps = ins + arrays * in_size;
+        out_count = segment.groups * segment.outs, in_count = segment.groups * segment.block->ins;
+        out_size = out_count * graph.hidden, in_size = in_count * graph.hidden;
+        const int64_t size = arrays * (out_size + in_size) + tables * segment.block->taps * graph.hidden;
+        outs = buffer.get(size), ins = outs + arrays * out_size, taps = ins + arrays * in_size;
+        std::fill(outs, outs + size, REAL(0));
     }
+    REAL* of_out(int64_t array, int64_t place, int64_t h) const { return outs + array * out_size + h * out_count + place * N; }
+    REAL* of_in(int64_t array, int64_t place, int64_t h) const { return ins + array * in_size + h * in_count + place * N; }
     void merge(const Graph& graph, const Segment& segment, int64_t array, REAL* of_outs, REAL* of_ins) const {
         for_groups(graph, segment, [&](const Part& part, int64_t first_out, int64_t first_in) {
-            move(graph, part.destinations, part.outs, outs + array * out_size + first_out * graph.hidden, of_outs);
-            move(graph, part.sources, part.block.ins, ins + array * in_size + first_in * graph.hidden, of_ins);
+            for (int64_t h = 0; h < graph.hidden; h += N) {
+                for (int64_t y = 0; y < part.outs; ++y)
+                    add(of_outs + part.destinations[y] * graph.hidden + h, load(of_out(array, first_out + y, h)));
+                for (int64_t x = 0; x < part.block.ins; ++x)
+                    add(of_ins + part.sources[x] * graph.hidden + h, load(of_in(array, first_in + x, h)));
+            }
         });
     }
     void merge_table(const Graph& graph, const Segment& segment, int64_t number, REAL* to) const {
@@ -361,22 +419,17 @@ struct Sums {
         for (int64_t i = 0; i < size; i += N)
             add(to + segment.block->table * graph.hidden + i, load(taps + number * size + i));
     }
-
-  private:
-    static void move(const Graph& graph, const int64_t* nodes, int64_t size, const REAL* from, REAL* to) {
-        for (int64_t i = 0; i < size; ++i)
-            for (int64_t h = 0; h < graph.hidden; h += N) add(to + nodes[i] * graph.hidden + h, load(from + i * graph.hidden + h));
-    }
 };
 
 // ---- gradients ------------------------------------------------------------------------------------------------------
 
-// From the gradients `de` of the states of the edges of some sources to those of the gates and of the table. In `own`,
-// array 2k is that of a[k] and array 2k + 1 that of b[k]; those of the destinations are collected in `out_a`, `out_b`.
+// From the gradients `de` of the states of a few sources' edges to those of the gates and of the table: the sources are
+// the xth and next of the near ones, and in `own` they begin at `place`. There, array 2k is that of a[k] and array 2k + 1
+// that of b[k]; those of the destinations are collected in `out_a` and `out_b`.
 template <int R>
 inline void through_gates(V (*de)[R], const Kept<R>& kept, const Graph& graph, const Part& part, const REAL* weights,
-                          const Gates<R>& gates, const int64_t* sources, int64_t few, int64_t h, V* out_a, V* out_b,
-                          REAL* to, Sums& own) {
+                          const Gates<R>& gates, int64_t x, int64_t few, int64_t place, int64_t h, V* out_a, V* out_b,
+                          Sums& own) {
     const int64_t H = graph.hidden, taps = part.block.taps, row = part.block.ins * taps;
     for (int64_t k = graph.layers - 1; k >= 0; --k) {
         V y_a[R], y_b[R], sum_a[R], sum_b[R];
@@ -385,8 +438,8 @@ inline void through_gates(V (*de)[R], const Kept<R>& kept, const Graph& graph, c
             sum_a[r] = out_a[k * R + r], sum_b[r] = out_b[k * R + r];
         }
         for (int64_t i = 0; i < few; ++i) {
-            V a = load(graph.a[k] + sources[i] * H + h), b = load(graph.b[k] + sources[i] * H + h);
-            REAL *to_a = to + 2 * k * own.in_size + i * H, *to_b = to_a + own.in_size;
+            V a = own.near.a(k, x + i), b = own.near.b(graph, k, x + i);
+            REAL *to_a = own.of_in(2 * k, place + i, h), *to_b = own.of_in(2 * k + 1, place + i, h);
             V grad_a = load(to_a), grad_b = load(to_b);
             for (int r = 0; r < R; ++r) {
                 V dg = de[i][r] * kept.states[k][i][r];
@@ -408,11 +461,11 @@ inline void through_gates(V (*de)[R], const Kept<R>& kept, const Graph& graph, c
     }
 }
 
-template <int R> inline void keep_gates(const Graph& graph, const V* out_a, const V* out_b, int64_t at, Sums& own) {
+template <int R> inline void keep_gates(const Graph& graph, const V* out_a, const V* out_b, int64_t place, int64_t h, Sums& own) {
     for (int64_t k = 0; k < graph.layers; ++k)
         for (int r = 0; r < R; ++r) {
-            REAL* to = own.outs + 2 * k * own.out_size + at + r * graph.hidden;
-            add(to, out_a[k * R + r]), add(to + own.out_size, out_b[k * R + r]);
+            add(own.of_out(2 * k, place + r, h), out_a[k * R + r]);
+            add(own.of_out(2 * k + 1, place + r, h), out_b[k * R + r]);
         }
 }
 
@@ -431,16 +484,18 @@ void hear_backward(const Graph& graph, const REAL* send, const REAL* send_back, 
                    REAL* grad_table, REAL* const* grad_a, REAL* const* grad_b, REAL* grad_send, REAL* grad_send_back) {
     const int64_t H = graph.hidden, plane = graph.num_nodes * H, last = 2 * graph.layers;
     const V one = all(1);
+    const REAL* const in_slopes = slopes + 6 * plane;
     auto work = [&](const Segment& segment, Sums& own) {
         own.begin(graph, segment, 2 * graph.layers + 3, 1);
         for_groups(graph, segment, [&](const Part& part, int64_t first_out, int64_t first_in) {
             const int64_t ins = part.block.ins, taps = part.block.taps;
             for (int64_t h = 0; h < H; h += N)
-                by_fours(graph, part, 2 * graph.layers + 10, [&](auto count, int64_t y, int64_t begin, int64_t end) {
+                by_fours(graph, part, h, own.near, {send, in_slopes, in_slopes + plane, in_slopes + 2 * plane,
+                                                    in_slopes + 3 * plane, in_slopes + 4 * plane, in_slopes + 5 * plane},
+                         2 * graph.layers + 3, [&](auto count, int64_t y, int64_t begin, int64_t end) {
                     constexpr int R = decltype(count)::value;
                     Gates<R> gates;
                     gates.gather(graph, part.destinations + y, h);
-                    const REAL* weights = part.weights + (y * ins + begin) * taps;
                     Kept<R> kept;
                     V out_a[MAX_LAYERS * R], out_b[MAX_LAYERS * R], slope[R][6], returned[R], grad[R], highs[R], lows[R];
                     for (int64_t k = 0; k < graph.layers * R; ++k) out_a[k] = out_b[k] = V{};
@@ -451,18 +506,14 @@ void hear_backward(const Graph& graph, const REAL* send, const REAL* send_back, 
                     }
                     for (int64_t x = begin; x < end; x += FEW) {
                         const int64_t few = std::min<int64_t>(FEW, end - x);
-                        const int64_t* sources = part.sources + x;
                         const REAL* weights = part.weights + (y * ins + x) * taps;
-                        REAL* to = own.ins + (first_in + x) * H + h;
                         V de[FEW][R];
                         for (int64_t i = 0; i < few; ++i) {
                             V e[R];
-                            states<R, true>(e, &kept, i, graph, part, weights + i * taps, gates, sources[i], h);
-                            const int64_t node = sources[i] * H + h;
-                            const REAL* own_slopes = slopes + 6 * plane + node;
-                            V sent = load(send + node), constant = load(own_slopes), factor = load(own_slopes + plane);
-                            V top = load(own_slopes + 2 * plane), bottom = load(own_slopes + 3 * plane);
-                            V at_top = load(own_slopes + 4 * plane), at_bottom = load(own_slopes + 5 * plane), grad_sent{};
+                            states<R, true>(e, &kept, i, graph, part, weights + i * taps, gates, own.near, x - begin + i, h);
+                            auto known = [&](int array) { return own.near.other(graph, array, x - begin + i); };
+                            V sent = known(0), constant = known(1), factor = known(2), top = known(3), bottom = known(4);
+                            V at_top = known(5), at_bottom = known(6), grad_sent{};
                             V in_highs{}, in_lows{};
                             for (int r = 0; r < R; ++r) {
                                 V m = e[r] * sent;
@@ -482,16 +533,18 @@ void hear_backward(const Graph& graph, const REAL* send, const REAL* send_back, 
                                 grad[r] = dm * e[r] + grad[r];
                                 de[i][r] = dm * returned[r] + d;
                             }
-                            REAL* const at = to + last * own.in_size + i * H;
-                            add(at, grad_sent), add(at + own.in_size, in_highs), add(at + 2 * own.in_size, in_lows);
+                            const int64_t place = first_in + x + i;
+                            add(own.of_in(last, place, h), grad_sent);
+                            add(own.of_in(last + 1, place, h), in_highs), add(own.of_in(last + 2, place, h), in_lows);
                         }
-                        through_gates<R>(de, kept, graph, part, weights, gates, sources, few, h, out_a, out_b, to, own);
+                        through_gates<R>(de, kept, graph, part, weights, gates, x - begin, few, first_in + x, h, out_a,
+                                         out_b, own);
                     }
-                    const int64_t at = (first_out + y) * H + h;
-                    keep_gates<R>(graph, out_a, out_b, at, own);
+                    keep_gates<R>(graph, out_a, out_b, first_out + y, h, own);
                     for (int r = 0; r < R; ++r) {
-                        REAL* const to = own.outs + last * own.out_size + at + r * H;
-                        add(to, grad[r]), add(to + own.out_size, highs[r]), add(to + 2 * own.out_size, lows[r]);
+                        const int64_t place = first_out + y + r;
+                        add(own.of_out(last, place, h), grad[r]);
+                        add(own.of_out(last + 1, place, h), highs[r]), add(own.of_out(last + 2, place, h), lows[r]);
                     }
                 });
         });
@@ -506,18 +559,20 @@ void hear_backward(const Graph& graph, const REAL* send, const REAL* send_back, 
 
 // ---- decoding -------------------------------------------------------------------------------------------------------
 
-struct Nothing {};
+struct Gathered {
+    Near near;
+};
 
 void decode_states(const Graph& graph, const REAL* out_table, REAL* out) {
     const int64_t H = graph.hidden;
-    auto work = [&](const Segment& segment, Nothing&) {
+    auto work = [&](const Segment& segment, Gathered& own) {
         for_groups(graph, segment, [&](const Part& part, int64_t, int64_t) {
             const int64_t ins = part.block.ins, taps = part.block.taps;
             const REAL* table = out_table + part.block.table * H;
             REAL* const target = out + (part.weights - graph.weights);
             std::fill(target, target + part.outs * ins * taps, REAL(0));
             for (int64_t h = 0; h < H; h += N)
-                by_fours(graph, part, 1, [&](auto count, int64_t y, int64_t begin, int64_t end) {
+                by_fours(graph, part, h, own.near, {}, 0, [&](auto count, int64_t y, int64_t begin, int64_t end) {
                     constexpr int R = decltype(count)::value;
                     Gates<R> gates;
                     gates.gather(graph, part.destinations + y, h);
@@ -533,7 +588,7 @@ void decode_states(const Graph& graph, const REAL* out_table, REAL* out) {
                     };
                     for (int64_t x = begin; x < end; ++x) {
                         V e[R];
-                        states<R, false>(e, nullptr, 0, graph, part, part.weights + (y * ins + x) * taps, gates, part.sources[x], h);
+                        states<R, false>(e, nullptr, 0, graph, part, part.weights + (y * ins + x) * taps, gates, own.near, x - begin, h);
                         for (int64_t t = 0; t < taps; ++t) {
                             V tap = load(table + t * H + h);
                             for (int r = 0; r < R; ++r) lines[r][filled] = e[r] * tap;
@@ -544,7 +599,7 @@ void decode_states(const Graph& graph, const REAL* out_table, REAL* out) {
                 });
         });
     };
-    in_order<Nothing>(graph, work, [](const Segment&, Nothing&) {});
+    in_order<Gathered>(graph, work, [](const Segment&, Gathered&) {});
 }
 
 void decode_states_backward(const Graph& graph, const REAL* out_table, const REAL* grad_out, REAL* grad_table,
@@ -557,7 +612,7 @@ void decode_states_backward(const Graph& graph, const REAL* out_table, const REA
             const REAL* table = out_table + part.block.table * H;
             REAL* const grad_table_out = own.taps + taps * H;
             for (int64_t h = 0; h < H; h += N)
-                by_fours(graph, part, 2 * graph.layers + 1, [&](auto count, int64_t y, int64_t begin, int64_t end) {
+                by_fours(graph, part, h, own.near, {}, 2 * graph.layers, [&](auto count, int64_t y, int64_t begin, int64_t end) {
                     constexpr int R = decltype(count)::value;
                     Gates<R> gates;
                     gates.gather(graph, part.destinations + y, h);
@@ -570,7 +625,7 @@ void decode_states_backward(const Graph& graph, const REAL* out_table, const REA
                         const REAL* incoming = grad_out + (weights - graph.weights);
                         V e[FEW][R], de[FEW][R];
                         for (int64_t i = 0; i < few; ++i) {
-                            states<R, true>(e[i], &kept, i, graph, part, weights + i * taps, gates, part.sources[x + i], h);
+                            states<R, true>(e[i], &kept, i, graph, part, weights + i * taps, gates, own.near, x - begin + i, h);
                             for (int r = 0; r < R; ++r) de[i][r] = V{};
                         }
                         for (int64_t t = 0; t < taps; ++t) {
@@ -583,10 +638,10 @@ void decode_states_backward(const Graph& graph, const REAL* out_table, const REA
                                 }
                             store(grad_table_out + t * H + h, sum);
                         }
-                        through_gates<R>(de, kept, graph, part, weights, gates, part.sources + x, few, h, out_a, out_b,
-                                         own.ins + (first_in + x) * H + h, own);
+                        through_gates<R>(de, kept, graph, part, weights, gates, x - begin, few, first_in + x, h, out_a,
+                                         out_b, own);
                     }
-                    keep_gates<R>(graph, out_a, out_b, (first_out + y) * H + h, own);
+                    keep_gates<R>(graph, out_a, out_b, first_out + y, h, own);
                 });
         });
     };
