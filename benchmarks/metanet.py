@@ -20,12 +20,26 @@ import gc
 import json
 import statistics
 import time
+from typing import Any
 
 import measuring
 
 CASES = ("resnet56:8:64", "resnet50:6:16", "vit_b_16:4:32")
 ENGINES = ("edges", "tiles", "blocks")
 GIB = 2**30
+COLUMNS = (
+    ("engine", 8),
+    ("forward s", 11),
+    ("GiB", 7),
+    ("faster", 8),
+    ("smaller", 9),
+    ("× floor", 9),
+    ("+ backward s", 14),
+    ("GiB", 7),
+    ("faster", 8),
+    ("smaller", 9),
+    ("× floor", 9),
+)
 
 
 def measure(case: str, engine: str, repeats: int) -> dict[str, float]:
@@ -33,7 +47,7 @@ def measure(case: str, engine: str, repeats: int) -> dict[str, float]:
     import torch
 
     import metaprune_cli as metaprune
-    from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
+    from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig, kernel
 
     name, layers, hidden = case.split(":")
     graph = metaprune.encode(*_model(name))
@@ -41,13 +55,13 @@ def measure(case: str, engine: str, repeats: int) -> dict[str, float]:
     network = MetaNetwork(MetaNetworkConfig(layers=int(layers), hidden=int(hidden)))
     edges, taps = graph.num_edges, sum(block.num_edges * block.size[3] for block in graph.blocks)
     backend = "edges" if engine == "edges" else "blocks"
-    figures = {"edges": edges, "first": 0.0, "floor": 0.0}
-    if engine != "edges":
-        start = time.perf_counter()
-        _ready(engine)
-        figures["first"] = time.perf_counter() - start
-    stored = 4 * edges * int(hidden) * int(layers)
-    available = measuring.available()
+    if engine == "tiles":
+        kernel.available = lambda *_: False
+    network(metaprune.encode(torch.nn.Linear(2, 2), torch.zeros(1, 2)), backend=backend)  # what comes once: compilation
+    states = edges * int(hidden)
+    operations = states * int(layers) * 15 + 2 * taps * int(hidden), states * int(layers) * 41 + 6 * taps * int(hidden)
+    needed = 4 * states * 10, 4 * states * 8 * int(layers)  # bytes of the list of edges, roughly
+    rate, free = _rate(), measuring.available()
 
     def forward() -> None:
         with torch.no_grad():
@@ -56,16 +70,11 @@ def measure(case: str, engine: str, repeats: int) -> dict[str, float]:
     def both() -> None:
         network.zero_grad()
         written = network(graph, backend=backend)
-        sum(written[key].square().sum() for key in sorted(graph.trainable)).backward()  # type: ignore[union-attr]
+        torch.stack([written[key].square().sum() for key in sorted(graph.trainable)]).sum().backward()
 
-    rate = _rate()
-    floors = edges * int(hidden) * int(layers) * 15 + 2 * taps * int(hidden), 0
-    floors = floors[0], floors[0] + edges * int(hidden) * int(layers) * 26 + 4 * taps * int(hidden)
-    for what, run, needed, floor in (
-        ("forward", forward, 10 * stored // int(layers), floors[0]),
-        ("both", both, 8 * stored, floors[1]),
-    ):
-        if engine == "edges" and needed > available:
+    figures: dict[str, float] = {}
+    for what, run, place in (("forward", forward, 0), ("both", both, 1)):
+        if engine == "edges" and needed[place] > free:
             continue
         seconds, memory = [], []
         for _ in range(repeats):
@@ -76,11 +85,12 @@ def measure(case: str, engine: str, repeats: int) -> dict[str, float]:
             run()
             seconds.append(time.perf_counter() - start)
             memory.append(measuring.peak() - before)
-        figures |= {what: statistics.median(seconds), f"{what}_memory": max(memory), f"{what}_floor": floor / rate}
+        figures |= {what: statistics.median(seconds), f"{what}_memory": max(memory)}
+        figures[f"{what}_floor"] = operations[place] / rate
     return figures
 
 
-def _model(name: str) -> tuple[object, object]:
+def _model(name: str) -> tuple[Any, Any]:
     """A model of random weights in eval mode, and an example input."""
     import torch
     import torchvision
@@ -91,18 +101,6 @@ def _model(name: str) -> tuple[object, object]:
     if name in torchvision.models.list_models():
         return torchvision.models.get_model(name, weights=None).eval(), torch.zeros(1, 3, 224, 224)
     return build(Architecture(f"cifar:{name}", {}, None)).eval(), torch.zeros(1, 3, 32, 32)
-
-
-def _ready(engine: str) -> None:
-    """Take the engine's first call, on a tiny model: compilation, if it is not in the cache."""
-    import torch
-
-    import metaprune_cli as metaprune
-    from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig, kernel
-
-    if engine == "tiles":
-        kernel.available = lambda *_: False
-    MetaNetwork(MetaNetworkConfig(layers=1, hidden=2))(metaprune.encode(torch.nn.Linear(2, 2), torch.zeros(1, 2)))
 
 
 def _rate() -> float:
@@ -131,29 +129,36 @@ def main() -> None:
     for case in given.cases:
         name, layers, hidden = case.split(":")
         print(f"\n{name}, L = {layers}, H = {hidden}")
-        print(f"{'engine':<8}{'forward s':>11}{'+ backward s':>14}{'GiB':>7}{'+ GiB':>8}{'faster':>16}{'smaller':>16}{'× floor':>14}")
+        print("".join(f"{title:>{width}}" for title, width in COLUMNS))
         baseline: dict[str, float] = {}
         for engine in given.engines:
-            run = measuring.in_process(__file__, case, engine, "--repeats", str(given.repeats if engine != "edges" else 1))
+            repeats = 1 if engine == "edges" else given.repeats
+            run = measuring.in_process(__file__, case, engine, "--repeats", str(repeats))
             baseline = baseline or (run if engine == "edges" else {})
-            print(_line(engine, run, baseline), flush=True)
+            cells = [engine, *_cells(run, baseline)]
+            print("".join(f"{cell:>{width}}" for cell, (_, width) in zip(cells, COLUMNS, strict=True)), flush=True)
 
 
-def _line(engine: str, run: dict[str, float], baseline: dict[str, float]) -> str:
-    def pair(of: object) -> str:
-        return " / ".join("–" if (figure := of(what)) is None else f"{figure:.1f}" for what in ("forward", "both"))  # type: ignore[operator]
+def _cells(run: dict[str, float], baseline: dict[str, float]) -> list[str]:
+    """The figures of a line; a dash where there is none."""
 
-    def against(field: str) -> str:
-        return pair(lambda what: baseline[what + field] / run[what + field] if what + field in baseline and what in run else None)
+    def shown(value: float | None, digits: int = 2) -> str:
+        return "–" if value is None else f"{value:.{digits}f}"
 
-    def shown(key: str, unit: float = 1.0) -> str:
-        return f"{run[key] / unit:.2f}" if key in run else "–"
+    def ratio(top: dict[str, float], bottom: dict[str, float], above: str, below: str) -> str:
+        return shown(top[above] / bottom[below] if above in top and below in bottom else None, 1)
 
-    floor = pair(lambda what: run[what] / run[f"{what}_floor"] if what in run else None)
-    return (
-        f"{engine:<8}{shown('forward'):>11}{shown('both'):>14}{shown('forward_memory', GIB):>7}{shown('both_memory', GIB):>8}"
-        f"{against(''):>16}{against('_memory'):>16}{floor:>14}"
-    )
+    cells = []
+    for what in ("forward", "both"):
+        memory = run.get(f"{what}_memory")
+        cells += [
+            shown(run.get(what)),
+            shown(None if memory is None else memory / GIB),
+            ratio(baseline, run, what, what),
+            ratio(baseline, run, f"{what}_memory", f"{what}_memory"),
+            ratio(run, run, what, f"{what}_floor"),
+        ]
+    return cells
 
 
 if __name__ == "__main__":

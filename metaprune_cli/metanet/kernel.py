@@ -1,4 +1,4 @@
-"""The engine in C++ (``kernel.cpp``): compiled at first use, for a CPU, in float32 or float64; weights are constants."""
+"""The engine in C++ (``kernel.cpp``): compiled at first use, on a CPU, float32 or float64; weights are constants."""
 
 from __future__ import annotations
 
@@ -162,7 +162,9 @@ class _Call:
         library = _library(REALS[self.like.dtype])
         assert library is not None
         rest = [self._address(x) if isinstance(x, Tensor) else self._addresses(x) for x in arguments]
-        getattr(library, name)(ctypes.byref(self.graph), *(ctypes.c_void_p(x) if isinstance(x, int) else x for x in rest))
+        getattr(library, name)(
+            ctypes.byref(self.graph), *(ctypes.c_void_p(x) if isinstance(x, int) else x for x in rest)
+        )
 
     def _address(self, tensor: Tensor) -> int:
         if tensor.dim() > 1 and tensor.shape[-1] != self.padded:

@@ -19,6 +19,7 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.metanet.codec import Kernel
 from metaprune_cli.metanet.values import block_index
 
+
 @dataclass(frozen=True, eq=False)
 class Bundle:
     """Blocks of one shape, stacked along their groups: complete bipartite graphs from sources to destinations.
@@ -108,7 +109,10 @@ class Layout:
         """How many messages each neuron gets along the edges, and along the reversed edges; at least 1."""
         counts = torch.zeros(2, self.num_neurons, device=self.device)
         for bundle in self.bundles:
-            for direction, sets, other in ((0, bundle.destinations, bundle.sources), (1, bundle.sources, bundle.destinations)):
+            for direction, sets, other in (
+                (0, bundle.destinations, bundle.sources),
+                (1, bundle.sources, bundle.destinations),
+            ):
                 messages = torch.full((sets.numel(),), float(other.shape[1]), device=self.device)
                 counts[direction].index_add_(0, sets.flatten(), messages)
         return counts.clamp(min=1)

@@ -62,7 +62,7 @@ def decode(
 
 
 def _engine(weights: Tensor, gates: Sequence[Tensor]) -> ModuleType:
-    """The compiled one where there is a compiler; where gradients to the weights themselves are asked for, the other."""
+    """The compiled one where there is a compiler, but where the weights want gradients themselves."""
     return tiles if weights.requires_grad or not kernel.available(weights, len(gates) // 2) else kernel
 
 

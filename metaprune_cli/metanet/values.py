@@ -188,7 +188,9 @@ class Rewriting:
             weights.append(gradient * (factor * step))
         features = torch.zeros_like(self.values.features)
         for (feature, step), target in zip(
-            self._split(self.step.features.expand_as(features)), (part for _, part in self._split(features)), strict=True
+            self._split(self.step.features.expand_as(features)),
+            (part for _, part in self._split(features)),
+            strict=True,
         ):
             if feature.name in of:
                 gradient = of[feature.name].reshape(-1)

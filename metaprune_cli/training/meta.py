@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -164,21 +164,37 @@ def _train_epoch(metanet: MetaNetwork, optimizer: torch.optim.Optimizer, run: Ru
 def _step(metanet: MetaNetwork, optimizer: torch.optim.Optimizer, task: Task) -> tuple[float, float]:
     """One step of the metanetwork on one member; returns the loss, and the gradient's norm before clipping."""
     member, settings = task.member, task.settings
-    written = member.rewritten(metanet(member.graph, backend=settings.backend))
-    leaves = {name: tensor.detach().requires_grad_() for name, tensor in written.items()}
-    total = 0.0
-    for loss in OBJECTIVES[settings.objective](task, leaves):
-        loss.backward()
-        total += loss.item()
-    gradients = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
     optimizer.zero_grad()
-    torch.autograd.backward([written[name] for name in gradients], list(gradients.values()))
+    written = member.rewritten(metanet(member.graph, backend=settings.backend))
+    total, leaves = summed_gradients(written, lambda weights: OBJECTIVES[settings.objective](task, weights))
     norm = float(torch.nn.utils.clip_grad_norm_(metanet.parameters(), settings.clip))
     if not (math.isfinite(total) and math.isfinite(norm)):
         what = f"The meta-training loss is {total}, its gradient's norm {norm}."
         raise not_finite(what, _suspects(metanet, member, leaves), next_step="try a smaller learning rate or ratio")
     optimizer.step()
     return total, norm
+
+
+def summed_gradients(
+    written: Weights, losses: Callable[[Weights], Iterable[Tensor]]
+) -> tuple[float, dict[str, Tensor]]:
+    """Send the gradient of the sum of all losses back through what wrote the weights, once.
+
+    Args:
+        written: the weights, each the end of a graph of autograd's.
+        losses: a series of losses of the weights that they are given.
+
+    Returns:
+        The sum of the losses; and the weights they were given, with their gradients.
+    """
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in written.items()}
+    total = 0.0
+    for loss in losses(leaves):
+        loss.backward()
+        total += loss.item()
+    gradients = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+    torch.autograd.backward([written[name] for name in gradients], list(gradients.values()))
+    return total, leaves
 
 
 def _suspects(metanet: MetaNetwork, member: Member, leaves: Weights) -> Iterator[tuple[str, Tensor | None]]:
