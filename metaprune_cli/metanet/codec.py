@@ -113,22 +113,14 @@ class Codec(nn.Module):
         self.neuron = nn.Parameter(torch.randn(hidden))
 
     def edge_table(self, kernel: Kernel) -> Float[Tensor, "taps h"]:
-        """What each tap's weight is multiplied with in an edge's first state."""
+        """The first state of an edge is the sum over its taps: weight times row."""
         table: Tensor = self.taps_in(kernel)
         return table / math.sqrt(len(table))
 
     def change_table(self, kernel: Kernel) -> Float[Tensor, "taps h"]:
-        """What an edge's last state is multiplied with in each tap's change."""
+        """The change of a tap's weight is its row times the edge's last state, summed."""
         table: Tensor = self.taps_out(kernel)
         return table / math.sqrt(self.hidden)
-
-    def encode_edges(self, weights: Float[Tensor, "*edges taps"], kernel: Kernel) -> Float[Tensor, "*edges h"]:
-        """First state of the edges of one kernel shape."""
-        return weights @ self.edge_table(kernel)
-
-    def decode_edges(self, edges: Float[Tensor, "*edges h"], kernel: Kernel) -> Float[Tensor, "*edges taps"]:
-        """Change of the weights of the edges of one kernel shape."""
-        return edges @ self.change_table(kernel).T
 
     def encode_nodes(self, sums: Float[Tensor, "n kinds"], counts: Int[Tensor, "n kinds"]) -> Float[Tensor, "n h"]:
         """First state of the neurons, from the sum and the number of each one's features of each kind.

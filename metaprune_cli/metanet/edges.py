@@ -61,7 +61,7 @@ def run_edges(codec: Codec, layers: Iterable[MessageLayer], graph: NeuronGraph, 
     kernels = {relation: blocks[0].kernel for relation, blocks in blocks_by_type(graph).items()}
     counts = [data[relation].edge_index.shape[1] for relation in (*kernels, IDENTITY)]
     source, target = edge_index = torch.cat([data[relation].edge_index for relation in (*kernels, IDENTITY)], dim=1)
-    states = [codec.encode_edges(data[relation].edge_attr, kernel) for relation, kernel in kernels.items()]
+    states = [data[relation].edge_attr @ codec.edge_table(kernel) for relation, kernel in kernels.items()]
     edges = torch.cat([*states, codec.identity.expand(counts[-1], -1)])
 
     x, mask = data["neuron"].x, data["neuron"].mask
@@ -76,7 +76,7 @@ def run_edges(codec: Codec, layers: Iterable[MessageLayer], graph: NeuronGraph, 
         edges = edges * (1 + g.source[source] * g.destination[target] + g.source[target] * g.destination[source])
 
     for (relation, kernel), state in zip(kernels.items(), edges.split_with_sizes(counts)[:-1], strict=True):
-        data[relation].edge_attr = codec.decode_edges(state, kernel)
+        data[relation].edge_attr = state @ codec.change_table(kernel).T
     data["neuron"].x = codec.decode_nodes(normalise(h)) @ kind.T
     changed = from_pyg(data)
     return read_values(changed, changed.tensors, values.features)
