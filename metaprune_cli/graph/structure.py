@@ -123,6 +123,14 @@ class Structure:
             index, neurons = torch.cat([first.elements, index]), torch.cat([first.neurons, neurons])
         self.features[elements.entry, kind] = Feature(elements.entry, kind, index.clone(), neurons.clone())
 
+    def constants(self, entry: str, elements: Tensor) -> Ids | None:
+        """The neurons that own these elements as activations, shape (n,); None where one of them has none."""
+        known = self.features.get((entry, "constant"))
+        if known is None or not bool(torch.isin(elements, known.elements).all()):
+            return None
+        order = known.elements.argsort()
+        return known.neurons[order][torch.searchsorted(known.elements[order], elements)]
+
     def contract(self, weight: Elements, sources: Ids, kernel: tuple[int, ...], positions: int) -> Ids | None:
         """Edges from ``sources`` (groups, in) through ``weight``, viewed as (groups, out, in, taps).
 

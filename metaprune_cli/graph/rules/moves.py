@@ -71,13 +71,18 @@ def _moves_elements(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
 
 
 def as_neurons(trace: Tracer, elements: Elements) -> Tensor:
-    """A parameter that becomes an activation (a class token): one new neuron per element, owning it."""
+    """A parameter that becomes an activation (a class token): one new neuron per element, owning it; used again, again.
+
+    Were they new each time, what reads them would seem to read others in training mode than in eval mode.
+    """
     for companion in elements.companions:
         trace.structure.note(companion.entry, "computes an activation together with another parameter")
     small = squeeze_constant(elements.real())
     unique, inverse = small.unique(return_inverse=True)
-    neurons = trace.structure.new_neurons(elements.entry, unique.numel())
-    trace.structure.feature(Elements(elements.entry, unique), neurons, "constant")
+    neurons = trace.structure.constants(elements.entry, unique)
+    if neurons is None:
+        neurons = trace.structure.new_neurons(elements.entry, unique.numel())
+        trace.structure.feature(Elements(elements.entry, unique), neurons, "constant")
     return neurons[inverse].expand(elements.index.shape)
 
 
