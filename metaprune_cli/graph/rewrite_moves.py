@@ -32,7 +32,7 @@ def slices(work: Rewriting, step: Step) -> Step:
         return replace(step, args=(source, dim, before, before + inside), kwargs={})
     rank = stays.cumsum(0) - 1
     picked = rank[start:end:stride][stays[start:end:stride]]
-    if step.outputs[0] in _written(work):
+    if step.outputs[0] in work.written:
         raise NumericsError("Every so many neurons are written to")
     return replace(step, operator=aten.index_select.default, args=(source, dim, work.constant(picked)), kwargs={})
 
@@ -222,10 +222,6 @@ def resized(size: Any, along: Tensor | None) -> Any:
     if size != total:
         raise NumericsError(f"A size of {size} stands for {total} positions")
     return left
-
-
-def _written(work: Rewriting) -> set[int]:
-    return {number for step in work.recording.steps for number in step.written()}
 
 
 def _rows(rule: Rule, *names: str) -> dict[Any, Rule]:

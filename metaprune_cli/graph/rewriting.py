@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from itertools import count
 from typing import Any
 
@@ -53,13 +55,24 @@ class Rewriting:
         """The shape of a tensor before the rewriting."""
         return self.recording.shapes[value.number if isinstance(value, Value) else value]
 
+    @cached_property
+    def written(self) -> set[int]:
+        """The values that some step writes into: a copy must not take their place."""
+        return {number for step in self.recording.steps for number in step.written()}
+
     def write(self, step: Step, old: Step) -> None:
         """Add what becomes of ``old``.
 
         Raises:
             NumericsError: it does not run on what is left, or its outputs have not the size of what survives of them.
         """
-        self._now.run(step)
+        try:
+            self._now.run(step)
+        except NumericsError:
+            if step.operator is not aten.view.default or step.outputs[0] in self.written:
+                raise
+            step = replace(step, operator=aten.reshape.default)  # what was selected lies otherwise in memory
+            self._now.run(step)
         self.steps.append(step)
         for number in step.outputs:
             if number is None or (old.labels.get(number) is None and number not in self._filled):
