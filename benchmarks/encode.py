@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import time
+
+import measuring
 
 MODELS = (
     "resnet18",
@@ -29,7 +28,6 @@ MODELS = (
     "vit_l_16",
     "vit_h_14",
 )
-MIB = 2**20
 
 
 def measure(name: str) -> dict[str, float]:
@@ -49,12 +47,12 @@ def measure(name: str) -> dict[str, float]:
     model = torchvision.models.get_model(name, weights=None).eval()
     example = torch.randn(1, 3, 224, 224)
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    before = _resident()
-    _reset_peak()
+    before = measuring.resident()
+    measuring.reset_peak()
     start = time.process_time()
     metaprune.encode(model, example)
     seconds = time.process_time() - start
-    extra = _peak() - before
+    extra = measuring.peak() - before
     with torch.no_grad():
         model(example)
         start = time.process_time()
@@ -62,25 +60,6 @@ def measure(name: str) -> dict[str, float]:
     forward = time.process_time() - start
     parameters = sum(p.numel() for p in model.parameters())
     return {"parameters": parameters, "seconds": seconds, "forward": forward, "extra": max(extra, 0) / size}
-
-
-def _status(field: str) -> int:
-    with open("/proc/self/status") as status:  # noqa: PTH123
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
-
-
-def _resident() -> int:
-    return _status("VmRSS:")
-
-
-def _peak() -> int:
-    return max(_status("VmHWM:"), _resident())
-
-
-def _reset_peak() -> None:
-    """Forget the peak of building the model (Linux)."""
-    with open("/proc/self/clear_refs", "w") as refs:  # noqa: PTH123
-        refs.write("5")
 
 
 def main() -> None:
@@ -97,7 +76,9 @@ def main() -> None:
         f"{'model':<18}{'params M':>9}{'encode s':>10}{'s per M':>9}{'forward s':>11}{'ratio':>7}{'extra memory':>14}"
     )
     for name in given.models:
-        runs = [_in_process(name) for _ in range(given.repeats)]
+        runs = [
+            measuring.in_process(__file__, name, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1") for _ in range(given.repeats)
+        ]
         run = {key: statistics.median(r[key] for r in runs) for key in runs[0]}
         millions = run["parameters"] / 1e6
         print(
@@ -105,13 +86,6 @@ def main() -> None:
             f"{run['seconds'] / run['forward']:>7.1f}{run['extra']:>12.2f} ×",
             flush=True,
         )
-
-
-def _in_process(name: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--one", name]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-    return dict(json.loads(output.splitlines()[-1]))
 
 
 if __name__ == "__main__":

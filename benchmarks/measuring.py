@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-MIB = 2**20
-
 
 def in_process(script: str, *arguments: str, **environment: str) -> dict[str, float]:
     """Run ``script --one …`` and read the JSON object on its last line of output."""
