@@ -28,7 +28,7 @@ def run_blocks(codec: Codec, layers: Iterable[MessageLayer], graph: NeuronGraph,
         values: its (scaled) weights and features.
     """
     layout = Layout.of(graph, values.features.device)
-    weights = layout.flatten(values.weights)
+    weights = layout.flatten(values.weights, values.features)
     identity = codec.identity[None]
     table = torch.cat([*(codec.edge_table(kernel) for kernel in layout.kernels), identity])
     slots, h = _encode_features(codec, graph, values.features)

@@ -117,9 +117,9 @@ class Layout:
                 counts[direction].index_add_(0, sets.flatten(), messages)
         return counts.clamp(min=1)
 
-    def flatten(self, weights: Sequence[Tensor]) -> Float[Tensor, " size"]:
-        """All blocks' weights, each of shape (groups, out, in, taps), in one array; differentiable."""
-        flat: Tensor = Flatten.apply(self, *weights)
+    def flatten(self, weights: Sequence[Tensor], like: Tensor) -> Float[Tensor, " size"]:
+        """All blocks' weights, each of shape (groups, out, in, taps), in one array like ``like``; differentiable."""
+        flat: Tensor = Flatten.apply(self, like, *weights)
         return flat
 
     def unflatten(self, flat: Float[Tensor, " size"]) -> tuple[Tensor, ...]:
@@ -150,16 +150,16 @@ class Flatten(torch.autograd.Function):
     """Many arrays into one; PyTorch's own derivative of a write into a view copies the whole array for each."""
 
     @staticmethod
-    def forward(ctx: Any, layout: Layout, *weights: Tensor) -> Tensor:
+    def forward(ctx: Any, layout: Layout, like: Tensor, *weights: Tensor) -> Tensor:
         """The flat array."""
         ctx.layout = layout
-        return layout.filled(weights, weights[0])
+        return layout.filled(weights, like)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Its parts."""
-        return (None, *(part for _, part in sorted(ctx.layout.parts(gradient), key=lambda item: item[0])))
+        return (None, None, *(part for _, part in sorted(ctx.layout.parts(gradient), key=lambda item: item[0])))
 
 
 class Unflatten(torch.autograd.Function):

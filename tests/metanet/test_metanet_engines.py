@@ -9,9 +9,10 @@ from types import ModuleType
 import pytest
 import torch
 from handmade import dense_net, mlp, residual_net
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
+from metaprune_cli.graph import encode
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig, kernel, messages, tiles
 from metaprune_cli.metanet.layout import Layout
@@ -33,7 +34,9 @@ class Edges:
             return torch.randn(*shape, generator=draw).to(dtype)
 
         self.layout = Layout.of(graph, CPU)
-        self.weights = self.layout.flatten([block.weights(graph.tensors).to(dtype) for block in graph.blocks])
+        self.weights = self.layout.flatten(
+            [block.weights(graph.tensors).to(dtype) for block in graph.blocks], torch.empty(0, dtype=dtype)
+        )
         rows = max(bundle.table + bundle.taps for bundle in self.layout.bundles)
         self.table, self.out_table = numbers(rows, hidden), numbers(rows, hidden)
         self.send, self.send_back = numbers(graph.num_neurons, hidden), numbers(graph.num_neurons, hidden)
@@ -156,13 +159,19 @@ def test_flat_weights_are_the_blocks_again() -> None:
     graph = dense_net()
     weights = [block.weights(graph.tensors).clone().requires_grad_() for block in graph.blocks]
     layout = Layout.of(graph, CPU)
-    again = layout.unflatten(layout.flatten(weights))
+    again = layout.unflatten(layout.flatten(weights, weights[0]))
     assert_close(list(again), weights, rtol=0, atol=0)
     total = sum((position + 1) * part.sum() for position, part in enumerate(again) if position != 2)
     gradients = torch.autograd.grad(total, weights)  # type: ignore[arg-type]
     assert [float(gradient.mean()) for gradient in gradients] == [
         0.0 if position == 2 else position + 1.0 for position in range(len(weights))
     ]
+
+
+def test_a_model_without_edges_goes_through() -> None:
+    graph = encode(nn.BatchNorm2d(3).eval(), torch.zeros(1, 3, 4, 4))
+    written = MetaNetwork(MetaNetworkConfig(layers=2, hidden=4))(graph)
+    assert not torch.equal(written["weight"], graph.tensors["weight"])
 
 
 @pytest.mark.parametrize("layers", [1, 3])
