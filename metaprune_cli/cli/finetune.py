@@ -35,6 +35,7 @@ def finetune(
         typer.Option("--recalibrate/--no-recalibrate", help="Measure BatchNorm statistics anew at the end."),
     ] = None,
     resume: options.Resume = False,
+    jobs: options.Jobs = 1,
     arch: options.Arch = None,
     arch_arg: options.ArchArgs = None,
     input_shape: options.InputShape = None,
@@ -76,6 +77,7 @@ def finetune(
             device=pick_device(device),
             progress=progress,
             resume=resume,
+            jobs=jobs,
         )
     rows = [asdict(model) for model in tuned]
     show({"models": rows}, Table("", COLUMNS, rows), as_json=as_json)

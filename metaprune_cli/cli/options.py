@@ -65,6 +65,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run, if one fits.")]
 
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "--jobs", "-j", metavar="N", min=0, help="Models at a time, each in its own process; 0: one for every core."
+    ),
+]
+
 
 def given(**flags: Any) -> dict[str, Any]:
     """The flags that were given, by settings field: what overrides params.yaml."""

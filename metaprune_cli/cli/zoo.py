@@ -38,6 +38,7 @@ def zoo(
         int | None, typer.Option("--validation", metavar="N", help="How many choose the metanetwork's epoch.")
     ] = None,
     resume: options.Resume = False,
+    jobs: options.Jobs = 1,
     arch: options.Arch = None,
     arch_arg: options.ArchArgs = None,
     input_shape: options.InputShape = None,
@@ -65,6 +66,6 @@ def zoo(
             members = stage.import_zoo(models, output, settings, source=source, progress=progress)
         else:
             where = pick_device(device)
-            members = stage.zoo(output, settings, data=data, device=where, progress=progress, resume=resume)
+            members = stage.zoo(output, settings, data=data, device=where, progress=progress, resume=resume, jobs=jobs)
     rows = [asdict(member) for member in members]
     show({"models": rows}, Table("", COLUMNS, rows), as_json=as_json)

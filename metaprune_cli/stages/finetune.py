@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,12 @@ from pathlib import Path
 import torch
 
 from metaprune_cli.config import DataSettings, OptimSettings
-from metaprune_cli.data import load_splits
 from metaprune_cli.errors import InputError
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, open_model
 from metaprune_cli.stages.made import Made
 from metaprune_cli.stages.paths import find_sources, plan_targets
+from metaprune_cli.stages.side_by_side import side_by_side
 from metaprune_cli.stages.trainer import Trainer
 from metaprune_cli.training.progress import Progress
 
@@ -44,6 +45,7 @@ def finetune(
     device: torch.device,
     progress: Progress,
     resume: bool = False,
+    jobs: int = 1,
 ) -> tuple[Finetuned, ...]:
     """Finetune every model on the training split.
 
@@ -57,6 +59,7 @@ def finetune(
         device: where the training runs.
         progress: is told about each model and each epoch.
         resume: skip what an earlier run finished, and go on from its checkpoint.
+        jobs: how many models are trained at a time (see ``side_by_side``).
     """
     if settings.epochs == 0 and not settings.recalibrate:
         raise InputError(
@@ -66,22 +69,31 @@ def finetune(
         )
     sources = find_sources(models, ("model",))
     targets = plan_targets(sources, output, ("finetuned",), "model")
-    splits = load_splits(data)
-    trainer = Trainer(settings, data, splits, device, progress, resume)
-    step = {"epochs": settings.epochs, "seed": seed, "recalibrated": settings.recalibrate}
-    progress.begin("finetune", len(sources.files))
-    done = []
-    for file, (target,) in zip(sources.files, targets, strict=True):
-        made = Made.by(
-            "finetune", seed=seed, inputs={"model": file.path}, finetune=settings, data=data, device=device.type
-        )
-        metrics: Mapping[str, float] | None = made.metrics_if_done(target) if resume else None
-        epochs = 0 if metrics else settings.epochs
-        if metrics is None:
-            opened = open_model(file.path, source).of_shape(splits.input_shape[1:])
-            check_fits(opened, splits)
-            metrics = trainer.train(opened, target, made, seed, step)
-        done.append(Finetuned(str(file.path), str(target), epochs, metrics["val_top1"], metrics["val_loss"]))
-        progress.step(val_top1=metrics["val_top1"])
-    progress.end()
-    return tuple(done)
+    trainer = Trainer(settings, data, device, resume)
+    work = functools.partial(_finetune, trainer=trainer, source=source, seed=seed)
+    tasks = [(file.path, target) for file, (target,) in zip(sources.files, targets, strict=True)]
+    return side_by_side(work, tasks, jobs=jobs, label="finetune", progress=progress)
+
+
+def _finetune(
+    task: tuple[Path, Path], progress: Progress, *, trainer: Trainer, source: ModelSource, seed: int
+) -> Finetuned:
+    """One model, from one file into another."""
+    path, target = task
+    settings, splits = trainer.settings, trainer.splits
+    made = Made.by(
+        "finetune",
+        seed=seed,
+        inputs={"model": path},
+        finetune=settings,
+        data=trainer.data,
+        device=trainer.device.type,
+    )
+    metrics: Mapping[str, float] | None = made.metrics_if_done(target) if trainer.resume else None
+    epochs = 0 if metrics else settings.epochs
+    if metrics is None:
+        opened = open_model(path, source).of_shape(splits.input_shape[1:])
+        check_fits(opened, splits)
+        step = {"epochs": settings.epochs, "seed": seed, "recalibrated": settings.recalibrate}
+        metrics = trainer.train(opened, target, made, seed, step, progress)
+    return Finetuned(str(path), str(target), epochs, metrics["val_top1"], metrics["val_loss"])

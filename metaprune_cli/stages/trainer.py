@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from metaprune_cli.config import DataSettings, OptimSettings
-from metaprune_cli.data import Splits
+from metaprune_cli.data import Splits, load_splits
 from metaprune_cli.metrics.accuracy import evaluate
 from metaprune_cli.metrics.macs import count_macs
 from metaprune_cli.stages.device import threads_for
@@ -20,28 +22,34 @@ from metaprune_cli.training.loop import fit
 from metaprune_cli.training.progress import Progress
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Trainer:
-    """What is the same for every model of one call.
+    """What is the same for every model of one call; small, so that it can be sent to another process.
 
     Attributes:
         settings: how each is trained.
         data: the images, and the batch size.
-        splits: the same images, read.
         device: where the training runs.
-        progress: is told about each epoch.
         resume: go on from a checkpoint that fits.
+        call: names the call; in each of its processes the images are read once.
     """
 
     settings: OptimSettings
     data: DataSettings
-    splits: Splits
     device: torch.device
-    progress: Progress
     resume: bool
+    call: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __post_init__(self) -> None:
+        _ = self.splits  # what is wrong with the images is said before any work starts
+
+    @property
+    def splits(self) -> Splits:
+        """The images."""
+        return _splits(self)
 
     def train(
-        self, opened: Opened, target: Path, made: Made, seed: int, step: Mapping[str, Any]
+        self, opened: Opened, target: Path, made: Made, seed: int, step: Mapping[str, Any], progress: Progress
     ) -> Mapping[str, float]:
         """Train a copy of the model, write it to ``target`` and return its figures on the validation split."""
         checkpoint = made.checkpoint(target)
@@ -55,7 +63,7 @@ class Trainer:
                 augment=self.data.augment != "none",
                 seed=seed,
                 device=self.device,
-                progress=self.progress,
+                progress=progress,
                 val=self.splits.val,
                 state=checkpoint.load() if self.resume else None,
                 on_epoch=checkpoint.save,
@@ -67,3 +75,8 @@ class Trainer:
         save(result.model.cpu(), target, opened, made, step=step, metrics=metrics, history=result.history)
         checkpoint.discard()
         return metrics
+
+
+@functools.lru_cache(maxsize=1)
+def _splits(trainer: Trainer) -> Splits:
+    return load_splits(trainer.data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +12,14 @@ from typing import Any, Literal
 import torch
 
 from metaprune_cli.config import DataSettings, ZooSettings
-from metaprune_cli.data import Splits, load_splits
+from metaprune_cli.data import Splits
 from metaprune_cli.models import Architecture, build, list_architectures
 from metaprune_cli.models.registry import takes_argument
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, Opened, open_model, save
 from metaprune_cli.stages.made import Made
 from metaprune_cli.stages.paths import SUFFIX, check_targets, find_sources, stem
+from metaprune_cli.stages.side_by_side import side_by_side
 from metaprune_cli.stages.trainer import Trainer
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.training.seeds import seed_everything
@@ -76,6 +78,7 @@ def zoo(
     device: torch.device,
     progress: Progress,
     resume: bool = False,
+    jobs: int = 1,
 ) -> tuple[ZooModel, ...]:
     """Train every model of the zoo into ``output/train``, ``output/validation`` and ``output/heldout``.
 
@@ -86,17 +89,12 @@ def zoo(
         device: where the training runs.
         progress: is told about each model and each epoch.
         resume: skip what an earlier run finished, and go on from its checkpoint.
+        jobs: how many models are trained at a time (see ``side_by_side``).
     """
     todo = tasks(settings)
     check_targets([task.target(output) for task in todo], "model")
-    trainer = Trainer(settings.train, data, load_splits(data), device, progress, resume)
-    progress.begin("zoo", len(todo))
-    done = []
-    for task in todo:
-        done.append(_train(task, task.target(output), trainer))
-        progress.step(val_top1=done[-1].val_top1 or 0.0)
-    progress.end()
-    return tuple(done)
+    work = functools.partial(_train, output=output, trainer=Trainer(settings.train, data, device, resume))
+    return side_by_side(work, todo, jobs=jobs, label="zoo", progress=progress)
 
 
 def import_zoo(
@@ -127,7 +125,8 @@ def import_zoo(
     return tuple(done)
 
 
-def _train(task: Task, target: Path, trainer: Trainer) -> ZooModel:
+def _train(task: Task, progress: Progress, *, output: Path, trainer: Trainer) -> ZooModel:
+    target = task.target(output)
     architecture = _architecture(task, trainer.splits)
     made = Made.by(
         "zoo",
@@ -143,7 +142,7 @@ def _train(task: Task, target: Path, trainer: Trainer) -> ZooModel:
         opened = Opened(build(architecture).eval(), architecture, (), target)
         check_fits(opened, trainer.splits)
         step = {"input": None, "arch": task.arch, "seed": task.seed}
-        metrics = trainer.train(opened, target, made, task.seed, step)
+        metrics = trainer.train(opened, target, made, task.seed, step, progress)
     return ZooModel(str(target), task.role, task.arch, task.seed, metrics["val_top1"])
 
 

@@ -1,0 +1,74 @@
+"""The same work on many models: one after the other, or several at a time in processes of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
+
+from metaprune_cli.errors import InputError, MetapruneError
+from metaprune_cli.training.progress import Progress, Silence
+
+
+@runtime_checkable
+class Figured(Protocol):
+    """A result that has an accuracy to show."""
+
+    @property
+    def val_top1(self) -> float | None:
+        """Percent of the validation images."""
+
+
+Task = TypeVar("Task")
+Result = TypeVar("Result", bound=Figured)
+
+
+def side_by_side(
+    work: Callable[[Task, Progress], Result], tasks: Sequence[Task], *, jobs: int, label: str, progress: Progress
+) -> tuple[Result, ...]:
+    """``work`` on every task; the results are in the order of the tasks.
+
+    Args:
+        work: a function that can be pickled, as can the tasks and results; it may report its own progress.
+        tasks: what to do.
+        jobs: how many at a time; 0: as many as this process may use cores. With one, all runs in this process.
+        label: of the progress.
+        progress: is told about each task that is done, and with one job about what happens inside it.
+
+    Raises:
+        MetapruneError: what ``work`` raised, or a process was killed from outside.
+    """
+    if jobs < 0:
+        raise InputError("That many jobs cannot be run.", expected="1 or more, or 0 for one per core", got=jobs)
+    progress.begin(label, len(tasks))
+    done: dict[int, Result] = {}
+    for place, result in _results(work, tasks, jobs, progress):
+        done[place] = result
+        progress.step(val_top1=result.val_top1 or 0.0)
+    progress.end()
+    return tuple(done[place] for place in range(len(tasks)))
+
+
+def _results(
+    work: Callable[[Task, Progress], Result], tasks: Sequence[Task], jobs: int, progress: Progress
+) -> Iterator[tuple[int, Result]]:
+    """Places and results, as they are done."""
+    if jobs == 1 or len(tasks) < 2:
+        for place, task in enumerate(tasks):
+            yield place, work(task, progress)
+        return
+    from joblib import Parallel, cpu_count, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    workers = min(jobs or cpu_count(), len(tasks))
+    parallel = Parallel(workers, return_as="generator_unordered", batch_size=1, pre_dispatch=workers)
+    try:
+        yield from parallel(delayed(_placed)(work, place, task) for place, task in enumerate(tasks))
+    except TerminatedWorkerError:
+        raise MetapruneError(
+            "A worker process was killed from outside, perhaps because memory ran out.",
+            next_step="run it with fewer --jobs; with --resume it goes on where it was",
+        ) from None
+
+
+def _placed(work: Callable[[Task, Progress], Result], place: int, task: Task) -> tuple[int, Result]:
+    return place, work(task, Silence())
