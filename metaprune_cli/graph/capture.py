@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from metaprune_cli.errors import InputError, NumericsError
+from metaprune_cli.graph.arguments import map_in
 from metaprune_cli.graph.nest import leaves, rebuild
 from metaprune_cli.graph.neuron_graph import Layer, NeuronGraph
 from metaprune_cli.graph.passes import Pass, Skeleton, batch_axis, record_pass, repeated, trace_pass
@@ -200,7 +201,7 @@ def _of_the_models_types(recording: Recording) -> Recording:
         return first.get(dtype, dtype)
 
     def step_of(step: Step) -> Step:
-        args, kwargs = tree_map_only(torch.dtype, follow, (step.args, step.kwargs))
+        args, kwargs = map_in(torch.dtype, follow, (step.args, step.kwargs))
         return replace(step, args=args, kwargs=kwargs)
 
     return replace(recording, steps=tuple(map(step_of, recording.steps)))

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from metaprune_cli.errors import InputError, MetapruneError
+from metaprune_cli.graph.arguments import found_in
 from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.neuron_graph import Lock, NeuronGraph
 from metaprune_cli.graph.passes import Pass, Skeleton, record_pass, trace_pass
 from metaprune_cli.graph.placement import cut_elsewhere, misplaced
 from metaprune_cli.graph.record import Recording, Step, Value
-from metaprune_cli.graph.resize import fill_, own_copies, resize_
+from metaprune_cli.graph.resize import copied, fill_, own_copies, resize_
 from metaprune_cli.graph.rewrite import rewrite
 from metaprune_cli.graph.slicing import slice_tensors
 from metaprune_cli.graph.structure import Structure
@@ -80,7 +79,7 @@ def class_failure(graph: NeuronGraph, skeleton: Skeleton, passes: Passes, kept: 
     class that derives an attention's scale from the width of its heads, say, does not follow.
     """
     try:
-        small = Skeleton(copy.deepcopy(skeleton.model), skeleton.real, skeleton.known)
+        small = Skeleton(copied(skeleton.model), skeleton.real, skeleton.known)
         tensors = slice_tensors(graph, kept)
         resize_(small.model, {name: tuple(t.shape) for name, t in tensors.items()})
         if skeleton.real:  # what control flow depends on
@@ -161,5 +160,4 @@ def _constants(recording: Recording) -> list[tuple[object, ...]]:
 
 def _numbers(step: Step) -> list[float]:
     pointwise = torch.Tag.pointwise in step.operator.tags
-    kinds = (int, float) if pointwise else (float,)
-    return [leaf for leaf in tree_leaves((step.args, step.kwargs)) if isinstance(leaf, kinds)]
+    return found_in((step.args, step.kwargs), (int, float) if pointwise else float)

@@ -97,7 +97,7 @@ def condensed(ids: Ids) -> Ids:
         if size > 1 and torch.equal(small.select(d, 0), small.select(d, size - 1)):
             first = small.narrow(d, 0, 1)
             if bool((small == first).all()):
-                small = first
+                small = first.clone()  # so that the whole is not kept
     return small.expand(ids.shape) if small.shape != ids.shape else ids
 
 
@@ -131,6 +131,15 @@ def reshape(ids: Ids, shape: Sequence[int]) -> Ids:
     for d in whole:
         small_size[d] = small.size(d)
     return small.reshape(small_size).expand(size)
+
+
+def concatenated(ids: Sequence[Ids], dim: int = 0) -> Ids:
+    """cat; along the other dimensions, what no part varies along by construction stays unstored."""
+    parts = [part for part in ids if part.dim() == max(p.dim() for p in ids)]  # cat takes (0,) beside any shape
+    dim %= parts[0].dim()
+    whole = [sum(p.size(d) for p in parts) if d == dim else size for d, size in enumerate(parts[0].shape)]
+    flat = [d for d in range(len(whole)) if d != dim and all(p.stride(d) == 0 for p in parts)]
+    return torch.cat([_narrow(part, flat) for part in parts], dim).expand(whole)
 
 
 def affine(elements: Elements) -> tuple[int, tuple[int, ...]] | None:

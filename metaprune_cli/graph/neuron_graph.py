@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
@@ -126,6 +126,18 @@ class Span:
 
     neurons: Tensor
     operator: str
+
+
+def owners_of(
+    blocks: Iterable[EdgeBlock], features: Iterable[Feature]
+) -> dict[str, tuple[list[EdgeBlock], list[Feature]]]:
+    """The blocks and features of every entry that has any."""
+    owners: dict[str, tuple[list[EdgeBlock], list[Feature]]] = {}
+    for block in blocks:
+        owners.setdefault(block.param, ([], []))[0].append(block)
+    for feature in features:
+        owners.setdefault(feature.name, ([], []))[1].append(feature)
+    return owners
 
 
 @dataclass(frozen=True, eq=False)

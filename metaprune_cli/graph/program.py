@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_map_only
 
 from metaprune_cli.errors import InputError
+from metaprune_cli.graph.arguments import map_in
 from metaprune_cli.graph.nest import leaves, rebuild
 from metaprune_cli.graph.record import Recording, Size, TypeOf, Value
 from metaprune_cli.graph.trace import ExampleInputs
@@ -182,10 +182,10 @@ def _graph(recording: Recording, constants: Mapping[int, str], axis: int) -> fx.
         if step.grad is not grad:
             grad = step.grad
             graph.call_function(torch._C._set_grad_enabled, (grad,))
-        args, kwargs = tree_map_only(Value, lambda v: nodes[v.number], (step.args, step.kwargs))
-        args, kwargs = tree_map_only(Size, sizes, (args, kwargs))
-        args, kwargs = tree_map_only(TypeOf, lambda t: sizes.dtype(nodes[t.number]), (args, kwargs))
-        args, kwargs = tree_map_only(torch.device, lambda _: sizes.device(), (args, kwargs))
+        args, kwargs = map_in(Value, lambda v: nodes[v.number], (step.args, step.kwargs))
+        args, kwargs = map_in(Size, sizes, (args, kwargs))
+        args, kwargs = map_in(TypeOf, lambda t: sizes.dtype(nodes[t.number]), (args, kwargs))
+        args, kwargs = map_in(torch.device, lambda _: sizes.device(), (args, kwargs))
         made = graph.call_function(step.operator, args, kwargs)
         for i, number in enumerate(step.outputs):
             if number is not None:

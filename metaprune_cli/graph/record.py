@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
-from metaprune_cli.graph.arguments import map_tensors_in, tensors_in
+from metaprune_cli.graph.arguments import found_in, map_in, map_tensors_in, tensors_in
 from metaprune_cli.graph.labels import Label
 from metaprune_cli.graph.nest import leaves, map_tensors
 
@@ -34,7 +34,7 @@ class Size:
     @classmethod
     def at_present(cls, arguments: Any) -> Any:
         """The arguments with numbers for sizes."""
-        return tree_map_only(cls, lambda size: size.now, arguments)
+        return map_in(cls, lambda size: size.now, arguments)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,11 @@ class Step:
 
     def inputs(self) -> list[int]:
         """The numbers of the values that go in."""
-        return [leaf.number for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Value)]
+        return self._inputs
+
+    @cached_property
+    def _inputs(self) -> list[int]:
+        return [value.number for value in found_in((self.args, self.kwargs), Value)]
 
     def written(self) -> list[int]:
         """The numbers of the inputs that the operator changes in place."""
@@ -79,7 +83,7 @@ class Step:
             if argument.alias_info is None or not argument.alias_info.is_write:
                 continue
             given = self.args[position] if position < len(self.args) else self.kwargs.get(argument.name)
-            found += [leaf.number for leaf in tree_leaves(given) if isinstance(leaf, Value)]
+            found += [value.number for value in found_in(given, Value)]
         return found
 
 
@@ -244,7 +248,7 @@ class WholeAttention(TorchFunctionMode):
         if func is not F.scaled_dot_product_attention or self._recorder.paused:
             return func(*args, **kwargs)
         given = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args, strict=False)) | kwargs
-        given = tree_map_only(Tensor, self._tracer.stand_in, given)
+        given = map_tensors_in(self._tracer.stand_in, given)
         self._recorder.paused = True
         try:
             out = func(**given)

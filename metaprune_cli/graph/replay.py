@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from metaprune_cli.errors import NumericsError
+from metaprune_cli.graph.arguments import map_in
 from metaprune_cli.graph.layouts import run_on_meta
 from metaprune_cli.graph.record import Recording, Size, Step, TypeOf, Value
 
@@ -49,7 +49,7 @@ class Replay:
 
         for number in step.inputs():
             self.shape(number)
-        args, kwargs = tree_map_only((Value, Size, TypeOf), given, (step.args, step.kwargs))
+        args, kwargs = map_in((Value, Size, TypeOf), given, (step.args, step.kwargs))
         try:
             out = run_on_meta(step.operator, args, kwargs)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:

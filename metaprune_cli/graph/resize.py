@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -39,7 +40,7 @@ def hollow_copy(module: nn.Module) -> nn.Module:
     for tensor in module.state_dict(keep_vars=True).values():
         empty = torch.empty_like(tensor, device="meta")
         memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-    return copy.deepcopy(module, computed(module) | memo)
+    return copied(module, memo)
 
 
 def resize_(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -90,15 +91,22 @@ def _bring_in_line(owner: nn.Module) -> None:
         ) from error
 
 
-def copied(module: nn.Module) -> nn.Module:
-    """A deep copy; tensors that hooks have computed (an old weight norm's), which deepcopy refuses, as values."""
-    return copy.deepcopy(module, computed(module))
+def copied(module: nn.Module, instead: Mapping[int, Any] | None = None) -> nn.Module:
+    """A deep copy; tensors that hooks have computed (an old weight norm's), which deepcopy refuses, as values.
 
-
-def computed(module: nn.Module) -> dict[int, Any]:
-    """Attributes that are no leaves (an old weight norm's weight), as values: a memo for ``copy.deepcopy``."""
-    values = [v for owner in module.modules() for v in vars(owner).values() if isinstance(v, Tensor)]
-    return {id(value): value.detach().clone() for value in values if not value.is_leaf}
+    Args:
+        module: any.
+        instead: what to put in the place of objects, by their ``id``.
+    """
+    memo = dict(instead or {})
+    for value in (value for owner in module.modules() for value in vars(owner).values()):
+        if id(value) in memo:
+            continue
+        if isinstance(value, Tensor) and not value.is_leaf:
+            memo[id(value)] = value.detach().clone()
+        elif type(value) in (dict, OrderedDict, set) and not value:  # a dozen in every module, slow to copy otherwise
+            memo[id(value)] = value.copy()
+    return copy.deepcopy(module, memo)
 
 
 def own_copies(tensors: Mapping[str, Tensor], originals: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from metaprune_cli.errors import NumericsError
-from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, NeuronGraph
+from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, NeuronGraph, owners_of
 
 Kept = Bool[Tensor, " units"]
 """Which units stay."""
+
+_LAST: WeakKeyDictionary[NeuronGraph, tuple[Tensor, dict[str, tuple[Tensor, ...]]]] = WeakKeyDictionary()
+"""What the last removal from a graph left: several ask in a row."""
 
 
 def alive_neurons(graph: NeuronGraph, kept: Kept) -> Bool[Tensor, " neurons"]:
@@ -45,7 +50,7 @@ def masks(graph: NeuronGraph, kept: Kept) -> dict[str, Tensor]:
     alive = alive_neurons(graph, kept)
     return {
         name: _mask(graph.tensors[name].shape, blocks, features, alive)
-        for name, (blocks, features) in _owners(graph).items()
+        for name, (blocks, features) in owners_of(graph.blocks, graph.features).items()
         if _loses(blocks, features, alive)
     }
 
@@ -93,24 +98,18 @@ def survivors(graph: NeuronGraph, kept: Kept) -> dict[str, tuple[Tensor, ...]]:
     Raises:
         NumericsError: the survivors of an entry are not an outer product of indices per dimension; names the entry.
     """
+    last = _LAST.get(graph)
+    if last is not None and torch.equal(last[0], kept):
+        return last[1]
     alive = alive_neurons(graph, kept)
     found: dict[str, tuple[Tensor, ...]] = {}
-    for name, (blocks, features) in _owners(graph).items():
+    for name, (blocks, features) in owners_of(graph.blocks, graph.features).items():
         if _loses(blocks, features, alive):
             shape = graph.tensors[name].shape
             indices = _product_of_indices(shape, blocks, features, alive)
             found[name] = _checked(name, _mask(shape, blocks, features, alive)) if indices is None else indices
+    _LAST[graph] = kept.clone(), found
     return found
-
-
-def _owners(graph: NeuronGraph) -> dict[str, tuple[list[EdgeBlock], list[Feature]]]:
-    """The blocks and features of every entry that has any."""
-    owners: dict[str, tuple[list[EdgeBlock], list[Feature]]] = {}
-    for block in graph.blocks:
-        owners.setdefault(block.param, ([], []))[0].append(block)
-    for feature in graph.features:
-        owners.setdefault(feature.name, ([], []))[1].append(feature)
-    return owners
 
 
 def _checked(name: str, mask: Tensor) -> tuple[Tensor, ...]:
@@ -146,8 +145,8 @@ def _product_of_indices(
     for feature in features:
         elements = feature.elements[alive[feature.neurons]]
         left += elements.numel()
-        for d, digit in enumerate(_digits(elements, shape)):
-            along[d][digit] = True
+        for mark, digit in zip(along, _digits(elements, shape), strict=True):
+            mark[digit] = True
     indices = tuple(mark.nonzero().flatten() for mark in along)
     return indices if math.prod(index.numel() for index in indices) == left else None
 
@@ -160,23 +159,48 @@ def _mark_block(along: list[Tensor], block: EdgeBlock, alive: Tensor) -> bool:
     """
     if any(step <= 0 and size > 1 for step, size in zip(block.stride, block.size, strict=True)):
         return False
-    shape = torch.Size([mark.numel() for mark in along])
+    shape = [mark.numel() for mark in along]
     out, into = alive[block.destinations], alive[block.sources]
     out, into = out & into.any(1, keepdim=True), into & out.any(1, keepdim=True)
-    steps = [_digits(torch.arange(n) * stride, shape) for n, stride in zip(block.size, block.stride, strict=True)]
-    starts = _digits(torch.tensor([block.offset]), shape)
+    steps = [_axis(size, stride, shape) for size, stride in zip(block.size, block.stride, strict=True)]
+    starts = place_of(block.offset, shape)
     for mark, start, group, row, column, tap in zip(along, starts, *steps, strict=True):
-        highest = [int(places.max()) for places in (start, group, row, column, tap)]
-        if sum(highest) >= mark.numel() or (highest[2] and highest[3]):
+        highest = [0 if places is None else int(places.max()) for places in (group, row, column, tap)]
+        if start + sum(highest) >= mark.numel() or (highest[1] and highest[2]):
             return False
-        places, stays = (column, into) if highest[3] else (row, out)
-        first = (start + group[:, None] + places)[stays]
-        mark[(first[:, None] + tap).reshape(-1)] = True
+        places, stays = (column, into) if highest[2] else (row, out)
+        first = torch.full((1, 1), start) if group is None else start + group[:, None]
+        left = (first if places is None else first + places).expand(stays.shape)[stays]
+        mark[left if tap is None else (left[:, None] + tap).reshape(-1)] = True
     return True
 
 
-def _digits(elements: Tensor, shape: torch.Size) -> list[Tensor]:
+def _axis(size: int, stride: int, shape: list[int]) -> list[Tensor | None]:
+    """Per dimension of a row-major tensor the places of ``size`` elements in steps of ``stride``; None for all zero."""
+    inner = math.prod(shape) or 1
+    places: list[Tensor | None] = [None] * len(shape)
+    for d, length in enumerate(shape):
+        outer, inner = inner, inner // max(length, 1)
+        if stride % inner == 0 and (size - 1) * stride < outer:  # they lie along this dimension alone
+            if size > 1:
+                places[d] = torch.arange(size) * (stride // inner)
+            return places
+    return [digit if bool(digit.any()) else None for digit in _digits(torch.arange(size) * stride, shape)]
+
+
+def place_of(element: int, shape: Sequence[int]) -> list[int]:
+    """The indices of a flat element number of a row-major tensor."""
+    place = []
+    for size in reversed(shape):
+        place.append(element % size)
+        element //= size
+    return place[::-1]
+
+
+def _digits(elements: Tensor, shape: Sequence[int]) -> list[Tensor]:
     """Per dimension the place of flat element numbers of a row-major tensor."""
+    if len(shape) == 1:
+        return [elements]
     digits = []
     for size in reversed(shape):
         digits.append(elements % size)

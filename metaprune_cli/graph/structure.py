@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Mapping
 from itertools import count, takewhile
 
@@ -13,7 +14,17 @@ from torch import Tensor
 from metaprune_cli.graph.components import components, planes, unique_pairs
 from metaprune_cli.graph.heads import CONSTANT, Heads, couple
 from metaprune_cli.graph.labels import Elements, Ids, affine, compact, squeeze_constant
-from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, Layer, Lock, NeuronGraph, Plane, Product, Span
+from metaprune_cli.graph.neuron_graph import (
+    EdgeBlock,
+    Feature,
+    Layer,
+    Lock,
+    NeuronGraph,
+    Plane,
+    Product,
+    Span,
+    owners_of,
+)
 from metaprune_cli.graph.rectangles import neighbours, owners_of_all
 
 __all__ = ["CONSTANT", "INPUT", "Structure"]
@@ -40,6 +51,8 @@ class Structure:
         self.notes: dict[str, str] = {}
         self.counting = True
         self.heads = Heads(self)
+        self._kinds: dict[str, list[str]] = {}
+        self._together = (torch.empty(0, dtype=torch.int64), 0, 0)
         self.lock(self.new_neurons("constant", 1), "no neuron: a constant")
 
     def new_neurons(self, name: str, count: int) -> Tensor:
@@ -92,8 +105,18 @@ class Structure:
         head, nobody = _first_along(small, [dim]), small == CONSTANT
         if bool(((small == head) | nobody).all()):
             return True
-        label = components(self.num_neurons, _joined(*self.identity, *self.ties))
+        label = self._components()
         return bool(((label[small] == label[head]) | nobody).all())
+
+    def _components(self) -> Tensor:
+        """The component of every neuron by what is coupled so far; goes on from what it was the last time."""
+        known, identity, ties = self._together
+        label = torch.cat([known, torch.arange(known.numel(), self.num_neurons)])
+        new = _joined(*self.identity[identity:], *self.ties[ties:])
+        if new.numel():
+            label = components(label.numel(), label[new])[label]
+        self._together = label, len(self.identity), len(self.ties)
+        return label
 
     def planes(self) -> tuple[Tensor, Tensor]:
         """Column and row of every neuron by what is coupled so far (see :func:`components.planes`)."""
@@ -110,7 +133,8 @@ class Structure:
     def feature(self, elements: Elements, neurons: Ids, kind: str) -> None:
         """State-dict elements owned by single neurons; a second use, of whatever kind, ties both uses' neurons."""
         index, neurons = elements.real().reshape(-1), neurons.reshape(-1)
-        for known in [known for (entry, _), known in self.features.items() if entry == elements.entry]:
+        kinds = self._kinds.setdefault(elements.entry, [])
+        for known in [self.features[elements.entry, known] for known in kinds]:
             owner = torch.full((int(torch.cat([known.elements, index]).max()) + 1,), -1)
             owner[known.elements] = known.neurons
             seen = owner[index] >= 0
@@ -119,7 +143,9 @@ class Structure:
             if not index.numel():
                 return
         first = self.features.get((elements.entry, kind))
-        if first is not None:
+        if first is None:
+            kinds.append(kind)
+        else:
             index, neurons = torch.cat([first.elements, index]), torch.cat([first.neurons, neurons])
         self.features[elements.entry, kind] = Feature(elements.entry, kind, index.clone(), neurons.clone())
 
@@ -244,10 +270,11 @@ class Structure:
         self.heads.resolve()
         blocks, features = list(self.blocks.values()), list(self.features.values())
         verbatim: dict[str, str] = {}
+        owners = owners_of(blocks, features)
         for entry, tensor in tensors.items():
             if entry in aliases:
                 continue
-            times = _coverage(entry, tensor.numel(), blocks, features)
+            times = _coverage(tensor.numel(), *owners.get(entry, ([], [])))
             if times is None or bool((times == 1).all()):
                 continue
             if bool((times > 1).any()):
@@ -287,13 +314,13 @@ class Structure:
 
     def _fill_tables(self, tensors: Mapping[str, Tensor]) -> None:
         """Elements of a table that the example did not reach (later positions) belong to the neurons of the others."""
-        taken = [block.param for block in self.blocks.values()] + [entry for entry, _ in self.features]
+        taken = Counter([block.param for block in self.blocks.values()] + [entry for entry, _ in self.features])
         parts = {
             key: feature
             for key, feature in self.features.items()
-            if taken.count(feature.name) == 1 and feature.elements.numel() < tensors[feature.name].numel()
+            if taken[feature.name] == 1 and feature.elements.numel() < tensors[feature.name].numel()
         }
-        groups = components(self.num_neurons, _joined(*self.identity, *self.ties)) if parts else torch.empty(0)
+        groups = self._components() if parts else torch.empty(0)
         for key, part in parts.items():
             owners = owners_of_all(tensors[part.name].shape, part.elements, part.neurons, groups)
             if owners is not None:
@@ -334,18 +361,16 @@ def _whole(neurons: list[Tensor]) -> Tensor:
     return distinct
 
 
-def _coverage(entry: str, numel: int, blocks: list[EdgeBlock], features: list[Feature]) -> Tensor | None:
+def _coverage(numel: int, blocks: list[EdgeBlock], features: list[Feature]) -> Tensor | None:
     """How often each element of an entry is in the graph; None where one whole block or feature is all there is."""
-    own_blocks = [b for b in blocks if b.param == entry]
-    own_features = [f for f in features if f.name == entry]
-    sizes = [math.prod(b.size) for b in own_blocks] + [f.elements.numel() for f in own_features]
-    if sizes == [numel] and (own_blocks or own_features[0].elements.unique().numel() == numel):
+    sizes = [math.prod(b.size) for b in blocks] + [f.elements.numel() for f in features]
+    if sizes == [numel] and (blocks or features[0].elements.unique().numel() == numel):
         return None
     count = torch.zeros(numel, dtype=torch.uint8)
-    for block in own_blocks:
+    for block in blocks:
         region = count.as_strided(block.size, block.stride, block.offset)
         region += 1
-    for feature in own_features:
+    for feature in features:
         count.index_add_(0, feature.elements, torch.ones(feature.elements.numel(), dtype=torch.uint8))
     return count
 

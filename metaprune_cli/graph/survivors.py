@@ -11,7 +11,7 @@ from torch import Tensor
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.labels import Elements, Label, squeeze_constant
 from metaprune_cli.graph.neuron_graph import NeuronGraph
-from metaprune_cli.graph.slicing import alive_neurons, survivors
+from metaprune_cli.graph.slicing import alive_neurons, place_of, survivors
 from metaprune_cli.graph.structure import CONSTANT
 
 Survivors = tuple[Tensor | None, ...]
@@ -60,6 +60,9 @@ class SurvivorMap:
             return (None,) * len(shape)
         somebody = squeeze_constant(label) != CONSTANT if isinstance(label, Tensor) else torch.ones_like(mask)
         everywhere = bool(somebody.all())
+        wide = [d for d, size in enumerate(mask.shape) if size > 1]
+        if everywhere and len(wide) == 1 and bool(mask.any()):  # one line has no holes: what most tensors are
+            return tuple(mask.reshape(-1) if d == wide[0] else None for d in range(mask.dim()))
         lines = _through_one(mask) if everywhere else _over_all(mask & somebody, somebody)
         found: list[Tensor | None] = []
         rectangle = torch.ones((1,) * mask.dim(), dtype=torch.bool)
@@ -86,7 +89,7 @@ class SurvivorMap:
             if shape[d] > 1:
                 dims[step] = d
             step *= shape[d]
-        starts = [int(digit) for digit in torch.unravel_index(torch.tensor(index.storage_offset()), shape)]
+        starts = place_of(int(index.storage_offset()), shape)
         found: list[Tensor | None] = []
         for size, stride in zip(index.size(), index.stride(), strict=True):
             if size == 1 or stride == 0:
@@ -123,8 +126,7 @@ def _key(label: Tensor | Elements) -> Hashable:
 
 def _through_one(mask: Tensor) -> list[Tensor]:
     """What survives along each dimension, read along the lines through one survivor."""
-    first = mask.reshape(-1).view(torch.uint8).argmax()
-    place = [int(i) for i in torch.unravel_index(first, mask.shape)]
+    place = place_of(int(mask.reshape(-1).view(torch.uint8).argmax()), mask.shape)
     return [mask[tuple(slice(None) if o == d else i for o, i in enumerate(place))] for d in range(mask.dim())]
 
 

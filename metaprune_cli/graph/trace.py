@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +16,7 @@ from metaprune_cli.graph.arguments import map_tensors_in, tensors_in
 from metaprune_cli.graph.labels import Elements, Label
 from metaprune_cli.graph.layouts import run_on_meta
 from metaprune_cli.graph.record import Recorder
+from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.structure import Structure
 
 ExampleInputs = Tensor | tuple[Any, ...] | dict[str, Any]
@@ -34,7 +34,7 @@ def meta_copy(model: nn.Module) -> nn.Module:
         for value in vars(module).values():
             if isinstance(value, Tensor) and not value.is_leaf:  # computed from parameters before every forward pass
                 memo[id(value)] = torch.empty_like(value, device="meta", requires_grad=False)
-    return copy.deepcopy(model, memo)
+    return copied(model, memo)
 
 
 def call(model: nn.Module, example_inputs: ExampleInputs) -> Any:

@@ -88,17 +88,18 @@ def find_units(graph: NeuronGraph) -> Units:
     count = int(labels.max()) + 1 - int(bool((row < 0).any()))
     members = _members(unit_of, row_of)
     lock_of = _locks(graph, unit_of, row_of, count)
-    slots, pairs = _touches(graph, unit_of, row_of)
+    slots, pairs = _touches(graph, unit_of, row_of, count)
     is_row = torch.zeros(count, dtype=torch.bool)
     is_row[row_of[row_of >= 0]] = True
     family_of = _group(pairs, len(slots), is_row)
     families, prunable = [], torch.zeros(count, dtype=torch.bool)
     names = _unit_names(graph, members, count)
     order = family_of.argsort(stable=True)
+    ends = pairs[0].bincount(minlength=count).cumsum(0)
     for units in order.split(family_of.bincount().tolist()):
         free = lock_of[units] == len(graph.locks)
         leader = int(units[0])
-        touched = tuple(slots[s] for s in pairs[1, pairs[0] == leader].tolist())
+        touched = tuple(slots[s] for s in pairs[1, int(ends[leader - 1]) if leader else 0 : int(ends[leader])].tolist())
         locked = None if bool(free.any()) else graph.locks[int(lock_of[leader])].reason
         if locked is None and units.numel() == 1:
             locked, free = "it has only one unit, and one must stay", torch.zeros_like(free)
@@ -129,7 +130,7 @@ def _locks(graph: NeuronGraph, unit_of: Tensor, row_of: Tensor, count: int) -> T
     return first
 
 
-def _touches(graph: NeuronGraph, unit_of: Tensor, row_of: Tensor) -> tuple[list[tuple[str, str]], Tensor]:
+def _touches(graph: NeuronGraph, unit_of: Tensor, row_of: Tensor, count: int) -> tuple[list[tuple[str, str]], Tensor]:
     """Slots (entry, side), and the distinct (unit, slot) pairs sorted by unit."""
     slots: list[tuple[str, str]] = []
     keys = [torch.empty(0, dtype=torch.int64)]
@@ -141,9 +142,11 @@ def _touches(graph: NeuronGraph, unit_of: Tensor, row_of: Tensor) -> tuple[list[
         slots.append((feature.name, feature.kind))
         members.append(feature.neurons)
     for slot, neurons in enumerate(members):
-        units = torch.cat([unit_of[neurons.reshape(-1)], row_of[neurons.reshape(-1)]]).unique()
-        keys.append(units[units >= 0] * len(slots) + slot)
-    flat = torch.cat(keys).unique()
+        met = torch.zeros(count + 1, dtype=torch.bool)
+        met[unit_of[neurons]] = True
+        met[row_of[neurons]] = True  # -1, where there is no row, is the last place
+        keys.append(met[:count].nonzero().flatten() * len(slots) + slot)
+    flat = torch.cat(keys).sort().values
     return slots, torch.stack([flat // max(len(slots), 1), flat % max(len(slots), 1)])
 
 

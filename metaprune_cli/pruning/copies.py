@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.neuron_graph import NeuronGraph
-from metaprune_cli.graph.resize import computed
+from metaprune_cli.graph.resize import copied
 
 
 def copy_in(dtype: torch.dtype, model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -27,7 +27,7 @@ def copy_in(dtype: torch.dtype, model: nn.Module, tensors: Mapping[str, Tensor])
         NumericsError: a tensor has another shape than the model's.
     """
     named = {id(t): name for name, t in reversed(model.state_dict(keep_vars=True).items()) if isinstance(t, Tensor)}
-    memo = computed(model)
+    instead: dict[int, Any] = {}
     for old in itertools.chain(model.parameters(), model.buffers()):
         name = named.get(id(old), "")
         source = tensors.get(name, old).detach()
@@ -39,8 +39,8 @@ def copy_in(dtype: torch.dtype, model: nn.Module, tensors: Mapping[str, Tensor])
                 where=name,
             )
         new = source.to(dtype if source.is_floating_point() else source.dtype, copy=True)
-        memo[id(old)] = nn.Parameter(new, requires_grad=False) if isinstance(old, nn.Parameter) else new
-    return copy.deepcopy(model, memo)
+        instead[id(old)] = nn.Parameter(new, requires_grad=False) if isinstance(old, nn.Parameter) else new
+    return copied(model, instead)
 
 
 def random_tensors(graph: NeuronGraph, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

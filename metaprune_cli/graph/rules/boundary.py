@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch.utils._pytree import tree_leaves
-
+from metaprune_cli.graph.arguments import tensors_in
 from metaprune_cli.graph.labels import Label
 from metaprune_cli.graph.trace import Tracer
 
 
 def unknown(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:
     """An honest boundary: every neuron that meets it is locked, its parameters are kept verbatim."""
-    for leaf in tree_leaves((args, kwargs, out)):
+    for leaf in tensors_in((args, kwargs, out)):
         ids = trace.ids(leaf)
         if ids is not None:
             trace.structure.lock(ids, f"meets the operator {func.overloadpacket}, which has no rule")
@@ -24,7 +23,7 @@ def unknown(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
 
 def no_activation(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Label:
     """An operator that meets no activation: its parameters, if any, are kept verbatim."""
-    for leaf in tree_leaves((args, kwargs)):
+    for leaf in tensors_in((args, kwargs)):
         elements = trace.elements(leaf)
         if elements is not None:
             trace.structure.note(elements.entry, f"meets the operator {func.overloadpacket} without an activation")

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
+from metaprune_cli.graph.arguments import tensors_in
 from metaprune_cli.graph.labels import Elements, Ids, Label, varying
 from metaprune_cli.graph.rules.boundary import unknown
 from metaprune_cli.graph.rules.elementwise import attach_features
@@ -61,7 +61,7 @@ def _convolution_by_others(
 
 def opaque(trace: Tracer, func: Any, args: tuple[Any, ...], out: object, macs: int) -> None:
     """A contraction without edges: what meets it is locked, its multiply-accumulates count as they are."""
-    for leaf in tree_leaves((args, out)):
+    for leaf in tensors_in((args, out)):
         ids, elements = trace.ids(leaf), trace.elements(leaf)
         if ids is not None:
             trace.structure.lock(ids, f"meets {func.overloadpacket} with a weight that {COMPUTED}")

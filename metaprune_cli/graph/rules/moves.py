@@ -6,10 +6,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from metaprune_cli.graph.arguments import map_tensors_in, tensors_in
-from metaprune_cli.graph.labels import Elements, Label, compact, condensed, reshape, squeeze_constant, varying
+from metaprune_cli.graph.labels import (
+    Elements,
+    Label,
+    compact,
+    concatenated,
+    condensed,
+    reshape,
+    squeeze_constant,
+    varying,
+)
 from metaprune_cli.graph.rules.boundary import unknown
 from metaprune_cli.graph.trace import Tracer
 
@@ -19,6 +27,7 @@ _SUBSTITUTES: dict[Any, Any] = {
     aten.view: reshape,
     aten._unsafe_view: reshape,
     aten.reshape: reshape,
+    aten.cat: concatenated,
     aten.transpose_: torch.transpose,
     aten.swapaxes_: torch.transpose,
     aten.t_: torch.t,
@@ -56,7 +65,7 @@ def _moves_elements(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
     if len(labelled) == 1 and elements is not None:
 
         def move(index: Tensor) -> Any:
-            on_index = tree_map_only(Tensor, lambda t: index if t is labelled[0] else trace.value(t), (args, kwargs))
+            on_index = map_tensors_in(lambda t: index if t is labelled[0] else trace.value(t), (args, kwargs))
             return _SUBSTITUTES.get(func.overloadpacket, func)(*on_index[0], **on_index[1])
 
         try:

@@ -81,7 +81,7 @@ def joins(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
         return joined if isinstance(joined, Tensor | None) else None
     parts = [p for p in joined.split([t.size(dim) for t in args[0] if t.dim() == out.dim()], dim) if p.numel()]
     neurons = [part.narrow(dim, 0, 1) for part in parts if bool((part > 0).any())]
-    if any(dim in varying(part) for part in parts) or not all(varying(row) for row in neurons):
+    if not all(varying(row) for row in neurons) or not all(trace.structure.same(p, dim) for p in parts):
         return joined
     for row in neurons[1:]:
         trace.structure.tie(neurons[0], row)

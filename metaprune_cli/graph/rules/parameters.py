@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
+from metaprune_cli.graph.arguments import tensors_in
 from metaprune_cli.graph.labels import Elements, Label
 from metaprune_cli.graph.rules.boundary import unknown
 from metaprune_cli.graph.rules.zeros import keeps_zero
@@ -17,7 +17,7 @@ COMPUTED = "is computed from other parameters"
 
 def between_parameters(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Label:
     """Elementwise on parameters: the elements of the first one as large as the result; the others go beside them."""
-    tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+    tensors = tensors_in((args, kwargs))
     owned = [e for t in tensors if (e := trace.elements(t)) is not None]
     main = next((e for e in owned if e.index.shape == out.shape), None)
     if main is None or any(e.index.dim() > out.dim() for e in owned):

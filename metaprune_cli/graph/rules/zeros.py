@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
+from metaprune_cli.graph.arguments import tensors_in
 from metaprune_cli.graph.labels import Elements
 from metaprune_cli.graph.trace import Tracer
 
@@ -63,7 +63,7 @@ def vanishes(trace: Tracer, tensor: object) -> bool:
 def keeps_zero(trace: Tracer, func: Any, args: tuple[Any, ...]) -> bool:
     """Whether the operator's result is zero wherever the parameters behind its operands are."""
     name = func.overloadpacket.__name__.rstrip("_")
-    tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
+    tensors = tensors_in(args)
     if name in _ANY:
         if name in ("addmm", "baddbmm", "linear", "convolution"):
             return all(vanishes(trace, t) for t in tensors if trace.elements(t) is not None)
