@@ -60,7 +60,8 @@ def main() -> None:
     torch.manual_seed(0)
     model = build(Architecture(given.arch, {}, None)).eval()
     graph: NeuronGraph = metaprune.encode(model, torch.zeros(1, 3, 32, 32))
-    member = Member.of(ZooEntry("model", model, graph), torch.device("cpu"))
+    entry, cpu = ZooEntry("model", model, graph), torch.device("cpu")
+    as_published, member = Member.of(entry, cpu), Member.of(entry, cpu, torch.zeros(1, 3, 32, 32))
     network = MetaNetwork(MetaNetworkConfig(layers=given.layers, hidden=given.hidden))
     draw = torch.Generator().manual_seed(1)
     batches = [
@@ -75,7 +76,7 @@ def main() -> None:
     for schedule in (ours, published):
         network.zero_grad()
         start = time.perf_counter()
-        schedule(network, member, batches)
+        schedule(network, member if schedule is ours else as_published, batches)
         seconds[schedule.__name__] = time.perf_counter() - start
         gradients[schedule.__name__] = [p.grad.clone() for p in network.parameters() if p.grad is not None]
     pairs = zip(gradients["ours"], gradients["published"], strict=True)

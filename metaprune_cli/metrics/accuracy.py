@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metaprune_cli.errors import InputError, NumericsError
-from metaprune_cli.metrics.calling import evaluating, logits_of
+from metaprune_cli.metrics.calling import evaluating, in_fast_format, logits_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device:
     sums = torch.zeros(3, dtype=torch.float64)
     samples = 0
     with evaluating(model):
-        for images, labels in batches:
+        for images, labels in in_fast_format(model, batches):
             sums += _sums(logits_of(model(images.to(device))).float(), labels.to(device))
             samples += len(labels)
     if not samples:

@@ -17,7 +17,7 @@ from metaprune_cli.config import OptimSettings
 from metaprune_cli.data import ImageSplit
 from metaprune_cli.errors import InputError
 from metaprune_cli.metrics.accuracy import evaluate
-from metaprune_cli.metrics.calling import logits_of
+from metaprune_cli.metrics.calling import in_fast_format, logits_of, memory_format_for
 from metaprune_cli.training.norms import measure_norms_
 from metaprune_cli.training.numerics import not_finite
 from metaprune_cli.training.progress import Progress
@@ -62,7 +62,8 @@ def fit(
         batch_size: images per step; a last smaller batch is left out.
         augment: whether images are augmented, as the split says.
         seed: of the order of the images, the augmentation and dropout.
-        device: where to train; on CUDA in bfloat16 (if ``settings.mixed_precision``) and channels-last.
+        device: where to train; on CUDA in bfloat16 (if ``settings.mixed_precision``).
+            Images are channels-last where the model runs on that.
         progress: is told about each epoch.
         val: is evaluated after each epoch.
         state: go on from here.
@@ -74,8 +75,9 @@ def fit(
         CorruptFileError: ``state`` is that of another model.
     """
     model = copy.deepcopy(model).to(device)
-    if device.type == "cuda":
-        model = model.to(memory_format=torch.channels_last)
+    if device.type == "cuda":  # elsewhere it is enough that the images are
+        image, _ = next(train_batches(train, 1, seed=0, augment=False, device=device))
+        model = model.to(memory_format=memory_format_for(model, image))
     optimizer = make_optimizer(model, settings)
     history: list[Record] = []
     if state is not None:
@@ -173,11 +175,9 @@ def _train_epoch(
     model.train()
     lr = total_loss = 0.0
     hits = samples = 0
-    for step, (images, labels) in enumerate(batches):
+    for step, (images, labels) in enumerate(in_fast_format(model, batches)):
         lr = learning_rate(settings, epoch * steps + step, steps)
         set_learning_rate_(optimizer, lr)
-        if images.is_cuda and images.dim() == 4:
-            images = images.contiguous(memory_format=torch.channels_last)
         with _precision(images.device, settings):
             logits = logits_of(model(images))
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=settings.label_smoothing)

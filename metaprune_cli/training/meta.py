@@ -133,8 +133,9 @@ def _prepared(
 ) -> Run:
     if not graphs:
         raise InputError("There are no models to train the metanetwork on.", next_step="run metaprune zoo first")
-    members = tuple(Member.of(entry, device) for entry in graphs)
-    held_out = tuple(Member.of(entry, device) for entry in validation) or members
+    images, _ = next(train_batches(train, 1, seed=0, augment=False, device=device))
+    members = tuple(Member.of(entry, device, images) for entry in graphs)
+    held_out = tuple(Member.of(entry, device, images) for entry in validation) or members
     for member in (*members, *held_out):
         check_reachable(member, settings)
     return Run(members, held_out, train, val, settings, device, augment)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from metaprune_cli.graph import NeuronGraph
-from metaprune_cli.metrics.calling import logits_of
+from metaprune_cli.metrics.calling import logits_of, memory_format_for
 from metaprune_cli.training.norms import use_batch_statistics_
 
 Weights = Mapping[str, Tensor]
@@ -38,25 +38,30 @@ class Member:
     name: str
     model: nn.Module
     graph: NeuronGraph
+    memory_format: torch.memory_format = torch.contiguous_format
 
     @classmethod
-    def of(cls, entry: ZooEntry, device: torch.device) -> Member:
-        """Prepare copies; the entry is not changed."""
+    def of(cls, entry: ZooEntry, device: torch.device, images: Tensor | None = None) -> Member:
+        """Prepare copies; the entry is not changed. With ``images``, they tell in which memory format it is fastest."""
         model = copy.deepcopy(entry.model).to(device).eval().requires_grad_(False)
         use_batch_statistics_(model)
         tensors = {name: tensor.to(device) for name, tensor in entry.graph.tensors.items()}
-        return cls(entry.name, model, entry.graph.with_tensors(tensors))
+        layout = torch.contiguous_format if images is None else memory_format_for(model, images)
+        return cls(entry.name, model, entry.graph.with_tensors(tensors), layout)
 
     def logits(self, weights: Weights, images: Tensor) -> Tensor:
         """Class scores (n, classes) of the architecture with ``weights`` in place of its own."""
-        return logits_of(functional_call(self.model, dict(weights), (images,)))
+        return logits_of(functional_call(self.model, dict(weights), (self._laid_out(images),)))
 
     @torch.no_grad()
     def own_logits(self, images: Tensor) -> Tensor:
         """Class scores (n, classes) of the original model."""
-        return logits_of(self.model(images))
+        return logits_of(self.model(self._laid_out(images)))
 
     def rewritten(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Of a metanetwork's output the entries that it wrote; the others are the model's own."""
         own = self.graph.tensors
         return {name: tensors[name] for name in sorted(self.graph.trainable) if tensors[name] is not own[name]}
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        return images.contiguous(memory_format=self.memory_format)

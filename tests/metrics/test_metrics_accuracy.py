@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metaprune_cli.errors import InputError, NumericsError
@@ -67,3 +67,27 @@ def test_no_images_are_refused():
 def test_outputs_that_are_not_finite_are_refused():
     with pytest.raises(NumericsError, match="not finite"):
         evaluate(nn.Identity(), [(torch.full((2, 4), torch.nan), torch.tensor([0, 1]))], "cpu")
+
+
+class Flattens(nn.Module):
+    """What people write: a ``view`` that takes the layout for granted, or not."""
+
+    def __init__(self, *, by_view: bool) -> None:
+        super().__init__()
+        self.conv, self.linear, self.by_view = nn.Conv2d(3, 4, 3), nn.Linear(4 * 36, 5), by_view
+        self.seen: list[bool] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(x.is_contiguous(memory_format=torch.channels_last))
+        x = self.conv(x)
+        return self.linear(x.view(len(x), -1) if self.by_view else x.flatten(1))
+
+
+@pytest.mark.parametrize("by_view", [True, False])
+def test_images_are_channels_last_only_where_the_model_runs_on_that(by_view: bool) -> None:
+    model = Flattens(by_view=by_view)
+    batches = [(torch.randn(6, 3, 8, 8), torch.arange(6) % 5) for _ in range(2)]
+    found = evaluate(model, batches, "cpu")
+    assert model.seen[1:] == [not by_view] * 2
+    expected = torch.stack([F.cross_entropy(model(images), labels) for images, labels in batches]).mean()
+    assert found.loss == pytest.approx(float(expected.detach()), rel=1e-5)

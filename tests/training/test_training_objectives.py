@@ -57,6 +57,13 @@ def test_a_member_uses_the_statistics_of_the_batch(zoo: list[ZooEntry], train: I
     torch.testing.assert_close(member.logits(shifted, pixels), member.own_logits(pixels))
 
 
+def test_a_member_takes_images_in_another_layout_for_the_same(zoo: list[ZooEntry], train: ImageSplit) -> None:
+    pixels, _ = next(train.batches(50))
+    member, laid_out = Member.of(zoo[0], CPU), Member.of(zoo[0], CPU, pixels)
+    assert laid_out.memory_format == torch.channels_last
+    torch.testing.assert_close(laid_out.own_logits(pixels), member.own_logits(pixels))
+
+
 def test_a_member_runs_with_the_weights_it_is_given(task: Task, train: ImageSplit) -> None:
     pixels, _ = next(train.batches(50))
     weights = leaves(task)
