@@ -175,6 +175,7 @@ FOUND = {
     "every other channel as a token": Recipe(1, (Step("token_cut", 0, 0, 2), Step("mixer")), "tensor"),
     "a class token in both modes": Recipe(0, (Step("class_token"), Step("cross"), Step("mixer")), "tensor"),
     "two class tokens and a cut": Recipe(1, (Step("class_token"), Step("class_token"), Step("token_cut", 1)), "tensor"),
+    "a class token of width one": Recipe(0, (Step("token_cut", 3), Step("class_token")), "tensor"),
     "norm alone": Recipe(0, (Step("token_norm", 2),)),
     "class token of a program": Recipe(0, (Step("cross", 0, 7, 4), Step("class_token"))),
 }

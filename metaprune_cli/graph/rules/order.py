@@ -80,8 +80,11 @@ def joins(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     if not isinstance(joined, Tensor) or dim not in varying(joined):
         return joined if isinstance(joined, Tensor | None) else None
     parts = [p for p in joined.split([t.size(dim) for t in args[0] if t.dim() == out.dim()], dim) if p.numel()]
-    neurons = [part.narrow(dim, 0, 1) for part in parts if bool((part > 0).any())]
-    if not all(varying(row) for row in neurons) or not all(trace.structure.same(p, dim) for p in parts):
+    known = [part for part in parts if bool((part > 0).any())]
+    neurons = [part.narrow(dim, 0, 1) for part in known]
+    by_width = all(varying(row) for row in neurons)  # the neurons lie along another dimension
+    by_length = any(part.size(dim) > 1 and dim not in varying(part) for part in known)  # ... of size one
+    if not (by_width or by_length) or not all(trace.structure.same(part, dim) for part in parts):
         return joined
     for row in neurons[1:]:
         trace.structure.tie(neurons[0], row)
