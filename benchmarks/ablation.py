@@ -1,0 +1,244 @@
+"""What each part of the metanetwork is worth: it is meta-trained without it, with several seeds, and used.
+
+    metaprune zoo -o zoo && metaprune encode zoo/train zoo/validation -o graphs
+    python benchmarks/ablation.py zoo graphs [--variants base …] [--seeds 0 1 2] [--jobs 2] -o ablation.csv
+
+Everything but the variant is as in ``params.yaml``. Every held-out model of the zoo is pruned at every speed-up, once
+through the variant's metanetwork and once without, the BatchNorms are measured anew, and it is finetuned; the same for
+both. Accuracies are those of the validation images: the test images are for ``eval`` alone. Rows in the output are not
+made again. Printed per variant: the mean over models and seeds of what the metanetwork adds, in points, before and
+after finetuning, and the standard deviation over seeds.
+
+Variants: ``base``; ``per-kernel`` codec; ``unscaled`` blocks; ``layers=N``; ``hidden=N``; ``ratio=X``; and ``no-mean``,
+``no-deviation``, ``no-extremes``, ``only-mean``: what of the aggregated messages the neurons are not told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from joblib import Parallel, delayed
+from torch import Tensor, nn
+
+import metaprune_cli as metaprune
+from metaprune_cli.config import (
+    DataSettings,
+    MetanetSettings,
+    MetaTrainSettings,
+    OptimSettings,
+    PruneSettings,
+    load_section,
+)
+from metaprune_cli.data import Splits, load_splits
+from metaprune_cli.errors import TargetError
+from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
+from metaprune_cli.metanet.layers import MessageLayer
+from metaprune_cli.metrics.accuracy import evaluate
+from metaprune_cli.stages.loading import ModelSource, open_graph, open_model
+from metaprune_cli.training.loop import RECALIBRATION_BATCHES, fit, recalibrate_
+from metaprune_cli.training.meta import meta_train
+from metaprune_cli.training.progress import Silence
+from metaprune_cli.training.seeds import seed_everything
+from metaprune_cli.training.zoo import ZooEntry
+
+CPU = torch.device("cpu")
+VARIANTS = (
+    *("base", "per-kernel", "unscaled", "layers=1", "layers=2", "layers=5", "hidden=8", "hidden=32"),
+    *("no-mean", "no-deviation", "no-extremes", "only-mean"),
+)
+HEARD = {  # of mean, deviation, maximum, minimum
+    "no-mean": (0, 1, 1, 1),
+    "no-deviation": (1, 0, 1, 1),
+    "no-extremes": (1, 1, 0, 0),
+    "only-mean": (1, 0, 0, 0),
+}
+
+
+class HardOfHearing(MessageLayer):
+    """A layer whose neurons are told only some of what is aggregated."""
+
+    heard_parts: Tensor
+
+    def update(self, h: Tensor, heard: Tensor) -> Tensor:
+        """As ever, with zeros for the rest."""
+        return super().update(h, heard * self.heard_parts)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The sections of params.yaml."""
+
+    data: DataSettings
+    metanet: MetanetSettings
+    meta_train: MetaTrainSettings
+    prune: PruneSettings
+    finetune: OptimSettings
+
+    @classmethod
+    def read(cls, path: Path) -> Settings:
+        """From a file."""
+        parts = (("data", DataSettings), ("metanet", MetanetSettings), ("meta-train", MetaTrainSettings))
+        more = (("prune", PruneSettings), ("finetune", OptimSettings))
+        return cls(*(load_section(path, name, kind, {}) for name, kind in (*parts, *more)))
+
+
+def network_of(variant: str, settings: MetanetSettings, entries: Sequence[ZooEntry]) -> MetaNetwork:
+    """An untrained metanetwork."""
+    name, _, value = variant.partition("=")
+    if value:
+        settings = replace(settings, **{name: float(value) if name == "ratio" else int(value)})
+    per_kernel = variant == "per-kernel"
+    kernels = {block.kernel for entry in entries for block in entry.graph.blocks} if per_kernel else set()
+    network = MetaNetwork(
+        MetaNetworkConfig(
+            layers=settings.layers,
+            hidden=settings.hidden,
+            codec="per-kernel" if per_kernel else settings.codec,
+            scale_blocks=settings.scale_blocks and variant != "unscaled",
+            ratio=settings.ratio,
+            kernels=tuple(sorted(kernels)),
+        )
+    )
+    if variant in HEARD:
+        for layer in network.layers:
+            layer.__class__ = HardOfHearing
+            parts = torch.tensor(HEARD[variant], dtype=torch.float32).repeat_interleave(settings.hidden)
+            layer.register_buffer("heard_parts", parts, persistent=False)
+    return network
+
+
+def entries_of(folder: Path) -> list[ZooEntry]:
+    """The graphs in a folder, and their models."""
+    opened = [open_graph(path, ModelSource()) for path in sorted(folder.glob("*.safetensors"))]
+    return [ZooEntry(one.path.name, one.model, one.neuron_graph()) for one in opened]
+
+
+def measured(model: nn.Module, splits: Splits, settings: Settings, seed: int) -> tuple[float, float]:
+    """Validation accuracy of a pruned model with its BatchNorms measured anew, and finetuned."""
+    size = settings.data.batch_size
+    recalibrate_(model, splits.train, RECALIBRATION_BATCHES, batch_size=size)
+    before = evaluate(model, splits.val.batches(size), CPU).top1
+    tuned = fit(
+        model,
+        splits.train,
+        settings.finetune,
+        batch_size=size,
+        augment=settings.data.augment != "none",
+        seed=seed,
+        device=CPU,
+        progress=Silence(),
+    )
+    return before, evaluate(tuned.model, splits.val.batches(size), CPU).top1
+
+
+def run(variant: str, seed: int, zoo: Path, graphs: Path, settings: Settings) -> list[dict[str, Any]]:
+    """Meta-train a variant with one seed and use it; ``without`` needs no metanetwork."""
+    torch.set_num_threads(1)
+    splits = load_splits(settings.data)
+    network = None
+    if variant != "without":
+        entries = entries_of(graphs / "train")
+        seed_everything(seed)
+        network = network_of(variant, settings.metanet, entries)
+        result = meta_train(
+            network,
+            entries,
+            entries_of(graphs / "validation"),
+            splits.train,
+            splits.val,
+            replace(settings.meta_train, seed=seed),
+            device=CPU,
+            progress=Silence(),
+        )
+        network.load_state_dict(result.metanet_state)
+    rows = []
+    for path in sorted((zoo / "heldout").glob("*.safetensors")):
+        opened = open_model(path, ModelSource())
+        model, example = opened.model, opened.example()
+        if network is not None:
+            model = metaprune.transform(model, example, network)
+        graph = metaprune.encode(model, example)
+        for speedup in settings.prune.speedup:
+            row = {"variant": variant, "seed": seed, "model": path.name, "speedup": speedup}
+            try:
+                small = metaprune.prune(
+                    model, example, speedup=speedup, max_ratio=settings.prune.max_ratio, graph=graph
+                ).model
+            except TargetError:
+                rows.append(row | {"before": "", "after": ""})
+                continue
+            before, after = measured(small, splits, settings, seed)
+            rows.append(row | {"before": before, "after": after})
+    return rows
+
+
+def main() -> None:
+    """Parse, run what is missing, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("zoo", type=Path)
+    parser.add_argument("graphs", type=Path)
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--output", "-o", type=Path, default=Path("ablation.csv"))
+    given = parser.parse_args()
+    settings = Settings.read(given.params)
+    rows = read(given.output)
+    done = {(row["variant"], int(row["seed"])) for row in rows}
+    missing = [(v, s) for s in given.seeds for v in ("without", *given.variants) if (v, s) not in done]
+    runs = Parallel(given.jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=given.jobs)(
+        delayed(run)(variant, seed, given.zoo, given.graphs, settings) for variant, seed in missing
+    )
+    for made in runs:
+        rows += [{name: str(value) for name, value in row.items()} for row in made]
+        write(given.output, rows)
+        print(f"{made[0]['variant']}, seed {made[0]['seed']}: done", flush=True)
+    for line in table(rows, given.variants, given.seeds):
+        print(line)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows that are there."""
+    return list(csv.DictReader(path.open())) if path.exists() else []
+
+
+def write(path: Path, rows: Sequence[dict[str, str]]) -> None:
+    """All rows."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def table(rows: Sequence[dict[str, str]], variants: Sequence[str], seeds: Sequence[int]) -> list[str]:
+    """What each variant adds, per speed-up, as Markdown: points before and after finetuning ± deviation over seeds."""
+    found = {(r["variant"], int(r["seed"]), r["model"], float(r["speedup"])): r for r in rows}
+    speedups = sorted({speedup for *_, speedup in found})
+    models = sorted({model for _, _, model, _ in found})
+    head = [f"{moment}, {speedup:g}×" for moment in ("before", "after") for speedup in speedups]
+    lines = [f"| variant | {' | '.join(head)} |", "|---|" + "--:|" * len(head)]
+    for variant in variants:
+        cells = []
+        for moment in ("before", "after"):
+            for speedup in speedups:
+                gains = []
+                for seed in seeds:
+                    pairs = [(found[v, seed, m, speedup] for v in (variant, "without")) for m in models]
+                    values = [tuple(row[moment] for row in pair) for pair in pairs]
+                    gains += [statistics.mean(float(a) - float(b) for a, b in values if a and b)]
+                spread = f" ± {statistics.stdev(gains):.2f}" if len(gains) > 1 else ""
+                cells.append(f"{statistics.mean(gains):+.2f}{spread}")
+        lines.append(f"| {variant} | {' | '.join(cells)} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
