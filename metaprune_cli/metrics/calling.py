@@ -66,7 +66,7 @@ def memory_format_for(model: nn.Module, images: Tensor) -> torch.memory_format:
     try:
         with evaluating(model):
             model(images[:1].to(_device_of(model)).contiguous(memory_format=torch.channels_last))
-    except RuntimeError:
+    except Exception:  # noqa: BLE001 - whatever is wrong with it, the caller's own pass will say
         return torch.contiguous_format
     return torch.channels_last
 
