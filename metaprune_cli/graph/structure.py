@@ -26,6 +26,7 @@ from metaprune_cli.graph.neuron_graph import (
     owners_of,
 )
 from metaprune_cli.graph.rectangles import neighbours, owners_of_all
+from metaprune_cli.graph.regular import regular_parts, run_length
 
 __all__ = ["CONSTANT", "INPUT", "Structure"]
 
@@ -166,7 +167,7 @@ class Structure:
         """
         grid = affine(weight)
         if grid is None:
-            taps = _run_length(sources)
+            taps = run_length(sources)
             if taps == 1 or weight.index.size(3) > 1:
                 return None
             folded = weight.view(lambda index: index.squeeze(3).unflatten(2, (-1, taps)))
@@ -209,7 +210,7 @@ class Structure:
         """Add the edges of a region between the two ends (sources, destinations)."""
         entry, (offset, stride), shape = key
         sources, destinations = ends
-        for i, (size, strides, start, taps, ids) in enumerate(_regular(shape, stride, offset, kernel, sources)):
+        for i, (size, strides, start, taps, ids) in enumerate(regular_parts(shape, stride, offset, kernel, sources)):
             self._add_block((key, i), EdgeBlock(entry, size, strides, start, destinations, ids, taps, positions))
 
     def _accompany(self, companion: Elements, ends: tuple[Ids, Ids], kernel: tuple[int, ...]) -> None:
@@ -373,46 +374,3 @@ def _coverage(numel: int, blocks: list[EdgeBlock], features: list[Feature]) -> T
     for feature in features:
         count.index_add_(0, feature.elements, torch.ones(feature.elements.numel(), dtype=torch.uint8))
     return count
-
-
-def _run_length(sources: Ids) -> int:
-    """How many columns in a row have the same source, if it is the same number everywhere; else 1."""
-    lengths = sources.reshape(-1).unique_consecutive(return_counts=True)[1]
-    length = int(lengths[0])
-    return length if bool((lengths == length).all()) and length < sources.size(1) else 1
-
-
-_Part = tuple[tuple[int, int, int, int], tuple[int, int, int, int], int, tuple[int, ...], Tensor]
-
-
-def _regular(
-    shape: tuple[int, ...], stride: tuple[int, ...], offset: int, kernel: tuple[int, ...], sources: Ids
-) -> list[_Part]:
-    """Split a block so that each part has every source once: columns of one source become taps of one edge.
-
-    A flattened feature map (channel-major or position-major) is one part; a concatenation of several is one part each.
-    """
-    groups, out, columns, taps = shape
-    s_group, s_out, s_in, s_tap = stride
-    if groups > 1 or taps > 1 or sources.unique().numel() == columns:
-        size = (groups, out, columns, taps)
-        return [(size, (s_group, s_out, s_in, s_tap), offset, kernel, sources)]
-    row = sources[0]
-    distinct = row.unique().numel()
-    if columns % distinct == 0 and torch.equal(row, row[:distinct].repeat(columns // distinct)):
-        count = columns // distinct
-        size = (1, out, distinct, count)
-        return [(size, (s_group, s_out, s_in, s_in * distinct), offset, (count,), row[None, :distinct])]
-    runs, lengths = row.unique_consecutive(return_counts=True)
-    _, segment_sizes = lengths.unique_consecutive(return_counts=True)
-    parts: list[_Part] = []
-    run = column = 0
-    for runs_here in segment_sizes.tolist():
-        length = int(lengths[run])
-        size = (1, out, runs_here, length)
-        kernel_here = (length,) if length > 1 else ()
-        strides = (s_group, s_out, s_in * length, s_in)
-        parts.append((size, strides, offset + column * s_in, kernel_here, runs[None, run : run + runs_here]))
-        run += runs_here
-        column += runs_here * length
-    return parts
