@@ -38,10 +38,11 @@ from metaprune_cli.config import (
 )
 from metaprune_cli.data import Splits, load_splits
 from metaprune_cli.errors import TargetError
-from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
+from metaprune_cli.metanet import MetaNetwork
 from metaprune_cli.metanet.layers import MessageLayer
 from metaprune_cli.metrics.accuracy import evaluate
 from metaprune_cli.stages.loading import ModelSource, open_graph, open_model
+from metaprune_cli.stages.meta_train import config_of
 from metaprune_cli.training.loop import RECALIBRATION_BATCHES, fit, recalibrate_
 from metaprune_cli.training.meta import meta_train
 from metaprune_cli.training.progress import Silence
@@ -94,18 +95,11 @@ def network_of(variant: str, settings: MetanetSettings, entries: Sequence[ZooEnt
     name, _, value = variant.partition("=")
     if value:
         settings = replace(settings, **{name: float(value) if name == "ratio" else int(value)})
-    per_kernel = variant == "per-kernel"
-    kernels = {block.kernel for entry in entries for block in entry.graph.blocks} if per_kernel else set()
-    network = MetaNetwork(
-        MetaNetworkConfig(
-            layers=settings.layers,
-            hidden=settings.hidden,
-            codec="per-kernel" if per_kernel else settings.codec,
-            scale_blocks=settings.scale_blocks and variant != "unscaled",
-            ratio=settings.ratio,
-            kernels=tuple(sorted(kernels)),
-        )
-    )
+    if variant == "per-kernel":
+        settings = replace(settings, codec="per-kernel")
+    if variant == "unscaled":
+        settings = replace(settings, scale_blocks=False)
+    network = MetaNetwork(config_of(settings, entries))
     if variant in HEARD:
         for layer in network.layers:
             layer.__class__ = HardOfHearing

@@ -84,7 +84,7 @@ def meta_train(
         device=device.type,
     )
     seed_everything(settings.seed)
-    network = MetaNetwork(_config(metanet, entries))
+    network = MetaNetwork(config_of(metanet, entries))
     checkpoint, history_file = made.checkpoint(output), history_of(output)
     with threads_for(max(entry.graph.macs for entry in entries) * settings.batch_size):
         result = train_metanetwork(
@@ -165,7 +165,7 @@ def _named(role: str, files: Sequence[Path]) -> dict[str, Path]:
     return {f"{role}/{path.name}": path for path in files}
 
 
-def _config(settings: MetanetSettings, entries: Sequence[ZooEntry]) -> MetaNetworkConfig:
+def config_of(settings: MetanetSettings, entries: Sequence[ZooEntry]) -> MetaNetworkConfig:
     """The metanetwork's configuration; the per-kernel codec learns the kernels that the zoo has."""
     kernels = {block.kernel for entry in entries for block in entry.graph.blocks}
     return MetaNetworkConfig(
