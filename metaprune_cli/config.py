@@ -25,7 +25,7 @@ DatasetName = Literal["digits", "cifar10", "cifar100", "svhn", "imagefolder"]
 Augmentation = Literal["none", "crop", "crop-flip"]
 OptimizerName = Literal["sgd", "adamw"]
 ScheduleName = Literal["constant", "cosine", "multistep"]
-Criterion = Literal["group-l1", "group-l2", "bn-scale", "taylor", "random"]
+Criterion = Literal["group-l1", "group-l2", "bn-scale", "taylor", "metanet", "random"]
 Scope = Literal["global", "family"]
 Objective = Literal["pruned", "sparsity"]
 Codec = Literal["coordinate", "per-kernel"]
@@ -63,6 +63,8 @@ class OptimSettings:
     label_smoothing: BelowOne = 0.0
     mixed_precision: bool = True
     recalibrate: bool = False
+    sparsity: NonNegative = 0.0  # sparse learning: how hard unimportant units are pulled to zero (DepGraph: 5e-4)
+    sparsity_alpha: Annotated[float, Range(above=1)] = 4.0  # the least important unit is pulled so many times harder
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,10 @@ class MetanetSettings:
 
 @dataclass(frozen=True)
 class MetaTrainSettings:
-    """Section ``meta-train``: objective, optimiser and length of the meta-training."""
+    """Section ``meta-train``: objective, optimiser and length of the meta-training.
+
+    The criterion ``metanet`` gives the metanetwork a score head, which learns which units to keep.
+    """
 
     epochs: Natural = 40
     objective: Objective = "pruned"
@@ -109,6 +114,7 @@ class MetaTrainSettings:
     speedup_max: Speedup = 8.0
     dense_weight: NonNegative = 1.0
     choice_slope: NonNegative = 0.3  # how strongly the scores feel which units should have been kept; 0: not at all
+    fixed_cost: bool = False  # the scores feel what a choice is worth at equal MACs, not as if it were free
     distill: NonNegative = 0.0  # weight of staying close to the original model's outputs
     lookahead: Natural = 0  # SGD steps of finetuning between masking and the loss
     lookahead_lr: Positive = 0.05
@@ -147,7 +153,10 @@ class TransformSettings:
 
 @dataclass(frozen=True)
 class PruneSettings:
-    """Section ``prune``: how much to remove, ranked how."""
+    """Section ``prune``: how much to remove, ranked how.
+
+    With the criterion ``metanet``, ``eval --curve`` ranks models that no metanetwork has scored by ``group-l2``.
+    """
 
     speedup: tuple[Speedup, ...] = (2.0,)
     criterion: Criterion = "group-l2"

@@ -34,6 +34,10 @@ def finetune(
         bool | None,
         typer.Option("--recalibrate/--no-recalibrate", help="Measure BatchNorm statistics anew at the end."),
     ] = None,
+    sparsity: Annotated[
+        float | None,
+        typer.Option("--sparsity", metavar="X", help="Sparse learning: pull unimportant units to zero (try 5e-4)."),
+    ] = None,
     resume: options.Resume = False,
     jobs: options.Jobs = 1,
     arch: options.Arch = None,
@@ -60,6 +64,7 @@ def finetune(
         optimizer=optimizer,
         schedule=schedule,
         recalibrate=recalibrate,
+        sparsity=sparsity,
     )
     source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
     data = options.data_settings(params, dataset, data_root)

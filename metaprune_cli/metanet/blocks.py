@@ -18,8 +18,10 @@ from metaprune_cli.metanet.messages import Heard, decode, listen
 from metaprune_cli.metanet.values import Values, feature_neurons
 
 
-def run_blocks(codec: Codec, layers: Iterable[MessageLayer], graph: NeuronGraph, values: Values) -> Values:
-    """The decoded change of every weight and feature of a graph.
+def run_blocks(
+    codec: Codec, layers: Iterable[MessageLayer], graph: NeuronGraph, values: Values
+) -> tuple[Values, Float[Tensor, "n h"]]:
+    """The decoded change of every weight and feature of a graph, and the last (normalised) state of its neurons.
 
     Args:
         codec: encoders and decoders.
@@ -42,7 +44,8 @@ def run_blocks(codec: Codec, layers: Iterable[MessageLayer], graph: NeuronGraph,
         destinations.append(g.destination.contiguous())
     out_table = torch.cat([*(codec.change_table(kernel) for kernel in layout.kernels), torch.zeros_like(identity)])
     change = layout.unflatten(decode(layout, weights, table, [*sources, *destinations], out_table))
-    return Values(change, codec.decode_nodes(normalise(h)).flatten()[slots])
+    nodes = normalise(h)
+    return Values(change, codec.decode_nodes(nodes).flatten()[slots]), nodes
 
 
 def receive(gate: Float[Tensor, "n h"], heard: Heard) -> Float[Tensor, "n h4"]:

@@ -100,7 +100,9 @@ class KernelTable(nn.Module):
 class Codec(nn.Module):
     """Encoders and decoders of edges and nodes."""
 
-    def __init__(self, hidden: int, codec: CodecName, kernels: tuple[Kernel, ...]) -> None:
+    importance: nn.Parameter | None
+
+    def __init__(self, hidden: int, codec: CodecName, kernels: tuple[Kernel, ...], *, importance: bool = False) -> None:
         super().__init__()
         self.hidden = hidden
         self.taps_in, self.taps_out = (
@@ -111,6 +113,8 @@ class Codec(nn.Module):
         self.kinds_in = nn.Parameter(torch.randn(len(KINDS), hidden))
         self.kinds_out = nn.Parameter(SMALL * torch.randn(len(KINDS), hidden))
         self.neuron = nn.Parameter(torch.randn(hidden))
+        # zero: an untrained head leaves every ranking as it is
+        self.register_parameter("importance", nn.Parameter(torch.zeros(hidden)) if importance else None)
 
     def edge_table(self, kernel: Kernel) -> Float[Tensor, "taps h"]:
         """The first state of an edge is the sum over its taps: weight times row."""
@@ -132,3 +136,7 @@ class Codec(nn.Module):
     def decode_nodes(self, nodes: Float[Tensor, "n h"]) -> Float[Tensor, "n kinds"]:
         """Change of the features of each kind of each neuron."""
         return nodes @ (self.kinds_out.T / math.sqrt(self.hidden))
+
+    def decode_importance(self, nodes: Float[Tensor, "n h"]) -> Float[Tensor, " n"] | None:
+        """What the score head says of each neuron; None without such a head."""
+        return None if self.importance is None else nodes @ (self.importance / math.sqrt(self.hidden))

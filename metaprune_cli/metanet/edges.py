@@ -55,7 +55,9 @@ class EdgeMessages(MessagePassing):  # type: ignore[misc]
         return receive_i * send_j * edges
 
 
-def run_edges(codec: Codec, layers: Iterable[MessageLayer], graph: NeuronGraph, values: Values) -> Values:
+def run_edges(
+    codec: Codec, layers: Iterable[MessageLayer], graph: NeuronGraph, values: Values
+) -> tuple[Values, Float[Tensor, "n h"]]:
     """The same function as :func:`metaprune_cli.metanet.blocks.run_blocks`, over explicit edges."""
     data = to_pyg(graph.with_tensors({**graph.tensors, **place_values(graph, values)}))
     kernels = {relation: blocks[0].kernel for relation, blocks in blocks_by_type(graph).items()}
@@ -77,6 +79,7 @@ def run_edges(codec: Codec, layers: Iterable[MessageLayer], graph: NeuronGraph, 
 
     for (relation, kernel), state in zip(kernels.items(), edges.split_with_sizes(counts)[:-1], strict=True):
         data[relation].edge_attr = state @ codec.change_table(kernel).T
-    data["neuron"].x = codec.decode_nodes(normalise(h)) @ kind.T
+    nodes = normalise(h)
+    data["neuron"].x = codec.decode_nodes(nodes) @ kind.T
     changed = from_pyg(data)
-    return read_values(changed, changed.tensors, values.features)
+    return read_values(changed, changed.tensors, values.features), nodes

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaprune_cli.errors import CorruptFileError, InputError
@@ -41,6 +42,7 @@ class MetaNetworkConfig:
             the rewritten block the RMS that it had, so that nothing is gained by scale alone.
         ratio: output = input + ratio · decoded change.
         kernels: for the ``per-kernel`` codec, every kernel it shall know; () is a single tap.
+        score_head: also say of every neuron how much it matters (the criterion ``metanet``).
     """
 
     layers: int = 8
@@ -49,6 +51,7 @@ class MetaNetworkConfig:
     scale_blocks: bool = True
     ratio: float = 0.01
     kernels: tuple[Kernel, ...] = ()
+    score_head: bool = False
 
     def __post_init__(self) -> None:
         """Check all fields at once.
@@ -67,6 +70,19 @@ class MetaNetworkConfig:
             raise InputError("A metanetwork cannot be made like this", expected="; ".join(broken), got=self)
 
 
+@dataclass(frozen=True, eq=False)
+class Written:
+    """What a metanetwork makes of a model.
+
+    Attributes:
+        tensors: the state dict: trainable entries rewritten, all others (buffers, verbatim ones) the same objects.
+        importance: by neuron, what the score head adds to the logarithm of a score; None without such a head.
+    """
+
+    tensors: dict[str, Tensor]
+    importance: Float[Tensor, " neurons"] | None
+
+
 class MetaNetwork(nn.Module):
     """A graph neural network on neuron graphs that rewrites the trainable weights of a model.
 
@@ -77,21 +93,24 @@ class MetaNetwork(nn.Module):
     def __init__(self, config: MetaNetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.codec = Codec(config.hidden, config.codec, config.kernels)
+        self.codec = Codec(config.hidden, config.codec, config.kernels, importance=config.score_head)
         self.layers = nn.ModuleList(MessageLayer(config.hidden) for _ in range(config.layers))
 
     def forward(
         self, graph: NeuronGraph, tensors: Mapping[str, Tensor] | None = None, backend: BackendName = "blocks"
     ) -> dict[str, Tensor]:
-        """The whole state dict of the rewritten model.
+        """The whole state dict of the rewritten model: ``rewrite(…).tensors``."""
+        return self.rewrite(graph, tensors, backend).tensors
+
+    def rewrite(
+        self, graph: NeuronGraph, tensors: Mapping[str, Tensor] | None = None, backend: BackendName = "blocks"
+    ) -> Written:
+        """Rewrite a model.
 
         Args:
             graph: the model.
             tensors: a state dict to use in place of the graph's own; gradients flow to it, and to the parameters.
             backend: ``blocks``, or ``edges``, the slow oracle on PyG's message passing.
-
-        Returns:
-            Every entry: trainable ones rewritten, all others (buffers, verbatim ones) the same objects.
 
         Raises:
             InputError: the ``per-kernel`` codec does not know a kernel of the model.
@@ -100,17 +119,19 @@ class MetaNetwork(nn.Module):
         values = read_values(graph, tensors, self.codec.neuron)
         keep = self.config.scale_blocks
         scales = rms_scales(graph, values) if keep else unit_scales(values)
-        change = self._change(graph, values / scales if keep else values, backend)
+        change, nodes = self._change(graph, values / scales if keep else values, backend)
+        importance = self.codec.decode_importance(nodes)
         step = scales.scaled(self.config.ratio)
         if values.features.requires_grad or any(weight.requires_grad for weight in values.weights):
             change = change * step
-            return write_values(graph, tensors, keep_rms(values, change) if keep else change)
+            return Written(write_values(graph, tensors, keep_rms(values, change) if keep else change), importance)
         rewriting = Rewriting(graph, tensors, values, step, keep)
         written = dict(zip(rewriting.names, Rewrite.apply(rewriting, change.features, *change.weights), strict=True))
         written = {name: written.get(name, tensor) for name, tensor in tensors.items()}
-        return written | {alias: written[first] for alias, first in graph.aliases.items()}
+        written |= {alias: written[first] for alias, first in graph.aliases.items()}
+        return Written(written, importance)
 
-    def _change(self, graph: NeuronGraph, values: Values, backend: BackendName) -> Values:
+    def _change(self, graph: NeuronGraph, values: Values, backend: BackendName) -> tuple[Values, Tensor]:
         layers = [layer for layer in self.layers if isinstance(layer, MessageLayer)]
         if backend == "blocks":
             return run_blocks(self.codec, layers, graph, values)

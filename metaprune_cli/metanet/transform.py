@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from metaprune_cli.errors import NumericsError
-from metaprune_cli.metanet.network import BackendName, MetaNetwork
+from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.metanet.network import BackendName, MetaNetwork, Written
 
 
 def transform(
@@ -28,12 +29,21 @@ def transform(
     from metaprune_cli.graph import decode, encode
 
     graph = encode(model, example_inputs)
-    with torch.no_grad():
-        tensors = metanetwork(graph, backend=backend)
-    if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+    return decode(graph.with_tensors(rewritten(graph, metanetwork, backend).tensors), model)
+
+
+@torch.no_grad()
+def rewritten(graph: NeuronGraph, metanetwork: MetaNetwork, backend: BackendName = "blocks") -> Written:
+    """The weights, and the importance of neurons where the metanetwork has a head for it, all of them finite.
+
+    Raises:
+        NumericsError: the metanetwork produced NaN or infinity; every such entry is named.
+    """
+    written = metanetwork.rewrite(graph, backend=backend)
+    if broken := [name for name, tensor in written.tensors.items() if not tensor.isfinite().all()]:
         raise NumericsError(
             "The metanetwork's output is not finite",
             where=", ".join(broken),
             next_step="check the model's own weights, or train the metanetwork with a smaller learning rate or ratio",
         )
-    return decode(graph.with_tensors(tensors), model)
+    return written

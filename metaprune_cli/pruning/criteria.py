@@ -24,35 +24,42 @@ def unit_scores(
     criterion: Criterion,
     *,
     gradients: Mapping[str, Tensor] | None = None,
+    importance: Float[Tensor, " units"] | None = None,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, " units"]:
-    """Score every unit: the higher, the more it matters; within each family the highest is 1.
+    """Score every unit: the higher, the more it matters; within each family the highest is 1 (``metanet``: about 1).
 
     Args:
         graph: the structure.
         tensors: the state dict that is scored, by entry.
         criterion: ``group-l1`` and ``group-l2`` (see ``group_magnitude``); ``bn-scale``, the mean magnitude of a unit's
-            norm scales (group-l1 where it has none); ``taylor``, |Σ gradient · weight| over what it owns; ``random``.
+            norm scales (group-l1 where it has none); ``taylor``, |Σ gradient · weight| over what it owns; ``metanet``,
+            group-l2 times e to the importance; ``random``.
         gradients: of the loss, by entry; needed by ``taylor`` alone.
+        importance: what a metanetwork's score head says (see ``by_unit``); needed by ``metanet`` alone.
         generator: draws the ``random`` scores.
 
     Returns:
         float32 or wider on the CPU, shape (units,).
 
     Raises:
-        InputError: ``taylor`` without the gradients it needs.
+        InputError: ``taylor`` without the gradients, or ``metanet`` without the importance it needs.
     """
     if criterion == "random":
         return torch.rand(graph.units.num_units, generator=generator)
     with torch.no_grad():
         raw = _taylor(graph, tensors, gradients) if criterion == "taylor" else _magnitude(graph, tensors, criterion)
-    return _normalised(raw.cpu(), graph.units)
+        scores = _normalised(raw.cpu(), graph.units)
+        return _weighed(scores, importance) if criterion == "metanet" else scores
 
 
 def differentiable_scores(
-    graph: NeuronGraph, tensors: Mapping[str, Tensor], criterion: Criterion
+    graph: NeuronGraph,
+    tensors: Mapping[str, Tensor],
+    criterion: Criterion,
+    importance: Float[Tensor, " units"] | None = None,
 ) -> Float[Tensor, " units"] | None:
-    """The same scores, differentiable in the tensors, on the tensors' device.
+    """The same scores, differentiable in the tensors and the importance, on the tensors' device.
 
     The families' maxima are differentiated too: to raise the best unit of a family lowers all the others.
 
@@ -60,7 +67,26 @@ def differentiable_scores(
     """
     if criterion in ("taylor", "random"):
         return None
-    return _normalised(_magnitude(graph, tensors, criterion), graph.units)
+    scores = _normalised(_magnitude(graph, tensors, criterion), graph.units)
+    return _weighed(scores, importance) if criterion == "metanet" else scores
+
+
+def by_unit(units: Units, by_neuron: Float[Tensor, " neurons"]) -> Float[Tensor, " units"]:
+    """The mean over every unit's neurons; differentiable."""
+    total, count = _reduce([(torch.arange(len(by_neuron)), by_neuron)], units)
+    return total / count.clamp_min(1)
+
+
+def _weighed(scores: Tensor, importance: Tensor | None) -> Tensor:
+    if importance is None or importance.shape != scores.shape:
+        raise InputError(
+            "The criterion metanet needs to know what a metanetwork says of every unit.",
+            expected=f"the importance of {len(scores)} units",
+            got="none" if importance is None else f"that of {len(importance)}",
+            next_step="transform the model with a metanetwork that has a score head (meta-train.criterion: metanet), "
+            "or choose group-l2",
+        )
+    return scores * importance.to(scores).exp()
 
 
 def _magnitude(graph: NeuronGraph, tensors: Mapping[str, Tensor], criterion: Criterion) -> Float[Tensor, " units"]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.resize import fill_, hollow_copy, own_copies
 from metaprune_cli.graph.slicing import masks
+from metaprune_cli.pruning.cost import Cost
 
 
 def mask_tensors(graph: NeuronGraph, tensors: Mapping[str, Tensor], kept: Bool[Tensor, " units"]) -> dict[str, Tensor]:
@@ -76,6 +77,25 @@ def gate_tensors(
             weights = block.weights(gated) * by_neuron[block.sources][:, None, :, None].to(tensor)
             gated[block.param] = block.scatter(tensor.reshape(-1), weights).view(tensor.shape)
     return gated
+
+
+def at_fixed_cost(
+    graph: NeuronGraph, scores: Float[Tensor, " units"], kept: Bool[Tensor, " units"]
+) -> Float[Tensor, " units"]:
+    """The same scores, whose gradient counts what a unit costs: who rises lifts the threshold that all must pass.
+
+        s_u − Σ_v c_v (s_v − stop_gradient(s_v)) / Σ_v c_v
+
+    With c the marginal MACs of every unit that is not locked, a change of scores then leaves the MACs as they are, to
+    first order, where gates follow scores. Without it every useful unit would be asked to rise, whatever its cost.
+
+    Args:
+        graph: the structure.
+        scores: differentiable.
+        kept: what is chosen by them.
+    """
+    cost = (Cost.of(graph).marginal(kept) * graph.units.prunable).to(scores)
+    return scores - (cost * (scores - scores.detach())).sum() / cost.sum()
 
 
 def masked_copy(model: nn.Module, graph: NeuronGraph, kept: Bool[Tensor, " units"]) -> nn.Module:

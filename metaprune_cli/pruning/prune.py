@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaprune_cli.config import Criterion, Scope
@@ -40,6 +41,7 @@ def prune(
     scope: Scope = "global",
     max_ratio: float = 0.8,
     gradients: Mapping[str, Tensor] | None = None,
+    importance: Float[Tensor, " units"] | None = None,
     seed: int = 0,
     graph: NeuronGraph | None = None,
 ) -> Pruned:
@@ -53,6 +55,7 @@ def prune(
         scope: rank the units of all families together, or take the same fraction of each.
         max_ratio: the largest fraction of a family that may go.
         gradients: of the loss, by state-dict entry, for the criterion ``taylor``.
+        importance: what a metanetwork says of every unit, for the criterion ``metanet``.
         seed: of the criterion ``random``.
         graph: the model's graph if it is known already; its structure is used, the weights are the model's.
 
@@ -64,7 +67,12 @@ def prune(
     check_choices(criterion=(criterion, Criterion), scope=(scope, Scope))
     graph = graph or encode(model, example_inputs)
     scores = unit_scores(
-        graph, model.state_dict(), criterion, gradients=gradients, generator=torch.Generator().manual_seed(seed)
+        graph,
+        model.state_dict(),
+        criterion,
+        gradients=gradients,
+        importance=importance,
+        generator=torch.Generator().manual_seed(seed),
     )
     plan = make_plan(graph, scores, speedup, scope=scope, max_ratio=max_ratio)
     small = apply_plan(model, graph, plan, example_inputs)

@@ -155,6 +155,7 @@ def _row(opened: Opened, names: Mapping[Path, str], own: Measured, base: Opened,
         latency_p10_ms=own.latency.p10_ms,
         latency_p90_ms=own.latency.p90_ms,
         latency_speedup=other.latency.median_ms / own.latency.median_ms,
+        epochs=found.epochs,
     )
 
 

@@ -94,6 +94,7 @@ def _finetune(
     if metrics is None:
         opened = open_model(path, source).of_shape(splits.input_shape[1:])
         check_fits(opened, splits)
-        step = {"epochs": settings.epochs, "seed": seed, "recalibrated": settings.recalibrate}
+        step: dict[str, float] = {"epochs": settings.epochs, "seed": seed, "recalibrated": settings.recalibrate}
+        step |= {"sparsity": settings.sparsity} if settings.sparsity else {}
         metrics = trainer.train(opened, target, made, seed, step, progress)
     return Finetuned(str(path), str(target), epochs, metrics["val_top1"], metrics["val_loss"])

@@ -6,7 +6,7 @@ Every model artifact carries its ``lineage``: a list of steps, oldest first, eac
     zoo        arch, seed
     transform  metanetwork (digest), recalibrated
     prune      requested, achieved, criterion, scope
-    finetune   epochs, seed, recalibrated
+    finetune   epochs, seed, recalibrated, sparsity (where there was any)
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Opened:
         path: the file it came from.
         shape_is_stated: whether the file or the user says the input's shape, or it is only usual for the architecture.
         graph: its graph, if it came as one.
+        importance: what a metanetwork's score head says of every unit, if one has; it holds while the units do.
     """
 
     model: nn.Module
@@ -64,6 +65,7 @@ class Opened:
     path: Path
     shape_is_stated: bool = True
     graph: NeuronGraph | None = None
+    importance: tuple[float, ...] | None = None
 
     @property
     def says_its_inputs(self) -> bool:
@@ -100,7 +102,15 @@ def open_model(path: Path, source: ModelSource) -> Opened:
         input_shape=source.input_shape,
     )
     stated = loaded.document is not None or source.input_shape is not None
-    return Opened(loaded.model, loaded.architecture, _lineage(loaded.document or {}), path, shape_is_stated=stated)
+    document = loaded.document or {}
+    return Opened(
+        loaded.model,
+        loaded.architecture,
+        _lineage(document),
+        path,
+        shape_is_stated=stated,
+        importance=tuple(document["importance"]) if "importance" in document else None,
+    )
 
 
 def open_graph(path: Path, source: ModelSource) -> Opened:

@@ -117,7 +117,10 @@ def _prune(
 ) -> Iterator[PrunedFile]:
     """One model to every speed-up: all plans are made before anything is written."""
     generator = torch.Generator().manual_seed(settings.seed)
-    scores = unit_scores(graph, graph.tensors, settings.criterion, gradients=gradients, generator=generator)
+    importance = None if opened.importance is None else torch.tensor(opened.importance)
+    scores = unit_scores(
+        graph, graph.tensors, settings.criterion, gradients=gradients, importance=importance, generator=generator
+    )
     plans = [
         make_plan(graph, scores, speedup, scope=settings.scope, max_ratio=settings.max_ratio)
         for speedup in settings.speedup

@@ -65,6 +65,7 @@ class Trainer:
                 device=self.device,
                 progress=progress,
                 val=self.splits.val,
+                graph=opened.neuron_graph() if self.settings.sparsity else None,
                 state=checkpoint.load() if self.resume else None,
                 on_epoch=checkpoint.save,
             )
@@ -72,7 +73,8 @@ class Trainer:
                 result.model, self.splits.val.batches(self.data.batch_size, device=self.device), self.device
             )
         metrics = {"val_top1": accuracy.top1, "val_loss": accuracy.loss}
-        save(result.model.cpu(), target, opened, made, step=step, metrics=metrics, history=result.history)
+        further = {} if opened.importance is None else {"importance": list(opened.importance)}
+        save(result.model.cpu(), target, opened, made, step=step, metrics=metrics, history=result.history, **further)
         checkpoint.discard()
         return metrics
 

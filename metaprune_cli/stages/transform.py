@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from metaprune_cli import metanet
 from metaprune_cli.artifacts import read_artifact
 from metaprune_cli.config import DataSettings, TransformSettings
 from metaprune_cli.data import load_splits
+from metaprune_cli.graph import NeuronGraph, decode
 from metaprune_cli.metanet import MetaNetwork
+from metaprune_cli.pruning import by_unit
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, open_either, save
 from metaprune_cli.stages.made import Made
@@ -67,7 +69,9 @@ def transform(
         if splits is not None and data is not None:
             opened = opened.of_shape(splits.input_shape[1:])
             check_fits(opened, splits)
-        rewritten = metanet.transform(opened.model, opened.example(), network)
+        graph = opened.neuron_graph()
+        written = metanet.rewritten(graph, network)
+        rewritten = decode(graph.with_tensors(written.tensors), opened.model)
         if splits is not None and data is not None:
             recalibrate_(rewritten.to(device), splits.train, settings.batches, batch_size=data.batch_size)
         made = Made.by(
@@ -78,11 +82,16 @@ def transform(
         )
         step = {"metanetwork": artifact.digest, "recalibrated": splits is not None}
         change = _change(opened.model, rewritten.cpu())
-        save(rewritten, target, opened, made, step=step, metrics={"change": change})
+        importance = {} if written.importance is None else _importance(graph, written.importance)
+        save(rewritten, target, opened, made, step=step, metrics={"change": change}, **importance)
         done.append(Transformed(str(file.path), str(target), change, splits is not None))
         progress.step()
     progress.end()
     return tuple(done)
+
+
+def _importance(graph: NeuronGraph, by_neuron: Tensor) -> dict[str, list[float]]:
+    return {"importance": by_unit(graph.units, by_neuron).tolist()}
 
 
 @torch.no_grad()

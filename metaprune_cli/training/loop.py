@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from metaprune_cli.config import OptimSettings
 from metaprune_cli.data import ImageSplit
 from metaprune_cli.errors import InputError
+from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.metrics.accuracy import evaluate
 from metaprune_cli.metrics.calling import in_fast_format, logits_of, memory_format_for
 from metaprune_cli.training.norms import measure_norms_
@@ -23,6 +24,7 @@ from metaprune_cli.training.numerics import not_finite
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.training.schedules import learning_rate
 from metaprune_cli.training.seeds import derive, seeded
+from metaprune_cli.training.sparsity import growth, penalty
 from metaprune_cli.training.state import Record, TrainState
 
 RECALIBRATION_BATCHES = 100  # a mean over more batches than that does not move any more
@@ -47,6 +49,7 @@ def fit(
     device: torch.device,
     progress: Progress,
     val: ImageSplit | None = None,
+    graph: NeuronGraph | None = None,
     state: TrainState | None = None,
     on_epoch: Callable[[TrainState], None] | None = None,
 ) -> FitResult:
@@ -66,6 +69,7 @@ def fit(
             Images are channels-last where the model runs on that.
         progress: is told about each epoch.
         val: is evaluated after each epoch.
+        graph: the model's, for sparse learning (``settings.sparsity``); without it there is none.
         state: go on from here.
         on_epoch: is given the state after each epoch.
 
@@ -89,7 +93,8 @@ def fit(
         epoch_seed = derive(seed, "epoch", epoch)
         batches = train_batches(train, batch_size, seed=epoch_seed, augment=augment, device=device)
         with seeded(epoch_seed, device):
-            record = _train_epoch(model, optimizer, batches, settings, epoch, steps_in(train, batch_size))
+            sparsity = _sparsity(model, graph, settings)
+            record = _train_epoch(model, optimizer, batches, settings, epoch, steps_in(train, batch_size), sparsity)
         if val is not None:
             accuracy = evaluate(model, val.batches(batch_size, device=device), device)
             record |= {"val_loss": accuracy.loss, "val_top1": accuracy.top1}
@@ -171,6 +176,7 @@ def _train_epoch(
     settings: OptimSettings,
     epoch: int,
     steps: int,
+    sparsity: Callable[[], Tensor] | None,
 ) -> Record:
     model.train()
     lr = total_loss = 0.0
@@ -182,13 +188,22 @@ def _train_epoch(
             logits = logits_of(model(images))
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=settings.label_smoothing)
         optimizer.zero_grad()
-        loss.backward()
+        (loss if sparsity is None else loss + sparsity()).backward()
         _check(model, loss.item(), epoch)
         optimizer.step()
         total_loss += loss.item() * len(labels)
         hits += int((logits.argmax(1) == labels).sum())
         samples += len(labels)
     return {"epoch": epoch + 1, "lr": lr, "train_loss": total_loss / samples, "train_top1": 100 * hits / samples}
+
+
+def _sparsity(model: nn.Module, graph: NeuronGraph | None, settings: OptimSettings) -> Callable[[], Tensor] | None:
+    """The penalty of sparse learning; what it pulls at is decided anew with every epoch."""
+    if graph is None or not settings.sparsity:
+        return None
+    weights = dict(model.named_parameters())
+    pull = growth(graph, model.state_dict(), settings.sparsity_alpha)
+    return lambda: settings.sparsity * penalty(graph, weights, pull)
 
 
 def _check(model: nn.Module, loss: float, epoch: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 import torch
@@ -26,6 +26,8 @@ from metaprune_cli.training.state import Best, Record, TrainState, snapshot
 from metaprune_cli.training.zoo import Member, Weights, ZooEntry
 
 __all__ = ["MetaResult", "ZooEntry", "meta_train"]
+
+IMPORTANCE = "the importance of neurons"  # no entry of a state dict is called like this
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,14 +168,21 @@ def _step(metanet: MetaNetwork, optimizer: torch.optim.Optimizer, task: Task) ->
     """One step of the metanetwork on one member; returns the loss, and the gradient's norm before clipping."""
     member, settings = task.member, task.settings
     optimizer.zero_grad()
-    written = member.rewritten(metanet(member.graph, backend=settings.backend))
-    total, leaves = summed_gradients(written, lambda weights: OBJECTIVES[settings.objective](task, weights))
+    made = metanet.rewrite(member.graph, backend=settings.backend)
+    written = member.rewritten(made.tensors) | ({} if made.importance is None else {IMPORTANCE: made.importance})
+    total, leaves = summed_gradients(written, lambda weights: _losses(task, weights))
     norm = float(torch.nn.utils.clip_grad_norm_(metanet.parameters(), settings.clip))
     if not (math.isfinite(total) and math.isfinite(norm)):
         what = f"The meta-training loss is {total}, its gradient's norm {norm}."
         raise not_finite(what, _suspects(metanet, member, leaves), next_step="try a smaller learning rate or ratio")
     optimizer.step()
     return total, norm
+
+
+def _losses(task: Task, written: Weights) -> Iterable[Tensor]:
+    """The objective's, of everything that the metanetwork wrote."""
+    weights = {name: tensor for name, tensor in written.items() if name != IMPORTANCE}
+    return OBJECTIVES[task.settings.objective](replace(task, importance=written.get(IMPORTANCE)), weights)
 
 
 def summed_gradients(

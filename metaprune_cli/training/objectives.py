@@ -18,7 +18,16 @@ from torch.nn import functional as F
 
 from metaprune_cli.config import MetaTrainSettings
 from metaprune_cli.config import Objective as ObjectiveName
-from metaprune_cli.pruning import differentiable_scores, gate_tensors, mask_tensors, select, unit_scores
+from metaprune_cli.pruning import (
+    at_fixed_cost,
+    by_unit,
+    differentiable_scores,
+    gate_tensors,
+    mask_tensors,
+    select,
+    unit_scores,
+)
+from metaprune_cli.training.sparsity import growth, penalty
 from metaprune_cli.training.zoo import Member, Weights
 
 Batch = tuple[Tensor, Tensor]
@@ -33,12 +42,14 @@ class Task:
         batches: images and labels, without end.
         settings: weights of the losses, speed-ups, length.
         generator: draws the speed-ups, on the CPU.
+        importance: what the metanetwork's score head says of every neuron; None without such a head.
     """
 
     member: Member
     batches: Iterator[Batch]
     settings: MetaTrainSettings
     generator: torch.Generator
+    importance: Tensor | None = None
 
     def loss(self, weights: Weights, batch: Batch) -> Tensor:
         """Cross-entropy, plus ``distill`` times the divergence from the original model's outputs."""
@@ -75,15 +86,15 @@ def pruned(task: Task, weights: Weights) -> Iterator[Tensor]:
 
 
 def sparsity(task: Task, weights: Weights) -> Iterator[Tensor]:
-    """The loss of the model as it is, and a penalty whose gradient is reg · γ_c · w (arXiv 2506.12041, section 4).
+    """The loss of the model as it is, and group sparsity: for each unit the gradient reg · γ_c · w.
 
-        γ_c = α^((max I − I_c) / (max I − min I)),   I = √S,   max and min over the family
-
-    S is the group magnitude; an element that two units own feels both. Units that cannot be removed feel nothing.
+    See :mod:`metaprune_cli.training.sparsity`; the source is arXiv 2506.12041, section 4.
     """
-    for _ in range(task.settings.batches):
+    graph, settings = task.member.graph, task.settings
+    for _ in range(settings.batches):
         yield task.loss(weights, next(task.batches))
-    yield task.settings.reg * _penalty(task, weights)
+    pull = growth(graph, {**graph.tensors, **weights}, settings.alpha)
+    yield settings.reg * penalty(graph, weights, pull)
 
 
 OBJECTIVES: MappingProxyType[ObjectiveName, Objective] = MappingProxyType({"pruned": pruned, "sparsity": sparsity})
@@ -116,6 +127,8 @@ def finetuned(task: Task, weights: Weights, speedup: float) -> dict[str, Tensor]
     shifted = {name: tensor + (moving[name] - tensor).detach() for name, tensor in weights.items()}
     if not (settings.choice_slope and scores.requires_grad):
         return mask_tensors(graph, shifted, kept)
+    if settings.fixed_cost:
+        scores = at_fixed_cost(graph, scores, kept)
     return gate_tensors(graph, shifted, kept, scores, settings.choice_slope)
 
 
@@ -123,7 +136,8 @@ def _scores(task: Task, weights: Weights) -> Tensor:
     """Shape (units,); differentiable where the criterion is a function of the weights alone."""
     graph, criterion = task.member.graph, task.settings.criterion
     tensors = {**graph.tensors, **weights}
-    scores = differentiable_scores(graph, tensors, criterion)
+    importance = None if task.importance is None else by_unit(graph.units, task.importance)
+    scores = differentiable_scores(graph, tensors, criterion, importance)
     if scores is not None:
         return scores
     gradients = None
@@ -141,34 +155,3 @@ def _gradients(loss: Tensor, leaves: Weights) -> dict[str, Tensor]:
     """Zeros for leaves that the loss does not depend on (an auxiliary head's)."""
     taken = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(leaves, taken, strict=True))
-
-
-def _penalty(task: Task, weights: Weights) -> Tensor:
-    """½ Σ_c γ_c Σ w² over all that the units c own; γ is a constant."""
-    graph = task.member.graph
-    importance = unit_scores(graph, {**graph.tensors, **weights}, "group-l2").sqrt()
-    growth, units = _growth(task, importance), graph.units
-    owner = growth[units.unit_of]
-    owner[units.on_grid] += growth[units.row_of[units.on_grid]]
-    owner = owner.to(next(iter(weights.values())).device)
-    total = owner.new_zeros(())
-    for block in graph.blocks:
-        if block.param in weights:
-            squares = block.weights(weights).square().sum(3)
-            pull = owner[block.destinations][:, :, None] + owner[block.sources][:, None, :]
-            total = total + (pull * squares).sum()
-    for feature in graph.features:
-        if feature.name in weights and feature.kind == "scale":
-            scales = weights[feature.name].flatten()[feature.elements]
-            total = total + (owner[feature.neurons] * scales.square()).sum()
-    return total / 2
-
-
-def _growth(task: Task, importance: Tensor) -> Tensor:
-    """γ of every unit, from its importance; both of shape (units,)."""
-    units = task.member.graph.units
-    empty = importance.new_zeros(len(units.families))
-    highest = empty.scatter_reduce(0, units.family_of, importance, "amax", include_self=False)[units.family_of]
-    lowest = empty.scatter_reduce(0, units.family_of, importance, "amin", include_self=False)[units.family_of]
-    spread = torch.where(highest > lowest, highest - lowest, 1)
-    return torch.where(units.prunable, task.settings.alpha ** ((highest - importance) / spread), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -58,9 +59,10 @@ def validate(metanet: MetaNetwork, tasks: Sequence[Task], val: ImageSplit, devic
         NumericsError: a loss is not finite.
     """
     masked, dense = [], []
-    for task in tasks:
+    for given in tasks:
         with torch.no_grad():
-            written = task.member.rewritten(metanet(task.member.graph, backend=task.settings.backend))
+            made = metanet.rewrite(given.member.graph, backend=given.settings.backend)
+        task, written = replace(given, importance=made.importance), given.member.rewritten(made.tensors)
         dense.append(_figures(task, written, val, device))
         for position in POSITIONS:
             smaller = finetuned(task, written, speedup_at(task.settings, position))

@@ -34,7 +34,9 @@ def opened(path: str, *lineage: dict[str, Any]) -> Opened:
         pytest.param((ZOO, TRANSFORM, BY_FAMILY), ("net-3", "metanet", "pruned", 4.0), id="metanet by family"),
         pytest.param((ZOO, TRANSFORM), ("net-3", "metanet", "unpruned", None), id="transformed"),
         pytest.param((ZOO, TRANSFORM, PRUNE), ("net-3", "metanet", "pruned", 4.0), id="pruned"),
-        pytest.param((ZOO, TRANSFORM, FINETUNE, PRUNE), ("net-3", "metanet", "pruned", 4.0), id="finetuned before"),
+        pytest.param(
+            (ZOO, TRANSFORM, FINETUNE, PRUNE), ("net-3", "metanet finetuned", "pruned", 4.0), id="finetuned before"
+        ),
         pytest.param((ZOO, TRANSFORM, PRUNE, RECALIBRATE), ("net-3", "metanet", "recalibrated", 4.0), id="0 epochs"),
         pytest.param((ZOO, TRANSFORM, PRUNE, FINETUNE), ("net-3", "metanet", "finetuned", 4.0), id="finetuned"),
     ],

@@ -3,14 +3,14 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from metaprune_cli.stages.evaluation.arms import ARMS, Arm, arm_of, explained
 from metaprune_cli.stages.evaluation.picture import draw, limits
 from metaprune_cli.stages.evaluation.report import csv_text, markdown, models_table, summary_tables
 from metaprune_cli.stages.evaluation.summary import (
-    ARMS,
-    Arm,
     Row,
     Spread,
     Step,
@@ -23,7 +23,12 @@ from metaprune_cli.stages.evaluation.summary import (
 
 
 def row(
-    origin: str, arm: Arm = "plain", step: Step = "finetuned", requested: float | None = 2.0, top1: float = 90.0
+    origin: str,
+    arm: Arm = "plain",
+    step: Step = "finetuned",
+    requested: float | None = 2.0,
+    top1: float = 90.0,
+    epochs: int = 0,
 ) -> Row:
     speedup = (requested or 1.0) * 1.01
     return Row(
@@ -45,6 +50,7 @@ def row(
         latency_p10_ms=1.9 / speedup,
         latency_p90_ms=2.2 / speedup,
         latency_speedup=speedup,
+        epochs=epochs,
     )
 
 
@@ -58,7 +64,7 @@ def rows() -> list[Row]:
             for arm, gain in (("plain", 0.0), ("uniform", 0.4), ("metanet", 0.6)):
                 for step, loss in (("recalibrated", 6.0), ("finetuned", 1.0)):
                     top1 = 98 - loss * requested**0.8 + gain + chance.random()
-                    found.append(row(f"net-{seed}", arm, step, requested, top1))  # type: ignore[arg-type]
+                    found.append(row(f"net-{seed}", arm, step, requested, top1))
     return found
 
 
@@ -196,3 +202,49 @@ def test_models_without_a_curve_are_points(tmp_path: Path) -> None:
     rows = [row("a", step="unpruned", requested=None), row("b", step="unpruned", requested=None)]
     draw(rows, summarise(rows), tmp_path / "points.png")
     assert (tmp_path / "points.png").stat().st_size > 5_000
+
+
+def test_short_and_full_finetuning_are_steps_of_their_own(tmp_path: Path) -> None:
+    lengths = (2, 10)
+    rows = [row("a", arm, epochs=epochs, top1=80 + epochs) for arm in ("plain", "metanet") for epochs in lengths]
+    summary = summarise([*rows, row("a", step="unpruned", requested=None, top1=97.0), row("a", step="recalibrated")])
+    assert summary.steps == ["finetuned-10", "finetuned-2", "recalibrated"]
+    assert headline(summary)["plain"] == {"2x": 90.0}
+    assert summary_tables(summary)[0].title.endswith("pruned and finetuned, 10 epochs in all")
+    draw(rows, summary, tmp_path / "curve.png")
+
+
+def test_arms_are_compared_with_every_baseline() -> None:
+    arms = ("taylor", "sparse", "plain", "metanet scores", "metanet")
+    summary = summarise([row("a", arm, top1=90 + place) for place, arm in enumerate(arms)])
+    assert summary.arms == ["plain", "sparse", "taylor", "metanet", "metanet scores"]
+    assert [(d.arm, d.against, d.top1.mean) for d in summary.differences] == [
+        *(("metanet", baseline, gain) for baseline, gain in (("plain", 2), ("sparse", 3), ("taylor", 4))),
+        *(("metanet scores", baseline, gain) for baseline, gain in (("plain", 1), ("sparse", 2), ("taylor", 3))),
+    ]
+    assert list(curve(summary, "finetuned")[0]) == ["speedup", "plain", "uniform", "sparse", "taylor", *arms[:2:-1]]
+
+
+@pytest.mark.parametrize(
+    ("before", "ranking", "arm"),
+    [
+        pytest.param([], {}, "plain", id="plain"),
+        pytest.param([], {"scope": "family"}, "uniform", id="uniform"),
+        pytest.param([], {"criterion": "taylor", "scope": "family"}, "taylor uniform", id="another criterion"),
+        pytest.param([{"command": "finetune", "epochs": 3}], {}, "plain", id="trained on"),
+        pytest.param([{"command": "finetune", "epochs": 3, "sparsity": 5e-4}], {}, "sparse", id="sparse learning"),
+        pytest.param([{"command": "transform"}], {"scope": "family"}, "metanet", id="metanet"),
+        pytest.param([{"command": "transform"}], {"criterion": "metanet"}, "metanet scores", id="score head"),
+        pytest.param(
+            [{"command": "transform"}, {"command": "finetune", "epochs": 3}], {}, "metanet finetuned", id="as the paper"
+        ),
+        pytest.param(
+            [{"command": "transform"}, {"command": "finetune", "epochs": 0}], {}, "metanet", id="recalibrated only"
+        ),
+    ],
+)
+def test_the_arm_is_what_was_done_before_and_how_units_were_chosen(
+    before: list[dict[str, object]], ranking: dict[str, Any], arm: Arm
+) -> None:
+    assert arm_of(before, **ranking) == arm
+    assert explained(arm)

@@ -7,13 +7,16 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import get_args
 
+import torch
+
 from metaprune_cli.config import PruneSettings, Scope
 from metaprune_cli.errors import TargetError
 from metaprune_cli.metrics.accuracy import Accuracy
 from metaprune_cli.pruning.prune import Pruned, prune
+from metaprune_cli.stages.evaluation.arms import Arm, arm_of, is_metanet
 from metaprune_cli.stages.evaluation.bench import Bench
-from metaprune_cli.stages.evaluation.lineage import arm_of, descent
-from metaprune_cli.stages.evaluation.summary import Arm, Row, speedup_label
+from metaprune_cli.stages.evaluation.lineage import descent
+from metaprune_cli.stages.evaluation.summary import Row, speedup_label
 from metaprune_cli.stages.loading import ModelSource, Opened
 from metaprune_cli.stages.paths import stem
 from metaprune_cli.stages.prune import loss_gradients
@@ -51,22 +54,26 @@ def curves(
 def _points(opened: Opened, structures: Structures, base: Row, pruning: PruneSettings, bench: Bench) -> Iterator[Row]:
     model, graph, found = opened.model.cpu(), structures.graph_of(opened), descent(opened.lineage, opened.path)
     train, batch_size = bench.splits.train, bench.data.batch_size
-    gradients = None
+    gradients, criterion = None, pruning.criterion
+    if criterion == "metanet" and opened.importance is None:
+        criterion = "group-l2"
+    importance = None if opened.importance is None else torch.tensor(opened.importance)
     if pruning.criterion == "taylor":
         gradients = loss_gradients(model, train, pruning.batches, batch_size, bench.device)
-    scopes: tuple[Scope, ...] = (pruning.scope,) if found.arm == "metanet" else get_args(Scope)
+    scopes: tuple[Scope, ...] = (pruning.scope,) if is_metanet(found.arm) else get_args(Scope)
     for scope, speedup in product(scopes, bench.settings.curve):
-        arm = arm_of(found.arm == "metanet", scope)
+        arm = arm_of(opened.lineage, criterion, scope)
         name = f"{stem(opened.path)} @ {speedup_label(speedup)}, {arm}"
         try:
             pruned = prune(
                 model,
                 opened.example(),
                 speedup=speedup,
-                criterion=pruning.criterion,
+                criterion=criterion,
                 scope=scope,
                 max_ratio=pruning.max_ratio,
                 gradients=gradients,
+                importance=importance,
                 seed=pruning.seed,
                 graph=graph,
             )

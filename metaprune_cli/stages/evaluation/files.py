@@ -8,9 +8,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from metaprune_cli.errors import InputError
+from metaprune_cli.stages.evaluation.arms import ARMS, place
 from metaprune_cli.stages.evaluation.picture import draw
 from metaprune_cli.stages.evaluation.report import csv_text, markdown
-from metaprune_cli.stages.evaluation.summary import ARMS, COMPARED, Row, Summary, curve, headline, metrics
+from metaprune_cli.stages.evaluation.summary import STEPS, Row, Summary, curve, headline, metrics
 from metaprune_cli.stages.paths import obstacle, replace_file
 
 PICTURE = "curve.png"
@@ -43,7 +44,9 @@ def write_report(folder: Path, rows: Sequence[Row], summary: Summary, setting: M
         "models.csv": csv_text([asdict(row) for row in rows], [field.name for field in fields(Row)]),
         "report.md": markdown(rows, summary, setting, PICTURE),
     }
-    texts |= {f"curve-{step}.csv": csv_text(curve(summary, step), ("speedup", *ARMS)) for step in COMPARED}
+    arms = sorted({*ARMS, *summary.arms}, key=place)
+    steps = {*STEPS[1:], *summary.steps}
+    texts |= {f"curve-{step}.csv": csv_text(curve(summary, step), ("speedup", *arms)) for step in sorted(steps)}
     for name, text in texts.items():
         replace_file(folder / name, lambda part, text=text: part.write_text(text, encoding="utf-8"))  # type: ignore[misc]
     replace_file(folder / PICTURE, lambda part: draw(rows, summary, part))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metaprune_cli.config import Scope
-from metaprune_cli.stages.evaluation.summary import Arm, Step
+from metaprune_cli.stages.evaluation.arms import METANET, Arm, arm_of
+from metaprune_cli.stages.evaluation.summary import Step
 from metaprune_cli.stages.loading import Lineage, Opened
 from metaprune_cli.stages.paths import stem
 
@@ -19,10 +19,11 @@ class Descent:
 
     Attributes:
         origin: stem of the file the first command in its lineage read; its own where no command read one.
-        arm: "metanet" if a metanetwork rewrote it on the way; else what its last pruning makes it (see ``arm_of``).
+        arm: how it came to be (see ``arms``).
         step: the last thing done since it was pruned; "unpruned" where it was not.
         requested: the speed-up asked of the last pruning.
         known: whether the file has a lineage at all.
+        epochs: of finetuning, all told.
     """
 
     origin: str
@@ -30,26 +31,21 @@ class Descent:
     step: Step
     requested: float | None
     known: bool
+    epochs: int
 
 
 def descent(lineage: Lineage, path: Path) -> Descent:
     """Read a model's lineage."""
     commands = [entry["command"] for entry in lineage]
     origin = next((stem(Path(entry["input"])) for entry in lineage if entry.get("input")), stem(path))
-    rewritten = "transform" in commands
+    epochs = sum(entry.get("epochs", 0) for entry in lineage if entry["command"] == "finetune")
     if "prune" not in commands:
-        return Descent(origin, arm_of(rewritten), "unpruned", None, bool(lineage))
+        arm = METANET if "transform" in commands else "plain"
+        return Descent(origin, arm, "unpruned", None, bool(lineage), epochs)
     last = len(commands) - 1 - commands[::-1].index("prune")
     pruning = lineage[last]
-    arm = arm_of(rewritten, pruning.get("scope", "global"))
-    return Descent(origin, arm, _step(lineage[last + 1 :]), pruning.get("requested"), True)
-
-
-def arm_of(rewritten: bool, scope: Scope = "global") -> Arm:
-    """The arm of a model that a metanetwork rewrote or did not, and whose units are ranked by ``scope``."""
-    if rewritten:
-        return "metanet"
-    return "uniform" if scope == "family" else "plain"
+    arm = arm_of(lineage[:last], pruning.get("criterion", "group-l2"), pruning.get("scope", "global"))
+    return Descent(origin, arm, _step(lineage[last + 1 :]), pruning.get("requested"), True, epochs)
 
 
 def base_of(model: Opened, candidates: Sequence[Opened]) -> Opened:

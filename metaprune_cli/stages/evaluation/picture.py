@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metaprune_cli.stages.evaluation.summary import ARMS, Arm, Group, Row, Step, Summary
+from metaprune_cli.stages.evaluation.arms import Arm, explained, is_metanet
+from metaprune_cli.stages.evaluation.summary import Group, Row, Step, Summary
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the markers differ for print.
-COLOURS: dict[Arm, str] = {"plain": "#D55E00", "uniform": "#009E73", "metanet": "#0072B2"}
-MARKERS: dict[Arm, str] = {"plain": "s", "uniform": "^", "metanet": "o"}
-LABELS: dict[Arm, str] = {
-    "plain": "plain: no metanetwork, units of all layers ranked together",
-    "uniform": "uniform: no metanetwork, same share of every layer",
-    "metanet": "metanet: rewritten by the metanetwork",
-}
+COLOURS = {"plain": "#D55E00", "uniform": "#009E73", "metanet": "#0072B2"}
+MORE_COLOURS = ("#E69F00", "#CC79A7", "#56B4E9", "#000000", "#999933", "#882255", "#44AA99")
+MARKERS = {"plain": "s", "uniform": "^", "metanet": "o"}
 TITLES: dict[Step, str] = {
     "pruned": "Pruned only",
     "recalibrated": "Pruned, BatchNorm recalibrated",
     "finetuned": "Pruned and finetuned",
 }
+Style = tuple[str, str]
 PANEL_INCHES = (5.2, 4.4)
 FARTHEST = 2.5  # times the range of the good arms: how far an axis goes down for a bad one
 SHORTEST = 1.0  # percentage points: a shorter axis would blow noise up
@@ -57,6 +56,14 @@ def draw(rows: Sequence[Row], summary: Summary, path: Path) -> None:
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
+def _styles(arms: Sequence[Arm]) -> dict[Arm, Style]:
+    """A colour and a marker for each arm; those of the pipeline always have the same."""
+    more = itertools.cycle(MORE_COLOURS)
+    return {
+        arm: (COLOURS.get(arm) or next(more), MARKERS.get(arm) or ("D" if is_metanet(arm) else "v")) for arm in arms
+    }
+
+
 def _legend(panels: Sequence[Axes]) -> tuple[list[Artist], list[str]]:
     """Each label once, wherever it is met first: one panel may lack an arm."""
     found: dict[str, Artist] = {}
@@ -74,11 +81,13 @@ def _draw_step(axes: Axes, summary: Summary, step: Step) -> None:
     groups = [group for group in summary.groups if group.step == step]
     lowest, highest = limits(groups, base)
     axes.set_ylim(lowest, highest)
-    for arm in ARMS:
+    styles = _styles(summary.arms)
+    for arm in summary.arms:
         present = [group for group in groups if group.arm == arm]
         if present:
-            _draw_arm(axes, arm, present, lowest)
-    axes.set_title(TITLES[step])
+            _draw_arm(axes, arm, present, lowest, styles[arm])
+    name, _, epochs = step.partition("-")
+    axes.set_title(TITLES[name] + (f", {epochs} epochs" if epochs else ""))
     axes.set_xlabel("speed-up achieved (MACs)")
     _dress(axes)
 
@@ -104,16 +113,17 @@ def limits(groups: Sequence[Group], base: Group | None = None) -> tuple[float, f
     return top - (1 + MARGIN) * span, min(top + MARGIN * span, 100 + MARGIN)
 
 
-def _draw_arm(axes: Axes, arm: Arm, groups: Sequence[Group], lowest: float) -> None:
+def _draw_arm(axes: Axes, arm: Arm, groups: Sequence[Group], lowest: float, style: Style) -> None:
     """The arm's line and band; a mean below the axis is named at its edge."""
     speedups = [group.spread("speedup").mean for group in groups]
     spreads = [group.top1 for group in groups]
-    colour = COLOURS[arm]
+    colour, marker = style
     errors = [s.standard_error or 0.0 for s in spreads]
     lows = [s.mean - error for s, error in zip(spreads, errors, strict=True)]
     highs = [s.mean + error for s, error in zip(spreads, errors, strict=True)]
     axes.fill_between(speedups, lows, highs, color=colour, alpha=0.15, linewidth=0)
-    axes.plot(speedups, [s.mean for s in spreads], color=colour, marker=MARKERS[arm], linewidth=2, label=LABELS[arm])
+    label = f"{arm}: {explained(arm)}"
+    axes.plot(speedups, [s.mean for s in spreads], color=colour, marker=marker, linewidth=2, label=label)
     for speedup, spread in zip(speedups, spreads, strict=True):
         if spread.mean < lowest:
             text = f"{spread.mean:.0f}\N{DOWNWARDS ARROW}"
@@ -128,8 +138,10 @@ def _dress(axes: Axes) -> None:
 
 
 def _draw_points(axes: Axes, rows: Sequence[Row]) -> None:
+    styles = _styles(sorted({row.arm for row in rows}))
     for row in rows:
-        axes.scatter(row.speedup, row.top1, color=COLOURS[row.arm], marker=MARKERS[row.arm])
+        colour, marker = styles[row.arm]
+        axes.scatter(row.speedup, row.top1, color=colour, marker=marker)
         axes.annotate(row.name, (row.speedup, row.top1), xytext=(5, 5), textcoords="offset points", fontsize=8)
     axes.set_xlabel("speed-up (MACs)")
     _dress(axes)

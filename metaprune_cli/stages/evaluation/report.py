@@ -10,7 +10,8 @@ from typing import Any
 
 from metaprune_cli.console.figures import count, millis, percent, times
 from metaprune_cli.console.table import Column, Table, label
-from metaprune_cli.stages.evaluation.summary import ARMS, Arm, Row, Spread, Step, Summary
+from metaprune_cli.stages.evaluation.arms import METANET, Arm, explained
+from metaprune_cli.stages.evaluation.summary import Row, Spread, Step, Summary
 
 TITLES: dict[Step, str] = {
     "unpruned": "before pruning",
@@ -18,11 +19,12 @@ TITLES: dict[Step, str] = {
     "recalibrated": "pruned, BatchNorm recalibrated, not finetuned",
     "finetuned": "pruned and finetuned",
 }
-EXPLAINED: dict[Arm, str] = {
-    "plain": "no metanetwork; the units of all layers are ranked together",
-    "uniform": "no metanetwork; the units of each family are ranked apart, so that every layer loses the same share",
-    "metanet": "the metanetwork rewrote the weights before they were pruned",
-}
+
+
+def title(step: Step) -> str:
+    """A step in words."""
+    name, _, epochs = step.partition("-")
+    return TITLES[name] + (f", {epochs} epochs in all" if epochs else "")
 
 
 def _spread(value: Spread) -> str:
@@ -46,7 +48,8 @@ SUMMARY_COLUMNS = (
 
 DIFFERENCE_COLUMNS = (
     Column("requested", "Speed-up", times),
-    label("against", "Metanet minus"),
+    label("arm", "Arm"),
+    label("against", "Minus"),
     Column("pairs", "Pairs"),
     Column("top1", "Top-1, points", _gain),
     Column("standard_error", "Standard error", percent),
@@ -75,9 +78,9 @@ def summary_tables(summary: Summary) -> list[Table]:
     """For each step after pruning, the final one first: a row per speed-up and arm, then one per difference."""
     tables = []
     for step in summary.steps:
-        tables.append(Table(f"Top-1 on the test images: {TITLES[step]}", SUMMARY_COLUMNS, _summary_rows(summary, step)))
+        tables.append(Table(f"Top-1 on the test images: {title(step)}", SUMMARY_COLUMNS, _summary_rows(summary, step)))
         if rows := _difference_rows(summary, step):
-            tables.append(Table(f"Gain by the metanetwork: {TITLES[step]}", DIFFERENCE_COLUMNS, rows))
+            tables.append(Table(f"Gain by the metanetwork: {title(step)}", DIFFERENCE_COLUMNS, rows))
     return tables
 
 
@@ -99,7 +102,7 @@ def markdown(rows: Sequence[Row], summary: Summary, setting: Mapping[str, Any], 
     if unpruned := _unpruned_lines(summary):
         parts.append("\n".join(unpruned) + "\n")
     if summary.steps:
-        parts.append("\n".join(f"- **{arm}**: {EXPLAINED[arm]}." for arm in summary.arms) + "\n")
+        parts.append("\n".join(f"- **{arm}**: {explained(arm)}." for arm in summary.arms) + "\n")
     parts.extend(table.markdown() for table in summary_tables(summary))
     if summary.steps:
         parts.append(
@@ -124,7 +127,7 @@ def csv_text(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> st
 def _summary_rows(summary: Summary, step: Step) -> list[dict[str, Any]]:
     rows = []
     for requested in summary.speedups(step):
-        for arm in ARMS:
+        for arm in summary.arms:
             group = summary.group(step, requested, arm)
             if group is None:
                 continue
@@ -138,6 +141,7 @@ def _difference_rows(summary: Summary, step: Step) -> list[dict[str, Any]]:
     return [
         {
             "requested": difference.requested,
+            "arm": difference.arm,
             "against": difference.against,
             "pairs": difference.top1.count,
             "top1": difference.top1,
@@ -159,7 +163,7 @@ def _model_row(row: Row) -> dict[str, Any]:
 def _unpruned_lines(summary: Summary) -> list[str]:
     names: dict[Arm, str] = {
         "plain": "Before pruning",
-        "metanet": "Rewritten by the metanetwork, before pruning",
+        METANET: "Rewritten by the metanetwork, before pruning",
     }
     groups = [group for arm in names if (group := summary.group("unpruned", None, arm)) is not None]
     return [

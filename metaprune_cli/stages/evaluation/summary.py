@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
-Arm = Literal["plain", "uniform", "metanet"]
-Step = Literal["unpruned", "pruned", "recalibrated", "finetuned"]
+from metaprune_cli.stages.evaluation.arms import ARMS, Arm, is_metanet, place
 
-ARMS: tuple[Arm, ...] = ("plain", "uniform", "metanet")
-BASELINES: tuple[Arm, ...] = ("plain", "uniform")  # what the metanetwork's arm is compared with
+Step = str
 STEPS: tuple[Step, ...] = ("unpruned", "pruned", "recalibrated", "finetuned")
-COMPARED: tuple[Step, ...] = ("finetuned", "recalibrated", "pruned")  # the result first
+"""Where models were finetuned for different numbers of epochs, these are steps of their own: ``finetuned-10``."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +25,7 @@ class Row:
     Attributes:
         name: what the model is called: its file's stem, with the speed-up behind it on a curve.
         origin: the trained model it descends from; arms are paired by it.
-        arm: "metanet" if a metanetwork rewrote the weights on the way; else "uniform" if every family lost the same
-            fraction, "plain" if all units were ranked together or nothing was pruned.
+        arm: how it came to be (see ``arms``).
         step: the last thing that was done to it.
         requested: the speed-up asked of the pruning; None before pruning.
         base: the model that ``speedup`` and ``latency_speedup`` are measured against.
@@ -40,6 +38,7 @@ class Row:
         file_bytes: size of its file; None on a curve, where there is none.
         latency_ms: median time of one batch, None where it was not measured; 10th and 90th percentile beside it.
         latency_speedup: latency of the base over latency of this model.
+        epochs: of finetuning, all told, before the pruning and after it.
     """
 
     name: str
@@ -60,6 +59,7 @@ class Row:
     latency_p10_ms: float | None = None
     latency_p90_ms: float | None = None
     latency_speedup: float | None = None
+    epochs: int = 0
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Difference:
-    """Top-1 of the metanetwork arm minus that of a baseline, model by model.
+    """Top-1 of an arm with a metanetwork minus that of a baseline, model by model.
 
     Attributes:
+        arm: the one with a metanetwork.
         against: the baseline.
         top1: spread of the paired differences, percentage points.
         wins: in how many pairs the metanetwork arm is better; ``ties`` in how many equal.
@@ -122,6 +123,7 @@ class Difference:
 
     step: Step
     requested: float
+    arm: Arm
     against: Arm
     top1: Spread
     wins: int
@@ -150,37 +152,44 @@ class Summary:
     @property
     def arms(self) -> list[Arm]:
         """The arms that were met after pruning."""
-        return [arm for arm in ARMS if any(g.arm == arm and g.step != "unpruned" for g in self.groups)]
+        return sorted({g.arm for g in self.groups if g.step != "unpruned"}, key=place)
 
     @property
     def steps(self) -> list[Step]:
         """The steps after pruning that were met, the last one first."""
-        return [step for step in COMPARED if self.speedups(step)]
+        return sorted({g.step for g in self.groups if g.step != "unpruned"}, key=step_place, reverse=True)
 
 
 def summarise(rows: Iterable[Row]) -> Summary:
     """Group the rows and compare the arms."""
-    found: dict[tuple[int, float, int], list[Row]] = defaultdict(list)
+    rows = list(rows)
+    several = len({row.epochs for row in rows if row.step == "finetuned"}) > 1
+    found: dict[tuple[Step, float | None, Arm], list[Row]] = defaultdict(list)
     for row in rows:
-        found[STEPS.index(row.step), row.requested or 0.0, ARMS.index(row.arm)].append(row)
-    groups = tuple(
-        Group(members[0].arm, members[0].step, members[0].requested, tuple(members))
-        for _, members in sorted(found.items())
-    )
+        step = f"finetuned-{row.epochs}" if several and row.step == "finetuned" else row.step
+        found[step, row.requested, row.arm].append(row)
+    keys = sorted(found, key=lambda key: (step_place(key[0]), key[1] or 0.0, place(key[2])))
+    groups = tuple(Group(arm, step, requested, tuple(found[step, requested, arm])) for step, requested, arm in keys)
     return Summary(groups, tuple(_differences(groups)))
 
 
+def step_place(step: Step) -> tuple[int, int]:
+    """The key that steps are sorted by: the order in which they are done."""
+    name, _, epochs = step.partition("-")
+    return STEPS.index(name), int(epochs or 0)
+
+
 def headline(summary: Summary) -> dict[str, Any]:
-    """The few numbers of ``dvc metrics``, mean top-1 at the last step: ``{arm | "metanet_minus_ARM": {"3x": …}}``."""
+    """The few numbers of ``dvc metrics``, mean top-1 at the last step: ``{arm | "ARM_minus_ARM": {"3x": …}}``."""
     found: dict[str, Any] = {"unpruned": summary.groups[0].top1.mean} if summary.groups[0].step == "unpruned" else {}
-    step = next((step for step in COMPARED if summary.speedups(step)), None)
+    step = next(iter(summary.steps), None)
     for name, figures in metrics(summary).get(str(step), {}).items():
         found[name] = {label: group["top1"] for label, group in figures.items()}
     return found
 
 
 def metrics(summary: Summary) -> dict[str, Any]:
-    """All of the summary: ``{step: {arm | "metanet_minus_ARM": {"3x": {"top1": …}}}}``."""
+    """All of the summary: ``{step: {arm | "ARM_minus_ARM": {"3x": {"top1": …}}}}``."""
     document: dict[str, Any] = {}
     for group in summary.groups:
         arm = document.setdefault(group.step, {}).setdefault(group.arm, {})
@@ -190,17 +199,21 @@ def metrics(summary: Summary) -> dict[str, Any]:
         else:
             arm[speedup_label(group.requested)] = figures
     for difference in summary.differences:
-        paired = document[difference.step].setdefault(f"metanet_minus_{difference.against}", {})
+        paired = document[difference.step].setdefault(f"{difference.arm}_minus_{difference.against}", {})
         paired[speedup_label(difference.requested)] = _figures_of_pairs(difference)
     return document
 
 
 def curve(summary: Summary, step: Step) -> list[dict[str, float | None]]:
-    """The mean top-1 of each arm at this step, a record per requested speed-up: ``speedup`` and a key for each arm."""
+    """The mean top-1 of each arm at this step, a record per requested speed-up: ``speedup`` and a key for each arm.
+
+    The pipeline's three arms are always there.
+    """
+    arms = sorted({*ARMS, *summary.arms}, key=place)
     records = []
     for requested in summary.speedups(step):
         record: dict[str, float | None] = {"speedup": requested}
-        for arm in ARMS:
+        for arm in arms:
             group = summary.group(step, requested, arm)
             record[arm] = None if group is None else group.top1.mean
         records.append(record)
@@ -225,16 +238,15 @@ def _figures_of_pairs(difference: Difference) -> dict[str, float]:
 
 
 def _differences(groups: Sequence[Group]) -> Iterator[Difference]:
-    by_key = {(group.step, group.requested, group.arm): group for group in groups}
-    for baseline in groups:
-        metanet = by_key.get((baseline.step, baseline.requested, "metanet"))
-        if baseline.arm not in BASELINES or baseline.requested is None or metanet is None:
+    for ours, theirs in itertools.product(groups, groups):
+        alike = (ours.step, ours.requested) == (theirs.step, theirs.requested)
+        if ours.requested is None or not alike or not is_metanet(ours.arm) or is_metanet(theirs.arm):
             continue
-        theirs, ours = _top1_by_origin(baseline), _top1_by_origin(metanet)
-        pairs = [ours[origin] - theirs[origin] for origin in sorted(theirs.keys() & ours.keys())]
+        mine, other = _top1_by_origin(ours), _top1_by_origin(theirs)
+        pairs = [mine[origin] - other[origin] for origin in sorted(mine.keys() & other.keys())]
         if pairs:
             wins, ties = sum(pair > 0 for pair in pairs), sum(pair == 0 for pair in pairs)
-            yield Difference(baseline.step, baseline.requested, baseline.arm, Spread.of(pairs), wins, ties)
+            yield Difference(ours.step, ours.requested, ours.arm, theirs.arm, Spread.of(pairs), wins, ties)
 
 
 def _top1_by_origin(group: Group) -> Mapping[str, float]:

@@ -1,0 +1,69 @@
+"""The arms of a comparison: how a pruned model came to be, in a word or two that its own lineage gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from metaprune_cli.config import Criterion, Scope
+
+Arm = str
+
+METANET = "metanet"
+ARMS: tuple[Arm, ...] = ("plain", "uniform", METANET)
+"""The arms of the pipeline, in their order; any other has its name from :func:`arm_of`."""
+
+EXPLAINED: dict[Arm, str] = {
+    "plain": "no metanetwork; the units of all layers are ranked together",
+    "uniform": "no metanetwork; the units of each family are ranked apart, so that every layer loses the same share",
+    METANET: "the metanetwork rewrote the weights before they were pruned",
+}
+WORDS = {
+    "sparse": "trained with group sparsity before pruning",
+    METANET: "rewritten by the metanetwork",
+    "finetuned": "finetuned before pruning",
+    "scores": "units chosen by the metanetwork's score head",
+    "group-l1": "units chosen by group-l1",
+    "bn-scale": "units chosen by the scales of their norms",
+    "taylor": "units chosen by the first-order change of the loss",
+    "random": "units drawn at random",
+    "uniform": "every layer loses the same share",
+}
+
+
+def arm_of(before: Sequence[Mapping[str, Any]], criterion: Criterion = "group-l2", scope: Scope = "global") -> Arm:
+    """The arm of a model.
+
+    Args:
+        before: the lineage up to its last pruning.
+        criterion: of that pruning; group-l2 goes without saying.
+        scope: of that pruning; global goes without saying, as ``family`` does after a metanetwork.
+    """
+    commands = [step["command"] for step in before]
+    rewritten, finetunings = "transform" in commands, [step for step in before if step["command"] == "finetune"]
+    sparse = any(step.get("sparsity") for step in finetunings)
+    since = before[commands.index("transform") :] if rewritten else ()
+    words = (
+        ("sparse", sparse),
+        (METANET, rewritten),
+        ("finetuned", any(step["command"] == "finetune" and step.get("epochs", 1) for step in since) and not sparse),
+        ("scores", criterion == "metanet"),
+        (criterion, criterion not in ("group-l2", "metanet")),
+        ("uniform", scope == "family" and not rewritten),
+    )
+    return " ".join(word for word, holds in words if holds) or "plain"
+
+
+def is_metanet(arm: Arm) -> bool:
+    """Whether a metanetwork had a part in it."""
+    return METANET in arm.split()
+
+
+def place(arm: Arm) -> tuple[bool, int, Arm]:
+    """The key that arms are sorted by: baselines first, those of the pipeline before others."""
+    return is_metanet(arm), ARMS.index(arm) if arm in ARMS else len(ARMS), arm
+
+
+def explained(arm: Arm) -> str:
+    """An arm in a sentence."""
+    return EXPLAINED.get(arm) or "; ".join(WORDS[word] for word in arm.split())
