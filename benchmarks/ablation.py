@@ -9,8 +9,10 @@ both. Accuracies are those of the validation images: the test images are for ``e
 made again. Printed per variant: the mean over models and seeds of what the metanetwork adds, in points, before and
 after finetuning, and the standard deviation over seeds.
 
-Variants: ``base``; ``per-kernel`` codec; ``unscaled`` blocks; ``layers=N``; ``hidden=N``; ``ratio=X``; and ``no-mean``,
-``no-deviation``, ``no-extremes``, ``only-mean``: what of the aggregated messages the neurons are not told.
+Variants: ``base``; any settings of the sections metanet, meta-train and prune, ``layers=1``, ``codec=per-kernel`` or
+``criterion=metanet,fixed_cost=true`` (a name of several sections is set in all of them); ``no-mean``, ``no-deviation``,
+``no-extremes``, ``only-mean``: what of the aggregated messages the neurons are not told; and without a metanetwork
+``without,scope=family`` and the like.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from joblib import Parallel, delayed
 from torch import Tensor, nn
 
@@ -38,9 +41,10 @@ from metaprune_cli.config import (
 )
 from metaprune_cli.data import Splits, load_splits
 from metaprune_cli.errors import TargetError
-from metaprune_cli.metanet import MetaNetwork
+from metaprune_cli.metanet import MetaNetwork, rewritten
 from metaprune_cli.metanet.layers import MessageLayer
 from metaprune_cli.metrics.accuracy import evaluate
+from metaprune_cli.pruning import by_unit
 from metaprune_cli.stages.loading import ModelSource, open_graph, open_model
 from metaprune_cli.stages.meta_train import config_of
 from metaprune_cli.training.loop import RECALIBRATION_BATCHES, fit, recalibrate_
@@ -51,8 +55,9 @@ from metaprune_cli.training.zoo import ZooEntry
 
 CPU = torch.device("cpu")
 VARIANTS = (
-    *("base", "per-kernel", "unscaled", "layers=1", "layers=2", "layers=5", "hidden=8", "hidden=32"),
+    *("base", "codec=per-kernel", "scale_blocks=false", "layers=1", "layers=2", "layers=5", "hidden=8", "hidden=32"),
     *("no-mean", "no-deviation", "no-extremes", "only-mean"),
+    *("without,scope=family", "criterion=metanet", "criterion=metanet,fixed_cost=true", "fixed_cost=true"),
 )
 HEARD = {  # of mean, deviation, maximum, minimum
     "no-mean": (0, 1, 1, 1),
@@ -83,28 +88,43 @@ class Settings:
     finetune: OptimSettings
 
     @classmethod
-    def read(cls, path: Path) -> Settings:
-        """From a file."""
-        parts = (("data", DataSettings), ("metanet", MetanetSettings), ("meta-train", MetaTrainSettings))
-        more = (("prune", PruneSettings), ("finetune", OptimSettings))
-        return cls(*(load_section(path, name, kind, {}) for name, kind in (*parts, *more)))
+    def read(cls, path: Path, variant: str) -> Settings:
+        """From a file, with what the variant says on top."""
+        given = {name: yaml.safe_load(value) for name, is_, value in (w.partition("=") for w in words(variant)) if is_}
+        parts = []
+        for field in fields(cls):
+            name, kind = field.name.replace("_", "-"), SECTIONS[field.name]
+            own = {f.name for f in fields(kind)}
+            mine = given if field.name in VARIED else {}
+            parts.append(load_section(path, name, kind, {key: value for key, value in mine.items() if key in own}))
+        return cls(*parts)
 
 
-def network_of(variant: str, settings: MetanetSettings, entries: Sequence[ZooEntry]) -> MetaNetwork:
+SECTIONS = {
+    "data": DataSettings,
+    "metanet": MetanetSettings,
+    "meta_train": MetaTrainSettings,
+    "prune": PruneSettings,
+    "finetune": OptimSettings,
+}
+VARIED = ("metanet", "meta_train", "prune")
+
+
+def words(variant: str) -> list[str]:
+    """What a variant is made of."""
+    return variant.split(",")
+
+
+def network_of(variant: str, settings: Settings, entries: Sequence[ZooEntry]) -> MetaNetwork:
     """An untrained metanetwork."""
-    name, _, value = variant.partition("=")
-    if value:
-        settings = replace(settings, **{name: float(value) if name == "ratio" else int(value)})
-    if variant == "per-kernel":
-        settings = replace(settings, codec="per-kernel")
-    if variant == "unscaled":
-        settings = replace(settings, scale_blocks=False)
-    network = MetaNetwork(config_of(settings, entries))
-    if variant in HEARD:
-        for layer in network.layers:
-            layer.__class__ = HardOfHearing
-            parts = torch.tensor(HEARD[variant], dtype=torch.float32).repeat_interleave(settings.hidden)
-            layer.register_buffer("heard_parts", parts, persistent=False)
+    score_head = settings.meta_train.criterion == "metanet"
+    network = MetaNetwork(config_of(settings.metanet, entries, score_head=score_head))
+    for word in words(variant):
+        if word in HEARD:
+            for layer in network.layers:
+                layer.__class__ = HardOfHearing
+                parts = torch.tensor(HEARD[word], dtype=torch.float32).repeat_interleave(settings.metanet.hidden)
+                layer.register_buffer("heard_parts", parts, persistent=False)
     return network
 
 
@@ -132,15 +152,16 @@ def measured(model: nn.Module, splits: Splits, settings: Settings, seed: int) ->
     return before, evaluate(tuned.model, splits.val.batches(size), CPU).top1
 
 
-def run(variant: str, seed: int, zoo: Path, graphs: Path, settings: Settings) -> list[dict[str, Any]]:
+def run(variant: str, seed: int, zoo: Path, graphs: Path, params: Path) -> list[dict[str, Any]]:
     """Meta-train a variant with one seed and use it; ``without`` needs no metanetwork."""
     torch.set_num_threads(1)
+    settings = Settings.read(params, variant)
     splits = load_splits(settings.data)
     network = None
-    if variant != "without":
+    if "without" not in words(variant):
         entries = entries_of(graphs / "train")
         seed_everything(seed)
-        network = network_of(variant, settings.metanet, entries)
+        network = network_of(variant, settings, entries)
         result = meta_train(
             network,
             entries,
@@ -152,25 +173,41 @@ def run(variant: str, seed: int, zoo: Path, graphs: Path, settings: Settings) ->
             progress=Silence(),
         )
         network.load_state_dict(result.metanet_state)
-    rows = []
-    for path in sorted((zoo / "heldout").glob("*.safetensors")):
-        opened = open_model(path, ModelSource())
-        model, example = opened.model, opened.example()
-        if network is not None:
-            model = metaprune.transform(model, example, network)
-        graph = metaprune.encode(model, example)
-        for speedup in settings.prune.speedup:
-            row = {"variant": variant, "seed": seed, "model": path.name, "speedup": speedup}
-            try:
-                small = metaprune.prune(
-                    model, example, speedup=speedup, max_ratio=settings.prune.max_ratio, graph=graph
-                ).model
-            except TargetError:
-                rows.append(row | {"before": "", "after": ""})
-                continue
-            before, after = measured(small, splits, settings, seed)
-            rows.append(row | {"before": before, "after": after})
-    return rows
+    found = sorted((zoo / "heldout").glob("*.safetensors"))
+    named = {"variant": variant, "seed": seed}
+    return [named | row for path in found for row in used(path, network, splits, settings, seed)]
+
+
+def used(
+    path: Path, network: MetaNetwork | None, splits: Splits, settings: Settings, seed: int
+) -> Iterator[dict[str, Any]]:
+    """One model pruned at every speed-up, through a metanetwork or without; no figures where it cannot be met."""
+    opened, prune, importance = open_model(path, ModelSource()), settings.prune, None
+    model, example = opened.model, opened.example()
+    graph = metaprune.encode(model, example)
+    if network is not None:
+        written = rewritten(graph, network)
+        graph = graph.with_tensors(written.tensors)
+        model = metaprune.decode(graph, model)
+        importance = None if written.importance is None else by_unit(graph.units, written.importance)
+    for speedup in prune.speedup:
+        row = {"model": path.name, "speedup": speedup}
+        try:
+            small = metaprune.prune(
+                model,
+                example,
+                speedup=speedup,
+                criterion=prune.criterion,
+                scope=prune.scope,
+                max_ratio=prune.max_ratio,
+                importance=importance,
+                graph=graph,
+            ).model
+        except TargetError:
+            yield row | {"before": "", "after": ""}
+            continue
+        before, after = measured(small, splits, settings, seed)
+        yield row | {"before": before, "after": after}
 
 
 def main() -> None:
@@ -184,12 +221,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--output", "-o", type=Path, default=Path("ablation.csv"))
     given = parser.parse_args()
-    settings = Settings.read(given.params)
     rows = read(given.output)
     done = {(row["variant"], int(row["seed"])) for row in rows}
     missing = [(v, s) for s in given.seeds for v in ("without", *given.variants) if (v, s) not in done]
     runs = Parallel(given.jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=given.jobs)(
-        delayed(run)(variant, seed, given.zoo, given.graphs, settings) for variant, seed in missing
+        delayed(run)(variant, seed, given.zoo, given.graphs, given.params) for variant, seed in missing
     )
     for made in runs:
         rows += [{name: str(value) for name, value in row.items()} for row in made]
