@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from metaprune_cli.config import ZooSettings
 from metaprune_cli.console.figures import percent
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
+from metaprune_cli.errors import InputError
 
 COLUMNS = (
     label("output", "Model"),
@@ -28,7 +30,9 @@ COLUMNS = (
 def zoo(
     models: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[MODEL...]", help="Models to import instead of training any.", show_default=False),
+        typer.Argument(
+            metavar="[import MODEL...]", help="Models to import instead of training any.", show_default=False
+        ),
     ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Gets train/, validation/ and heldout/.")
@@ -53,7 +57,8 @@ def zoo(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Train the models of params.yaml's section zoo, or import models that exist already."""
+    """Train the models of params.yaml's section zoo; `zoo import MODEL...` takes models that exist already."""
+    files = _files(models or [])
     train = {} if epochs is None else {"epochs": epochs}
     settings = options.settings(ZooSettings, "zoo", params, validation=validation, seed=seed, train=train)
     source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
@@ -62,10 +67,19 @@ def zoo(
     from metaprune_cli.stages.device import pick_device
 
     with listening(quiet) as progress:
-        if models:
-            members = stage.import_zoo(models, output, settings, source=source, progress=progress)
+        if files:
+            members = stage.import_zoo(files, output, settings, source=source, progress=progress)
         else:
             where = pick_device(device)
             members = stage.zoo(output, settings, data=data, device=where, progress=progress, resume=resume, jobs=jobs)
     rows = [asdict(member) for member in members]
     show({"models": rows}, Table("", COLUMNS, rows), as_json=as_json)
+
+
+def _files(given: Sequence[Path]) -> Sequence[Path]:
+    """The models to import: what follows the word, which may be left out."""
+    if not given or given[0] != Path("import") or given[0].exists():
+        return given
+    if len(given) == 1:
+        raise InputError("Nothing to import is named.", next_step="metaprune zoo import MODEL...")
+    return given[1:]

@@ -199,7 +199,7 @@ def test_models_from_elsewhere_are_imported(work: Path, model: Path, tmp_path: P
     for path in foreign:
         torch.save(load_model(model).state_dict(), path)
     shape = ("--arch-arg", "image_size=8", "--input-shape", "1,8,8")
-    shown = run("zoo", *foreign, *shape, "-o", tmp_path / "zoo", "--json").json["models"]
+    shown = run("zoo", "import", *foreign, *shape, "-o", tmp_path / "zoo", "--json").json["models"]
     assert files(tmp_path / "zoo") == ["train/a.safetensors", "train/b.safetensors", "validation/c.safetensors"]
     assert {row["architecture"] for row in shown} == {"cifar:resnet8"}
     document = read_document(tmp_path / "zoo" / "train" / "a.safetensors")
@@ -298,3 +298,45 @@ def test_json_is_one_object_and_progress_is_elsewhere(model: Path, tmp_path: Pat
     assert isinstance(json.loads(ran.out), dict)
     assert ran.err == "encode: 1/1\n"
     assert run("encode", model, "-o", tmp_path / "g.safetensors", "--quiet").err == ""
+
+
+def test_a_score_head_goes_all_the_way(work: Path, model: Path, tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text(yaml.safe_dump(TINY | {"meta-train": TINY["meta-train"] | {"criterion": "metanet", "lr": 0.1}}))
+    metanet, rewritten, longer = (tmp_path / f"{name}.safetensors" for name in ("metanet", "rewritten", "longer"))
+    trained = ("--validation", "graphs/validation", "--params", params, "-o", metanet)
+    run("meta-train", "graphs/train", *trained)
+    run("transform", model, "--metanet", metanet, "-o", rewritten)
+    run("finetune", rewritten, "-o", longer)
+    importance = read_document(rewritten)["importance"]
+    assert read_document(longer)["importance"] == importance  # the units are the same
+    assert len(importance) > 8
+    run("prune", longer, "-s", "2", "--criterion", "metanet", "-o", tmp_path / "small.safetensors")
+    small = read_document(tmp_path / "small.safetensors")
+    assert small["lineage"][-1]["criterion"] == "metanet"
+    assert "importance" not in small
+    shown = run("eval", tmp_path / "small.safetensors", longer, "--base", model, "--json").json["models"]
+    assert {row["arm"] for row in shown} == {"plain", "metanet", "metanet finetuned scores"}
+
+
+def test_a_model_without_a_score_cannot_be_ranked_by_it(model: Path, tmp_path: Path) -> None:
+    ran = call("prune", model, "-s", "2", "--criterion", "metanet", "-o", tmp_path / "small.safetensors")
+    assert ran.code == 2
+    assert "metanetwork that has a score head" in " ".join(ran.err.replace("│", "").split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_sparse_learning_is_an_arm(model: Path, tmp_path: Path) -> None:
+    sparse, small = tmp_path / "sparse.safetensors", tmp_path / "small.safetensors"
+    run("finetune", model, "--sparsity", "5e-4", "-o", sparse)
+    assert read_document(sparse)["lineage"][-1]["sparsity"] == 5e-4
+    run("prune", sparse, "-s", "2", "-o", small)
+    shown = run("eval", small, "--base", model, "--json").json["models"]
+    assert {row["arm"] for row in shown} == {"plain", "sparse"}
+
+
+def test_an_import_of_nothing_is_refused(tmp_path: Path) -> None:
+    ran = call("zoo", "import", "-o", tmp_path / "zoo")
+    assert ran.code == 2
+    assert "Nothing to import" in ran.err
+    assert not list(tmp_path.iterdir())

@@ -176,3 +176,14 @@ def test_a_file_holds_the_same_metanetwork(tmp_path: Path) -> None:
     again = MetaNetwork.load(path)
     assert again.config == network.config
     assert_close(again(mlp()), network(mlp()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("make", GRAPHS)
+def test_backends_agree_on_what_matters(make: Callable[[], NeuronGraph]) -> None:
+    graph, network = make(), metanetwork(score_head=True)
+    torch.nn.init.normal_(network.codec.importance)  # type: ignore[arg-type]
+    ours, oracles = (network.rewrite(graph, backend=backend).importance for backend in ("blocks", "edges"))  # type: ignore[arg-type]
+    assert ours is not None
+    assert ours.shape == (graph.num_neurons,)
+    assert bool(ours.any())
+    assert_close(ours, oracles, rtol=1e-5, atol=1e-5)

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import encode
-from metaprune_cli.pruning.criteria import group_magnitude, unit_scores
+from metaprune_cli.pruning.criteria import by_unit, group_magnitude, unit_scores
 
 CRITERIA = ["group-l1", "group-l2", "bn-scale", "taylor", "random"]
 
@@ -126,3 +126,27 @@ def test_a_family_of_zeros_scores_zero(traced, criterion):
     case = traced("mlp")
     zeros = {name: torch.zeros_like(tensor) for name, tensor in case.graph.tensors.items()}
     assert not unit_scores(case.graph, zeros, criterion).any()
+
+
+def test_what_a_metanetwork_says_weighs_the_magnitudes(traced):
+    case = traced("mlp")
+    units = case.graph.units
+    importance = by_unit(units, torch.randn(case.graph.num_neurons))
+    scores = unit_scores(case.graph, case.model.state_dict(), "metanet", importance=importance)
+    assert_close(scores, unit_scores(case.graph, case.model.state_dict(), "group-l2") * importance.exp())
+    silent = unit_scores(case.graph, case.model.state_dict(), "metanet", importance=torch.zeros(units.num_units))
+    assert_close(silent, unit_scores(case.graph, case.model.state_dict(), "group-l2"))
+
+
+def test_the_mean_over_a_unit_is_that_of_its_neurons(traced):
+    graph = traced("residual").graph
+    values = torch.randn(graph.num_neurons)
+    for unit, mean in enumerate(by_unit(graph.units, values)):
+        assert_close(mean, values[graph.units.unit_of == unit].mean())
+
+
+@pytest.mark.parametrize("importance", [None, torch.zeros(3)])
+def test_metanet_without_a_score_head_says_what_it_needs(traced, importance):
+    case = traced("mlp")
+    with pytest.raises(InputError, match=r"what a metanetwork says(.|\n)*score head(.|\n)*choose group-l2"):
+        unit_scores(case.graph, case.model.state_dict(), "metanet", importance=importance)

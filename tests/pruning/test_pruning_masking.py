@@ -9,7 +9,8 @@ from torch.func import functional_call
 
 from metaprune_cli.graph import encode
 from metaprune_cli.models import Architecture, build
-from metaprune_cli.pruning import differentiable_scores, gate_tensors, mask_tensors, select, unit_scores
+from metaprune_cli.pruning import at_fixed_cost, differentiable_scores, gate_tensors, mask_tensors, select, unit_scores
+from metaprune_cli.pruning.cost import Cost
 
 
 def leaves(model: nn.Module) -> dict[str, Tensor]:
@@ -62,3 +63,43 @@ def test_criteria_beyond_the_weights_have_no_gradient(criterion: str) -> None:
     model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
     graph = encode(model, torch.randn(1, 3))
     assert differentiable_scores(graph, graph.tensors, criterion) is None
+
+
+def test_the_marginal_cost_is_what_one_unit_more_costs() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    graph = encode(model, torch.randn(1, 3, 9, 9))
+    cost, units = Cost.of(graph), graph.units
+    kept = torch.rand(units.num_units, generator=torch.Generator().manual_seed(0)) > 0.4
+    marginal = cost.marginal(kept)
+    for unit in range(units.num_units):
+        with_it, without = kept.clone(), kept.clone()
+        with_it[unit], without[unit] = True, False
+        assert cost.macs(with_it) - cost.macs(without) == marginal[unit]
+
+
+def test_marginal_costs_add_up_over_heads_and_columns() -> None:
+    model = build(Architecture("cifar:vit", {"image_size": 8, "in_channels": 1}, None)).eval()
+    graph = encode(model, torch.randn(1, 1, 8, 8))
+    everything = torch.ones(graph.units.num_units, dtype=torch.bool)
+    marginal = Cost.of(graph).marginal(everything)
+    heads = [family for family in graph.units.families if family.kind == "heads"]
+    assert heads
+    for family in heads:  # equal heads cost the same
+        assert len(set(marginal[family.units].tolist())) == 1
+        assert int(marginal[family.units[0]]) > 0
+
+
+def test_at_fixed_cost_a_unit_rises_by_what_it_gives_for_its_macs() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    graph = encode(model, torch.randn(1, 3, 9, 9))
+    scores = torch.rand(graph.units.num_units, requires_grad=True)
+    kept = select(graph, scores, 1.5)
+    cost = (Cost.of(graph).marginal(kept) * graph.units.prunable).double()
+    fixed = at_fixed_cost(graph, scores, kept)
+    torch.testing.assert_close(fixed, scores)
+    worth = torch.rand(graph.units.num_units) * graph.units.prunable
+    (slope,) = torch.autograd.grad((fixed * worth).sum(), scores)
+    expected = worth.double() - cost / cost.sum() * worth.double().sum()
+    torch.testing.assert_close(slope.double(), expected, rtol=1e-4, atol=1e-6)
+    (proportional,) = torch.autograd.grad((at_fixed_cost(graph, scores, kept) * cost.float()).sum(), scores)
+    assert float(proportional.abs().max()) < 1e-4 * float(cost.max())  # worth as much as it costs: nobody moves

@@ -11,7 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from metaprune_cli.config import OptimSettings
 from metaprune_cli.data import ImageSplit
 from metaprune_cli.errors import InputError, NumericsError
+from metaprune_cli.graph import NeuronGraph, encode
 from metaprune_cli.metrics.accuracy import evaluate
+from metaprune_cli.pruning import unit_scores
 from metaprune_cli.training.loop import FitResult, fit, recalibrate_
 from metaprune_cli.training.progress import Silence
 from metaprune_cli.training.state import TrainState
@@ -46,6 +48,7 @@ def fitted(
     state: TrainState | None = None,
     seed: int = 3,
     progress: Silence | None = None,
+    graph: NeuronGraph | None = None,
 ) -> tuple[FitResult, list[TrainState]]:
     states: list[TrainState] = []
     result = fit(
@@ -58,6 +61,7 @@ def fitted(
         device=CPU,
         progress=progress or Silence(),
         val=val,
+        graph=graph,
         state=state,
         on_epoch=states.append,
     )
@@ -179,3 +183,20 @@ def test_recalibration_touches_statistics_only(model: nn.Module, train: ImageSpl
 
 def test_recalibrating_a_model_without_batchnorm_does_nothing(train: ImageSplit) -> None:
     recalibrate_(nn.Sequential(nn.Flatten(), nn.Linear(36, 3)), train, 2, batch_size=32)
+
+
+def test_sparse_learning_pulls_the_least_important_units_down(model: nn.Module, train: ImageSplit) -> None:
+    graph = encode(model.eval(), torch.zeros(1, 1, 6, 6))
+    lowest = []
+    for sparsity in (0.0, 0.05):
+        result, _ = fitted(model, train, replace(SGD, epochs=10, sparsity=sparsity), graph=graph)
+        scores = unit_scores(graph, result.model.state_dict(), "group-l2")
+        lowest.append(min(float(scores[f.units].min()) for f in graph.units.families if f.locked is None))
+    assert lowest[1] < 0.5 * lowest[0]
+
+
+def test_sparse_learning_resumes(model: nn.Module, train: ImageSplit) -> None:
+    graph, settings = encode(model.eval(), torch.zeros(1, 1, 6, 6)), replace(SGD, sparsity=0.01)
+    whole, states = fitted(model, train, settings, graph=graph)
+    resumed, _ = fitted(model, train, settings, graph=graph, state=TrainState.from_parts(*states[1].to_parts()))
+    assert_same(resumed.model, whole.model)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from metaprune_cli.config import MetaTrainSettings
 from metaprune_cli.data import ImageSplit
 from metaprune_cli.errors import InputError, NumericsError, TargetError
-from metaprune_cli.metanet import MetaNetwork
+from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
 from metaprune_cli.training import meta
 from metaprune_cli.training.meta import MetaResult, ZooEntry, meta_train
 from metaprune_cli.training.objectives import OBJECTIVES
@@ -197,3 +197,16 @@ def test_a_state_of_another_metanetwork_is_refused(world: World) -> None:
     state = TrainState.of(linear, torch.optim.AdamW(linear.parameters()), [], epoch=1)
     with pytest.raises(Exception, match="that of another model"):
         world.run(state)
+
+
+def test_a_score_head_learns_which_units_to_keep(world: World) -> None:
+    torch.manual_seed(0)
+    world.metanet = MetaNetwork(MetaNetworkConfig(layers=2, hidden=4, ratio=0.1, score_head=True))
+    graph = world.held_out[0].graph
+    untrained = world.metanet.rewrite(graph).importance
+    assert untrained is not None
+    assert not bool(untrained.any())
+    result, states = world.run(criterion="metanet", fixed_cost=True)
+    assert bool(states[-1].model["codec.importance"].any())
+    resumed, _ = world.run(TrainState.from_parts(*states[1].to_parts()), criterion="metanet", fixed_cost=True)
+    assert_equal(resumed.metanet_state, result.metanet_state)
