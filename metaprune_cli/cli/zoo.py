@@ -31,7 +31,7 @@ def zoo(
     models: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[import MODEL...]", help="Models to import instead of training any.", show_default=False
+            metavar="MODEL", help="`import` and models: take these instead of training any.", show_default=False
         ),
     ] = None,
     output: Annotated[
