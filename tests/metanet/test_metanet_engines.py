@@ -39,17 +39,18 @@ class Edges:
         )
         rows = max(bundle.table + bundle.taps for bundle in self.layout.bundles)
         self.table, self.out_table = numbers(rows, hidden), numbers(rows, hidden)
-        self.send, self.send_back = numbers(graph.num_neurons, hidden), numbers(graph.num_neurons, hidden)
+        self.receive, self.send, self.send_back = (numbers(graph.num_neurons, hidden) for _ in range(3))
         self.gates = [0.5 * numbers(graph.num_neurons, hidden) for _ in range(2 * layers)]
 
     def leaves(self) -> list[Tensor]:
-        return [leaf.requires_grad_() for leaf in (self.table, self.out_table, self.send, self.send_back, *self.gates)]
+        ends = (self.receive, self.send, self.send_back)
+        return [leaf.requires_grad_() for leaf in (self.table, self.out_table, *ends, *self.gates)]
 
     def run(self, *leaves: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        table, out_table, send, send_back, *gates = leaves
+        table, out_table, receive, send, send_back, *gates = leaves
         weights = self.weights if weights is None else weights
-        heard = messages.listen(self.layout, weights, table, gates, send, send_back)
-        return heard, messages.decode(self.layout, weights, table, gates, out_table)
+        received = messages.listen(self.layout, weights, table, gates, receive, send, send_back)
+        return received, messages.decode(self.layout, weights, table, gates, out_table)
 
     def results(self) -> list[Tensor]:
         """Values, and gradients of a function of them that tells all of them apart."""
@@ -109,10 +110,12 @@ def test_equal_extremes_share_their_gradient(engine: ModuleType, use: Callable[[
     edges = Edges(graph, hidden=2, layers=0, dtype=torch.float32)
     edges.send = torch.ones_like(edges.send)
     edges.send[0] = -1.0
+    edges.receive = torch.ones_like(edges.receive)
     leaves = edges.leaves()
-    heard, _ = edges.run(*leaves)
-    assert_close(heard[0, 2, 4], edges.table[0].abs())
-    (of_send,) = torch.autograd.grad(heard[0, 2, 4, edges.table[0] > 0].sum(), [edges.send])
+    received, _ = edges.run(*leaves)
+    highest = received.unflatten(1, (4, 2))[4, 2]
+    assert_close(highest, edges.table[0].abs())
+    (of_send,) = torch.autograd.grad(highest[edges.table[0] > 0].sum(), [edges.send])
     expected = torch.where(edges.table[0] > 0, edges.table[0] / 3, torch.zeros(2))
     assert_close(of_send[:4], torch.stack([torch.zeros(2), *[expected] * 3]).detach())
 
@@ -130,8 +133,8 @@ def test_what_is_not_finite_is_not_hidden() -> None:
     for value in (torch.nan, torch.inf):
         graph = mlp()
         graph.tensors["1.weight"][2, 3] = value
-        heard, change = Edges(graph, 4, 1, torch.float32).run(*Edges(graph, 4, 1, torch.float32).leaves())
-        assert not heard.isfinite().all()
+        received, change = Edges(graph, 4, 1, torch.float32).run(*Edges(graph, 4, 1, torch.float32).leaves())
+        assert not received.isfinite().all()
         assert not change.isfinite().all()
 
 
