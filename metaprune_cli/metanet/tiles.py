@@ -5,6 +5,7 @@ The functions are those of :mod:`metaprune_cli.metanet.kernel`, where their argu
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metaprune_cli.errors import InputError
 from metaprune_cli.metanet.layers import LEAST_ROOT
 from metaprune_cli.metanet.layout import Bundle, Layout
 
@@ -20,6 +22,9 @@ LIVE = 6
 
 CPU_TILE = 8 * 2**20
 """Bytes of all of a tile's arrays together: about what a processor's caches hold."""
+
+TILE_MIB = "METAPRUNE_TILE_MIB"
+"""The environment variable that says something else, in MiB, for all devices."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,7 +258,21 @@ def _tiles(bundles: Sequence[Bundle], hidden: int, like: Tensor, kept: int = 0) 
 
 
 def _budget(device: torch.device) -> int:
-    """Bytes for a tile: on a GPU large ones keep it busy."""
+    """Bytes for a tile: what the user says, else what a processor's caches hold; on a GPU large ones keep it busy.
+
+    Raises:
+        InputError: the environment variable is no whole number of MiB.
+    """
+    if wanted := os.environ.get(TILE_MIB):
+        if not (wanted.isascii() and wanted.isdigit() and int(wanted) > 0):
+            raise InputError(
+                "The memory for a tile of the metanetwork is not a size",
+                expected="a whole number of MiB, at least 1",
+                got=wanted,
+                where=f"environment variable {TILE_MIB}",
+                next_step="correct it, or unset it for the default",
+            )
+        return int(wanted) * 2**20
     if device.type == "cuda":
         return min(torch.cuda.mem_get_info(device)[0] // 4, 2**31)
     return CPU_TILE
