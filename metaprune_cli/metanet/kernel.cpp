@@ -51,6 +51,7 @@ typedef REAL V __attribute__((vector_size(64), aligned(sizeof(REAL)), may_alias)
 constexpr int64_t N = sizeof(V) / sizeof(REAL);
 constexpr REAL INF = std::numeric_limits<REAL>::infinity();
 constexpr int64_t SEGMENT = 1 << 15;  // weights that stay in a core's cache while the hidden dimensions pass over them
+constexpr int64_t COLLECTED = 1 << 20;  // bytes about the ends of a segment's edges that stay there while they are summed up
 constexpr int64_t NEAR = 24 << 10;    // bytes about the sources that stay in its first cache while destinations pass
 constexpr int MAX_LAYERS = 64;
 
@@ -110,21 +111,25 @@ struct Segment {
     int64_t group, groups, out, outs;
 };
 
-// How many of `size` things of some `weight` together make one of several equal parts of no more than a segment.
-int64_t even(int64_t size, int64_t weight, int64_t multiple) {
-    const int64_t parts = std::min(size, (weight + SEGMENT - 1) / SEGMENT), each = (size + parts - 1) / std::max<int64_t>(parts, 1);
-    return std::max(multiple, (each + multiple - 1) / multiple * multiple);
+// How many of `size` things together make one of several equal parts.
+int64_t even(int64_t size, int64_t parts, int64_t multiple) {
+    parts = std::max<int64_t>(std::min(size, parts), 1);
+    return std::max(multiple, ((size + parts - 1) / parts + multiple - 1) / multiple * multiple);
 }
 
-std::vector<Segment> cut(const Graph& graph) {
+// `arrays`: how many numbers are collected per end of an edge and hidden dimension.
+std::vector<Segment> cut(const Graph& graph, int64_t arrays) {
     std::vector<Segment> segments;
     for (int64_t i = 0; i < graph.num_blocks; ++i) {
         const Block& block = graph.blocks[i];
         if (block.ins == 0) continue;
         const int64_t per_out = block.ins * block.taps + 4, per_group = block.outs * per_out + 4 * block.ins;
+        const int64_t ends = arrays * graph.hidden * int64_t(sizeof(REAL)) * (block.outs + block.ins);
+        auto parts = [](int64_t total, int64_t most) { return (total + most - 1) / most; };
         // alike in size: threads wait for each other's turn
-        const int64_t groups = even(block.groups, block.groups * per_group, 1);
-        const int64_t outs = groups > 1 ? block.outs : even(block.outs, per_group, 4);
+        const int64_t all_parts = std::max(parts(block.groups * per_group, SEGMENT), parts(block.groups * ends, COLLECTED));
+        const int64_t groups = even(block.groups, all_parts, 1);
+        const int64_t outs = groups > 1 ? block.outs : even(block.outs, parts(per_group, SEGMENT), 4);
         for (int64_t group = 0; group < block.groups; group += groups)
             for (int64_t out = 0; out < block.outs; out += outs)
                 segments.push_back({&block, group, std::min(groups, block.groups - group), out, std::min(outs, block.outs - out)});
@@ -160,8 +165,8 @@ template <class Run> void on_threads(int threads, const Run& run) {
 }
 
 // work(segment, own) of all segments on all threads, then merge(segment, own) of each, one at a time and in order.
-template <class Own, class Work, class Merge> void in_order(const Graph& graph, const Work& work, const Merge& merge) {
-    const std::vector<Segment> segments = cut(graph);
+template <class Own, class Work, class Merge> void in_order(const Graph& graph, int64_t arrays, const Work& work, const Merge& merge) {
+    const std::vector<Segment> segments = cut(graph, arrays);
     std::atomic<size_t> next{0}, turn{0};
     auto run = [&] {
         Own own;
@@ -388,7 +393,7 @@ void hear(const Graph& graph, const REAL* send, const REAL* send_back, REAL* out
                 });
         });
     };
-    in_order<BothSets>(graph, work, [&](const Segment& segment, BothSets& own) {
+    in_order<BothSets>(graph, 5, work, [&](const Segment& segment, BothSets& own) {
         for_groups(graph, segment, [&](const Part& part, int64_t first_out, int64_t first_in) {
             for (int64_t y = 0; y < part.outs; ++y)
                 ahead.merge(graph, part.destinations[y], REAL(part.block.ins), own.ahead, first_out + y);
@@ -570,7 +575,7 @@ void hear_backward(const Graph& graph, const REAL* send, const REAL* send_back, 
                 });
         });
     };
-    in_order<Sums>(graph, work, [&](const Segment& segment, Sums& own) {
+    in_order<Sums>(graph, 2 * graph.layers + 3, work, [&](const Segment& segment, Sums& own) {
         merge_states(graph, segment, own, grad_table, grad_a, grad_b);
         own.merge(graph, segment, last, grad_send_back, grad_send);
         own.merge(graph, segment, last + 1, counts, counts + 2 * plane);
@@ -620,7 +625,7 @@ void decode_states(const Graph& graph, const REAL* out_table, REAL* out) {
                 });
         });
     };
-    in_order<Gathered>(graph, work, [](const Segment&, Gathered&) {});
+    in_order<Gathered>(graph, 0, work, [](const Segment&, Gathered&) {});
 }
 
 void decode_states_backward(const Graph& graph, const REAL* out_table, const REAL* grad_out, REAL* grad_table,
@@ -666,7 +671,7 @@ void decode_states_backward(const Graph& graph, const REAL* out_table, const REA
                 });
         });
     };
-    in_order<Sums>(graph, work, [&](const Segment& segment, Sums& own) {
+    in_order<Sums>(graph, 2 * graph.layers, work, [&](const Segment& segment, Sums& own) {
         merge_states(graph, segment, own, grad_table, grad_a, grad_b);
         own.merge_table(graph, segment, 1, grad_out_table);
     });

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -212,8 +213,17 @@ def _run_per_neuron(name: str, gate: Tensor, *arguments: Tensor) -> None:
     getattr(library, name)(*sizes, ctypes.c_int32(torch.get_num_threads()), *addresses)
 
 
+_DESCRIBED: WeakKeyDictionary[Layout, tuple[ctypes.Array[_Block], Tensor]] = WeakKeyDictionary()
+
+
 def _described(layout: Layout) -> tuple[ctypes.Array[_Block], Tensor]:
-    """The blocks as the library reads them, and the list of neurons they point into."""
+    """The blocks as the library reads them, and the list of neurons they point into; made once for each layout."""
+    if layout not in _DESCRIBED:
+        _DESCRIBED[layout] = _description(layout)
+    return _DESCRIBED[layout]
+
+
+def _description(layout: Layout) -> tuple[ctypes.Array[_Block], Tensor]:
     nodes = torch.cat([ids.flatten() for bundle in layout.bundles for ids in (bundle.destinations, bundle.sources)])
     blocks, at = [], 0
     for bundle in layout.bundles:
