@@ -208,12 +208,13 @@ struct Near {
 };
 
 // body(number of destinations, first destination, first source, last source + 1): some sources at a time, so that what
-// there is to know about them stays near, and the destinations four and then one at a time.
+// there is to know about them stays near (but sixteen, or the destinations' own loads weigh more), and the destinations
+// four and then one at a time.
 template <class Body>
 inline void by_fours(const Graph& graph, const Part& part, int64_t h, Near& near, std::initializer_list<const REAL*> others,
                      int64_t outputs, const Body& body) {
     const int64_t arrays = 2 * graph.layers + int64_t(others.size()) + outputs;
-    const int64_t step = std::max<int64_t>(4, NEAR / int64_t(sizeof(V)) / std::max<int64_t>(arrays, 1));
+    const int64_t step = std::max<int64_t>(16, NEAR / int64_t(sizeof(V)) / std::max<int64_t>(arrays, 1));
     for (int64_t x = 0; x < part.block.ins; x += step) {
         const int64_t end = std::min(part.block.ins, x + step);
         near.gather(graph, part.sources + x, end - x, h, others);
