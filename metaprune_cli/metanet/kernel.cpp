@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>
@@ -50,12 +51,14 @@ typedef REAL V __attribute__((vector_size(64), aligned(sizeof(REAL)), may_alias)
 constexpr int64_t N = sizeof(V) / sizeof(REAL);
 constexpr REAL INF = std::numeric_limits<REAL>::infinity();
 constexpr int64_t SEGMENT = 1 << 15;  // weights that stay in a core's cache while the hidden dimensions pass over them
+constexpr int64_t COLLECTED = 1 << 20;  // bytes about the ends of a segment's edges that stay there while they are summed up
 constexpr int64_t NEAR = 24 << 10;    // bytes about the sources that stay in its first cache while destinations pass
 constexpr int MAX_LAYERS = 64;
 
 inline V load(const REAL* from) { return *reinterpret_cast<const V*>(from); }
 inline void store(REAL* to, V v) { *reinterpret_cast<V*>(to) = v; }
 inline void add(REAL* to, V v) { store(to, load(to) + v); }
+inline void put(REAL* to, V v, bool fresh) { store(to, fresh ? v : load(to) + v); }
 inline V all(REAL value) { return V{} + value; }
 inline V larger(V a, V b) { return a > b ? a : b; }
 inline V smaller(V a, V b) { return a < b ? a : b; }
@@ -108,20 +111,25 @@ struct Segment {
     int64_t group, groups, out, outs;
 };
 
-// How many of `size` things of some `weight` together make one of several equal parts of no more than a segment.
-int64_t even(int64_t size, int64_t weight, int64_t multiple) {
-    const int64_t parts = std::min(size, (weight + SEGMENT - 1) / SEGMENT), each = (size + parts - 1) / std::max<int64_t>(parts, 1);
-    return std::max(multiple, (each + multiple - 1) / multiple * multiple);
+// How many of `size` things together make one of several equal parts.
+int64_t even(int64_t size, int64_t parts, int64_t multiple) {
+    parts = std::max<int64_t>(std::min(size, parts), 1);
+    return std::max(multiple, ((size + parts - 1) / parts + multiple - 1) / multiple * multiple);
 }
 
-std::vector<Segment> cut(const Graph& graph) {
+// `arrays`: how many numbers are collected per end of an edge and hidden dimension.
+std::vector<Segment> cut(const Graph& graph, int64_t arrays) {
     std::vector<Segment> segments;
     for (int64_t i = 0; i < graph.num_blocks; ++i) {
         const Block& block = graph.blocks[i];
+        if (block.ins == 0) continue;
         const int64_t per_out = block.ins * block.taps + 4, per_group = block.outs * per_out + 4 * block.ins;
+        const int64_t ends = arrays * graph.hidden * int64_t(sizeof(REAL)) * (block.outs + block.ins);
+        auto parts = [](int64_t total, int64_t most) { return (total + most - 1) / most; };
         // alike in size: threads wait for each other's turn
-        const int64_t groups = even(block.groups, block.groups * per_group, 1);
-        const int64_t outs = groups > 1 ? block.outs : even(block.outs, per_group, 4);
+        const int64_t all_parts = std::max(parts(block.groups * per_group, SEGMENT), parts(block.groups * ends, COLLECTED));
+        const int64_t groups = even(block.groups, all_parts, 1);
+        const int64_t outs = groups > 1 ? block.outs : even(block.outs, parts(per_group, SEGMENT), 4);
         for (int64_t group = 0; group < block.groups; group += groups)
             for (int64_t out = 0; out < block.outs; out += outs)
                 segments.push_back({&block, group, std::min(groups, block.groups - group), out, std::min(outs, block.outs - out)});
@@ -143,9 +151,22 @@ struct Part {
           weights(graph.weights + block.weights + (group * block.outs + segment.out) * block.ins * block.taps) {}
 };
 
+// run() on some threads at once.
+template <class Run> void on_threads(int threads, const Run& run) {
+#ifdef _OPENMP  // PyTorch's own threads, which may still be awake
+#pragma omp parallel num_threads(threads)
+    run();
+#else
+    std::vector<std::thread> others;
+    for (int t = 1; t < threads; ++t) others.emplace_back(run);
+    run();
+    for (auto& other : others) other.join();
+#endif
+}
+
 // work(segment, own) of all segments on all threads, then merge(segment, own) of each, one at a time and in order.
-template <class Own, class Work, class Merge> void in_order(const Graph& graph, const Work& work, const Merge& merge) {
-    const std::vector<Segment> segments = cut(graph);
+template <class Own, class Work, class Merge> void in_order(const Graph& graph, int64_t arrays, const Work& work, const Merge& merge) {
+    const std::vector<Segment> segments = cut(graph, arrays);
     std::atomic<size_t> next{0}, turn{0};
     auto run = [&] {
         Own own;
@@ -156,16 +177,7 @@ template <class Own, class Work, class Merge> void in_order(const Graph& graph, 
             turn.store(i + 1, std::memory_order_release);
         }
     };
-    const int useful = int(std::min<int64_t>(graph.threads, segments.size()));
-#ifdef _OPENMP  // PyTorch's own threads, which may still be awake
-#pragma omp parallel num_threads(useful)
-    run();
-#else
-    std::vector<std::thread> others;
-    for (int t = 1; t < useful; ++t) others.emplace_back(run);
-    run();
-    for (auto& other : others) other.join();
-#endif
+    on_threads(int(std::min<int64_t>(graph.threads, segments.size())), run);
 }
 
 // body(part, position of its first destination, of its first source) for each group of a segment.
@@ -196,12 +208,13 @@ struct Near {
 };
 
 // body(number of destinations, first destination, first source, last source + 1): some sources at a time, so that what
-// there is to know about them stays near, and the destinations four and then one at a time.
+// there is to know about them stays near (but sixteen, or the destinations' own loads weigh more), and the destinations
+// four and then one at a time.
 template <class Body>
 inline void by_fours(const Graph& graph, const Part& part, int64_t h, Near& near, std::initializer_list<const REAL*> others,
                      int64_t outputs, const Body& body) {
     const int64_t arrays = 2 * graph.layers + int64_t(others.size()) + outputs;
-    const int64_t step = std::max<int64_t>(4, NEAR / int64_t(sizeof(V)) / std::max<int64_t>(arrays, 1));
+    const int64_t step = std::max<int64_t>(16, NEAR / int64_t(sizeof(V)) / std::max<int64_t>(arrays, 1));
     for (int64_t x = 0; x < part.block.ins; x += step) {
         const int64_t end = std::min(part.block.ins, x + step);
         near.gather(graph, part.sources + x, end - x, h, others);
@@ -209,6 +222,14 @@ inline void by_fours(const Graph& graph, const Part& part, int64_t h, Near& near
         for (; y + 4 <= part.outs; y += 4) body(std::integral_constant<int, 4>{}, y, x, end);
         for (; y < part.outs; ++y) body(std::integral_constant<int, 1>{}, y, x, end);
     }
+}
+
+// body(number of sources, first of them): a few and then one at a time.
+constexpr int FEW = 4;
+template <class Body> inline void by_few(int64_t begin, int64_t end, const Body& body) {
+    int64_t x = begin;
+    for (; x + FEW <= end; x += FEW) body(std::integral_constant<int, FEW>{}, x);
+    for (; x < end; ++x) body(std::integral_constant<int, 1>{}, x);
 }
 
 inline V gate(V a, V b, V out_a, V out_b) {
@@ -228,8 +249,7 @@ template <int R> struct Gates {
     }
 };
 
-// What a backward pass needs of some sources' edges to R destinations: their states before each gate, the gates.
-constexpr int FEW = 4;
+// What a backward pass needs of a few sources' edges to R destinations: their states before each gate, the gates.
 template <int R> struct Kept {
     V states[MAX_LAYERS][FEW][R], gates[MAX_LAYERS][FEW][R];
 };
@@ -374,7 +394,7 @@ void hear(const Graph& graph, const REAL* send, const REAL* send_back, REAL* out
                 });
         });
     };
-    in_order<BothSets>(graph, work, [&](const Segment& segment, BothSets& own) {
+    in_order<BothSets>(graph, 5, work, [&](const Segment& segment, BothSets& own) {
         for_groups(graph, segment, [&](const Part& part, int64_t first_out, int64_t first_in) {
             for (int64_t y = 0; y < part.outs; ++y)
                 ahead.merge(graph, part.destinations[y], REAL(part.block.ins), own.ahead, first_out + y);
@@ -398,20 +418,20 @@ struct Sums {
     void begin(const Graph& graph, const Segment& segment, int64_t arrays, int64_t tables) {
         out_count = segment.groups * segment.outs, in_count = segment.groups * segment.block->ins;
         out_size = out_count * graph.hidden, in_size = in_count * graph.hidden;
-        const int64_t size = arrays * (out_size + in_size) + tables * segment.block->taps * graph.hidden;
-        outs = buffer.get(size), ins = outs + arrays * out_size, taps = ins + arrays * in_size;
-        std::fill(outs, outs + size, REAL(0));
+        const int64_t size = tables * segment.block->taps * graph.hidden;
+        outs = buffer.get(arrays * (out_size + in_size) + size), ins = outs + arrays * out_size, taps = ins + arrays * in_size;
+        std::fill(taps, taps + size, REAL(0));  // the others are written before they are added to
     }
     REAL* of_out(int64_t array, int64_t place, int64_t h) const { return outs + array * out_size + h * out_count + place * N; }
     REAL* of_in(int64_t array, int64_t place, int64_t h) const { return ins + array * in_size + h * in_count + place * N; }
     void merge(const Graph& graph, const Segment& segment, int64_t array, REAL* of_outs, REAL* of_ins) const {
         for_groups(graph, segment, [&](const Part& part, int64_t first_out, int64_t first_in) {
-            for (int64_t h = 0; h < graph.hidden; h += N) {
-                for (int64_t y = 0; y < part.outs; ++y)
+            for (int64_t y = 0; y < part.outs; ++y)
+                for (int64_t h = 0; h < graph.hidden; h += N)
                     add(of_outs + part.destinations[y] * graph.hidden + h, load(of_out(array, first_out + y, h)));
-                for (int64_t x = 0; x < part.block.ins; ++x)
+            for (int64_t x = 0; x < part.block.ins; ++x)
+                for (int64_t h = 0; h < graph.hidden; h += N)
                     add(of_ins + part.sources[x] * graph.hidden + h, load(of_in(array, first_in + x, h)));
-            }
         });
     }
     void merge_table(const Graph& graph, const Segment& segment, int64_t number, REAL* to) const {
@@ -423,13 +443,13 @@ struct Sums {
 
 // ---- gradients ------------------------------------------------------------------------------------------------------
 
-// From the gradients `de` of the states of a few sources' edges to those of the gates and of the table: the sources are
+// From the gradients `de` of the states of F sources' edges to those of the gates and of the table: the sources are
 // the xth and next of the near ones, and in `own` they begin at `place`. There, array 2k is that of a[k] and array 2k + 1
 // that of b[k]; those of the destinations are collected in `out_a` and `out_b`.
-template <int R>
+template <int F, int R>
 inline void through_gates(V (*de)[R], const Kept<R>& kept, const Graph& graph, const Part& part, const REAL* weights,
-                          const Gates<R>& gates, int64_t x, int64_t few, int64_t place, int64_t h, V* out_a, V* out_b,
-                          Sums& own) {
+                          const Gates<R>& gates, int64_t x, int64_t place, int64_t h, V* out_a, V* out_b,
+                          Sums& own, bool fresh) {
     const int64_t H = graph.hidden, taps = part.block.taps, row = part.block.ins * taps;
     for (int64_t k = graph.layers - 1; k >= 0; --k) {
         V y_a[R], y_b[R], sum_a[R], sum_b[R];
@@ -437,10 +457,10 @@ inline void through_gates(V (*de)[R], const Kept<R>& kept, const Graph& graph, c
             y_a[r] = gates.a[k * R + r], y_b[r] = gates.b[k * R + r];
             sum_a[r] = out_a[k * R + r], sum_b[r] = out_b[k * R + r];
         }
-        for (int64_t i = 0; i < few; ++i) {
+        for (int i = 0; i < F; ++i) {
             V a = own.near.a(k, x + i), b = own.near.b(graph, k, x + i);
             REAL *to_a = own.of_in(2 * k, place + i, h), *to_b = own.of_in(2 * k + 1, place + i, h);
-            V grad_a = load(to_a), grad_b = load(to_b);
+            V grad_a = fresh ? V{} : load(to_a), grad_b = fresh ? V{} : load(to_b);
             for (int r = 0; r < R; ++r) {
                 V dg = de[i][r] * kept.states[k][i][r];
                 de[i][r] = de[i][r] * kept.gates[k][i][r];
@@ -455,17 +475,18 @@ inline void through_gates(V (*de)[R], const Kept<R>& kept, const Graph& graph, c
     }
     for (int64_t t = 0; t < taps; ++t) {
         V sum = load(own.taps + t * H + h);
-        for (int64_t i = 0; i < few; ++i)
+        for (int i = 0; i < F; ++i)
             for (int r = 0; r < R; ++r) sum = de[i][r] * weights[r * row + i * taps + t] + sum;
         store(own.taps + t * H + h, sum);
     }
 }
 
-template <int R> inline void keep_gates(const Graph& graph, const V* out_a, const V* out_b, int64_t place, int64_t h, Sums& own) {
+template <int R> inline void keep_gates(const Graph& graph, const V* out_a, const V* out_b, int64_t place, int64_t h, Sums& own,
+                                          bool fresh) {
     for (int64_t k = 0; k < graph.layers; ++k)
         for (int r = 0; r < R; ++r) {
-            add(own.of_out(2 * k, place + r, h), out_a[k * R + r]);
-            add(own.of_out(2 * k + 1, place + r, h), out_b[k * R + r]);
+            put(own.of_out(2 * k, place + r, h), out_a[k * R + r], fresh);
+            put(own.of_out(2 * k + 1, place + r, h), out_b[k * R + r], fresh);
         }
 }
 
@@ -478,20 +499,24 @@ void merge_states(const Graph& graph, const Segment& segment, const Sums& own, R
     own.merge_table(graph, segment, 0, grad_table);
 }
 
-// `slopes`, per direction six planes: a message m gets the first plus the second times m, the fifth where it is the
-// third, the sixth where it is the fourth. `counts`, per direction: how many messages are the third, and the fourth.
-void hear_backward(const Graph& graph, const REAL* send, const REAL* send_back, const REAL* slopes, REAL* counts,
-                   REAL* grad_table, REAL* const* grad_a, REAL* const* grad_b, REAL* grad_send, REAL* grad_send_back) {
+// `slopes`, per direction four planes: a message m gets the first plus the second times m, the third where it is the
+// maximum that was `heard`, the fourth where it is the minimum. `counts`, per direction: how many messages are the one, and
+// the other.
+void hear_backward(const Graph& graph, const REAL* send, const REAL* send_back, const REAL* heard, const REAL* slopes,
+                   REAL* counts, REAL* grad_table, REAL* const* grad_a, REAL* const* grad_b, REAL* grad_send,
+                   REAL* grad_send_back) {
     const int64_t H = graph.hidden, plane = graph.num_nodes * H, last = 2 * graph.layers;
+    const int64_t back = 4 * plane;  // from what is about the edges to the same about the reversed edges
     const V one = all(1);
-    const REAL* const in_slopes = slopes + 6 * plane;
+    const REAL *const ahead[6] = {slopes, slopes + plane, heard + 2 * plane, heard + 3 * plane, slopes + 2 * plane,
+                                  slopes + 3 * plane};
     auto work = [&](const Segment& segment, Sums& own) {
         own.begin(graph, segment, 2 * graph.layers + 3, 1);
         for_groups(graph, segment, [&](const Part& part, int64_t first_out, int64_t first_in) {
             const int64_t ins = part.block.ins, taps = part.block.taps;
             for (int64_t h = 0; h < H; h += N)
-                by_fours(graph, part, h, own.near, {send, in_slopes, in_slopes + plane, in_slopes + 2 * plane,
-                                                    in_slopes + 3 * plane, in_slopes + 4 * plane, in_slopes + 5 * plane},
+                by_fours(graph, part, h, own.near, {send, ahead[0] + back, ahead[1] + back, ahead[2] + back, ahead[3] + back,
+                                                    ahead[4] + back, ahead[5] + back},
                          2 * graph.layers + 3, [&](auto count, int64_t y, int64_t begin, int64_t end) {
                     constexpr int R = decltype(count)::value;
                     Gates<R> gates;
@@ -501,14 +526,14 @@ void hear_backward(const Graph& graph, const REAL* send, const REAL* send_back, 
                     for (int64_t k = 0; k < graph.layers * R; ++k) out_a[k] = out_b[k] = V{};
                     for (int r = 0; r < R; ++r) {
                         const int64_t node = part.destinations[y + r] * H + h;
-                        for (int i = 0; i < 6; ++i) slope[r][i] = load(slopes + i * plane + node);
+                        for (int i = 0; i < 6; ++i) slope[r][i] = load(ahead[i] + node);
                         returned[r] = load(send_back + node), grad[r] = highs[r] = lows[r] = V{};
                     }
-                    for (int64_t x = begin; x < end; x += FEW) {
-                        const int64_t few = std::min<int64_t>(FEW, end - x);
+                    by_few(begin, end, [&](auto size, int64_t x) {
+                        constexpr int F = decltype(size)::value;
                         const REAL* weights = part.weights + (y * ins + x) * taps;
-                        V de[FEW][R];
-                        for (int64_t i = 0; i < few; ++i) {
+                        V de[F][R];
+                        for (int i = 0; i < F; ++i) {
                             V e[R];
                             states<R, true>(e, &kept, i, graph, part, weights + i * taps, gates, own.near, x - begin + i, h);
                             auto known = [&](int array) { return own.near.other(graph, array, x - begin + i); };
@@ -518,38 +543,40 @@ void hear_backward(const Graph& graph, const REAL* send, const REAL* send_back, 
                             for (int r = 0; r < R; ++r) {
                                 V m = e[r] * sent;
                                 V dm = m * slope[r][1] + slope[r][0];
-                                dm += m == slope[r][2] ? slope[r][4] : V{};
-                                dm += m == slope[r][3] ? slope[r][5] : V{};
-                                highs[r] += m == slope[r][2] ? one : V{};
-                                lows[r] += m == slope[r][3] ? one : V{};
+                                dm = m == slope[r][2] ? dm + slope[r][4] : dm;
+                                dm = m == slope[r][3] ? dm + slope[r][5] : dm;
+                                highs[r] = m == slope[r][2] ? highs[r] + one : highs[r];
+                                lows[r] = m == slope[r][3] ? lows[r] + one : lows[r];
                                 grad_sent = dm * e[r] + grad_sent;
                                 V d = dm * sent;
                                 m = e[r] * returned[r];
                                 dm = m * factor + constant;
-                                dm += m == top ? at_top : V{};
-                                dm += m == bottom ? at_bottom : V{};
-                                in_highs += m == top ? one : V{};
-                                in_lows += m == bottom ? one : V{};
+                                dm = m == top ? dm + at_top : dm;
+                                dm = m == bottom ? dm + at_bottom : dm;
+                                in_highs = m == top ? in_highs + one : in_highs;
+                                in_lows = m == bottom ? in_lows + one : in_lows;
                                 grad[r] = dm * e[r] + grad[r];
                                 de[i][r] = dm * returned[r] + d;
                             }
                             const int64_t place = first_in + x + i;
-                            add(own.of_in(last, place, h), grad_sent);
-                            add(own.of_in(last + 1, place, h), in_highs), add(own.of_in(last + 2, place, h), in_lows);
+                            put(own.of_in(last, place, h), grad_sent, y == 0);
+                            put(own.of_in(last + 1, place, h), in_highs, y == 0);
+                            put(own.of_in(last + 2, place, h), in_lows, y == 0);
                         }
-                        through_gates<R>(de, kept, graph, part, weights, gates, x - begin, few, first_in + x, h, out_a,
-                                         out_b, own);
-                    }
-                    keep_gates<R>(graph, out_a, out_b, first_out + y, h, own);
+                        through_gates<F, R>(de, kept, graph, part, weights, gates, x - begin, first_in + x, h, out_a,
+                                         out_b, own, y == 0);
+                    });
+                    keep_gates<R>(graph, out_a, out_b, first_out + y, h, own, begin == 0);
                     for (int r = 0; r < R; ++r) {
                         const int64_t place = first_out + y + r;
-                        add(own.of_out(last, place, h), grad[r]);
-                        add(own.of_out(last + 1, place, h), highs[r]), add(own.of_out(last + 2, place, h), lows[r]);
+                        put(own.of_out(last, place, h), grad[r], begin == 0);
+                        put(own.of_out(last + 1, place, h), highs[r], begin == 0);
+                        put(own.of_out(last + 2, place, h), lows[r], begin == 0);
                     }
                 });
         });
     };
-    in_order<Sums>(graph, work, [&](const Segment& segment, Sums& own) {
+    in_order<Sums>(graph, 2 * graph.layers + 3, work, [&](const Segment& segment, Sums& own) {
         merge_states(graph, segment, own, grad_table, grad_a, grad_b);
         own.merge(graph, segment, last, grad_send_back, grad_send);
         own.merge(graph, segment, last + 1, counts, counts + 2 * plane);
@@ -599,7 +626,7 @@ void decode_states(const Graph& graph, const REAL* out_table, REAL* out) {
                 });
         });
     };
-    in_order<Gathered>(graph, work, [](const Segment&, Gathered&) {});
+    in_order<Gathered>(graph, 0, work, [](const Segment&, Gathered&) {});
 }
 
 void decode_states_backward(const Graph& graph, const REAL* out_table, const REAL* grad_out, REAL* grad_table,
@@ -619,18 +646,18 @@ void decode_states_backward(const Graph& graph, const REAL* out_table, const REA
                     Kept<R> kept;
                     V out_a[MAX_LAYERS * R], out_b[MAX_LAYERS * R];
                     for (int64_t k = 0; k < graph.layers * R; ++k) out_a[k] = out_b[k] = V{};
-                    for (int64_t x = begin; x < end; x += FEW) {
-                        const int64_t few = std::min<int64_t>(FEW, end - x);
+                    by_few(begin, end, [&](auto size, int64_t x) {
+                        constexpr int F = decltype(size)::value;
                         const REAL* weights = part.weights + (y * ins + x) * taps;
                         const REAL* incoming = grad_out + (weights - graph.weights);
-                        V e[FEW][R], de[FEW][R];
-                        for (int64_t i = 0; i < few; ++i) {
+                        V e[F][R], de[F][R];
+                        for (int i = 0; i < F; ++i) {
                             states<R, true>(e[i], &kept, i, graph, part, weights + i * taps, gates, own.near, x - begin + i, h);
                             for (int r = 0; r < R; ++r) de[i][r] = V{};
                         }
                         for (int64_t t = 0; t < taps; ++t) {
                             V tap = load(table + t * H + h), sum = load(grad_table_out + t * H + h);
-                            for (int64_t i = 0; i < few; ++i)
+                            for (int i = 0; i < F; ++i)
                                 for (int r = 0; r < R; ++r) {
                                     const REAL gradient = incoming[r * row + i * taps + t];
                                     de[i][r] = tap * gradient + de[i][r];
@@ -638,18 +665,111 @@ void decode_states_backward(const Graph& graph, const REAL* out_table, const REA
                                 }
                             store(grad_table_out + t * H + h, sum);
                         }
-                        through_gates<R>(de, kept, graph, part, weights, gates, x - begin, few, first_in + x, h, out_a,
-                                         out_b, own);
-                    }
-                    keep_gates<R>(graph, out_a, out_b, first_out + y, h, own);
+                        through_gates<F, R>(de, kept, graph, part, weights, gates, x - begin, first_in + x, h, out_a,
+                                         out_b, own, y == 0);
+                    });
+                    keep_gates<R>(graph, out_a, out_b, first_out + y, h, own, begin == 0);
                 });
         });
     };
-    in_order<Sums>(graph, work, [&](const Segment& segment, Sums& own) {
+    in_order<Sums>(graph, 2 * graph.layers, work, [&](const Segment& segment, Sums& own) {
         merge_states(graph, segment, own, grad_table, grad_a, grad_b);
         own.merge_table(graph, segment, 1, grad_out_table);
     });
 }
+
+// ---- per neuron -----------------------------------------------------------------------------------------------------
+
+// Each product and sum is rounded by itself, as in PyTorch, but where it fuses them itself (addcmul).
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#else
+#pragma GCC push_options
+#pragma GCC optimize("fp-contract=off")
+#endif
+
+// body(neuron) for each neuron, some of them on each thread.
+template <class Body> void for_neurons(int64_t neurons, int threads, const Body& body) {
+    constexpr int64_t MANY = 64;
+    std::atomic<int64_t> next{0};
+    on_threads(int(std::min<int64_t>(threads, (neurons + MANY - 1) / MANY)), [&] {
+        for (int64_t first; (first = next.fetch_add(MANY)) < neurons;)
+            for (int64_t i = first; i < std::min(neurons, first + MANY); ++i) body(i);
+    });
+}
+
+// What a neuron heard along the edges and along the reversed edges, and the slopes of the same.
+struct Planes {
+    int64_t plane;
+    template <class T> T* at(T* planes, int direction, int number, int64_t i) const {
+        return planes + (4 * direction + number) * plane + i;
+    }
+};
+
+// `roots`: of the variance of what arrives through the gate plus something small, of which `least` is the root.
+void receive_all(int64_t neurons, int64_t H, int threads, REAL least, const REAL* gate, const REAL* heard,
+                 const REAL* roots, REAL* out) {
+    const Planes planes{neurons * H};
+    for_neurons(neurons, threads, [&](int64_t i) {
+        const REAL* const g = gate + i * H;
+        const REAL *m[2], *root[2], *high[2], *low[2];
+        for (int d = 0; d < 2; ++d) {
+            m[d] = planes.at(heard, d, 0, i * H), root[d] = roots + (d * neurons + i) * H;
+            high[d] = planes.at(heard, d, 2, i * H), low[d] = planes.at(heard, d, 3, i * H);
+        }
+        REAL* const to = out + 4 * i * H;
+#pragma GCC ivdep
+        for (int64_t h = 0; h < H; ++h) {
+            const REAL top = high[0][h] + high[1][h], bottom = low[0][h] + low[1][h];
+            to[h] = g[h] * (m[0][h] + m[1][h]);
+            to[H + h] = (root[0][h] - least) + (root[1][h] - least);
+            to[2 * H + h] = g[h] * (g[h] > 0 ? top : bottom);
+            to[3 * H + h] = g[h] * (g[h] > 0 ? bottom : top);
+        }
+    });
+}
+
+// The gradient of the gates, and the slopes that `hear_backward` takes, given how many messages each neuron got.
+void receive_all_backward(int64_t neurons, int64_t H, int threads, const REAL* gate, const REAL* heard, const REAL* roots,
+                          const REAL* messages, const REAL* gradient, REAL* of_gate, REAL* slopes) {
+    const Planes planes{neurons * H};
+    for_neurons(neurons, threads, [&](int64_t i) {
+        const REAL *const g = gate + i * H, *const of = gradient + 4 * i * H;
+        const REAL *m[2], *v[2], *high[2], *low[2], *root[2];
+        REAL *constant[2], *factor[2], *at_high[2], *at_low[2];
+        for (int d = 0; d < 2; ++d) {
+            m[d] = planes.at(heard, d, 0, i * H), v[d] = planes.at(heard, d, 1, i * H);
+            high[d] = planes.at(heard, d, 2, i * H), low[d] = planes.at(heard, d, 3, i * H);
+            root[d] = roots + (d * neurons + i) * H;
+            constant[d] = planes.at(slopes, d, 0, i * H), factor[d] = planes.at(slopes, d, 1, i * H);
+            at_high[d] = planes.at(slopes, d, 2, i * H), at_low[d] = planes.at(slopes, d, 3, i * H);
+        }
+        REAL* const to = of_gate + i * H;
+        const REAL count[2] = {messages[i], messages[neurons + i]};
+#pragma GCC ivdep
+        for (int64_t h = 0; h < H; ++h) {
+            const REAL x = g[h], of_mean = of[h], of_deviation = of[H + h];
+            const REAL of_max = of[2 * H + h], of_min = of[3 * H + h];
+            REAL along[2];
+            for (int d = 0; d < 2; ++d) {
+                const REAL slope = of_deviation * x / root[d][h];
+                const REAL twice = slope * (REAL(0.5) * x) / count[d] * 2;
+                constant[d][h] = std::fma(-twice, m[d][h], of_mean * x / count[d]);
+                factor[d][h] = twice;
+                at_high[d][h] = (x > 0 ? of_max : of_min) * x;
+                at_low[d][h] = (x > 0 ? of_min : of_max) * x;
+                along[d] = slope * v[d][h];
+            }
+            const REAL top = high[0][h] + high[1][h], bottom = low[0][h] + low[1][h];
+            const REAL sum = of_mean * (m[0][h] + m[1][h]) + (along[0] + along[1]);
+            to[h] = std::fma(of_min, x > 0 ? bottom : top, std::fma(of_max, x > 0 ? top : bottom, sum));
+        }
+    });
+}
+
+#ifndef __clang__
+#pragma GCC pop_options
+#endif
 
 }  // namespace
 
@@ -659,10 +779,20 @@ void summaries(const Graph* graph, const REAL* send, const REAL* send_back, REAL
     hear(*graph, send, send_back, out);
 }
 
-void summaries_backward(const Graph* graph, const REAL* send, const REAL* send_back, const REAL* slopes, REAL* counts,
-                        REAL* grad_table, REAL* const* grad_a, REAL* const* grad_b, REAL* grad_send,
-                        REAL* grad_send_back) {
-    hear_backward(*graph, send, send_back, slopes, counts, grad_table, grad_a, grad_b, grad_send, grad_send_back);
+void summaries_backward(const Graph* graph, const REAL* send, const REAL* send_back, const REAL* heard,
+                        const REAL* slopes, REAL* counts, REAL* grad_table, REAL* const* grad_a, REAL* const* grad_b,
+                        REAL* grad_send, REAL* grad_send_back) {
+    hear_backward(*graph, send, send_back, heard, slopes, counts, grad_table, grad_a, grad_b, grad_send, grad_send_back);
+}
+
+void receive(int64_t neurons, int64_t hidden, int32_t threads, const REAL* gate, const REAL* heard, const REAL* roots,
+             const REAL* least, REAL* out) {
+    receive_all(neurons, hidden, threads, *least, gate, heard, roots, out);
+}
+
+void receive_backward(int64_t neurons, int64_t hidden, int32_t threads, const REAL* gate, const REAL* heard,
+                      const REAL* roots, const REAL* messages, const REAL* gradient, REAL* of_gate, REAL* slopes) {
+    receive_all_backward(neurons, hidden, threads, gate, heard, roots, messages, gradient, of_gate, slopes);
 }
 
 void decode(const Graph* graph, const REAL* out_table, REAL* out) { decode_states(*graph, out_table, out); }

@@ -14,10 +14,12 @@ import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from metaprune_cli.metanet.layers import LEAST_ROOT
 from metaprune_cli.metanet.layout import Layout
 
 REALS = {torch.float32: "float", torch.float64: "double"}
@@ -72,22 +74,46 @@ def summaries_backward(
     gates: Sequence[Tensor],
     send: Tensor,
     send_back: Tensor,
+    heard: Tensor,
     slopes: Tensor,
     of_weights: bool,
 ) -> tuple[Tensor, None, Tensor, list[Tensor], Tensor, Tensor]:
     """Gradients of the weights (none here), the table, the gates and what is sent both ways.
 
-    ``slopes``, shape (2, 6, n, h), says what a message m of a neuron gets: the first plus the second times m, the fifth
-    where m is the third, the sixth where it is the fourth. Before the gradients: how many messages are the third, and
-    how many the fourth, shape (2, 2, n, h).
+    ``slopes``, shape (2, 4, n, h), says what a message m of a neuron gets: the first plus the second times m, the third
+    where m is the maximum that was ``heard``, the fourth where it is the minimum. Before the gradients: how many
+    messages are the maximum, and how many the minimum, shape (2, 2, n, h).
     """
     assert not of_weights
     call = _Call(layout, weights, table, gates)
     of_table, of_gates = call.new(len(table)), [call.new(layout.num_neurons) for _ in gates]
     counts, of_sent = call.new(2, 2, layout.num_neurons), call.new(2, layout.num_neurons)
-    call.run("summaries_backward", send, send_back, slopes, counts, of_table, *call.split(of_gates), *of_sent)
+    call.run("summaries_backward", send, send_back, heard, slopes, counts, of_table, *call.split(of_gates), *of_sent)
     gates_ = [call.cut(gate) for gate in of_gates]
     return call.cut(counts), None, call.cut(of_table), gates_, call.cut(of_sent[0]), call.cut(of_sent[1])
+
+
+def receive(gate: Tensor, heard: Tensor, roots: Tensor) -> Tensor:
+    """Shape (n, 4h); see :func:`metaprune_cli.metanet.messages.listen`.
+
+    ``roots``, shape (2, n, h): of the variance of what arrives through the gate, plus EPSILON.
+    """
+    n, hidden = gate.shape
+    out = gate.new_empty(n, 4 * hidden)
+    _run_per_neuron("receive", gate, heard, roots, gate.new_tensor(LEAST_ROOT), out)
+    return out
+
+
+def receive_backward(
+    gate: Tensor, heard: Tensor, roots: Tensor, messages: Tensor, gradient: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradient of the gate, and the slopes for :func:`summaries_backward`.
+
+    ``messages``, shape (2, n), says how many of them each neuron got, ``gradient`` is that of :func:`receive`.
+    """
+    of_gate, slopes = torch.empty_like(gate), gate.new_empty(heard.shape)
+    _run_per_neuron("receive_backward", gate, heard, roots, messages.to(heard), gradient, of_gate, slopes)
+    return of_gate, slopes
 
 
 def decode(layout: Layout, weights: Tensor, table: Tensor, gates: Sequence[Tensor], out_table: Tensor) -> Tensor:
@@ -177,8 +203,27 @@ class _Call:
         return (ctypes.c_void_p * max(len(tensors), 1))(*(self._address(tensor) for tensor in tensors))
 
 
+def _run_per_neuron(name: str, gate: Tensor, *arguments: Tensor) -> None:
+    """Call one of the functions that need no graph, and no padding. What is written to has to be contiguous."""
+    library = _library(REALS[gate.dtype])
+    assert library is not None
+    whole = [tensor.contiguous() for tensor in (gate, *arguments)]
+    sizes = [ctypes.c_int64(size) for size in gate.shape]
+    addresses = [ctypes.c_void_p(tensor.data_ptr()) for tensor in whole]
+    getattr(library, name)(*sizes, ctypes.c_int32(torch.get_num_threads()), *addresses)
+
+
+_DESCRIBED: WeakKeyDictionary[Layout, tuple[ctypes.Array[_Block], Tensor]] = WeakKeyDictionary()
+
+
 def _described(layout: Layout) -> tuple[ctypes.Array[_Block], Tensor]:
-    """The blocks as the library reads them, and the list of neurons they point into."""
+    """The blocks as the library reads them, and the list of neurons they point into; made once for each layout."""
+    if layout not in _DESCRIBED:
+        _DESCRIBED[layout] = _description(layout)
+    return _DESCRIBED[layout]
+
+
+def _description(layout: Layout) -> tuple[ctypes.Array[_Block], Tensor]:
     nodes = torch.cat([ids.flatten() for bundle in layout.bundles for ids in (bundle.destinations, bundle.sources)])
     blocks, at = [], 0
     for bundle in layout.bundles:

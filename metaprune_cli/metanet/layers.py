@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 EPSILON = 1e-5
+LEAST_ROOT = math.sqrt(EPSILON)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,7 @@ def normalise(h: Float[Tensor, "n h"]) -> Float[Tensor, "n h"]:
 
 def deviation(variance: Tensor) -> Tensor:
     """A standard deviation that is zero, with a finite slope, where the variance is."""
-    return (variance + EPSILON).sqrt() - math.sqrt(EPSILON)
+    return (variance + EPSILON).sqrt() - LEAST_ROOT
 
 
 class MessageLayer(nn.Module):

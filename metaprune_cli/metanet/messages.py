@@ -21,10 +21,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from metaprune_cli.metanet import kernel, tiles
+from metaprune_cli.metanet.layers import EPSILON
 from metaprune_cli.metanet.layout import Layout
-
-Heard = Float[Tensor, "2 4 n h"]
-"""Along the edges and along the reversed edges: mean, variance, maximum and minimum of the messages; zeros for none."""
 
 
 def listen(
@@ -32,21 +30,26 @@ def listen(
     weights: Float[Tensor, " size"],
     table: Float[Tensor, "taps h"],
     gates: Sequence[Float[Tensor, "n h"]],
+    receive: Float[Tensor, "n h"],
     send: Float[Tensor, "n h"],
     send_back: Float[Tensor, "n h"],
-) -> Heard:
-    """Summaries of the messages s[j] ⊙ e, before the receiving neuron's own gate.
+) -> Float[Tensor, "n h4"]:
+    """Mean, deviation, maximum and minimum of the messages r[i] ⊙ s[j] ⊙ e along the edges plus along the reversed.
+
+    The receiving gate r is common to a neuron's messages, so it is applied to their summary instead of to each of them.
 
     Args:
         layout: of the edges.
         weights: flat; constant for the compiled engine.
         table: first state of an edge per tap, and of identity edges.
         gates: the a of every layer before this one, then the b of each.
+        receive: r, where the edge ends.
         send: s, where the edge starts.
         send_back: s ⊙ σ, for reversed edges.
     """
-    heard: Tensor = Listen.apply(layout, _engine(weights, gates), weights, *_whole(table, send, send_back, *gates))
-    return heard
+    inputs = _whole(table, receive, send, send_back, *gates)
+    received: Tensor = Listen.apply(layout, _engine(weights, gates), weights, *inputs)
+    return received
 
 
 def decode(
@@ -80,33 +83,32 @@ class Listen(torch.autograd.Function):
         engine: ModuleType,
         weights: Tensor,
         table: Tensor,
+        receive: Tensor,
         send: Tensor,
         send_back: Tensor,
         *gates: Tensor,
     ) -> Tensor:
-        """The summaries."""
+        """What the neurons receive."""
         heard: Tensor = engine.summaries(layout, weights, table, gates, send, send_back)
+        roots = (receive.square() * heard[:, 1]).add_(EPSILON).sqrt_()
+        received: Tensor = engine.receive(receive, heard, roots)
         ctx.layout, ctx.engine = layout, engine
-        ctx.save_for_backward(heard, weights, table, send, send_back, *gates)
-        return heard
+        ctx.save_for_backward(heard, roots, weights, table, receive, send, send_back, *gates)
+        return received
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        """Gradients from those of the summaries."""
-        heard, weights, table, send, send_back, *gates = ctx.saved_tensors
-        messages = ctx.layout.heard.to(heard)[:, None, :, None]
-        # a message m gets: constant + factor · m, and its share of an extreme's gradient where it is that extreme
-        slopes = torch.cat([gradient[:, :2] / messages, heard[:, 2:], gradient[:, 2:]], 1)
-        constant, factor, shares = slopes[:, 0], slopes[:, 1].mul_(2), slopes[:, 4:]
-        constant.addcmul_(factor, heard[:, 0], value=-1)
-        edges = (ctx.layout, weights, table, gates, send, send_back, slopes, ctx.needs_input_grad[2])
+        """Gradients from those of what is received."""
+        heard, roots, weights, table, receive, send, send_back, *gates = ctx.saved_tensors
+        of_receive, slopes = ctx.engine.receive_backward(receive, heard, roots, ctx.layout.heard, gradient)
+        edges = (ctx.layout, weights, table, gates, send, send_back, heard, slopes, ctx.needs_input_grad[2])
         counts, *gradients = ctx.engine.summaries_backward(*edges)
-        if bool((counts > 1).any()):  # some extremes are shared: once more, now that it is known by how many
-            shares.div_(counts.clamp(min=1))
+        if counts.numel() and counts.max() > 1:  # extremes are shared: once more, now that it is known by how many
+            slopes[:, 2:].div_(counts.clamp_(min=1))
             _, *gradients = ctx.engine.summaries_backward(*edges)
         of_weights, of_table, of_gates, *of_sent = gradients
-        return None, None, of_weights, of_table, *of_sent, *of_gates
+        return None, None, of_weights, of_table, of_receive, *of_sent, *of_gates
 
 
 class Decode(torch.autograd.Function):

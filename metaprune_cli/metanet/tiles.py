@@ -5,6 +5,7 @@ The functions are those of :mod:`metaprune_cli.metanet.kernel`, where their argu
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metaprune_cli.errors import InputError
+from metaprune_cli.metanet.layers import LEAST_ROOT
 from metaprune_cli.metanet.layout import Bundle, Layout
 
 LIVE = 6
@@ -19,6 +22,9 @@ LIVE = 6
 
 CPU_TILE = 8 * 2**20
 """Bytes of all of a tile's arrays together: about what a processor's caches hold."""
+
+TILE_MIB = "METAPRUNE_TILE_MIB"
+"""The environment variable that says something else, in MiB, for all devices."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +94,7 @@ def summaries_backward(
     gates: Sequence[Tensor],
     send: Tensor,
     send_back: Tensor,
+    heard: Tensor,
     slopes: Tensor,
     of_weights: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor, list[Tensor], Tensor, Tensor]:
@@ -100,7 +107,10 @@ def summaries_backward(
         of_states = torch.zeros_like(states)
         for direction, (who, axis, sender) in enumerate(_ways(tile, send, send_back)):
             messages = states * sender
-            constant, factor, high, low, at_high, at_low = (s[who].unsqueeze(axis) for s in slopes[direction])
+            extremes = heard[direction, 2:]
+            constant, factor, at_high, at_low, high, low = (
+                numbers[who].unsqueeze(axis) for numbers in (*slopes[direction], *extremes)
+            )
             of_messages = torch.addcmul(constant, factor, messages)
             for count, extreme, share in zip(counts[direction], (high, low), (at_high, at_low), strict=True):
                 reached = (messages == extreme).to(messages)
@@ -111,6 +121,37 @@ def summaries_backward(
             of_sent[direction].index_add_(0, senders.flatten(), (of_messages * states).sum(3 - axis).flatten(0, 1))
         gradients.add_(tile, kept, of_states)
     return counts, *gradients.parts, *of_sent
+
+
+def receive(gate: Tensor, heard: Tensor, roots: Tensor) -> Tensor:
+    """Shape (n, 4h)."""
+    mean, _, *extremes = heard.unbind(1)
+    turned = _turned(gate, [part.sum(0) for part in extremes])
+    return torch.cat([gate * mean.sum(0), (roots - LEAST_ROOT).sum(0), *(gate * extreme for extreme in turned)], 1)
+
+
+def receive_backward(
+    gate: Tensor, heard: Tensor, roots: Tensor, messages: Tensor, gradient: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradient of the gate, and the slopes for :func:`summaries_backward`."""
+    of_mean, of_deviation, *of_extremes = gradient.unflatten(1, (4, -1)).unbind(1)
+    mean, variance, *extremes = heard.unbind(1)
+    count = messages.to(heard)[:, :, None]
+    slope = of_deviation * gate / roots
+    factor = 2 * (slope * (0.5 * gate) / count)
+    constant = of_mean * gate / count - factor * mean
+    shares = [(share * gate).expand_as(factor) for share in _turned(gate, of_extremes)]
+    of_gate = of_mean * mean.sum(0) + (slope * variance).sum(0)
+    for of_extreme, extreme in zip(of_extremes, _turned(gate, [part.sum(0) for part in extremes]), strict=True):
+        of_gate = of_gate + of_extreme * extreme
+    return of_gate, torch.stack([constant, factor, *shares], 1)
+
+
+def _turned(gate: Tensor, extremes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Maximum and minimum; a negative gate swaps them."""
+    high, low = extremes
+    positive = gate > 0
+    return torch.where(positive, high, low), torch.where(positive, low, high)
 
 
 def decode(layout: Layout, weights: Tensor, table: Tensor, gates: Sequence[Tensor], out_table: Tensor) -> Tensor:
@@ -217,7 +258,21 @@ def _tiles(bundles: Sequence[Bundle], hidden: int, like: Tensor, kept: int = 0) 
 
 
 def _budget(device: torch.device) -> int:
-    """Bytes for a tile: on a GPU large ones keep it busy."""
+    """Bytes for a tile: what the user says, else what a processor's caches hold; on a GPU large ones keep it busy.
+
+    Raises:
+        InputError: the environment variable is no whole number of MiB.
+    """
+    if wanted := os.environ.get(TILE_MIB):
+        if not (wanted.isascii() and wanted.isdigit() and int(wanted) > 0):
+            raise InputError(
+                "The memory for a tile of the metanetwork is not a size",
+                expected="a whole number of MiB, at least 1",
+                got=wanted,
+                where=f"environment variable {TILE_MIB}",
+                next_step="correct it, or unset it for the default",
+            )
+        return int(wanted) * 2**20
     if device.type == "cuda":
         return min(torch.cuda.mem_get_info(device)[0] // 4, 2**31)
     return CPU_TILE

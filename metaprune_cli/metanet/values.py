@@ -48,7 +48,7 @@ class Values:
 def read_values(graph: NeuronGraph, tensors: Mapping[str, Tensor], like: Tensor) -> Values:
     """All edge weights and features of ``tensors``, in the dtype and on the device of ``like``; differentiable."""
     weights = tuple(block.weights(tensors).to(like) for block in graph.blocks)
-    features = [tensors[f.name].reshape(-1)[f.elements.to(tensors[f.name].device)].to(like) for f in graph.features]
+    features = [_elements(tensors[f.name], f).to(like) for f in graph.features]
     return Values(weights, torch.cat(features) if features else like.new_zeros(0))
 
 
@@ -58,7 +58,8 @@ def rms_scales(graph: NeuronGraph, values: Values) -> Values:
     Dividing by it makes every block look alike to the metanetwork; multiplying by it afterwards makes its ``ratio`` a
     relative change. Values that are all zero get :data:`FRESH_SCALE`.
     """
-    weights = tuple(_root(weight.square().mean()) for weight in values.weights)
+    means = [weight.square().mean() for weight in values.weights]
+    weights = _root(torch.stack(means)).unbind() if means else ()
     sizes = torch.tensor([f.elements.numel() for f in graph.features], dtype=torch.int64, device=values.features.device)
     owner = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
     squares = values.features.new_zeros(len(sizes)).index_add(0, owner, values.features.square())
@@ -165,7 +166,7 @@ class Rewriting:
         for feature, numbers in self._split(new_features):
             if feature.name in written:
                 flat = written[feature.name].view(-1)
-                flat[feature.elements.to(flat.device)] = numbers.to(flat)
+                flat.index_copy_(0, feature.elements.to(flat.device), numbers.to(flat))
         return list(written.values()), factors
 
     def pull_back(
@@ -193,8 +194,7 @@ class Rewriting:
             strict=True,
         ):
             if feature.name in of:
-                gradient = of[feature.name].reshape(-1)
-                target.copy_(gradient[feature.elements.to(gradient.device)].to(like) * step)
+                torch.mul(_elements(of[feature.name], feature).to(like), step, out=target)
         return Values(tuple(weights), features)
 
     def _split(self, features: Tensor) -> Iterator[tuple[Feature, Tensor]]:
@@ -227,6 +227,10 @@ def _root(mean_square: Tensor) -> Tensor:
     # The zero branch is chosen before the root: the root's gradient at zero is infinite.
     fresh = torch.full_like(mean_square, FRESH_SCALE**2)
     return torch.where(mean_square > 0, mean_square, fresh).sqrt()
+
+
+def _elements(tensor: Tensor, feature: Feature) -> Tensor:
+    return tensor.reshape(-1).index_select(0, feature.elements.to(tensor.device))
 
 
 def _base(graph: NeuronGraph, flat: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
