@@ -11,6 +11,7 @@ from types import FrameType
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from metaprune_cli.errors import LostProcessError
@@ -58,9 +59,8 @@ def ranks_on(device: torch.device) -> Iterator[Ranks]:
 def first_to_fail() -> bool:
     """Whether no other process has asked this before: who fails first knows why, the others fail because of it."""
     try:
-        store, *_ = next(rendezvous("env://", timeout=REPORT_TIMEOUT))
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        return bool(store.add(f"metaprune/failed/{attempt}", 1) == 1)
+        store, _, _ = _store(REPORT_TIMEOUT)
+        return bool(store.add("failed", 1) == 1)
     except (RuntimeError, ValueError):  # who keeps count is gone
         return True
 
@@ -68,10 +68,22 @@ def first_to_fail() -> bool:
 def _joined(device: torch.device) -> Ranks:
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     with answered():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=STEP_TIMEOUT)
+        store, rank, world = _store(STEP_TIMEOUT)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=STEP_TIMEOUT)
         patient = dist.new_group(backend="gloo", timeout=RESULT_TIMEOUT)
-    return Ranks(dist.get_rank(), dist.get_world_size(), patient)
+    return Ranks(rank, world, patient)
+
+
+def _store(timeout: timedelta) -> tuple[dist.Store, int, int]:
+    """Where all processes can leave notes, this one's rank, and how many there are.
+
+    ``torchrun --max-restarts`` keeps the store: the addresses of an attempt that failed must not be found in the next.
+    """
+    store, rank, world = next(rendezvous("env://", timeout=timeout))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"metaprune/{attempt}", store), rank, world
 
 
 def _told_to_stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - what a handler is given

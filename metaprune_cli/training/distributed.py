@@ -128,6 +128,6 @@ def answered() -> Iterator[None]:
     except RuntimeError as error:
         raise LostProcessError(
             "Another process of this run has ended, or does not answer.",
-            got=str(error).partition("\n")[0],
+            got=str(error).partition("\n")[0].partition(". ")[0],  # gloo goes on with advice to programmers
             next_step="look for its own message; then run it again with --resume, it goes on where it was",
         ) from error
