@@ -72,8 +72,8 @@ def _joined(device: torch.device) -> Ranks:
     with answered():
         store, rank, world = _store(STEP_TIMEOUT)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=STEP_TIMEOUT)
-        patient = dist.new_group(backend="gloo", timeout=RESULT_TIMEOUT)
-    return Ranks(rank, world, patient)
+        days = dist.new_group(backend="gloo", timeout=RESULT_TIMEOUT)
+    return Ranks(rank, world, days)
 
 
 def _store(timeout: timedelta) -> tuple[dist.Store, int, int]:

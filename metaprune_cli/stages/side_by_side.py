@@ -54,7 +54,7 @@ def side_by_side(
         done[place] = result
         progress.step(val_top1=result.val_top1 or 0.0)
     progress.end()
-    return tuple(ranks.collect([done[place] for place in range(len(mine))]))
+    return tuple(ranks.collect([done[place] for place in range(len(mine))], patient=True))
 
 
 def _results(

@@ -31,12 +31,12 @@ class Ranks:
     Attributes:
         rank: the number of this process.
         world: how many there are.
-        patient: over which the processes wait for each other's results, which may take days; None where there is one.
+        days: the group of processes over which they may wait for each other for days; None where there is one.
     """
 
     rank: int = 0
     world: int = 1
-    patient: Any = None
+    days: Any = None
 
     @property
     def first(self) -> bool:
@@ -56,19 +56,22 @@ class Ranks:
         """Those of the items that are this process's work: they are dealt out in turn."""
         return items[self.rank :: self.world]
 
-    def collect(self, results: Sequence[Result]) -> list[Result]:
-        """The results of all processes' shares, in the order of what was shared out; all get them."""
-        shares = self.gather(list(results))
+    def collect(self, results: Sequence[Result], *, patient: bool = False) -> list[Result]:
+        """The results of all processes' shares, in the order of what was shared out; all get them.
+
+        With ``patient``, what the others do may take days longer.
+        """
+        shares = self.gather(list(results), patient=patient)
         total = sum(map(len, shares))
         return [shares[place % self.world][place // self.world] for place in range(total)]
 
-    def gather(self, mine: Result) -> list[Result]:
-        """What every process has, by rank; it is waited for as long as it takes."""
+    def gather(self, mine: Result, *, patient: bool = False) -> list[Result]:
+        """What every process has, by rank."""
         if self.world == 1:
             return [mine]
         theirs: list[Any] = [None] * self.world
         with answered():
-            dist.all_gather_object(theirs, mine, group=self.patient)
+            dist.all_gather_object(theirs, mine, group=self.days if patient else None)
         return theirs
 
     def from_first(self, make: Callable[[], Result]) -> Result:
