@@ -62,6 +62,7 @@ class OptimSettings:
     warmup_epochs: Natural = 0
     label_smoothing: BelowOne = 0.0
     mixed_precision: bool = True
+    sync_batchnorm: bool = False  # with --ddp: BatchNorm takes its statistics over all processes' images
     recalibrate: bool = False
     sparsity: NonNegative = 0.0  # sparse learning: how hard unimportant units are pulled to zero (DepGraph: 5e-4)
     sparsity_alpha: Annotated[float, Range(above=1)] = 4.0  # the least important unit is pulled so many times harder
@@ -127,6 +128,7 @@ class MetaTrainSettings:
     warmup_epochs: Natural = 0
     weight_decay: NonNegative = 5e-4
     clip: Positive = 1.0
+    members_per_step: Count = 1  # models of the zoo whose mean gradient is one step; several processes share them out
     batches: Count = 1
     batch_size: Count = 128
     validate_every: Count = 5

@@ -67,6 +67,13 @@ class CorruptFileError(MetapruneError):
     title = "Corrupt or unsafe file"
 
 
+class LostProcessError(MetapruneError):
+    """A process of a run of several has ended or does not answer. Exit code 5."""
+
+    exit_code = 5
+    title = "Process lost"
+
+
 class NumericsError(MetapruneError):
     """Numbers that cannot be right: NaN, infinity, or a small model unlike the masked one. Exit code 2."""
 

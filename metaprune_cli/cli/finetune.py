@@ -40,6 +40,7 @@ def finetune(
     ] = None,
     resume: options.Resume = False,
     jobs: options.Jobs = 1,
+    ddp: options.Ddp = False,
     arch: options.Arch = None,
     arch_arg: options.ArchArgs = None,
     input_shape: options.InputShape = None,
@@ -70,8 +71,10 @@ def finetune(
     data = options.data_settings(params, dataset, data_root)
     from metaprune_cli.stages import finetune as stage
     from metaprune_cli.stages.device import pick_device
+    from metaprune_cli.stages.ranks import ranks_on
 
-    with listening(quiet) as progress:
+    where = pick_device(device)
+    with ranks_on(where) as ranks, listening(quiet or not ranks.first) as progress:
         tuned = stage.finetune(
             models,
             output,
@@ -79,10 +82,13 @@ def finetune(
             source=source,
             data=data,
             seed=seed or 0,
-            device=pick_device(device),
+            device=where,
             progress=progress,
             resume=resume,
             jobs=jobs,
+            ranks=ranks,
+            ddp=ddp,
         )
-    rows = [asdict(model) for model in tuned]
-    show({"models": rows}, Table("", COLUMNS, rows), as_json=as_json)
+    if ranks.first:
+        rows = [asdict(model) for model in tuned]
+        show({"models": rows}, Table("", COLUMNS, rows), as_json=as_json)

@@ -39,6 +39,10 @@ def meta_train(
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", metavar="N", help="Times through all graphs.")] = None,
     objective: Annotated[Objective | None, typer.Option("--objective", help="What is trained for.")] = None,
+    members_per_step: Annotated[
+        int | None,
+        typer.Option("--members-per-step", metavar="N", help="Graphs in one step; several processes share them out."),
+    ] = None,
     resume: options.Resume = False,
     allow_import: options.AllowImport = False,
     dataset: options.Dataset = None,
@@ -51,14 +55,24 @@ def meta_train(
     debug: options.Debug = False,
 ) -> None:
     """Train a metanetwork on a zoo of neuron graphs, and keep its best epoch."""
-    settings = options.settings(MetaTrainSettings, "meta-train", params, epochs=epochs, objective=objective, seed=seed)
+    settings = options.settings(
+        MetaTrainSettings,
+        "meta-train",
+        params,
+        epochs=epochs,
+        objective=objective,
+        members_per_step=members_per_step,
+        seed=seed,
+    )
     metanet = options.settings(MetanetSettings, "metanet", params)
     source = options.model_source(None, None, None, trust_pickle=False, allow_import=allow_import)
     data = options.data_settings(params, dataset, data_root)
     from metaprune_cli.stages import meta_train as stage
     from metaprune_cli.stages.device import pick_device
+    from metaprune_cli.stages.ranks import ranks_on
 
-    with listening(quiet) as progress:
+    where = pick_device(device)
+    with ranks_on(where) as ranks, listening(quiet or not ranks.first) as progress:
         trained = stage.meta_train(
             graphs,
             validation or (),
@@ -67,9 +81,11 @@ def meta_train(
             settings,
             source=source,
             data=data,
-            device=pick_device(device),
+            device=where,
             progress=progress,
             resume=resume,
+            ranks=ranks,
         )
-    row = asdict(trained)
-    show(row, Table("", COLUMNS, [row]), as_json=as_json)
+    if ranks.first:
+        row = asdict(trained)
+        show(row, Table("", COLUMNS, [row]), as_json=as_json)

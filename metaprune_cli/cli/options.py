@@ -71,6 +71,9 @@ Jobs = Annotated[
         "--jobs", "-j", metavar="N", min=0, help="Models at a time, each in its own process; 0: one for every core."
     ),
 ]
+Ddp = Annotated[
+    bool, typer.Option("--ddp", help="Under torchrun: all processes train each model together, not one each.")
+]
 
 
 def given(**flags: Any) -> dict[str, Any]:

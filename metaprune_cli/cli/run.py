@@ -6,9 +6,10 @@ import errno
 import functools
 import json
 import math
+import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import typer
@@ -20,6 +21,9 @@ from metaprune_cli.errors import InputError, MetapruneError
 P = ParamSpec("P")
 R = TypeVar("R")
 
+OF_SEVERAL = ("zoo", "meta_train", "finetune")
+"""The commands whose work several processes can share."""
+
 EXIT_BUG = 1
 EXIT_INTERRUPTED = 130
 
@@ -30,11 +34,12 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
+            _check_alone(command.__name__)
             return command(*args, **kwargs)
         except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
             raise  # Typer's own business
         except KeyboardInterrupt:
-            print_panel("Interrupted", "Stopped by Ctrl-C; every file that is there is whole.")
+            _panel("Interrupted", "Stopped by Ctrl-C; every file that is there is whole.")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except Exception as error:  # noqa: BLE001 - the outermost line: nothing may reach the user as a traceback
             if kwargs.get("debug"):
@@ -58,14 +63,39 @@ def _report(error: Exception) -> int:
     if isinstance(error, OSError):
         error = _from_system(error)
     if isinstance(error, MetapruneError):
-        print_panel(error.title, error.what, error.lines())
+        _panel(error.title, error.what, error.lines())
         return error.exit_code
-    print_panel(
+    _panel(
         "Unexpected error",
         f"{type(error).__name__}: {error}",
         [("next step", "run it again with --debug and report the traceback: this is a fault of metaprune")],
     )
     return EXIT_BUG
+
+
+def _panel(title: str, what: str, rows: Sequence[tuple[str, str]] = ()) -> None:
+    """Show the panel, unless another process of this run has shown one already."""
+    if not _of_several() or _first_to_fail():
+        print_panel(title, what, rows)
+
+
+def _of_several() -> bool:
+    return "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def _first_to_fail() -> bool:
+    from metaprune_cli.stages.ranks import first_to_fail
+
+    return first_to_fail()
+
+
+def _check_alone(command: str) -> None:
+    if _of_several() and command not in OF_SEVERAL:
+        raise InputError(
+            "This command runs in one process.",
+            expected=f"one of {', '.join(OF_SEVERAL).replace('_', '-')}",
+            next_step="run it without torchrun",
+        )
 
 
 def _from_system(error: OSError) -> InputError:

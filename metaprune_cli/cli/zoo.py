@@ -43,6 +43,7 @@ def zoo(
     ] = None,
     resume: options.Resume = False,
     jobs: options.Jobs = 1,
+    ddp: options.Ddp = False,
     arch: options.Arch = None,
     arch_arg: options.ArchArgs = None,
     input_shape: options.InputShape = None,
@@ -65,15 +66,29 @@ def zoo(
     data = options.data_settings(params, dataset, data_root)
     from metaprune_cli.stages import zoo as stage
     from metaprune_cli.stages.device import pick_device
+    from metaprune_cli.stages.ranks import ranks_on
 
-    with listening(quiet) as progress:
+    where = pick_device(device)
+    with ranks_on(where) as ranks, listening(quiet or not ranks.first) as progress:
         if files:
-            members = stage.import_zoo(files, output, settings, source=source, progress=progress)
+            members = ranks.from_first(
+                lambda: stage.import_zoo(files, output, settings, source=source, progress=progress)
+            )
         else:
-            where = pick_device(device)
-            members = stage.zoo(output, settings, data=data, device=where, progress=progress, resume=resume, jobs=jobs)
-    rows = [asdict(member) for member in members]
-    show({"models": rows}, Table("", COLUMNS, rows), as_json=as_json)
+            members = stage.zoo(
+                output,
+                settings,
+                data=data,
+                device=where,
+                progress=progress,
+                resume=resume,
+                jobs=jobs,
+                ranks=ranks,
+                ddp=ddp,
+            )
+    if ranks.first:
+        rows = [asdict(member) for member in members]
+        show({"models": rows}, Table("", COLUMNS, rows), as_json=as_json)
 
 
 def _files(given: Sequence[Path]) -> Sequence[Path]:

@@ -86,20 +86,26 @@ class ImageSplit:
         augment: bool = False,
         device: torch.device | str = "cpu",
         drop_last: bool = False,
+        part: tuple[int, int] = (0, 1),
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of normalised images float32 (n, c, h, w) and labels int64 (n,).
 
         The order, and every random crop and flip, depend on ``shuffle_seed`` and ``batch_size`` alone, so a resumed
-        epoch is the same epoch; without a seed the order is that of the files.
+        epoch is the same epoch; without a seed the order is that of the files. With ``part`` (number, of how many),
+        only that part of every batch, with draws of its own; no other image is read.
         """
+        number, parts = part
         generator = torch.Generator().manual_seed(shuffle_seed or 0)
         order = self.index
         if shuffle_seed is not None:
             order = order[torch.randperm(len(order), generator=generator)]
         if drop_last:
             order = order[: len(order) // batch_size * batch_size]
-        pixel_batches = self.images.read(order, batch_size)
-        for positions, pixels in zip(torch.split(order, batch_size), pixel_batches, strict=True):
+        shares = [torch.tensor_split(batch, parts)[number] for batch in torch.split(order, batch_size)]
+        if number:
+            generator.manual_seed((shuffle_seed or 0) + number)
+        pixel_batches = self.images.read(torch.cat(shares), max(len(shares[0]), 1))
+        for positions, pixels in zip(shares, pixel_batches, strict=True):
             pixels = pixels.to(device)
             if augment:
                 pixels = augmented(pixels, self.preparation.augmentation, generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,26 +16,33 @@ SMALL_BATCH = 200_000_000
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` is the first CUDA device where there is one, else the CPU.
+    """The device of that name; ``auto`` is CUDA where there is any, else the CPU.
+
+    Without a number, CUDA is its first device; of several processes on this machine, each takes the next one.
 
     Raises:
-        InputError: the name is unknown, or this machine has no such device.
+        InputError: the name is unknown, this machine has no such device, or several processes would share it.
     """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        return torch.device("cuda", 0) if available else torch.device("cpu")
+        name = "cuda" if available else "cpu"
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
         raise InputError("Unknown device.", expected="auto, cpu, cuda or cuda:N", got=name, where="--device")
-    if kind == "cuda" and int(index or 0) >= available:
+    if kind == "cpu":
+        return torch.device("cpu")
+    if index and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        raise InputError("Several processes cannot share one CUDA device.", expected="cuda", got=name, where="--device")
+    number = int(index or os.environ.get("LOCAL_RANK", "0"))
+    if number >= available:
         raise InputError(
             "This machine has no such device.",
             expected=f"one of {available} CUDA devices" if available else "cpu: no CUDA device is visible",
-            got=name,
+            got=f"cuda:{number}",
             where="--device",
-            next_step="--device auto takes what is there",
+            next_step="--device auto takes what is there; start no more processes than there are devices",
         )
-    return torch.device("cpu") if kind == "cpu" else torch.device("cuda", int(index or 0))
+    return torch.device("cuda", number)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from metaprune_cli.stages.loading import ModelSource, open_model
 from metaprune_cli.stages.made import Made
 from metaprune_cli.stages.paths import find_sources, plan_targets
 from metaprune_cli.stages.side_by_side import side_by_side
-from metaprune_cli.stages.trainer import Trainer
+from metaprune_cli.stages.trainer import Trainer, shared_out
+from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.progress import Progress
 
 
@@ -46,6 +47,8 @@ def finetune(
     progress: Progress,
     resume: bool = False,
     jobs: int = 1,
+    ranks: Ranks = ALONE,
+    ddp: bool = False,
 ) -> tuple[Finetuned, ...]:
     """Finetune every model on the training split.
 
@@ -60,6 +63,8 @@ def finetune(
         progress: is told about each model and each epoch.
         resume: skip what an earlier run finished, and go on from its checkpoint.
         jobs: how many models are trained at a time (see ``side_by_side``).
+        ranks: the processes of this run; they share the models out among themselves.
+        ddp: instead, all of them train each model together.
     """
     if settings.epochs == 0 and not settings.recalibrate:
         raise InputError(
@@ -69,10 +74,11 @@ def finetune(
         )
     sources = find_sources(models, ("model",))
     targets = plan_targets(sources, output, ("finetuned",), "model")
-    trainer = Trainer(settings, data, device, resume)
+    between, together = shared_out(ranks, ddp=ddp, jobs=jobs)
+    trainer = Trainer(settings, data, device, resume, together)
     work = functools.partial(_finetune, trainer=trainer, source=source, seed=seed)
     tasks = [(file.path, target) for file, (target,) in zip(sources.files, targets, strict=True)]
-    return side_by_side(work, tasks, jobs=jobs, label="finetune", progress=progress)
+    return side_by_side(work, tasks, jobs=jobs, label="finetune", progress=progress, ranks=between)
 
 
 def _finetune(
@@ -88,8 +94,9 @@ def _finetune(
         finetune=settings,
         data=trainer.data,
         device=trainer.device.type,
+        ranks=trainer.ranks.world,  # BatchNorm sees so much of a batch
     )
-    metrics: Mapping[str, float] | None = made.metrics_if_done(target) if trainer.resume else None
+    metrics = trainer.metrics_if_done(made, target)
     epochs = 0 if metrics else settings.epochs
     if metrics is None:
         opened = open_model(path, source).of_shape(splits.input_shape[1:])

@@ -20,6 +20,7 @@ from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, open_graph
 from metaprune_cli.stages.made import Checkpoint, Made
 from metaprune_cli.stages.paths import SUFFIX, Sources, check_targets, find_sources, replace_file
+from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.meta import ZooEntry
 from metaprune_cli.training.meta import meta_train as train_metanetwork
 from metaprune_cli.training.progress import Progress
@@ -53,6 +54,7 @@ def meta_train(
     device: torch.device,
     progress: Progress,
     resume: bool = False,
+    ranks: Ranks = ALONE,
 ) -> MetaTrained:
     """Train a metanetwork on ``graphs`` and keep its best epoch on ``validation``.
 
@@ -69,6 +71,7 @@ def meta_train(
         device: where the training runs.
         progress: is told about each epoch.
         resume: go on from the checkpoint of an interrupted run.
+        ranks: the processes that train it together; the first of them writes the files.
     """
     check_targets([output], "metanetwork")
     train_files, validation_files = _split(find_sources(graphs, ("graph",)), validation)
@@ -97,16 +100,17 @@ def meta_train(
             device=device,
             progress=progress,
             augment=data.augment != "none",
-            state=checkpoint.load() if resume else None,
-            on_epoch=lambda state: _keep(state, checkpoint, history_file),
+            state=ranks.from_first(checkpoint.load) if resume else None,
+            on_epoch=(lambda state: _keep(state, checkpoint, history_file)) if ranks.first else None,
+            ranks=ranks,
         )
     network.load_state_dict(result.metanet_state)
     best = _best(result.history, result.best_epoch)
-    network.cpu().save(
-        output, {"made_by": made.document(), "metrics": {"best_epoch": result.best_epoch, **best}}, made.inputs
-    )
-    write_history(history_file, result.history)
-    checkpoint.discard()
+    if ranks.first:
+        metrics = {"best_epoch": result.best_epoch, **best}
+        network.cpu().save(output, {"made_by": made.document(), "metrics": metrics}, made.inputs)
+        write_history(history_file, result.history)
+        checkpoint.discard()
     return MetaTrained(
         output=str(output),
         history=str(history_file),

@@ -1,4 +1,4 @@
-"""The same work on many models: one after the other, or several at a time in processes of their own."""
+"""The same work on many models: one after the other, several at a time in processes of their own, or by many ranks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
 from metaprune_cli.errors import InputError, MetapruneError
+from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.progress import Progress, Silence
 
 
@@ -23,7 +24,13 @@ Result = TypeVar("Result", bound=Figured)
 
 
 def side_by_side(
-    work: Callable[[Task, Progress], Result], tasks: Sequence[Task], *, jobs: int, label: str, progress: Progress
+    work: Callable[[Task, Progress], Result],
+    tasks: Sequence[Task],
+    *,
+    jobs: int,
+    label: str,
+    progress: Progress,
+    ranks: Ranks = ALONE,
 ) -> tuple[Result, ...]:
     """``work`` on every task; the results are in the order of the tasks.
 
@@ -32,20 +39,22 @@ def side_by_side(
         tasks: what to do.
         jobs: how many at a time; 0: as many as this process may use cores. With one, all runs in this process.
         label: of the progress.
-        progress: is told about each task that is done, and with one job about what happens inside it.
+        progress: is told about each of this rank's tasks that is done, and with one job about what happens inside it.
+        ranks: share the tasks out among themselves; each gets the results of all.
 
     Raises:
         MetapruneError: what ``work`` raised, or a process was killed from outside.
     """
     if jobs < 0:
         raise InputError("That many jobs cannot be run.", expected="1 or more, or 0 for one per core", got=jobs)
-    progress.begin(label, len(tasks))
+    mine = ranks.share(tasks)
+    progress.begin(label, len(mine))
     done: dict[int, Result] = {}
-    for place, result in _results(work, tasks, jobs, progress):
+    for place, result in _results(work, mine, jobs, progress):
         done[place] = result
         progress.step(val_top1=result.val_top1 or 0.0)
     progress.end()
-    return tuple(done[place] for place in range(len(tasks)))
+    return tuple(ranks.collect([done[place] for place in range(len(mine))], patient=True))
 
 
 def _results(

@@ -13,13 +13,15 @@ import torch
 
 from metaprune_cli.config import DataSettings, OptimSettings
 from metaprune_cli.data import Splits, load_splits
-from metaprune_cli.metrics.accuracy import evaluate
+from metaprune_cli.errors import InputError
 from metaprune_cli.metrics.macs import count_macs
 from metaprune_cli.stages.device import threads_for
 from metaprune_cli.stages.loading import Opened, save
 from metaprune_cli.stages.made import Made
+from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.loop import fit
 from metaprune_cli.training.progress import Progress
+from metaprune_cli.training.replicas import accuracy_on
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Trainer:
         data: the images, and the batch size.
         device: where the training runs.
         resume: go on from a checkpoint that fits.
+        ranks: the processes that train each model together; the first of them reads and writes its files.
         call: names the call; in each of its processes the images are read once.
     """
 
@@ -38,6 +41,7 @@ class Trainer:
     data: DataSettings
     device: torch.device
     resume: bool
+    ranks: Ranks = ALONE
     call: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
@@ -47,6 +51,10 @@ class Trainer:
     def splits(self) -> Splits:
         """The images."""
         return _splits(self)
+
+    def metrics_if_done(self, made: Made, target: Path) -> Mapping[str, float] | None:
+        """The figures of ``target`` if an earlier run that is resumed has finished it, else None."""
+        return self.ranks.from_first(lambda: made.metrics_if_done(target)) if self.resume else None
 
     def train(
         self, opened: Opened, target: Path, made: Made, seed: int, step: Mapping[str, Any], progress: Progress
@@ -66,17 +74,38 @@ class Trainer:
                 progress=progress,
                 val=self.splits.val,
                 graph=opened.neuron_graph() if self.settings.sparsity else None,
-                state=checkpoint.load() if self.resume else None,
-                on_epoch=checkpoint.save,
+                state=self.ranks.from_first(checkpoint.load) if self.resume else None,
+                on_epoch=checkpoint.save if self.ranks.first else None,
+                ranks=self.ranks,
             )
-            accuracy = evaluate(
-                result.model, self.splits.val.batches(self.data.batch_size, device=self.device), self.device
+            accuracy = accuracy_on(
+                result.model,
+                self.splits.val,
+                batch_size=self.data.batch_size,
+                device=self.device,
+                ranks=self.ranks,
             )
         metrics = {"val_top1": accuracy.top1, "val_loss": accuracy.loss}
-        further = {} if opened.importance is None else {"importance": list(opened.importance)}
-        save(result.model.cpu(), target, opened, made, step=step, metrics=metrics, history=result.history, **further)
-        checkpoint.discard()
+        if self.ranks.first:
+            further: dict[str, Any] = {"history": result.history}
+            if opened.importance is not None:
+                further["importance"] = list(opened.importance)
+            save(result.model.cpu(), target, opened, made, step=step, metrics=metrics, **further)
+            checkpoint.discard()
         return metrics
+
+
+def shared_out(ranks: Ranks, *, ddp: bool, jobs: int) -> tuple[Ranks, Ranks]:
+    """Between whom the models are shared out, and who trains each of them: one or the other is all ranks.
+
+    Raises:
+        InputError: several models at a time, each by all ranks.
+    """
+    if ddp and jobs != 1:
+        raise InputError(
+            "With --ddp all processes train one model, then the next.", expected="1", got=jobs, where="--jobs"
+        )
+    return (ALONE, ranks) if ddp else (ranks, ALONE)
 
 
 @functools.lru_cache(maxsize=1)

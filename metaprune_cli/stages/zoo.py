@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,8 @@ from metaprune_cli.stages.loading import ModelSource, Opened, open_model, save
 from metaprune_cli.stages.made import Made
 from metaprune_cli.stages.paths import SUFFIX, check_targets, find_sources, stem
 from metaprune_cli.stages.side_by_side import side_by_side
-from metaprune_cli.stages.trainer import Trainer
+from metaprune_cli.stages.trainer import Trainer, shared_out
+from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.training.seeds import seed_everything
 
@@ -79,6 +80,8 @@ def zoo(
     progress: Progress,
     resume: bool = False,
     jobs: int = 1,
+    ranks: Ranks = ALONE,
+    ddp: bool = False,
 ) -> tuple[ZooModel, ...]:
     """Train every model of the zoo into ``output/train``, ``output/validation`` and ``output/heldout``.
 
@@ -90,11 +93,14 @@ def zoo(
         progress: is told about each model and each epoch.
         resume: skip what an earlier run finished, and go on from its checkpoint.
         jobs: how many models are trained at a time (see ``side_by_side``).
+        ranks: the processes of this run; they share the models out among themselves.
+        ddp: instead, all of them train each model together.
     """
     todo = tasks(settings)
     check_targets([task.target(output) for task in todo], "model")
-    work = functools.partial(_train, output=output, trainer=Trainer(settings.train, data, device, resume))
-    return side_by_side(work, todo, jobs=jobs, label="zoo", progress=progress)
+    between, together = shared_out(ranks, ddp=ddp, jobs=jobs)
+    work = functools.partial(_train, output=output, trainer=Trainer(settings.train, data, device, resume, together))
+    return side_by_side(work, todo, jobs=jobs, label="zoo", progress=progress, ranks=between)
 
 
 def import_zoo(
@@ -135,8 +141,9 @@ def _train(task: Task, progress: Progress, *, output: Path, trainer: Trainer) ->
         train=trainer.settings,
         data=trainer.data,
         device=trainer.device.type,
+        ranks=trainer.ranks.world,  # BatchNorm sees so much of a batch
     )
-    metrics: Mapping[str, float] | None = made.metrics_if_done(target) if trainer.resume else None
+    metrics = trainer.metrics_if_done(made, target)
     if metrics is None:
         seed_everything(task.seed)
         opened = Opened(build(architecture).eval(), architecture, (), target)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -17,11 +16,12 @@ from metaprune_cli.config import OptimSettings
 from metaprune_cli.data import ImageSplit
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph
-from metaprune_cli.metrics.accuracy import evaluate
 from metaprune_cli.metrics.calling import in_fast_format, logits_of, memory_format_for
+from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.norms import measure_norms_
 from metaprune_cli.training.numerics import not_finite
 from metaprune_cli.training.progress import Progress
+from metaprune_cli.training.replicas import accuracy_on, average_statistics_, check_parts, original, replica
 from metaprune_cli.training.schedules import learning_rate
 from metaprune_cli.training.seeds import derive, seeded
 from metaprune_cli.training.sparsity import growth, penalty
@@ -52,6 +52,7 @@ def fit(
     graph: NeuronGraph | None = None,
     state: TrainState | None = None,
     on_epoch: Callable[[TrainState], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> FitResult:
     """Train a copy of ``model``; the argument is not changed.
 
@@ -72,13 +73,16 @@ def fit(
         graph: the model's, for sparse learning (``settings.sparsity``); without it there is none.
         state: go on from here.
         on_epoch: is given the state after each epoch.
+        ranks: the processes that train this model together, all called with the same arguments; each takes its part
+            of every batch (see ``training/replicas.py``).
 
     Raises:
         NumericsError: the loss is not finite; names the first parameter that is not.
-        InputError: there are no images.
+        InputError: there are no images, too few in a batch for so many ranks, or BatchNorm cannot be synchronised.
         CorruptFileError: ``state`` is that of another model.
     """
-    model = copy.deepcopy(model).to(device)
+    check_parts(ranks, min(batch_size, len(train)))
+    given, model = model, replica(model, settings, ranks, device)
     if device.type == "cuda":  # elsewhere it is enough that the images are
         image, _ = next(train_batches(train, 1, seed=0, augment=False, device=device))
         model = model.to(memory_format=memory_format_for(model, image))
@@ -91,12 +95,12 @@ def fit(
     progress.begin("train", settings.epochs - done)
     for epoch in range(done, settings.epochs):
         epoch_seed = derive(seed, "epoch", epoch)
-        batches = train_batches(train, batch_size, seed=epoch_seed, augment=augment, device=device)
-        with seeded(epoch_seed, device):
-            sparsity = _sparsity(model, graph, settings)
-            record = _train_epoch(model, optimizer, batches, settings, epoch, steps_in(train, batch_size), sparsity)
+        batches = train_batches(train, batch_size, seed=epoch_seed, augment=augment, device=device, part=ranks.part)
+        pull = _sparsity(model, graph, settings)
+        with seeded(ranks.own_seed(epoch_seed), device):
+            record = _train_epoch(model, optimizer, batches, settings, epoch, steps_in(train, batch_size), ranks, pull)
         if val is not None:
-            accuracy = evaluate(model, val.batches(batch_size, device=device), device)
+            accuracy = accuracy_on(model, val, batch_size=batch_size, device=device, ranks=ranks)
             record |= {"val_loss": accuracy.loss, "val_top1": accuracy.top1}
         history.append(record)
         if on_epoch is not None:
@@ -104,13 +108,20 @@ def fit(
         progress.step(**{name: value for name, value in record.items() if name != "epoch"})
     progress.end()
     if settings.recalibrate:
-        recalibrate_(model, train, RECALIBRATION_BATCHES, batch_size=batch_size)
-    return FitResult(model.eval(), history)
+        recalibrate_(model, train, RECALIBRATION_BATCHES, batch_size=batch_size, ranks=ranks)
+    return FitResult(original(model, given, device).eval(), history)
 
 
 @torch.no_grad()
 def recalibrate_(
-    model: nn.Module, split: ImageSplit, batches: int, *, batch_size: int, augment: bool = False, seed: int = 0
+    model: nn.Module,
+    split: ImageSplit,
+    batches: int,
+    *,
+    batch_size: int,
+    augment: bool = False,
+    seed: int = 0,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Measure the running statistics of every BatchNorm anew, in place: the plain mean over ``batches`` batches.
 
@@ -121,23 +132,34 @@ def recalibrate_(
         batch_size: images per batch.
         augment: whether images are augmented, as the split says.
         seed: of the choice of images.
+        ranks: share every batch out among themselves; the statistics are the mean of theirs.
     """
     modes = [(module, module.training) for module in model.modules()]
     norms = measure_norms_(model.eval())
     device = next(model.parameters()).device
     if norms:
-        for images, _ in islice(train_batches(split, batch_size, seed=seed, augment=augment, device=device), batches):
+        found = train_batches(split, batch_size, seed=seed, augment=augment, device=device, part=ranks.part)
+        for images, _ in islice(found, batches):
             model(images)
     for norm in norms:
         norm.end()
+    average_statistics_(model, ranks)
     for module, training in modes:
         module.training = training
 
 
 def train_batches(
-    split: ImageSplit, batch_size: int, *, seed: int, augment: bool, device: torch.device
+    split: ImageSplit,
+    batch_size: int,
+    *,
+    seed: int,
+    augment: bool,
+    device: torch.device,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Shuffled batches; BatchNorm cannot take a batch of one image, so a last smaller one is left out.
+    """Shuffled batches, or parts of them (number, of how many).
+
+    BatchNorm cannot take a batch of one image, so a last smaller one is left out.
 
     Raises:
         InputError: there are no images.
@@ -145,7 +167,7 @@ def train_batches(
     if not len(split):
         raise InputError("There are no images to train on.")
     drop_last = len(split) > batch_size
-    return split.batches(batch_size, shuffle_seed=seed, augment=augment, device=device, drop_last=drop_last)
+    return split.batches(batch_size, shuffle_seed=seed, augment=augment, device=device, drop_last=drop_last, part=part)
 
 
 def steps_in(split: ImageSplit, batch_size: int) -> int:
@@ -176,6 +198,7 @@ def _train_epoch(
     settings: OptimSettings,
     epoch: int,
     steps: int,
+    ranks: Ranks,
     sparsity: Callable[[], Tensor] | None,
 ) -> Record:
     model.train()
@@ -187,14 +210,19 @@ def _train_epoch(
         with _precision(images.device, settings):
             logits = logits_of(model(images))
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=settings.label_smoothing)
+        [images_of_all] = ranks.sum([len(labels)])
         optimizer.zero_grad()
-        (loss if sparsity is None else loss + sparsity()).backward()
+        whole = loss if sparsity is None else loss + sparsity()
+        (whole * (len(labels) / images_of_all)).backward()
         _check(model, loss.item(), epoch)
+        ranks.sum_gradients_(model.parameters())
         optimizer.step()
         total_loss += loss.item() * len(labels)
         hits += int((logits.argmax(1) == labels).sum())
         samples += len(labels)
-    return {"epoch": epoch + 1, "lr": lr, "train_loss": total_loss / samples, "train_top1": 100 * hits / samples}
+    average_statistics_(model, ranks)
+    total, right, seen = ranks.sum([total_loss, hits, samples])
+    return {"epoch": epoch + 1, "lr": lr, "train_loss": total / seen, "train_top1": 100 * right / seen}
 
 
 def _sparsity(model: nn.Module, graph: NeuronGraph | None, settings: OptimSettings) -> Callable[[], Tensor] | None:

@@ -15,6 +15,7 @@ from metaprune_cli.config import MetaTrainSettings
 from metaprune_cli.data import ImageSplit
 from metaprune_cli.errors import InputError
 from metaprune_cli.metanet import MetaNetwork
+from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.loop import set_learning_rate_, train_batches
 from metaprune_cli.training.numerics import not_finite
 from metaprune_cli.training.objectives import OBJECTIVES, Batch, Task
@@ -58,6 +59,7 @@ class Run:
     settings: MetaTrainSettings
     device: torch.device
     augment: bool
+    ranks: Ranks
 
 
 def meta_train(
@@ -73,12 +75,15 @@ def meta_train(
     augment: bool = False,
     state: TrainState | None = None,
     on_epoch: Callable[[TrainState], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> MetaResult:
     """Train a copy of ``metanet``; the argument is not changed.
 
-    In every epoch each member of the zoo is one step: its weights go through the metanetwork, the objective's gradient
-    with respect to the rewritten weights is summed over the batches, and one vector–Jacobian product takes it back. All
-    random numbers follow from ``settings.seed`` and the epoch, so on a CPU a resumed run ends with the same bits.
+    In every epoch each member of the zoo is seen once: its weights go through the metanetwork, the objective's gradient
+    with respect to the rewritten weights is summed over the batches, and one vector–Jacobian product takes it back.
+    ``settings.members_per_step`` members are one step, whose gradient is their mean; the ranks share them out, and
+    every rank takes the same step. All random numbers follow from ``settings.seed``, the epoch and the member, so on a
+    CPU a resumed run ends with the same bits, and several ranks end where one does but for the order of rounding.
 
     Args:
         metanet: the metanetwork to start from.
@@ -92,14 +97,15 @@ def meta_train(
         augment: whether training images are augmented, as the split says.
         state: go on from here.
         on_epoch: is given the state after each epoch.
+        ranks: the processes that train together; all are called with the same arguments.
 
     Raises:
         NumericsError: a loss or gradient is not finite; names the parameter.
         TargetError: a model cannot reach ``speedup_max``.
-        InputError: there are no models or no images.
+        InputError: there are no models or no images, or more ranks than members in a step.
         CorruptFileError: ``state`` is that of another metanetwork.
     """
-    run = _prepared(graphs, validation, train, val, settings, device, augment)
+    run = _prepared(graphs, validation, train, val, settings, device, augment, ranks)
     metanet = copy.deepcopy(metanet).to(device)
     optimizer = torch.optim.AdamW(metanet.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     if state is None:
@@ -132,51 +138,82 @@ def _prepared(
     settings: MetaTrainSettings,
     device: torch.device,
     augment: bool,
+    ranks: Ranks,
 ) -> Run:
     if not graphs:
         raise InputError("There are no models to train the metanetwork on.", next_step="run metaprune zoo first")
+    if settings.members_per_step < ranks.world:
+        raise InputError(
+            "There are more processes than members of the zoo in a step.",
+            expected=f"members_per_step of {ranks.world} or more, best a multiple of it",
+            got=settings.members_per_step,
+            where="meta-train.members_per_step",
+            next_step=f"--members-per-step {ranks.world}, with the learning rate that suits it; or fewer processes",
+        )
     images, _ = next(train_batches(train, 1, seed=0, augment=False, device=device))
     members = tuple(Member.of(entry, device, images) for entry in graphs)
     held_out = tuple(Member.of(entry, device, images) for entry in validation) or members
     for member in (*members, *held_out):
         check_reachable(member, settings)
-    return Run(members, held_out, train, val, settings, device, augment)
+    return Run(members, held_out, train, val, settings, device, augment, ranks)
 
 
 def _validate(metanet: MetaNetwork, run: Run) -> Record:
     # the same batches and draws every time, so that epochs are comparable
     tasks = [_task(member, run, "validation", number) for number, member in enumerate(run.held_out)]
-    return validate(metanet, tasks, run.val, run.device)
+    return validate(metanet, tasks, run.val, run.device, run.ranks)
 
 
 def _train_epoch(metanet: MetaNetwork, optimizer: torch.optim.Optimizer, run: Run, epoch: int) -> Record:
-    """One step on every member, in an order drawn for this epoch."""
+    """Every member once, in an order drawn for this epoch; the last step may have fewer than the others."""
     generator = torch.Generator().manual_seed(derive(run.settings.seed, "order", epoch))
-    order = torch.randperm(len(run.members), generator=generator).tolist()
+    order = torch.randperm(len(run.members), generator=generator)
+    steps = [numbers.tolist() for numbers in order.split(run.settings.members_per_step)]
     totals = torch.zeros(2, dtype=torch.float64)
     lr = 0.0
-    for place, number in enumerate(order):
-        lr = learning_rate(run.settings, (epoch - 1) * len(order) + place, len(order))
+    for place, numbers in enumerate(steps):
+        lr = learning_rate(run.settings, (epoch - 1) * len(steps) + place, len(steps))
         set_learning_rate_(optimizer, lr)
-        task = _task(run.members[number], run, "train", epoch, number)
-        totals += torch.tensor(_step(metanet, optimizer, task), dtype=torch.float64)
-    loss, gradient_norm = (totals / len(order)).tolist()
+        mine = [_task(run.members[number], run, "train", epoch, number) for number in run.ranks.share(numbers)]
+        totals += torch.tensor(_step(metanet, optimizer, mine, len(numbers), run), dtype=torch.float64)
+    loss, gradient_norm = (totals / torch.tensor([len(order), len(steps)])).tolist()
     return {"epoch": epoch, "lr": lr, "loss": loss, "gradient_norm": gradient_norm}
 
 
-def _step(metanet: MetaNetwork, optimizer: torch.optim.Optimizer, task: Task) -> tuple[float, float]:
-    """One step of the metanetwork on one member; returns the loss, and the gradient's norm before clipping."""
-    member, settings = task.member, task.settings
+def _step(
+    metanet: MetaNetwork, optimizer: torch.optim.Optimizer, mine: Sequence[Task], members: int, run: Run
+) -> tuple[float, float]:
+    """One step of the metanetwork on ``members`` members, of which ``mine`` are this rank's.
+
+    Returns:
+        The sum of all members' losses, and the norm of their mean gradient before clipping.
+    """
     optimizer.zero_grad()
+    [total] = run.ranks.sum([sum(_add_gradient(metanet, task) for task in mine)])
+    run.ranks.sum_gradients_(metanet.parameters())
+    for parameter in metanet.parameters():
+        if parameter.grad is not None:
+            parameter.grad /= members
+    norm = float(torch.nn.utils.clip_grad_norm_(metanet.parameters(), run.settings.clip))
+    if not math.isfinite(norm):  # each member's gradient was finite
+        what = f"The norm of the mean gradient of {members} models is {norm}."
+        raise not_finite(what, metanet.named_parameters(), next_step="try a smaller learning rate or ratio")
+    optimizer.step()
+    return total, norm
+
+
+def _add_gradient(metanet: MetaNetwork, task: Task) -> float:
+    """Add the gradient of one member's loss to the metanetwork's; returns the loss."""
+    member, settings = task.member, task.settings
     made = metanet.rewrite(member.graph, backend=settings.backend)
     written = member.rewritten(made.tensors) | ({} if made.importance is None else {IMPORTANCE: made.importance})
     total, leaves = summed_gradients(written, lambda weights: _losses(task, weights))
-    norm = float(torch.nn.utils.clip_grad_norm_(metanet.parameters(), settings.clip))
+    gradients = [parameter.grad for parameter in metanet.parameters() if parameter.grad is not None]
+    norm = float(torch.nn.utils.get_total_norm(gradients))
     if not (math.isfinite(total) and math.isfinite(norm)):
         what = f"The meta-training loss is {total}, its gradient's norm {norm}."
         raise not_finite(what, _suspects(metanet, member, leaves), next_step="try a smaller learning rate or ratio")
-    optimizer.step()
-    return total, norm
+    return total
 
 
 def _losses(task: Task, written: Weights) -> Iterable[Tensor]:

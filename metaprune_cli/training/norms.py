@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from metaprune_cli.errors import InputError
 from metaprune_cli.graph.program import Program, Script
 from metaprune_cli.graph.record import Step, Value
 
@@ -37,6 +38,23 @@ def use_batch_statistics_(model: nn.Module) -> None:
             module.track_running_stats = False
         if isinstance(module, Program):
             module.scripts["eval"] = _on_batches(module.scripts["eval"], keep=False)
+
+
+def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model with BatchNorms that take their statistics over the images of all processes; parameters are shared.
+
+    Raises:
+        InputError: PyTorch has none for this device, or for a program.
+    """
+    trouble = None
+    if device.type != "cuda":
+        trouble = "BatchNorm can be synchronised between CUDA devices only."
+    elif any(isinstance(m, Program) and any(_running(m.scripts["eval"])) for m in model.modules()):
+        trouble = "The BatchNorms of a program cannot be synchronised."
+    if trouble:
+        raise InputError(trouble, where="sync_batchnorm", next_step="leave it out: each process then uses its own part")
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return converted
 
 
 class _OfModule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from metaprune_cli.data import ImageSplit
 from metaprune_cli.errors import TargetError
 from metaprune_cli.metanet import MetaNetwork
 from metaprune_cli.pruning import select
+from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.numerics import not_finite
 from metaprune_cli.training.objectives import Task, finetuned, speedup_at
 from metaprune_cli.training.state import Record
@@ -42,7 +44,9 @@ def check_reachable(member: Member, settings: MetaTrainSettings) -> None:
         ) from error
 
 
-def validate(metanet: MetaNetwork, tasks: Sequence[Task], val: ImageSplit, device: torch.device) -> Record:
+def validate(
+    metanet: MetaNetwork, tasks: Sequence[Task], val: ImageSplit, device: torch.device, ranks: Ranks = ALONE
+) -> Record:
     """Mean figures over the tasks' models on the validation images.
 
     Args:
@@ -50,6 +54,7 @@ def validate(metanet: MetaNetwork, tasks: Sequence[Task], val: ImageSplit, devic
         tasks: held-out models; their batches, of the training split, are for the ``lookahead`` alone.
         val: the validation images.
         device: where the models are.
+        ranks: share the tasks out among themselves; each gets the means over all.
 
     Returns:
         ``val_loss`` and ``val_top1`` (percent), masked at six speed-ups out of the range that is trained for;
@@ -58,15 +63,17 @@ def validate(metanet: MetaNetwork, tasks: Sequence[Task], val: ImageSplit, devic
     Raises:
         NumericsError: a loss is not finite.
     """
-    masked, dense = [], []
-    for given in tasks:
+
+    def figures(task: Task) -> list[Tensor]:
+        """Of one model: nothing masked, then at every position."""
         with torch.no_grad():
-            made = metanet.rewrite(given.member.graph, backend=given.settings.backend)
-        task, written = replace(given, importance=made.importance), given.member.rewritten(made.tensors)
-        dense.append(_figures(task, written, val, device))
-        for position in POSITIONS:
-            smaller = finetuned(task, written, speedup_at(task.settings, position))
-            masked.append(_figures(task, smaller, val, device))
+            made = metanet.rewrite(task.member.graph, backend=task.settings.backend)
+        written, task = task.member.rewritten(made.tensors), replace(task, importance=made.importance)
+        smaller = (finetuned(task, written, speedup_at(task.settings, position)) for position in POSITIONS)
+        return [_figures(task, weights, val, device) for weights in itertools.chain([written], smaller)]
+
+    rows = ranks.collect([figures(task) for task in ranks.share(tasks)])
+    dense, masked = [row[0] for row in rows], [figure for row in rows for figure in row[1:]]
     (val_loss, val_top1), (dense_loss, dense_top1) = (torch.stack(rows).mean(0).tolist() for rows in (masked, dense))
     return {"val_loss": val_loss, "val_top1": val_top1, "val_dense_loss": dense_loss, "val_dense_top1": dense_top1}
 
