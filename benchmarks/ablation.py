@@ -10,9 +10,9 @@ made again. Printed per variant: the mean over models and seeds of what the meta
 after finetuning, and the standard deviation over seeds.
 
 Variants: ``base``; any settings of the sections metanet, meta-train and prune, ``layers=1``, ``codec=per-kernel`` or
-``criterion=metanet,fixed_cost=true`` (a name of several sections is set in all of them); ``no-mean``, ``no-deviation``,
-``no-extremes``, ``only-mean``: what of the aggregated messages the neurons are not told; and without a metanetwork
-``without,scope=family`` and the like.
+``criterion=group-l2,fixed_cost=false`` (a name of several sections is set in all of them); ``no-mean``,
+``no-deviation``, ``no-extremes``, ``only-mean``: what of the aggregated messages the neurons are not told; and without a
+metanetwork ``without,scope=family`` and the like.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 import metaprune_cli as metaprune
 from metaprune_cli.config import (
+    Criterion,
     DataSettings,
     MetanetSettings,
     MetaTrainSettings,
@@ -57,7 +58,7 @@ CPU = torch.device("cpu")
 VARIANTS = (
     *("base", "codec=per-kernel", "scale_blocks=false", "layers=1", "layers=2", "layers=5", "hidden=8", "hidden=32"),
     *("no-mean", "no-deviation", "no-extremes", "only-mean"),
-    *("without,scope=family", "criterion=metanet", "criterion=metanet,fixed_cost=true", "fixed_cost=true"),
+    *("without,scope=family", "criterion=group-l2,fixed_cost=false", "fixed_cost=false", "ratio=0.001"),
 )
 HEARD = {  # of mean, deviation, maximum, minimum
     "no-mean": (0, 1, 1, 1),
@@ -190,6 +191,8 @@ def used(
         graph = graph.with_tensors(written.tensors)
         model = metaprune.decode(graph, model)
         importance = None if written.importance is None else by_unit(graph.units, written.importance)
+    auto: Criterion = "group-l2" if importance is None else "metanet"
+    criterion = auto if prune.criterion == "auto" else prune.criterion
     for speedup in prune.speedup:
         row = {"model": path.name, "speedup": speedup}
         try:
@@ -197,7 +200,7 @@ def used(
                 model,
                 example,
                 speedup=speedup,
-                criterion=prune.criterion,
+                criterion=criterion,
                 scope=prune.scope,
                 max_ratio=prune.max_ratio,
                 importance=importance,

@@ -1,6 +1,6 @@
 """Is a model better pruned through the metanetwork? Every arm, equal epochs, several seeds, the test images once.
 
-    python benchmarks/protocol.py MODELS --params FILE -o OUT [--metanet FILE] [--scores FILE] [--short 2] [--full 10]
+    python benchmarks/protocol.py MODELS --params FILE -o OUT [--metanet FILE] [--short 2] [--full 10]
         [--seeds 0 1 2] [--arms plain …] [--jobs 0]
 
 Runs the commands a user would, on every model of the folder MODELS, into the folder OUT; what is there already is not
@@ -12,8 +12,8 @@ OUT/report.
 
 Arms without a metanetwork: ``plain`` and ``uniform`` (group-l2, global and by family), ``group-l1``, ``bn-scale``,
 ``taylor``, ``random`` (all global), and ``sparse``: DepGraph's sparse learning (reg 5e-4), then plain. With
-``--metanet``: ``metanet``, and ``metanet-finetuned``, the paper's order (transform, finetune, prune, finetune). With
-``--scores`` (a metanetwork with a score head): ``metanet-scores``.
+``--metanet``: ``metanet``, ``metanet-group-l2`` (what its score head says is not asked), and ``metanet-finetuned``, the
+paper's order (transform, finetune, prune, finetune).
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Arm:
     """How models are prepared and their units ranked.
 
     Attributes:
-        metanet: the option that names the metanetwork they go through.
+        metanet: whether they go through the metanetwork.
         prepare: options of the finetuning before they are pruned; None: there is none.
         ranking: options of the pruning.
     """
 
-    metanet: str | None = None
+    metanet: bool = False
     prepare: tuple[str, ...] | None = None
     ranking: tuple[str, ...] = ()
 
@@ -48,9 +48,9 @@ ARMS = {
     "uniform": Arm(ranking=("--scope", "family")),
     **{name: Arm(ranking=("--criterion", name)) for name in ("group-l1", "bn-scale", "taylor", "random")},
     "sparse": Arm(prepare=("--sparsity", SPARSITY), ranking=("--scope", "global")),
-    "metanet": Arm(metanet="metanet"),
-    "metanet-finetuned": Arm(metanet="metanet", prepare=()),
-    "metanet-scores": Arm(metanet="scores", ranking=("--criterion", "metanet")),
+    "metanet": Arm(metanet=True),
+    "metanet-group-l2": Arm(metanet=True, ranking=("--criterion", "group-l2")),
+    "metanet-finetuned": Arm(metanet=True, prepare=()),
 }
 
 
@@ -86,8 +86,7 @@ class Protocol:
         arm, out = ARMS[name], self.given.output
         start = self.given.models
         if arm.metanet:
-            network = getattr(self.given, arm.metanet)
-            start = self.once(out / "transformed" / arm.metanet, "transform", start, "--metanet", network)
+            start = self.once(out / "transformed", "transform", start, "--metanet", self.given.metanet)
         for budget in (self.given.short, self.given.full):
             folder, left, ready = out / f"seed-{seed}" / name / f"{budget}-epochs", budget, start
             if arm.prepare is not None:
@@ -107,7 +106,6 @@ def main() -> None:
     parser.add_argument("--params", type=Path, required=True)
     parser.add_argument("--output", "-o", type=Path, required=True)
     parser.add_argument("--metanet", type=Path)
-    parser.add_argument("--scores", type=Path)
     parser.add_argument("--short", type=int, default=2)
     parser.add_argument("--full", type=int, default=10)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -117,7 +115,7 @@ def main() -> None:
     protocol = Protocol(given)
     for seed in given.seeds:
         for name in given.arms:
-            if ARMS[name].metanet is None or getattr(given, ARMS[name].metanet):
+            if given.metanet or not ARMS[name].metanet:
                 protocol.run_arm(name, seed)
     protocol.call("eval", *dict.fromkeys(protocol.measured), "--base", given.models, "-o", given.output / "report")
     print((given.output / "report" / "report.md").read_text())

@@ -26,6 +26,7 @@ Augmentation = Literal["none", "crop", "crop-flip"]
 OptimizerName = Literal["sgd", "adamw"]
 ScheduleName = Literal["constant", "cosine", "multistep"]
 Criterion = Literal["group-l1", "group-l2", "bn-scale", "taylor", "metanet", "random"]
+Ranking = Literal["auto", "group-l1", "group-l2", "bn-scale", "taylor", "metanet", "random"]
 Scope = Literal["global", "family"]
 Objective = Literal["pruned", "sparsity"]
 Codec = Literal["coordinate", "per-kernel"]
@@ -108,14 +109,14 @@ class MetaTrainSettings:
 
     epochs: Natural = 40
     objective: Objective = "pruned"
-    criterion: Criterion = "group-l2"
+    criterion: Criterion = "metanet"
     scope: Scope = "global"
     max_ratio: Fraction = 0.95
     speedup_min: Speedup = 1.5
     speedup_max: Speedup = 8.0
     dense_weight: NonNegative = 1.0
     choice_slope: NonNegative = 0.3  # how strongly the scores feel which units should have been kept; 0: not at all
-    fixed_cost: bool = False  # the scores feel what a choice is worth at equal MACs, not as if it were free
+    fixed_cost: bool = True  # the scores feel what a choice is worth at equal MACs, not as if it were free
     distill: NonNegative = 0.0  # weight of staying close to the original model's outputs
     lookahead: Natural = 0  # SGD steps of finetuning between masking and the loss
     lookahead_lr: Positive = 0.05
@@ -157,11 +158,11 @@ class TransformSettings:
 class PruneSettings:
     """Section ``prune``: how much to remove, ranked how.
 
-    With the criterion ``metanet``, ``eval --curve`` ranks models that no metanetwork has scored by ``group-l2``.
+    The criterion ``auto`` is ``metanet`` for models whose units a metanetwork has scored, else ``group-l2``.
     """
 
     speedup: tuple[Speedup, ...] = (2.0,)
-    criterion: Criterion = "group-l2"
+    criterion: Ranking = "auto"
     scope: Scope = "global"
     max_ratio: Fraction = 0.8
     batches: Count = 4

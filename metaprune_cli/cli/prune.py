@@ -10,7 +10,7 @@ import typer
 
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
-from metaprune_cli.config import Criterion, PruneSettings, Scope
+from metaprune_cli.config import PruneSettings, Ranking, Scope
 from metaprune_cli.console.figures import count, scientific, times
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
@@ -44,7 +44,10 @@ def prune(
         list[float] | None,
         typer.Option("--speedup", "-s", metavar="X", help="MACs before / MACs after; may be repeated. Default: 2."),
     ] = None,
-    criterion: Annotated[Criterion | None, typer.Option("--criterion", help="How units are scored.")] = None,
+    criterion: Annotated[
+        Ranking | None,
+        typer.Option("--criterion", help="How units are scored; auto: by a metanetwork if one has, else group-l2."),
+    ] = None,
     scope: Annotated[
         Scope | None, typer.Option("--scope", help="Rank all units together, or take as much from each family.")
     ] = None,

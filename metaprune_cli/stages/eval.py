@@ -25,6 +25,8 @@ from metaprune_cli.stages.loading import ModelSource, Opened, open_model
 from metaprune_cli.stages.paths import find_sources, stem
 from metaprune_cli.training.progress import Progress
 
+RANKED = {"auto": "the metanetwork's scores, or group-l2 where there are none"}
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -97,7 +99,8 @@ def evaluate(
     if pruning is not None:
         by_path = dict(zip((opened.path for opened in every), rows, strict=True))
         rows += curves(start, [by_path[compared[opened.path].path] for opened in start], pruning, source, bench)
-        setting["Recalibrated"] = f"pruned by {pruning.criterion}, BatchNorm statistics from training images"
+        ranked = RANKED.get(pruning.criterion, pruning.criterion)
+        setting["Recalibrated"] = f"pruned by {ranked}, BatchNorm statistics from training images"
     summary = summarise(rows)
     written = () if output is None else write_report(output, rows, summary, setting)
     return Evaluation(tuple(rows), summary, setting, written)

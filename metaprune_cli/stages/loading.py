@@ -4,7 +4,7 @@ Every model artifact carries its ``lineage``: a list of steps, oldest first, eac
 (a file name) and the step's key figures:
 
     zoo        arch, seed
-    transform  metanetwork (digest), recalibrated
+    transform  metanetwork (digest), recalibrated, scored (where units were)
     prune      requested, achieved, criterion, scope
     finetune   epochs, seed, recalibrated, sparsity (where there was any)
 """

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metaprune_cli.config import DataSettings, PruneSettings
+from metaprune_cli.config import Criterion, DataSettings, PruneSettings
 from metaprune_cli.data import ImageSplit, load_splits
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph
@@ -117,9 +117,9 @@ def _prune(
 ) -> Iterator[PrunedFile]:
     """One model to every speed-up: all plans are made before anything is written."""
     generator = torch.Generator().manual_seed(settings.seed)
-    importance = None if opened.importance is None else torch.tensor(opened.importance)
+    criterion, importance = criterion_for(settings, opened), importance_of(opened)
     scores = unit_scores(
-        graph, graph.tensors, settings.criterion, gradients=gradients, importance=importance, generator=generator
+        graph, graph.tensors, criterion, gradients=gradients, importance=importance, generator=generator
     )
     plans = [
         make_plan(graph, scores, speedup, scope=settings.scope, max_ratio=settings.max_ratio)
@@ -131,10 +131,23 @@ def _prune(
             continue
         small = apply_plan(opened.model, graph, plan, opened.example())
         checked = check(opened.model, small, graph, plan, opened.example())
-        own = replace(settings, speedup=(plan.requested,))  # the other speed-ups have no part in this file
+        # the other speed-ups have no part in this file
+        own = replace(settings, speedup=(plan.requested,), criterion=criterion)
         made = Made.by("prune", seed=settings.seed, inputs={"model": opened.path}, prune=own, data=data)
         _save(small, target, opened, made, plan, checked, step={"criterion": own.criterion, "scope": own.scope})
         yield _described(opened, plan, target, checked)
+
+
+def criterion_for(settings: PruneSettings, opened: Opened) -> Criterion:
+    """What ``auto`` is for this model."""
+    if settings.criterion != "auto":
+        return settings.criterion
+    return "group-l2" if opened.importance is None else "metanet"
+
+
+def importance_of(opened: Opened) -> Tensor | None:
+    """What a metanetwork says of every unit, shape (units,)."""
+    return None if opened.importance is None else torch.tensor(opened.importance)
 
 
 def _save(

@@ -81,6 +81,7 @@ def transform(
             data=data if splits else None,
         )
         step = {"metanetwork": artifact.digest, "recalibrated": splits is not None}
+        step |= {} if written.importance is None else {"scored": True}
         change = _change(opened.model, rewritten.cpu())
         importance = {} if written.importance is None else _importance(graph, written.importance)
         save(rewritten, target, opened, made, step=step, metrics={"change": change}, **importance)

@@ -105,6 +105,12 @@ def meta_train(
         InputError: there are no models or no images, or more ranks than members in a step.
         CorruptFileError: ``state`` is that of another metanetwork.
     """
+    if settings.criterion == "metanet" and not metanet.config.score_head:
+        raise InputError(
+            "This metanetwork has no score head, so it cannot learn which units to keep.",
+            where="meta-train.criterion",
+            next_step="MetaNetworkConfig(score_head=True), or another criterion",
+        )
     run = _prepared(graphs, validation, train, val, settings, device, augment, ranks)
     metanet = copy.deepcopy(metanet).to(device)
     optimizer = torch.optim.AdamW(metanet.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)

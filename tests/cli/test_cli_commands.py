@@ -301,22 +301,18 @@ def test_json_is_one_object_and_progress_is_elsewhere(model: Path, tmp_path: Pat
 
 
 def test_a_score_head_goes_all_the_way(work: Path, model: Path, tmp_path: Path) -> None:
-    params = tmp_path / "params.yaml"
-    params.write_text(yaml.safe_dump(TINY | {"meta-train": TINY["meta-train"] | {"criterion": "metanet", "lr": 0.1}}))
-    metanet, rewritten, longer = (tmp_path / f"{name}.safetensors" for name in ("metanet", "rewritten", "longer"))
-    trained = ("--validation", "graphs/validation", "--params", params, "-o", metanet)
-    run("meta-train", "graphs/train", *trained)
-    run("transform", model, "--metanet", metanet, "-o", rewritten)
+    rewritten, longer = (tmp_path / f"{name}.safetensors" for name in ("rewritten", "longer"))
+    run("transform", model, "--metanet", "metanet.safetensors", "-o", rewritten)
     run("finetune", rewritten, "-o", longer)
     importance = read_document(rewritten)["importance"]
     assert read_document(longer)["importance"] == importance  # the units are the same
     assert len(importance) > 8
-    run("prune", longer, "-s", "2", "--criterion", "metanet", "-o", tmp_path / "small.safetensors")
+    run("prune", longer, "-s", "2", "-o", tmp_path / "small.safetensors")
     small = read_document(tmp_path / "small.safetensors")
     assert small["lineage"][-1]["criterion"] == "metanet"
     assert "importance" not in small
     shown = run("eval", tmp_path / "small.safetensors", longer, "--base", model, "--json").json["models"]
-    assert {row["arm"] for row in shown} == {"plain", "metanet", "metanet finetuned scores"}
+    assert {row["arm"] for row in shown} == {"plain", "metanet", "metanet finetuned"}
 
 
 def test_a_model_without_a_score_cannot_be_ranked_by_it(model: Path, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from metaprune_cli.stages.evaluation.summary import (
     summarise,
 )
 
+SCORED = {"command": "transform", "scored": True}
+
 
 def row(
     origin: str,
@@ -215,12 +217,12 @@ def test_short_and_full_finetuning_are_steps_of_their_own(tmp_path: Path) -> Non
 
 
 def test_arms_are_compared_with_every_baseline() -> None:
-    arms = ("taylor", "sparse", "plain", "metanet scores", "metanet")
+    arms = ("taylor", "sparse", "plain", "metanet group-l2", "metanet")
     summary = summarise([row("a", arm, top1=90 + place) for place, arm in enumerate(arms)])
-    assert summary.arms == ["plain", "sparse", "taylor", "metanet", "metanet scores"]
+    assert summary.arms == ["plain", "sparse", "taylor", "metanet", "metanet group-l2"]
     assert [(d.arm, d.against, d.top1.mean) for d in summary.differences] == [
         *(("metanet", baseline, gain) for baseline, gain in (("plain", 2), ("sparse", 3), ("taylor", 4))),
-        *(("metanet scores", baseline, gain) for baseline, gain in (("plain", 1), ("sparse", 2), ("taylor", 3))),
+        *(("metanet group-l2", baseline, gain) for baseline, gain in (("plain", 1), ("sparse", 2), ("taylor", 3))),
     ]
     assert list(curve(summary, "finetuned")[0]) == ["speedup", "plain", "uniform", "sparse", "taylor", *arms[:2:-1]]
 
@@ -234,7 +236,8 @@ def test_arms_are_compared_with_every_baseline() -> None:
         pytest.param([{"command": "finetune", "epochs": 3}], {}, "plain", id="trained on"),
         pytest.param([{"command": "finetune", "epochs": 3, "sparsity": 5e-4}], {}, "sparse", id="sparse learning"),
         pytest.param([{"command": "transform"}], {"scope": "family"}, "metanet", id="metanet"),
-        pytest.param([{"command": "transform"}], {"criterion": "metanet"}, "metanet scores", id="score head"),
+        pytest.param([SCORED], {"criterion": "metanet"}, "metanet", id="score head"),
+        pytest.param([SCORED], {"criterion": "group-l2"}, "metanet group-l2", id="score head not asked"),
         pytest.param(
             [{"command": "transform"}, {"command": "finetune", "epochs": 3}], {}, "metanet finetuned", id="as the paper"
         ),

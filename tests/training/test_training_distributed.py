@@ -87,7 +87,8 @@ def test_more_processes_than_members_in_a_step_are_refused(
     metanet: MetaNetwork, zoo: list[ZooEntry], train: ImageSplit, val: ImageSplit
 ) -> None:
     with pytest.raises(InputError, match=r"more processes than members(.|\n)*--members-per-step 2"):
-        meta_train(metanet, zoo, [], train, val, MetaTrainSettings(), device=CPU, progress=Silence(), ranks=Ranks(0, 2))
+        settings = MetaTrainSettings(criterion="group-l2")
+        meta_train(metanet, zoo, [], train, val, settings, device=CPU, progress=Silence(), ranks=Ranks(0, 2))
 
 
 def test_a_batch_must_have_two_images_for_each_process() -> None:

@@ -38,7 +38,14 @@ class World:
     def run(
         self, state: TrainState | None = None, zoo: Sequence[ZooEntry] | None = None, **settings: Any
     ) -> tuple[MetaResult, list[TrainState]]:
-        chosen = {"epochs": 4, "speedup_max": 3.0, "batch_size": 50, "lr": 0.01, "validate_every": 2} | settings
+        chosen = {
+            "epochs": 4,
+            "criterion": "group-l2",
+            "speedup_max": 3.0,
+            "batch_size": 50,
+            "lr": 0.01,
+            "validate_every": 2,
+        } | settings
         states: list[TrainState] = []
         result = meta_train(
             self.metanet,
@@ -207,3 +214,8 @@ def test_a_score_head_learns_which_units_to_keep(world: World) -> None:
     assert bool(states[-1].model["codec.importance"].any())
     resumed, _ = world.run(TrainState.from_parts(*states[1].to_parts()), criterion="metanet", fixed_cost=True)
     assert_equal(resumed.metanet_state, result.metanet_state)
+
+
+def test_a_metanetwork_without_a_score_head_cannot_learn_scores(world: World) -> None:
+    with pytest.raises(InputError, match=r"no score head(.|\n)*score_head=True"):
+        world.run(criterion="metanet")

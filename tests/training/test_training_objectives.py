@@ -16,7 +16,7 @@ from metaprune_cli.training.objectives import OBJECTIVES, Task, finetuned, prune
 from metaprune_cli.training.zoo import Member, ZooEntry
 
 CPU = torch.device("cpu")
-SETTINGS = MetaTrainSettings(choice_slope=0.0, speedup_max=3.0)
+SETTINGS = MetaTrainSettings(criterion="group-l2", choice_slope=0.0, speedup_max=3.0)
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def meta_trained(ranks: Ranks, members_per_step: int) -> tuple[Arrays, list[dict
     settings = MetaTrainSettings(
         epochs=2, batches=1, batch_size=40, validate_every=2, speedup_max=3.0, members_per_step=members_per_step
     )
-    metanet = MetaNetwork(MetaNetworkConfig(layers=1, hidden=4, ratio=0.1))
+    metanet = MetaNetwork(MetaNetworkConfig(layers=1, hidden=4, ratio=0.1, score_head=True))
     result = meta_train(
         metanet,
         entries[:3],

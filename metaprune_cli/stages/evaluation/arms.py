@@ -22,7 +22,7 @@ WORDS = {
     "sparse": "trained with group sparsity before pruning",
     METANET: "rewritten by the metanetwork",
     "finetuned": "finetuned before pruning",
-    "scores": "units chosen by the metanetwork's score head",
+    "group-l2": "units chosen by magnitude, whatever the metanetwork says of them",
     "group-l1": "units chosen by group-l1",
     "bn-scale": "units chosen by the scales of their norms",
     "taylor": "units chosen by the first-order change of the loss",
@@ -36,19 +36,19 @@ def arm_of(before: Sequence[Mapping[str, Any]], criterion: Criterion = "group-l2
 
     Args:
         before: the lineage up to its last pruning.
-        criterion: of that pruning; group-l2 goes without saying.
+        criterion: of that pruning; what ``auto`` is goes without saying.
         scope: of that pruning; global goes without saying, as ``family`` does after a metanetwork.
     """
     commands = [step["command"] for step in before]
     rewritten, finetunings = "transform" in commands, [step for step in before if step["command"] == "finetune"]
     sparse = any(step.get("sparsity") for step in finetunings)
     since = before[commands.index("transform") :] if rewritten else ()
+    usual = "metanet" if any(step.get("scored") for step in before) else "group-l2"
     words = (
         ("sparse", sparse),
         (METANET, rewritten),
         ("finetuned", any(step["command"] == "finetune" and step.get("epochs", 1) for step in since) and not sparse),
-        ("scores", criterion == "metanet"),
-        (criterion, criterion not in ("group-l2", "metanet")),
+        (criterion, criterion != usual),
         ("uniform", scope == "family" and not rewritten),
     )
     return " ".join(word for word, holds in words if holds) or "plain"

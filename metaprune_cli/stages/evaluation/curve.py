@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import get_args
 
-import torch
-
 from metaprune_cli.config import PruneSettings, Scope
 from metaprune_cli.errors import TargetError
 from metaprune_cli.metrics.accuracy import Accuracy
@@ -19,7 +17,7 @@ from metaprune_cli.stages.evaluation.lineage import descent
 from metaprune_cli.stages.evaluation.summary import Row, speedup_label
 from metaprune_cli.stages.loading import ModelSource, Opened
 from metaprune_cli.stages.paths import stem
-from metaprune_cli.stages.prune import loss_gradients
+from metaprune_cli.stages.prune import criterion_for, importance_of, loss_gradients
 from metaprune_cli.stages.structures import Structures
 from metaprune_cli.training.loop import recalibrate_
 
@@ -54,11 +52,8 @@ def curves(
 def _points(opened: Opened, structures: Structures, base: Row, pruning: PruneSettings, bench: Bench) -> Iterator[Row]:
     model, graph, found = opened.model.cpu(), structures.graph_of(opened), descent(opened.lineage, opened.path)
     train, batch_size = bench.splits.train, bench.data.batch_size
-    gradients, criterion = None, pruning.criterion
-    if criterion == "metanet" and opened.importance is None:
-        criterion = "group-l2"
-    importance = None if opened.importance is None else torch.tensor(opened.importance)
-    if pruning.criterion == "taylor":
+    gradients, criterion = None, criterion_for(pruning, opened)
+    if criterion == "taylor":
         gradients = loss_gradients(model, train, pruning.batches, batch_size, bench.device)
     scopes: tuple[Scope, ...] = (pruning.scope,) if is_metanet(found.arm) else get_args(Scope)
     for scope, speedup in product(scopes, bench.settings.curve):
@@ -73,7 +68,7 @@ def _points(opened: Opened, structures: Structures, base: Row, pruning: PruneSet
                 scope=scope,
                 max_ratio=pruning.max_ratio,
                 gradients=gradients,
-                importance=importance,
+                importance=importance_of(opened),
                 seed=pruning.seed,
                 graph=graph,
             )
