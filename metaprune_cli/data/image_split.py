@@ -92,7 +92,8 @@ class ImageSplit:
 
         The order, and every random crop and flip, depend on ``shuffle_seed`` and ``batch_size`` alone, so a resumed
         epoch is the same epoch; without a seed the order is that of the files. With ``part`` (number, of how many),
-        only that part of every batch, with draws of its own; no other image is read.
+        only that part of every batch, with draws of its own; no other image is read. A batch of fewer images than parts
+        has none for the last ones.
         """
         number, parts = part
         generator = torch.Generator().manual_seed(shuffle_seed or 0)
@@ -102,9 +103,12 @@ class ImageSplit:
         if drop_last:
             order = order[: len(order) // batch_size * batch_size]
         shares = [torch.tensor_split(batch, parts)[number] for batch in torch.split(order, batch_size)]
+        shares = [share for share in shares if len(share)]
+        if not shares:
+            return
         if number:
             generator.manual_seed((shuffle_seed or 0) + number)
-        pixel_batches = self.images.read(torch.cat(shares), max(len(shares[0]), 1))
+        pixel_batches = self.images.read(torch.cat(shares), len(shares[0]))
         for positions, pixels in zip(shares, pixel_batches, strict=True):
             pixels = pixels.to(device)
             if augment:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -45,6 +47,15 @@ def test_shuffling_is_a_permutation_that_depends_on_the_seed_alone(seed, n, batc
 
 def test_drop_last_leaves_only_full_batches():
     assert [len(labels) for _, labels in numbered(10).batches(4, drop_last=True)] == [4, 4]
+
+
+@pytest.mark.parametrize(("n", "parts"), [(12, 1), (13, 2), (13, 3), (9, 4)])
+def test_the_parts_of_a_batch_are_the_batch(n, parts):
+    whole = [labels.tolist() for _, labels in numbered(n).batches(4, shuffle_seed=5)]
+    shares = [list(numbered(n).batches(4, shuffle_seed=5, part=(number, parts))) for number in range(parts)]
+    batches = itertools.zip_longest(*shares, fillvalue=(None, []))  # the last one may have fewer images than parts
+    joined = [[int(label) for _, labels in batch for label in labels] for batch in batches]
+    assert joined == whole
 
 
 def test_iterating_does_not_touch_the_global_generator():
