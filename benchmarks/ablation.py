@@ -11,8 +11,8 @@ after finetuning, and the standard deviation over seeds.
 
 Variants: ``base``; any settings of the sections metanet, meta-train and prune, ``layers=1``, ``codec=per-kernel`` or
 ``criterion=group-l2,fixed_cost=false`` (a name of several sections is set in all of them); ``no-mean``,
-``no-deviation``, ``no-extremes``, ``only-mean``: what of the aggregated messages the neurons are not told; and without a
-metanetwork ``without,scope=family`` and the like.
+``no-deviation``, ``no-extremes``, ``only-mean``: what of the aggregated messages the neurons are not told; without
+a metanetwork ``without,scope=family`` and the like.
 """
 
 from __future__ import annotations

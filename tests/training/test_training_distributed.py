@@ -86,8 +86,8 @@ def test_alone_everything_is_ones_own() -> None:
 def test_more_processes_than_members_in_a_step_are_refused(
     metanet: MetaNetwork, zoo: list[ZooEntry], train: ImageSplit, val: ImageSplit
 ) -> None:
+    settings = MetaTrainSettings(criterion="group-l2")
     with pytest.raises(InputError, match=r"more processes than members(.|\n)*--members-per-step 2"):
-        settings = MetaTrainSettings(criterion="group-l2")
         meta_train(metanet, zoo, [], train, val, settings, device=CPU, progress=Silence(), ranks=Ranks(0, 2))
 
 
