@@ -14,20 +14,20 @@ ARMS: tuple[Arm, ...] = ("plain", "uniform", METANET)
 """The arms of the pipeline, in their order; any other has its name from :func:`arm_of`."""
 
 EXPLAINED: dict[Arm, str] = {
-    "plain": "no metanetwork; the units of all layers are ranked together",
-    "uniform": "no metanetwork; the units of each family are ranked apart, so that every layer loses the same share",
-    METANET: "the metanetwork rewrote the weights before they were pruned",
+    "plain": "no metanetwork, units of all layers ranked together",
+    "uniform": "no metanetwork, the same share of every layer",
+    METANET: "rewritten by the metanetwork, ranked as it says",
 }
 WORDS = {
-    "sparse": "trained with group sparsity before pruning",
+    "sparse": "group sparsity before pruning",
     METANET: "rewritten by the metanetwork",
     "finetuned": "finetuned before pruning",
-    "group-l2": "units chosen by magnitude, whatever the metanetwork says of them",
-    "group-l1": "units chosen by group-l1",
-    "bn-scale": "units chosen by the scales of their norms",
-    "taylor": "units chosen by the first-order change of the loss",
+    "group-l2": "ranked by group-l2 alone",
+    "group-l1": "ranked by group-l1",
+    "bn-scale": "ranked by the norms' scales",
+    "taylor": "ranked by what the loss would change",
     "random": "units drawn at random",
-    "uniform": "every layer loses the same share",
+    "uniform": "the same share of every layer",
 }
 
 
@@ -66,4 +66,4 @@ def place(arm: Arm) -> tuple[bool, int, Arm]:
 
 def explained(arm: Arm) -> str:
     """An arm in a sentence."""
-    return EXPLAINED.get(arm) or "; ".join(WORDS[word] for word in arm.split())
+    return EXPLAINED.get(arm) or ", ".join(WORDS[word] for word in arm.split())
