@@ -32,7 +32,6 @@ from torch import Tensor, nn
 
 import metaprune_cli as metaprune
 from metaprune_cli.config import (
-    Criterion,
     DataSettings,
     MetanetSettings,
     MetaTrainSettings,
@@ -48,6 +47,7 @@ from metaprune_cli.metrics.accuracy import evaluate
 from metaprune_cli.pruning import by_unit
 from metaprune_cli.stages.loading import ModelSource, open_graph, open_model
 from metaprune_cli.stages.meta_train import config_of
+from metaprune_cli.stages.prune import criterion_for
 from metaprune_cli.training.loop import RECALIBRATION_BATCHES, fit, recalibrate_
 from metaprune_cli.training.meta import meta_train
 from metaprune_cli.training.progress import Silence
@@ -190,9 +190,9 @@ def used(
         written = rewritten(graph, network)
         graph = graph.with_tensors(written.tensors)
         model = metaprune.decode(graph, model)
-        importance = None if written.importance is None else by_unit(graph.units, written.importance)
-    auto: Criterion = "group-l2" if importance is None else "metanet"
-    criterion = auto if prune.criterion == "auto" else prune.criterion
+        if written.importance is not None:
+            importance = by_unit(graph.units, written.importance)
+            opened = replace(opened, importance=tuple(importance.tolist()))
     for speedup in prune.speedup:
         row = {"model": path.name, "speedup": speedup}
         try:
@@ -200,7 +200,7 @@ def used(
                 model,
                 example,
                 speedup=speedup,
-                criterion=criterion,
+                criterion=criterion_for(prune, opened),
                 scope=prune.scope,
                 max_ratio=prune.max_ratio,
                 importance=importance,

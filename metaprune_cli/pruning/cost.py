@@ -60,9 +60,9 @@ class Cost:
         return int((self.pair_macs * destinations * sources).sum() + self.neuron_macs[alive].sum())
 
     def marginal(self, kept: Bool[Tensor, " units"]) -> Int[Tensor, " units"]:
-        """What one neuron more of each unit, times its neurons, would cost beside those that are kept.
+        """The MACs that every unit adds, or would add, beside what is kept: the derivative of :meth:`macs`.
 
-        For kept units and for removed ones alike; the derivative of :meth:`macs` in how much of every unit there is.
+        That is the difference it makes, but for a unit on both sides of one block, which meets itself there.
         """
         other = self._widths(self.units.alive(kept)).flip(0)  # a destination costs as much as there are sources
         of_neuron = self.neuron_macs.index_add(0, self.neurons, (self.pair_macs * other).flatten()[self.sides])
