@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from metaprune_cli.config_loader import Range, did_you_mean, merged, parse, read_params
+from metaprune_cli.config_loader import Range, Reference, did_you_mean, merged, parse, read_params
 from metaprune_cli.errors import InputError
 
 Settings = TypeVar("Settings")
@@ -25,9 +25,28 @@ DatasetName = Literal["digits", "cifar10", "cifar100", "svhn", "imagefolder"]
 Augmentation = Literal["none", "crop", "crop-flip"]
 OptimizerName = Literal["sgd", "adamw"]
 ScheduleName = Literal["constant", "cosine", "multistep"]
-Criterion = Literal["group-l1", "group-l2", "bn-scale", "taylor", "metanet", "random"]
+Criterion = Literal[
+    "group-l1",
+    "group-l2",
+    "bn-scale",
+    "fpgm",
+    "lamp",
+    "taylor",
+    "obd-c",
+    "hessian",
+    "activation",
+    "metanet",
+    "random",
+]
+WITH_DATA = ("taylor", "obd-c", "hessian", "activation")
+"""The criteria that look at images."""
+MetaCriterion = Literal["group-l1", "group-l2", "bn-scale", "taylor", "metanet", "random"]
 Ranking = Literal["auto", Criterion]
+Reduction = Literal["mean", "sum", "max"]
+Normaliser = Literal["max", "mean", "sum", "none"]
 Scope = Literal["global", "family"]
+Quantity = Literal["macs", "params", "size", "memory", "latency"]
+Repair = Literal["none", "bn", "bias", "least-squares"]
 Objective = Literal["pruned", "sparsity"]
 Codec = Literal["coordinate", "per-kernel"]
 Backend = Literal["blocks", "edges"]
@@ -109,7 +128,7 @@ class MetaTrainSettings:
 
     epochs: Natural = 40
     objective: Objective = "pruned"
-    criterion: Criterion = "metanet"
+    criterion: MetaCriterion = "metanet"
     scope: Scope = "global"
     max_ratio: Fraction = 0.95
     speedup_min: Speedup = 1.5
@@ -155,17 +174,43 @@ class TransformSettings:
 
 
 @dataclass(frozen=True)
-class PruneSettings:
-    """Section ``prune``: how much to remove, ranked how.
+class PruningRule:
+    """What may happen to some layers: one entry of ``prune.rules``.
 
-    The criterion ``auto`` is ``metanet`` for models whose units a metanetwork has scored, else ``group-l2``.
+    ``match`` is a glob over names of families, layers and parameters, or ``re:`` and a regular expression over them, or
+    ``type:`` and the name of a module's class, or ``kind:heads``. What is None is left as other rules have it.
+    """
+
+    match: str
+    ignore: bool = False  # nothing goes
+    max_ratio: Annotated[float, Range(at_least=0, at_most=1)] | None = None  # the largest fraction that may go
+    min_ratio: BelowOne | None = None  # the smallest that must
+    min_units: Count | None = None  # so many stay
+    round_to: Count | None = None  # where some go, what stays is a multiple of this
+    tie: bool = False  # the families lose their units together, the i-th of each
+
+
+@dataclass(frozen=True)
+class PruneSettings:
+    """Section ``prune``: how much to remove, ranked how, and what is done about it.
+
+    The criterion ``auto`` is ``metanet`` for models whose units a metanetwork has scored, else ``group-l2``;
+    ``package.module:function`` is a user's own.
     """
 
     speedup: tuple[Speedup, ...] = (2.0,)
-    criterion: Ranking = "auto"
+    target: tuple[str, ...] = ()  # less of something else, instead: params=2x, size=10MB, latency=3ms
+    criterion: Ranking | Annotated[str, Reference()] = "auto"
+    reduction: Reduction = "mean"
+    normaliser: Normaliser = "max"
     scope: Scope = "global"
     max_ratio: Fraction = 0.8
+    round_to: Count = 1
+    keep_heads: bool = False
+    rules: tuple[PruningRule, ...] = ()
     batches: Count = 4
+    repair: Repair = "none"
+    repair_images: Count = 512
     seed: Seed = 0
 
 

@@ -35,6 +35,18 @@ class Range:
         return " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
 
 
+@dataclass(frozen=True)
+class Reference:
+    """Text that names something importable, as metadata of its annotation."""
+
+    def __contains__(self, value: str) -> bool:
+        module, colon, name = value.partition(":")
+        return bool(colon) and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
+
+    def __str__(self) -> str:
+        return "package.module:function"
+
+
 def read_params(path: Path) -> dict[str, Any]:
     """The sections of a params file; an empty file has none.
 
@@ -134,10 +146,11 @@ def _scalar(hint: Any, value: Any) -> Any:
     """A value of a type without settings inside: number, text, choice, optional, or mapping of these."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        number = _scalar(arguments[0], value)
-        if number is not None and number not in arguments[1]:
-            raise _Unusable(f"expected a number {arguments[1]}, got {value!r}")
-        return number
+        plain, metadata = _scalar(arguments[0], value), arguments[1]
+        if plain is not None and plain not in metadata:
+            kind = "a number " if isinstance(metadata, Range) else ""
+            raise _Unusable(f"expected {kind}{metadata}, got {value!r}")
+        return plain
     if origin is Literal:
         if value not in arguments:
             choices = ", ".join(map(str, arguments))
@@ -155,13 +168,15 @@ def _scalar(hint: Any, value: Any) -> Any:
 def _first_that_fits(hints: tuple[Any, ...], value: Any) -> Any:
     if type(value) in hints:
         return value  # text stays text, even where it reads as a number
-    texts = []
+    texts, suggestion = [], ""
     for hint in hints:
         try:
             return _scalar(hint, value)
         except _Unusable as problem:
-            texts.append(str(problem).partition(", got ")[0].removeprefix("expected "))
-    raise _Unusable(f"expected {' or '.join(dict.fromkeys(texts))}, got {value!r}")
+            expected, _, got = str(problem).partition(", got ")
+            texts.append(expected.removeprefix("expected "))
+            suggestion = suggestion or got.removeprefix(repr(value))
+    raise _Unusable(f"expected {' or '.join(dict.fromkeys(texts))}, got {value!r}{suggestion}")
 
 
 def _int(value: Any) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -121,6 +123,30 @@ def model_source(
         trust_pickle=trust_pickle,
         allow_import=allow_import,
     )
+
+
+def pruning_rules(texts: Iterable[str]) -> list[dict[str, object]]:
+    """``MATCH: KEY=VALUE, KEY`` as the mappings of params.yaml; a key alone is true.
+
+    Raises:
+        InputError: a text is not of that form.
+    """
+    rules: list[dict[str, object]] = []
+    for text in texts:
+        match, colon, keys = text.rpartition(":")
+        parts = [part.strip() for part in keys.split(",")]
+        if not colon or not match.strip() or not all(re.fullmatch(r"\w+(=[^=]+)?", part) for part in parts):
+            raise InputError(
+                "A rule cannot be read.",
+                expected="MATCH: KEY=VALUE[, ...], such as 'layer1.*: max_ratio=0.5' or 'type:Linear: ignore'",
+                got=text,
+                where="--rule",
+            )
+        pairs = (part.partition("=") for part in parts)
+        rules.append(
+            {"match": match.strip()} | {key: _scalar(value) if equals else True for key, equals, value in pairs}
+        )
+    return rules
 
 
 def _params_file(params: Path | None) -> Path | None:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
-from metaprune_cli.config import PruneSettings, Ranking, Scope
+from metaprune_cli.config import (
+    WITH_DATA,
+    Normaliser,
+    PruneSettings,
+    Ranking,
+    Reduction,
+    Repair,
+    Scope,
+)
+from metaprune_cli.config_loader import parse
 from metaprune_cli.console.figures import count, scientific, times
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
@@ -21,7 +30,8 @@ if TYPE_CHECKING:
 COLUMNS = (
     label("output", "Model"),
     Column("requested", "Asked", times),
-    Column("achieved", "Speed-up", times),
+    Column("achieved", "Achieved", times),
+    Column("speedup", "Speed-up", times),
     Column("macs_before", "MACs before", count),
     Column("macs_after", "after", count),
     Column("params_before", "Params before", count),
@@ -44,9 +54,28 @@ def prune(
         list[float] | None,
         typer.Option("--speedup", "-s", metavar="X", help="MACs before / MACs after; may be repeated. Default: 2."),
     ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            metavar="QUANTITY=AMOUNT",
+            help="Less of something else: params=2x, macs=50%, size=10MB, memory=4MiB, latency=3ms; may be repeated.",
+        ),
+    ] = None,
     criterion: Annotated[
-        Ranking | None,
-        typer.Option("--criterion", help="How units are scored; auto: by a metanetwork if one has, else group-l2."),
+        str | None,
+        typer.Option(
+            "--criterion",
+            metavar="NAME",
+            help=f"How units are scored: {', '.join(get_args(Ranking))}, or package.module:function. "
+            "auto: by a metanetwork if one has, else group-l2.",
+        ),
+    ] = None,
+    reduction: Annotated[
+        Reduction | None, typer.Option("--reduction", help="Of a unit's slices to one number.")
+    ] = None,
+    normaliser: Annotated[
+        Normaliser | None, typer.Option("--normaliser", help="What a layer's scores are divided by.")
     ] = None,
     scope: Annotated[
         Scope | None, typer.Option("--scope", help="Rank all units together, or take as much from each family.")
@@ -54,8 +83,36 @@ def prune(
     max_ratio: Annotated[
         float | None, typer.Option("--max-ratio", metavar="R", help="Most of a family that may go. Default: 0.8.")
     ] = None,
+    round_to: Annotated[
+        int | None,
+        typer.Option("--round-to", metavar="N", help="Where channels go, those that stay are a multiple of N."),
+    ] = None,
+    keep_heads: Annotated[bool, typer.Option("--keep-heads", help="Remove no attention heads.")] = False,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ignore",
+            metavar="MATCH",
+            help="Layers that keep all they produce: a glob, re:..., type:CLASS; repeatable.",
+        ),
+    ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rule",
+            metavar="RULE",
+            help="'MATCH: KEY=VALUE,...' with max_ratio, min_ratio, min_units, round_to, ignore, tie; may be repeated.",
+        ),
+    ] = None,
     batches: Annotated[
-        int | None, typer.Option("--batches", metavar="N", help="Training batches for the gradients of taylor.")
+        int | None, typer.Option("--batches", metavar="N", help="Training batches for criteria that need data.")
+    ] = None,
+    repair: Annotated[
+        Repair | None,
+        typer.Option("--repair", help="Without training: fit what is left to what the whole model did on images."),
+    ] = None,
+    repair_images: Annotated[
+        int | None, typer.Option("--repair-images", metavar="N", help="How many. Default: 512.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; write nothing.")] = False,
     arch: options.Arch = None,
@@ -78,15 +135,23 @@ def prune(
         "prune",
         params,
         speedup=speedup or None,
+        target=target or (() if speedup else None),  # one given on the command line is not for the other's file
         criterion=criterion,
+        reduction=reduction,
+        normaliser=normaliser,
         scope=scope,
         max_ratio=max_ratio,
+        round_to=round_to,
+        keep_heads=keep_heads or None,
         batches=batches,
+        repair=repair,
+        repair_images=repair_images,
         seed=seed,
     )
+    settings = with_rules(settings, ignore or (), rule or ())
     source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
     data = options.known_data(params, dataset, data_root)
-    if settings.criterion == "taylor" and data is None:
+    if data is None and needs_images(settings):
         data = options.data_settings(params, dataset, data_root)
     from metaprune_cli.stages import prune as stage
     from metaprune_cli.stages.device import pick_device
@@ -105,6 +170,22 @@ def prune(
     rows = [asdict(model) for model in pruned]
     tables = _plans(pruned) if dry_run else [Table("", COLUMNS, rows)]
     show({"dry_run": dry_run, "models": rows}, *tables, as_json=as_json)
+
+
+def with_rules(settings: PruneSettings, ignore: Sequence[str], rules: Sequence[str]) -> PruneSettings:
+    """The settings with the command line's rules after those of params.yaml.
+
+    Raises:
+        InputError: a rule cannot be read.
+    """
+    texts = [*rules, *(f"{match}: ignore" for match in ignore)]
+    further = parse(PruneSettings, {"rules": options.pruning_rules(texts)}, section="prune", where="the options").rules
+    return replace(settings, rules=settings.rules + further)
+
+
+def needs_images(settings: PruneSettings) -> bool:
+    """Whether there must be images, so that those of the default data set are taken where none are named."""
+    return settings.repair != "none" or settings.criterion in WITH_DATA
 
 
 def _plans(pruned: Sequence[PrunedFile]) -> list[Table]:

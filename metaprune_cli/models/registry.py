@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +16,7 @@ from torch import nn
 from metaprune_cli.errors import InputError
 from metaprune_cli.models import vision
 from metaprune_cli.models.architecture import Architecture
+from metaprune_cli.models.importing import import_named
 from metaprune_cli.models.mobilenet import MobileNetV1, MobileNetV2
 from metaprune_cli.models.on_meta import build_on_meta
 from metaprune_cli.models.resnet import DEPTHS, ResNet
@@ -120,7 +118,7 @@ def _builder(architecture: Architecture, device: str, allow_import: bool) -> Bui
             got=architecture.name,
             next_step="if you trust the file and the module, add --allow-import, or name the factory with --arch",
         )
-    return _import_factory(architecture.name)
+    return import_named(architecture.name, "factory", where="--arch")
 
 
 def _call(builder: Builder, architecture: Architecture) -> nn.Module:
@@ -179,38 +177,6 @@ def _arguments(builder: Builder, architecture: Architecture) -> dict[str, Any]:
             where="--arch-arg",
         )
     return args
-
-
-def _import_factory(name: str) -> Builder:
-    """Import ``package.module:factory``; modules beside the working directory are found too."""
-    module_name, _, attribute = name.partition(":")
-    try:
-        with _working_directory_on_path():
-            found: Any = import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            "The factory could not be imported.",
-            expected="package.module:factory, importable from here",
-            got=f"{name}: {error}",
-            next_step="check the spelling, and that the package is installed or in the working directory",
-        ) from error
-    if not callable(found):
-        raise InputError("The factory is not callable.", got=f"{name} is a {type(found).__name__}", where="--arch")
-    factory: Builder = found
-    return factory
-
-
-@contextmanager
-def _working_directory_on_path() -> Iterator[None]:
-    """The ``metaprune`` script does not put the working directory on ``sys.path`` as ``python -m`` does."""
-    before = list(sys.path)
-    sys.path.insert(0, os.getcwd())  # noqa: PTH109 - sys.path holds strings
-    try:
-        yield
-    finally:
-        sys.path[:] = before
 
 
 def _unknown(name: str) -> InputError:

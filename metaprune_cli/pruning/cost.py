@@ -76,6 +76,6 @@ class Cost:
         return count.index_add_(0, self.sides, alive[self.neurons].long()).view(2, -1)
 
 
-def speedup(before: int, after: int) -> float:
-    """How many times fewer MACs; infinite when none are left."""
+def speedup(before: float, after: float) -> float:
+    """How many times fewer MACs (or less of anything else); infinite when none are left."""
     return before / after if after else math.inf

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaprune_cli.config import Criterion
+from metaprune_cli.config import Criterion, Normaliser, Reduction
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.neuron_graph import EdgeBlock, NeuronGraph
 from metaprune_cli.graph.units import Units
@@ -24,8 +25,11 @@ def unit_scores(
     criterion: Criterion,
     *,
     gradients: Mapping[str, Tensor] | None = None,
+    measured: Float[Tensor, " units"] | None = None,
     importance: Float[Tensor, " units"] | None = None,
     generator: torch.Generator | None = None,
+    reduction: Reduction = "mean",
+    normaliser: Normaliser = "max",
 ) -> Float[Tensor, " units"]:
     """Score every unit: the higher, the more it matters; within each family the highest is 1 (``metanet``: about 1).
 
@@ -33,23 +37,36 @@ def unit_scores(
         graph: the structure.
         tensors: the state dict that is scored, by entry.
         criterion: ``group-l1`` and ``group-l2`` (see ``group_magnitude``); ``bn-scale``, the mean magnitude of a unit's
-            norm scales (group-l1 where it has none); ``taylor``, |Σ gradient · weight| over what it owns; ``metanet``,
-            group-l2 times e to the importance; ``random``.
-        gradients: of the loss, by entry; needed by ``taylor`` alone.
+            norm scales (group-l1 where it has none); ``fpgm`` (see ``distances``); ``lamp``, group-l2 over the sum of
+            what is no smaller in the family (arXiv 2010.07611); ``taylor``, |Σ gradient · weight| over what it owns,
+            and ``obd-c``, ``hessian``, ``activation`` (see ``evidence``); ``metanet``, group-l2 times e to the
+            importance; ``random``.
+        gradients: of the loss, by entry, for ``taylor`` alone.
+        measured: raw scores from data, for ``taylor`` (instead), ``obd-c``, ``hessian`` and ``activation``.
         importance: what a metanetwork's score head says (see ``by_unit``); needed by ``metanet`` alone.
         generator: draws the ``random`` scores.
+        reduction: of a unit's slices to one magnitude.
+        normaliser: what scores are divided by, family by family: its maximum, mean or sum; ``none`` leaves them.
 
     Returns:
         float32 or wider on the CPU, shape (units,).
 
     Raises:
-        InputError: ``taylor`` without the gradients, or ``metanet`` without the importance it needs.
+        InputError: a criterion without what it needs: gradients, data, or the importance.
     """
     if criterion == "random":
         return torch.rand(graph.units.num_units, generator=generator)
     with torch.no_grad():
-        raw = _taylor(graph, tensors, gradients) if criterion == "taylor" else _magnitude(graph, tensors, criterion)
-        scores = _normalised(raw.cpu(), graph.units)
+        if measured is not None:
+            raw = measured
+        elif criterion == "taylor":
+            raw = _taylor(graph, tensors, gradients)
+        elif criterion in ("obd-c", "hessian", "activation"):
+            raise _needs_data(criterion)
+        else:
+            raw = _magnitude(graph, tensors, criterion, reduction)
+        raw = raw.cpu()
+        scores = _lamp(raw, graph.units) if criterion == "lamp" else normalised(raw, graph.units, normaliser)
         return _weighed(scores, importance) if criterion == "metanet" else scores
 
 
@@ -67,7 +84,7 @@ def differentiable_scores(
     """
     if criterion in ("taylor", "random"):
         return None
-    scores = _normalised(_magnitude(graph, tensors, criterion), graph.units)
+    scores = normalised(_magnitude(graph, tensors, criterion), graph.units)
     return _weighed(scores, importance) if criterion == "metanet" else scores
 
 
@@ -89,13 +106,28 @@ def _weighed(scores: Tensor, importance: Tensor | None) -> Tensor:
     return scores * importance.to(scores).exp()
 
 
-def _magnitude(graph: NeuronGraph, tensors: Mapping[str, Tensor], criterion: Criterion) -> Float[Tensor, " units"]:
+def _needs_data(criterion: Criterion) -> InputError:
+    return InputError(
+        f"The criterion {criterion} needs data.",
+        expected="a few batches of images and their classes",
+        got="none",
+        next_step="give --dataset and --data-root (in Python: batches), or choose group-l2",
+    )
+
+
+def _magnitude(
+    graph: NeuronGraph, tensors: Mapping[str, Tensor], criterion: Criterion, reduction: Reduction = "mean"
+) -> Float[Tensor, " units"]:
     if criterion == "bn-scale":
         return _norm_scale(graph, tensors)
-    return group_magnitude(graph, tensors, p=1 if criterion == "group-l1" else 2)
+    if criterion == "fpgm":
+        return distances(graph, tensors)
+    return group_magnitude(graph, tensors, p=1 if criterion == "group-l1" else 2, reduction=reduction)
 
 
-def group_magnitude(graph: NeuronGraph, tensors: Mapping[str, Tensor], p: int) -> Float[Tensor, " units"]:
+def group_magnitude(
+    graph: NeuronGraph, tensors: Mapping[str, Tensor], p: int, reduction: Reduction = "mean"
+) -> Float[Tensor, " units"]:
     """Mean of Σ|w|ᵖ over the slices that a unit owns; differentiable, not normalised.
 
         S_u = mean over slices s of u: Σ_{w ∈ s} |w|ᵖ
@@ -107,13 +139,61 @@ def group_magnitude(graph: NeuronGraph, tensors: Mapping[str, Tensor], p: int) -
         graph: the structure.
         tensors: the state dict, by entry.
         p: the power.
+        reduction: the mean over the slices, or their sum, or the largest.
 
     Returns:
         Shape (units,), on the tensors' device; zero for units that own nothing.
     """
     powers = {name: _wide(tensors[name]).abs().pow(p) for name in _weights(graph)}
-    total, count = _sum_by_unit(graph, powers, SCALE)
-    return total / count.clamp_min(1)
+    if reduction == "max":
+        return _reduce([*_slices(graph, powers), *_features(graph, powers, SCALE)], graph.units, "amax")[0]
+    total, count = sum_by_unit(graph, powers, SCALE)
+    return total / count.clamp_min(1) if reduction == "mean" else total
+
+
+def distances(graph: NeuronGraph, tensors: Mapping[str, Tensor]) -> Float[Tensor, " units"]:
+    """How far a unit's incoming weights are from those of its family: the mean of ‖w_u − w_v‖ over all its units v.
+
+    FPGM (arXiv 1811.00250): who is near the geometric median can be told by the others. Units without incoming weights
+    of their own score zero.
+    """
+    units = graph.units
+    place = torch.zeros_like(units.family_of)
+    squares = []
+    for family in units.families:
+        place[family.units] = torch.arange(len(family.units))
+        squares.append(torch.zeros(len(family.units), len(family.units)))
+    for block in graph.blocks:
+        rows = _wide(block.weights(tensors)).reshape(-1, block.size[2] * block.size[3]).cpu()
+        owner = units.unit_of[block.destinations.flatten()]
+        for number in units.family_of[owner].unique().tolist():
+            for turn in _turns(owner, units.family_of[owner] == number):
+                at = place[owner[turn]]
+                squares[number][at[:, None], at] += torch.cdist(rows[turn], rows[turn]).square()
+    scores = torch.zeros(units.num_units)
+    for family, square in zip(units.families, squares, strict=True):
+        scores[family.units] = square.sqrt().mean(1)
+    return scores
+
+
+def _turns(owner: Tensor, chosen: Tensor) -> Iterable[Tensor]:
+    """The chosen rows, in turns in each of which a unit has one."""
+    rows = chosen.nonzero().flatten()
+    order = rows[owner[rows].argsort(stable=True)]
+    counts = owner[order].unique_consecutive(return_counts=True)[1]
+    turn = torch.arange(len(order)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    return (order[turn == t] for t in range(int(counts.max()) if len(counts) else 0))
+
+
+def first_order(
+    graph: NeuronGraph, tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
+) -> Float[Tensor, " units"]:
+    """Σ gradient · weight over what a unit owns: the first-order change of the loss when it goes, but for its sign."""
+    names = _weights(graph) | {feature.name for feature in graph.features if feature.kind in OWNED}
+    products = {name: _wide(tensors[name]) * gradients[name] for name in names if name in gradients}
+    return sum_by_unit(
+        graph, {n: products[n] if n in products else torch.zeros_like(tensors[n]) for n in names}, OWNED
+    )[0]
 
 
 def _taylor(
@@ -128,9 +208,7 @@ def _taylor(
             got="none" if not gradients else f"none for {', '.join(missing[:10])} ({len(missing)} in all)",
             next_step="give data to take gradients on, or choose group-l2",
         )
-    products = {name: _wide(tensors[name]) * gradients[name] for name in names if name in gradients}
-    total, _ = _sum_by_unit(graph, products, OWNED)
-    return total.abs()
+    return first_order(graph, tensors, gradients).abs()
 
 
 def _norm_scale(graph: NeuronGraph, tensors: Mapping[str, Tensor]) -> Float[Tensor, " units"]:
@@ -154,7 +232,8 @@ Rows = tuple[Tensor, Tensor]
 """Slices of one tensor: the neurons that own them, and the sum over each; both of shape (rows,)."""
 
 
-def _sum_by_unit(graph: NeuronGraph, tensors: Mapping[str, Tensor], kinds: frozenset[str]) -> tuple[Tensor, Tensor]:
+def sum_by_unit(graph: NeuronGraph, tensors: Mapping[str, Tensor], kinds: frozenset[str]) -> tuple[Tensor, Tensor]:
+    """Sum and number of the slices that every unit owns, both of shape (units,); features of these kinds among them."""
     return _reduce([*_slices(graph, tensors), *_features(graph, tensors, kinds)], graph.units)
 
 
@@ -178,7 +257,13 @@ def _features(graph: NeuronGraph, tensors: Mapping[str, Tensor], kinds: frozense
             yield feature.neurons, tensors[feature.name].flatten()[feature.elements]
 
 
-def _reduce(rows: Iterable[Rows], units: Units) -> tuple[Tensor, Tensor]:
+def mean_by_unit(units: Units, neurons: Sequence[Tensor], values: Sequence[Tensor]) -> Float[Tensor, " units"]:
+    """The mean of what is known of every unit's neurons; zero where nothing is."""
+    total, count = _reduce(zip(neurons, values, strict=True), units)
+    return total / count.clamp_min(1)
+
+
+def _reduce(rows: Iterable[Rows], units: Units, how: Literal["sum", "amax"] = "sum") -> tuple[Tensor, Tensor]:
     """Sum and number of the slices of every unit, both of shape (units,); a head owns all its neurons' slices."""
     owners, sums = [torch.empty(0, dtype=torch.int64)], []
     for neurons, values in rows:
@@ -191,11 +276,29 @@ def _reduce(rows: Iterable[Rows], units: Units) -> tuple[Tensor, Tensor]:
         heads = units.row_of[neurons].to(values.device)
         also = (heads >= 0) & (heads != index)
         index, values = torch.cat([index, heads[also]]), torch.cat([values, values[also]])
-    return zeros.index_add(0, index, values), zeros.index_add(0, index, torch.ones_like(values))
+    reduced = zeros.scatter_reduce(0, index, values, "amax") if how == "amax" else zeros.index_add(0, index, values)
+    return reduced, zeros.index_add(0, index, torch.ones_like(values))
 
 
-def _normalised(raw: Float[Tensor, " units"], units: Units) -> Float[Tensor, " units"]:
-    """Divide by the family's maximum; a family of nothing but zeros stays zero."""
+def normalised(raw: Float[Tensor, " units"], units: Units, by: Normaliser = "max") -> Float[Tensor, " units"]:
+    """Divide by the family's maximum, mean or sum; a family of nothing but zeros stays zero."""
+    if by == "none":
+        return raw
     family_of = units.family_of.to(raw.device)
-    highest = raw.new_zeros(len(units.families)).scatter_reduce(0, family_of, raw, "amax")
-    return raw / torch.where(highest > 0, highest, 1.0)[family_of]
+    zeros = raw.new_zeros(len(units.families))
+    if by == "max":
+        whole = zeros.scatter_reduce(0, family_of, raw, "amax")
+    else:
+        whole = zeros.index_add(0, family_of, raw)
+        whole = whole / units.sizes.to(raw) if by == "mean" else whole
+    return raw / torch.where(whole > 0, whole, 1.0)[family_of]
+
+
+def _lamp(raw: Float[Tensor, " units"], units: Units) -> Float[Tensor, " units"]:
+    """Divide by the sum over all of the family that are no smaller; the largest is 1."""
+    scores = torch.zeros_like(raw)
+    for family in units.families:
+        values, order = raw[family.units].sort(descending=True, stable=True)
+        sums = values.cumsum(0)
+        scores[family.units[order]] = values / torch.where(sums > 0, sums, 1.0)
+    return scores

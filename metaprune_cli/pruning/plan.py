@@ -7,15 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metaprune_cli.config import Scope
+from metaprune_cli.config import Quantity, Scope
 from metaprune_cli.errors import InputError, NumericsError, TargetError
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.slicing import params_of
 from metaprune_cli.graph.units import Family, Units
 from metaprune_cli.pruning.cost import Cost, speedup
+from metaprune_cli.pruning.ranking import Limits, plain_limits, removal_order
+from metaprune_cli.pruning.targets import Measure, Target, counted
+
+COUNTED = ("macs", "params", "size")
+OVERSHOOT = 0.01  # of the limit, from which on units are put back
+FILL_TRIES = 64
+WORDS = {"params": "parameters", "size": "bytes in the file", "memory": "activation memory", "latency": "time"}
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,10 @@ class Plan:
         kept: bool, shape (units,).
         macs_before: multiply-accumulates of one sample, with all units; ``macs_after`` without those that go.
         params_before: trainable parameters, likewise.
-        requested: the speed-up that was asked for.
+        requested: how many times less of the quantity was asked for: the speed-up, if it is MACs.
         families: the same decision, family by family.
+        quantity: what was to become less.
+        measured: how much there was of it, and how much there is; None for MACs, which are counted above.
     """
 
     kept: Bool[Tensor, " units"]
@@ -56,17 +65,29 @@ class Plan:
     params_after: int
     requested: float
     families: tuple[FamilyPlan, ...]
+    quantity: Quantity = "macs"
+    measured: tuple[float, float] | None = None
 
     @property
     def speedup(self) -> float:
         """MACs before, divided by MACs after."""
         return speedup(self.macs_before, self.macs_after)
 
+    @property
+    def achieved(self) -> float:
+        """How many times less of the quantity there is."""
+        return self.speedup if self.measured is None else speedup(*self.measured)
+
     def to_document(self) -> dict[str, Any]:
         """The plan as JSON."""
         return {
             "requested": self.requested,
             "speedup": self.speedup,
+            **(
+                {}
+                if self.measured is None
+                else {self.quantity: dict(zip(("before", "after"), self.measured, strict=True))}
+            ),
             "macs": {"before": self.macs_before, "after": self.macs_after},
             "params": {"before": self.params_before, "after": self.params_after},
             "families": [
@@ -79,36 +100,47 @@ class Plan:
 def make_plan(
     graph: NeuronGraph,
     scores: Float[Tensor, " units"],
-    speedup: float,
+    target: float | Target,
     *,
     scope: Scope = "global",
     max_ratio: float = 0.8,
+    limits: Limits | None = None,
+    measure: Measure | None = None,
 ) -> Plan:
-    """Decide which units go: the lowest scores first, as few as reach ``speedup``.
+    """Decide which units go: the lowest scores first, as few as reach the target.
+
+    Where the last of them overshoots by more than a percent (in narrow networks one unit can be much), units of the
+    highest scores among those that were to go stay after all, as long as the target is met.
 
     Args:
         graph: the structure; its tensors do not matter.
         scores: one number per unit, the lowest goes first, shape (units,).
-        speedup: MACs before / MACs after, to be reached or exceeded by less than one unit.
+        target: a speed-up in MACs, or any other target.
         scope: ``global`` ranks the units of all families together; ``family`` takes the same fraction of each.
-        max_ratio: the largest fraction of a family that may go.
+        max_ratio: the largest fraction of a family that may go; without a meaning where ``limits`` are given.
+        limits: what may go of each family.
+        measure: the target's quantity, where it is none that can be counted.
 
     Raises:
-        TargetError: the speed-up is out of reach (the nearest feasible one is named), or nothing would be removed.
+        TargetError: the target is out of reach (the nearest feasible one is named), or nothing would be removed.
         InputError: ``max_ratio`` is not a fraction, or the scores do not fit the graph.
         NumericsError: a score is not finite.
     """
+    target = target if isinstance(target, Target) else Target("macs", factor=target)
+    limits = limits or plain_limits(graph.units, max_ratio)
+    found = _select(graph, measure or _counted(graph, target), scores, target, scope, limits)
+    everything = torch.ones_like(found.kept)
     cost = Cost.of(graph)
-    kept = _select(graph, cost, scores, speedup, scope, max_ratio)
-    everything = torch.ones_like(kept)
     return Plan(
-        kept=kept,
+        kept=found.kept,
         macs_before=cost.macs(everything),
-        macs_after=cost.macs(kept),
+        macs_after=cost.macs(found.kept),
         params_before=params_of(graph, everything),
-        params_after=params_of(graph, kept),
-        requested=speedup,
-        families=tuple(_family_plan(family, kept) for family in graph.units.families),
+        params_after=params_of(graph, found.kept),
+        requested=target.factor or found.before / target.limit_for(found.before),
+        families=tuple(_family_plan(family, found.kept) for family in graph.units.families),
+        quantity=target.quantity,
+        measured=None if target.quantity == "macs" else (found.before, found.after),
     )
 
 
@@ -120,73 +152,80 @@ def select(
     max_ratio: float = 0.8,
 ) -> Bool[Tensor, " units"]:
     """The units that ``make_plan`` would keep, and nothing else: milliseconds, for use inside a training step."""
-    return _select(graph, Cost.of(graph), scores, speedup, scope, max_ratio)
+    limits = plain_limits(graph.units, max_ratio)
+    return _select(graph, Cost.of(graph).macs, scores, Target("macs", factor=speedup), scope, limits, fill=False).kept
+
+
+@dataclass(frozen=True, eq=False)
+class _Selection:
+    """What stays, and how much there was and is."""
+
+    kept: Bool[Tensor, " units"]
+    before: float
+    after: float
 
 
 def _select(
-    graph: NeuronGraph, cost: Cost, scores: Tensor, target: float, scope: Scope, max_ratio: float
-) -> Bool[Tensor, " units"]:
-    """Bisect on how many units of the ranking go; MACs never rise along it."""
+    graph: NeuronGraph,
+    measure: Measure,
+    scores: Tensor,
+    target: Target,
+    scope: Scope,
+    limits: Limits,
+    *,
+    fill: bool = True,
+) -> _Selection:
+    """Bisect on how many steps of the ranking are taken; the quantity never rises along it."""
     scores = scores.detach().cpu()
-    _check_arguments(graph.units, scores, target, max_ratio)
-    order = removal_order(graph.units, scores, scope, max_ratio)
+    _check_scores(graph.units, scores)
+    order = removal_order(graph.units, scores, scope, limits)
 
-    def without(count: int) -> Tensor:
+    def without(steps: int) -> Tensor:
         kept = torch.ones(graph.units.num_units, dtype=torch.bool)
-        kept[order[:count]] = False
+        kept[order.units[: int(order.ends[steps - 1]) if steps else 0]] = False
         return kept
 
-    before = cost.macs(without(0))
-    limit = before / target
-    if cost.macs(without(len(order))) > limit:
-        raise _out_of_reach(graph.units, speedup(before, cost.macs(without(len(order)))), target, max_ratio)
-    low, high = 0, len(order)
+    before = measure(without(0))
+    limit = target.limit_for(before)
+    _check_target(target, before)
+    low, high = max(order.forced, 1) - 1, len(order.ends)
+    if not high or measure(without(high)) > limit:
+        raise _out_of_reach(graph.units, target, before, measure(without(high)), limits)
     while high - low > 1:
         middle = (low + high) // 2
-        if cost.macs(without(middle)) <= limit:
+        if measure(without(middle)) <= limit:
             high = middle
         else:
             low = middle
-    return without(high)
+    kept = without(high)
+    singly = len(order.ends) == len(order.units) and not order.forced
+    if fill and singly and target.quantity in COUNTED:
+        _fill_(kept, order.units[:high], measure, limit)
+    return _Selection(kept, before, measure(kept))
 
 
-def removal_order(
-    units: Units, scores: Float[Tensor, " units"], scope: Scope, max_ratio: float
-) -> Int[Tensor, " removable"]:
-    """The units that may go, in the order in which they go.
-
-    Never among them: locked units, the best unit of every family, and what exceeds ``max_ratio`` of a family. The scope
-    is only the key of the ranking: the score, or the fraction of the family that is then gone.
-    """
-    ascending = scores.argsort(stable=True)
-    rank = torch.empty_like(ascending)
-    rank[ascending] = torch.arange(len(ascending))
-    best = torch.zeros_like(units.sizes).scatter_reduce(0, units.family_of, rank, "amax")
-    removable = units.prunable.clone()
-    removable[ascending[best]] = False
-
-    candidates = ascending[removable[ascending]]
-    family = units.family_of[candidates]
-    gone = _place_in_group(family) + 1
-    # the tiny addition undoes rounding: 0.29 * 100 is 28.999999999999996
-    allowed = gone <= (units.sizes[family] * max_ratio + 1e-9)
-    candidates, fraction = candidates[allowed], (gone / units.sizes[family])[allowed]
-    return candidates if scope == "global" else candidates[fraction.argsort(stable=True)]
+def _fill_(kept: Bool[Tensor, " units"], gone: Tensor, measure: Measure, limit: float) -> None:
+    """Keep what fits under the limit after all, from the highest score on; in place."""
+    for unit in gone.flip(0)[:FILL_TRIES].tolist():
+        if measure(kept) > (1 - OVERSHOOT) * limit:
+            return
+        kept[unit] = True
+        if measure(kept) > limit:
+            kept[unit] = False
 
 
-def _place_in_group(group: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """For every element how many elements of the same group come before it."""
-    order = group.argsort(stable=True)
-    counts = group.bincount()
-    start = (counts.cumsum(0) - counts)[group[order]]
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order)) - start
-    return place
+def _counted(graph: NeuronGraph, target: Target) -> Measure:
+    measure = counted(graph, target.quantity)
+    if measure is None:
+        raise InputError(
+            f"The {target.quantity} of a smaller model must be measured.",
+            expected="a measure (see pruning.targets.measure_for)",
+            where="make_plan",
+        )
+    return measure
 
 
-def _check_arguments(units: Units, scores: Tensor, target: float, max_ratio: float) -> None:
-    if not 0 < max_ratio <= 1:
-        raise InputError("max_ratio is not a fraction.", expected="above 0, at most 1", got=max_ratio)
+def _check_scores(units: Units, scores: Tensor) -> None:
     if scores.shape != (units.num_units,):
         raise InputError(
             "The scores do not fit the graph.", expected=f"({units.num_units},), one per unit", got=tuple(scores.shape)
@@ -198,8 +237,6 @@ def _check_arguments(units: Units, scores: Tensor, target: float, max_ratio: flo
             where=f"family {family.name}",
             next_step="look for NaN or infinity in the model's weights or gradients",
         )
-    if not target > 1:
-        raise TargetError("Nothing would be removed.", expected="a speed-up above 1", got=target)
     if not bool(units.prunable.any()):
         reasons = sorted({family.locked for family in units.families if family.locked})
         raise TargetError(
@@ -209,15 +246,28 @@ def _check_arguments(units: Units, scores: Tensor, target: float, max_ratio: flo
         )
 
 
-def _out_of_reach(units: Units, nearest: float, target: float, max_ratio: float) -> TargetError:
+def _check_target(target: Target, before: float) -> None:
+    if not 0 < target.limit_for(before) < before:
+        raise TargetError(
+            "Nothing would be removed.",
+            expected="a speed-up above 1" if target.quantity == "macs" else f"less than the {before:g} there are",
+            got=target.factor if target.limit is None else f"{target.limit:g}",
+        )
+
+
+def _out_of_reach(units: Units, target: Target, before: float, least: float, limits: Limits) -> TargetError:
     locked = sum(family.locked is not None for family in units.families)
     # rounded down, so that asking for the number in the message works
-    feasible = math.floor(nearest * 100) / 100
+    feasible = math.floor(speedup(before, least) * 100) / 100
+    asked = speedup(before, target.limit_for(before))
+    most = float((limits.most / units.sizes.clamp_min(1)).max()) if len(limits.most) else 0.0
     error = TargetError(
-        f"A speed-up of {target:g}× cannot be met.",
+        f"A speed-up of {asked:g}× cannot be met."
+        if target.quantity == "macs"
+        else f"{asked:.3g} times less {WORDS[target.quantity]} cannot be met.",
         expected=f"at most {feasible:g}×, the nearest feasible one",
-        got=f"{target:g}×; at most {max_ratio:.0%} of each family may go, {locked} of {len(units.families)} are locked",
-        next_step=f"ask for {feasible:g}× or less" + (", or raise max_ratio" if max_ratio < 1 else ""),
+        got=f"{asked:g}×; at most {most:.0%} of each family may go, {locked} of {len(units.families)} are locked",
+        next_step=f"ask for {feasible:g}× or less" + (", or raise max_ratio or loosen the rules" if most < 1 else ""),
     )
     error.feasible = feasible
     return error

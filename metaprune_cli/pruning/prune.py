@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metaprune_cli.config import Criterion, Scope
+from metaprune_cli.config import Normaliser, PruningRule, Reduction, Repair, Scope
 from metaprune_cli.config_loader import did_you_mean
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.encode import encode
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.trace import ExampleInputs
 from metaprune_cli.pruning.check import check
-from metaprune_cli.pruning.criteria import unit_scores
+from metaprune_cli.pruning.evidence import Batch
 from metaprune_cli.pruning.plan import Plan, make_plan
+from metaprune_cli.pruning.repair import repaired
+from metaprune_cli.pruning.rules import limits_of
+from metaprune_cli.pruning.scoring import score_units
 from metaprune_cli.pruning.surgery import apply_plan, route_of
+from metaprune_cli.pruning.targets import Target, measure_for, read_target
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +40,19 @@ def prune(
     example_inputs: ExampleInputs,
     *,
     speedup: float = 2.0,
-    criterion: Criterion = "group-l2",
+    target: str | Target | None = None,
+    criterion: str = "group-l2",
     scope: Scope = "global",
     max_ratio: float = 0.8,
+    rules: Sequence[PruningRule] = (),
+    round_to: int = 1,
+    reduction: Reduction = "mean",
+    normaliser: Normaliser = "max",
+    batches: Iterable[Batch] = (),
     gradients: Mapping[str, Tensor] | None = None,
     importance: Float[Tensor, " units"] | None = None,
+    repair: Repair = "none",
+    repair_inputs: ExampleInputs | None = None,
     seed: int = 0,
     graph: NeuronGraph | None = None,
 ) -> Pruned:
@@ -51,31 +62,54 @@ def prune(
         model: the network; not changed.
         example_inputs: a tensor, or a tuple or dict of them, batch size 1.
         speedup: MACs before / MACs after, reached or exceeded by less than one unit.
-        criterion: how units are scored (see ``unit_scores``).
+        target: less of something else, instead: ``params=2x``, ``size=10MB``, ``latency=3ms`` (see ``read_target``).
+        criterion: how units are scored (see ``score_units``).
         scope: rank the units of all families together, or take the same fraction of each.
         max_ratio: the largest fraction of a family that may go.
+        rules: what may happen to single layers (see ``limits_of``).
+        round_to: where units of a family go, what stays is a multiple of this.
+        reduction: of a unit's slices to one magnitude.
+        normaliser: of a family's scores.
+        batches: inputs and class numbers, for criteria that need data.
         gradients: of the loss, by state-dict entry, for the criterion ``taylor``.
         importance: what a metanetwork says of every unit, for the criterion ``metanet``.
+        repair: what is done about the loss without training (see ``repair``).
+        repair_inputs: a few hundred inputs at once for that.
         seed: of the criterion ``random``.
         graph: the model's graph if it is known already; its structure is used, the weights are the model's.
 
     Raises:
         TargetError: the speed-up is out of reach, or nothing can be removed.
-        InputError: an unknown criterion or scope, the model cannot be traced or resized, or gradients are missing.
+        InputError: an unknown criterion or scope, the model cannot be traced or resized, a rule matches nothing, or
+            gradients, data or inputs are missing.
         NumericsError: a score is not finite, or the smaller model does not compute what the masked original does.
     """
-    check_choices(criterion=(criterion, Criterion), scope=(scope, Scope))
+    check_choices(
+        scope=(scope, Scope),
+        repair=(repair, Repair),
+        reduction=(reduction, Reduction),
+        normaliser=(normaliser, Normaliser),
+    )
     graph = graph or encode(model, example_inputs)
-    scores = unit_scores(
+    scores = score_units(
+        model,
         graph,
-        model.state_dict(),
         criterion,
+        batches=batches,
         gradients=gradients,
         importance=importance,
-        generator=torch.Generator().manual_seed(seed),
+        reduction=reduction,
+        normaliser=normaliser,
+        seed=seed,
     )
-    plan = make_plan(graph, scores, speedup, scope=scope, max_ratio=max_ratio)
+    limits = limits_of(graph, rules, max_ratio, round_to=round_to, model=model)
+    goal = read_target(target) if isinstance(target, str) else target or Target("macs", factor=speedup)
+    plan = make_plan(
+        graph, scores, goal, scope=scope, limits=limits, measure=measure_for(goal, model, graph, example_inputs)
+    )
     small = apply_plan(model, graph, plan, example_inputs)
+    checked = check(model, small, graph, plan, example_inputs)
+    small, layers = repaired(small, model, graph, plan, repair_inputs, repair)
     report = {
         "criterion": criterion,
         "scope": scope,
@@ -83,7 +117,8 @@ def prune(
         "seed": seed,
         **plan.to_document(),
         "route": route_of(small),
-        "check": dataclasses.asdict(check(model, small, graph, plan, example_inputs)),
+        "check": dataclasses.asdict(checked),
+        "repair": {"how": repair, "layers": [dataclasses.asdict(layer) for layer in layers]},
     }
     return Pruned(small, plan, report)
 

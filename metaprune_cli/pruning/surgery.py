@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING
+
+from jaxtyping import Bool
+from torch import Tensor, nn
 
 from metaprune_cli.graph.capture import program_without
 from metaprune_cli.graph.dryrun import follows
@@ -11,19 +14,28 @@ from metaprune_cli.graph.program import Program
 from metaprune_cli.graph.resize import fill_, hollow_copy, own_copies, resize_
 from metaprune_cli.graph.slicing import slice_tensors
 from metaprune_cli.graph.trace import ExampleInputs
-from metaprune_cli.pruning.plan import Plan
+
+if TYPE_CHECKING:
+    from metaprune_cli.pruning.plan import Plan
 
 
 def apply_plan(model: nn.Module, graph: NeuronGraph, plan: Plan, example_inputs: ExampleInputs) -> nn.Module:
-    """Take the units that ``plan`` gives up out of a copy of ``model``.
+    """Take the units that ``plan`` gives up out of a copy of ``model``; see :func:`without`."""
+    return without(model, graph, plan.kept, example_inputs)
 
-    The class of the model is kept where it follows its parameters' shapes. Where Python fixes sizes that the plan
-    changes (the number of an attention's heads, say), the result is the model's program (see ``graph.program``).
+
+def without(
+    model: nn.Module, graph: NeuronGraph, kept: Bool[Tensor, " units"], example_inputs: ExampleInputs
+) -> nn.Module:
+    """A copy of ``model`` with the units ``kept`` alone.
+
+    The class of the model is kept where it follows its parameters' shapes. Where Python fixes sizes that
+    change (the number of an attention's heads, say), the result is the model's program (see ``graph.program``).
 
     Args:
         model: the network, whose weights are sliced; not changed.
         graph: its structure.
-        plan: what stays.
+        kept: which units stay.
         example_inputs: what the graph was traced with.
 
     Returns:
@@ -34,9 +46,9 @@ def apply_plan(model: nn.Module, graph: NeuronGraph, plan: Plan, example_inputs:
         NumericsError: what stays of a tensor would not be rectangular, or the program cannot be rewritten.
     """
     graph = graph.with_tensors(model.state_dict())
-    if not follows(model, graph, plan.kept, example_inputs):
-        return program_without(model, graph, plan.kept, example_inputs)
-    tensors = slice_tensors(graph, plan.kept)
+    if not follows(model, graph, kept, example_inputs):
+        return program_without(model, graph, kept, example_inputs)
+    tensors = slice_tensors(graph, kept)
     small = hollow_copy(model)
     resize_(small, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     fill_(small, own_copies(tensors, graph.tensors))

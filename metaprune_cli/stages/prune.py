@@ -5,23 +5,25 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from metaprune_cli.config import Criterion, DataSettings, PruneSettings
-from metaprune_cli.data import ImageSplit, load_splits
+from metaprune_cli.config import WITH_DATA, DataSettings, PruneSettings, PruningRule
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph
-from metaprune_cli.metrics.calling import logits_of
 from metaprune_cli.pruning.check import Check, How, Weights, check
-from metaprune_cli.pruning.criteria import unit_scores
+from metaprune_cli.pruning.evidence import Batch
 from metaprune_cli.pruning.plan import FamilyPlan, Plan, make_plan
+from metaprune_cli.pruning.ranking import Limits
+from metaprune_cli.pruning.repair import RepairedLayer, repaired
+from metaprune_cli.pruning.rules import limits_of
+from metaprune_cli.pruning.scoring import score_units
 from metaprune_cli.pruning.surgery import apply_plan
+from metaprune_cli.pruning.targets import Target, measure_for, read_target
+from metaprune_cli.stages.calibration import Calibration
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, Opened, open_model, save
 from metaprune_cli.stages.made import Made
@@ -32,17 +34,20 @@ from metaprune_cli.training.progress import Progress
 
 @dataclass(frozen=True)
 class PrunedFile:
-    """One model pruned to one speed-up, or the plan of it; MACs are those of one input.
+    """One model pruned to one target, or the plan of it; MACs are those of one input.
 
-    ``output`` is None in a dry run; ``error`` is the relative difference between the small model and the masked
-    original, None in a dry run and where the two cannot be compared (then ``not_comparable`` says why). ``reference``
+    ``requested`` and ``achieved`` say how many times less of ``quantity`` there was to be, and is. ``output`` is None
+    in a dry run; ``error`` is the relative difference between the small model and the masked original, before any
+    repair, None in a dry run and where the two cannot be compared (``not_comparable`` says why). ``reference``
     ("masked" or "survivors") and ``weights`` ("own" or "random") say what it was measured with, as in ``Check``.
     """
 
     input: str
     output: str | None
+    quantity: str
     requested: float
     achieved: float
+    speedup: float
     macs_before: int
     macs_after: int
     params_before: int
@@ -52,6 +57,7 @@ class PrunedFile:
     reference: How | None
     weights: Weights | None
     families: tuple[FamilyPlan, ...]
+    repaired: tuple[RepairedLayer, ...]
 
 
 def prune(
@@ -65,107 +71,175 @@ def prune(
     progress: Progress,
     dry_run: bool = False,
 ) -> tuple[PrunedFile, ...]:
-    """Prune every model to every speed-up of the settings.
+    """Prune every model to every target of the settings.
 
     Args:
         models: files, or folders of model artifacts.
         output: a file, or a folder where there are several results.
-        settings: the speed-ups, and how units are ranked.
+        settings: the targets, how units are ranked, and how what is left is repaired.
         source: how foreign model files are opened.
-        data: the images the criterion ``taylor`` takes its gradients on (training split), and the input's shape.
-        device: where the gradients are computed.
+        data: the images of the training split that criteria and repairs use, and the input's shape.
+        device: where these passes run, and latency is measured.
         progress: is told about each model.
         dry_run: make the plans only; write nothing.
 
     Raises:
-        TargetError: a speed-up cannot be met, or nothing would be removed.
+        TargetError: a target cannot be met, or nothing would be removed.
+        InputError: there are no images, and something needs them.
     """
-    if not settings.speedup:
-        raise InputError("No speed-up is given.", where="prune.speedup", next_step="--speedup X")
+    goals = goals_of(settings)
     sources = find_sources(models, ("model",))
-    tags = [f"pruned-{speedup:g}x" for speedup in settings.speedup]
+    tags = [f"pruned-{goal.tag}" for goal in goals]
     targets: Sequence[Sequence[Path | None]]
     targets = [[None] * len(tags)] * len(sources.files) if dry_run else plan_targets(sources, output, tags, "model")
-    splits = load_splits(data) if settings.criterion == "taylor" and data is not None else None
+    calibration = None if data is None else Calibration(data, settings, device)
     structures = Structures(source)
     progress.begin("prune", len(sources.files))
     done: list[PrunedFile] = []
     for file, row in zip(sources.files, targets, strict=True):
         opened = open_model(file.path, source)
-        gradients = None
-        if splits is not None and data is not None:
-            opened = opened.of_shape(splits.input_shape[1:])
-            check_fits(opened, splits)
-            gradients = loss_gradients(opened.model, splits.train, settings.batches, data.batch_size, device)
-        elif data is not None and not opened.says_its_inputs:
-            opened = opened.of_shape(load_splits(data).input_shape[1:])
-        done.extend(
-            _prune(opened, structures.graph_of(opened), row, settings, gradients, data if splits is not None else None)
-        )
+        if calibration is not None and (calibration.needed or not opened.says_its_inputs):
+            opened = opened.of_shape(calibration.splits.input_shape[1:])
+        if calibration is not None and calibration.needed:
+            check_fits(opened, calibration.splits)
+        done.extend(_prune(opened, structures.graph_of(opened), zip(goals, row, strict=True), settings, calibration))
         progress.step()
     progress.end()
     return tuple(done)
 
 
+def goals_of(settings: PruneSettings) -> tuple[Target, ...]:
+    """What the settings ask for: other targets take the place of the speed-ups.
+
+    Raises:
+        InputError: nothing is asked for, or a target cannot be read.
+    """
+    goals = tuple(map(read_target, settings.target)) or tuple(Target("macs", factor=s) for s in settings.speedup)
+    if not goals:
+        raise InputError("No speed-up is given.", where="prune.speedup", next_step="--speedup X")
+    return goals
+
+
 def _prune(
     opened: Opened,
     graph: NeuronGraph,
-    targets: Sequence[Path | None],
+    goals: Iterator[tuple[Target, Path | None]],
     settings: PruneSettings,
-    gradients: Mapping[str, Tensor] | None,
-    data: DataSettings | None,
+    calibration: Calibration | None,
 ) -> Iterator[PrunedFile]:
-    """One model to every speed-up: all plans are made before anything is written."""
-    generator = torch.Generator().manual_seed(settings.seed)
-    criterion, importance = criterion_for(settings, opened), importance_of(opened)
-    scores = unit_scores(
-        graph, graph.tensors, criterion, gradients=gradients, importance=importance, generator=generator
-    )
-    plans = [
-        make_plan(graph, scores, speedup, scope=settings.scope, max_ratio=settings.max_ratio)
-        for speedup in settings.speedup
-    ]
-    for plan, target in zip(plans, targets, strict=True):
+    """One model to every target: all plans are made before anything is written."""
+    settings = replace(settings, criterion=criterion_for(settings, opened))
+    scores = scores_of(opened, graph, settings, calibration)
+    limits = _limits(opened, graph, settings)
+    example = opened.example()
+    device = torch.device("cpu") if calibration is None else calibration.device
+    planned = []
+    for goal, target in goals:
+        measure = measure_for(goal, opened.model, graph, example, device)
+        planned.append((make_plan(graph, scores, goal, scope=settings.scope, limits=limits, measure=measure), target))
+    for plan, target in planned:
         if target is None:
             yield _described(opened, plan)
             continue
-        small = apply_plan(opened.model, graph, plan, opened.example())
-        checked = check(opened.model, small, graph, plan, opened.example())
-        # the other speed-ups have no part in this file
-        own = replace(settings, speedup=(plan.requested,), criterion=criterion)
-        made = Made.by("prune", seed=settings.seed, inputs={"model": opened.path}, prune=own, data=data)
-        _save(small, target, opened, made, plan, checked, step={"criterion": own.criterion, "scope": own.scope})
-        yield _described(opened, plan, target, checked)
+        small = apply_plan(opened.model, graph, plan, example)
+        checked = check(opened.model, small, graph, plan, example)
+        small, layers = _repaired(small, opened, graph, plan, settings, calibration)
+        _save(small, target, opened, plan, settings, calibration, {"check": asdict(checked), "repair": _plain(layers)})
+        yield _described(opened, plan, target, checked, layers)
 
 
-def criterion_for(settings: PruneSettings, opened: Opened) -> Criterion:
+def _repaired(
+    small: nn.Module,
+    opened: Opened,
+    graph: NeuronGraph,
+    plan: Plan,
+    settings: PruneSettings,
+    calibration: Calibration | None,
+) -> tuple[nn.Module, tuple[RepairedLayer, ...]]:
+    """On the device where the images are, and back."""
+    inputs = None if calibration is None else calibration.inputs
+    model = opened.model
+    if calibration is not None and calibration.device.type != "cpu":
+        model, small = copy.deepcopy(model).to(calibration.device), small.to(calibration.device)
+    small, layers = repaired(small, model, graph, plan, inputs, settings.repair, seed=settings.seed)
+    return small.cpu(), layers
+
+
+def criterion_for(settings: PruneSettings, opened: Opened) -> str:
     """What ``auto`` is for this model."""
     if settings.criterion != "auto":
         return settings.criterion
     return "group-l2" if opened.importance is None else "metanet"
 
 
-def importance_of(opened: Opened) -> Tensor | None:
-    """What a metanetwork says of every unit, shape (units,)."""
-    return None if opened.importance is None else torch.tensor(opened.importance)
-
-
-def _save(
-    small: nn.Module, target: Path, opened: Opened, made: Made, plan: Plan, checked: Check, step: Mapping[str, Any]
-) -> None:
-    step = {"requested": plan.requested, "achieved": plan.speedup, **step}
-    metrics = {"speedup": plan.speedup, "macs": plan.macs_after, "params": plan.params_after}
-    save(
-        small, target, opened, made, step=step, metrics=metrics, pruning=plan.to_document() | {"check": asdict(checked)}
+def scores_of(opened: Opened, graph: NeuronGraph, settings: PruneSettings, calibration: Calibration | None) -> Tensor:
+    """The scores of a model's units, shape (units,)."""
+    criterion = criterion_for(settings, opened)
+    model, batches = opened.model, tuple[Batch, ...]()
+    if calibration is not None and (criterion in WITH_DATA or ":" in criterion):
+        model, batches = copy.deepcopy(opened.model).to(calibration.device), calibration.batches
+    return score_units(
+        model,
+        graph,
+        criterion,
+        batches=batches,
+        importance=None if opened.importance is None else torch.tensor(opened.importance),
+        reduction=settings.reduction,
+        normaliser=settings.normaliser,
+        seed=settings.seed,
     )
 
 
-def _described(opened: Opened, plan: Plan, target: Path | None = None, checked: Check | None = None) -> PrunedFile:
+def _limits(opened: Opened, graph: NeuronGraph, settings: PruneSettings) -> Limits:
+    heads = any(family.kind == "heads" for family in graph.units.families)
+    rules = settings.rules + ((PruningRule("kind:heads", ignore=True),) if settings.keep_heads and heads else ())
+    return limits_of(graph, rules, settings.max_ratio, round_to=settings.round_to, model=opened.model)
+
+
+def _save(
+    small: nn.Module,
+    target: Path,
+    opened: Opened,
+    plan: Plan,
+    settings: PruneSettings,
+    calibration: Calibration | None,
+    report: Mapping[str, Any],
+) -> None:
+    # the other targets have no part in this file
+    own = replace(settings, speedup=(plan.requested,) if plan.quantity == "macs" else (), target=())
+    goal = {} if plan.quantity == "macs" else {"quantity": plan.quantity}
+    data = calibration.data if calibration is not None and calibration.needed else None
+    made = Made.by("prune", seed=settings.seed, inputs={"model": opened.path}, prune=own, data=data, **goal)
+    step = {
+        "requested": plan.requested,
+        "achieved": plan.achieved,
+        "criterion": settings.criterion,
+        "scope": settings.scope,
+        **goal,
+        **({} if settings.repair == "none" else {"repair": settings.repair}),
+    }
+    metrics = {"speedup": plan.speedup, "macs": plan.macs_after, "params": plan.params_after}
+    save(small, target, opened, made, step=step, metrics=metrics, pruning=plan.to_document() | dict(report))
+
+
+def _plain(layers: Sequence[RepairedLayer]) -> list[dict[str, Any]]:
+    return [asdict(layer) for layer in layers]
+
+
+def _described(
+    opened: Opened,
+    plan: Plan,
+    target: Path | None = None,
+    checked: Check | None = None,
+    layers: tuple[RepairedLayer, ...] = (),
+) -> PrunedFile:
     return PrunedFile(
         input=str(opened.path),
         output=None if target is None else str(target),
+        quantity=plan.quantity,
         requested=plan.requested,
-        achieved=plan.speedup,
+        achieved=plan.achieved,
+        speedup=plan.speedup,
         macs_before=plan.macs_before,
         macs_after=plan.macs_after,
         params_before=plan.params_before,
@@ -175,14 +249,5 @@ def _described(opened: Opened, plan: Plan, target: Path | None = None, checked: 
         reference=None if checked is None else checked.how,
         weights=None if checked is None else checked.weights,
         families=plan.families,
+        repaired=layers,
     )
-
-
-def loss_gradients(
-    model: nn.Module, images: ImageSplit, batches: int, batch_size: int, device: torch.device
-) -> dict[str, Tensor]:
-    """Gradient of the cross-entropy, summed over the first ``batches`` shuffled batches; on the CPU, by entry."""
-    probe = copy.deepcopy(model).to(device).eval().requires_grad_(True)
-    for inputs, labels in islice(images.batches(batch_size, shuffle_seed=0, device=device), batches):
-        F.cross_entropy(logits_of(probe(inputs)), labels).backward()
-    return {name: parameter.grad.cpu() for name, parameter in probe.named_parameters() if parameter.grad is not None}

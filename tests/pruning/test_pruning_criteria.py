@@ -150,3 +150,44 @@ def test_metanet_without_a_score_head_says_what_it_needs(traced, importance):
     case = traced("mlp")
     with pytest.raises(InputError, match=r"what a metanetwork says(.|\n)*score head(.|\n)*choose group-l2"):
         unit_scores(case.graph, case.model.state_dict(), "metanet", importance=importance)
+
+
+def test_fpgm_is_the_mean_distance_to_the_family(traced):
+    case = traced("mlp")
+    rows = case.model[0].weight.detach()
+    expected = torch.cdist(rows, rows).mean(1)
+    scores = unit_scores(case.graph, case.model.state_dict(), "fpgm")
+    assert_close(hidden(case.graph, scores), expected / expected.max(), rtol=1e-3, atol=1e-4)
+
+
+def test_fpgm_finds_the_unit_in_the_middle(traced):
+    case = traced("residual")
+    tensors = {name: tensor.clone() for name, tensor in case.graph.tensors.items()}
+    tensors["expand.weight"][5] = tensors["expand.weight"].mean(0)
+    start = next(layer.start for layer in case.graph.layers if layer.name == "expand")
+    family = case.graph.units.unit_of[start : start + 12]
+    assert int(unit_scores(case.graph, tensors, "fpgm")[family].argmin()) == 5
+
+
+def test_lamp_divides_by_all_that_is_no_smaller(traced):
+    case = traced("mlp")
+    magnitude = hidden(case.graph, group_magnitude(case.graph, case.model.state_dict(), 2))
+    expected = magnitude / (magnitude[None, :] * (magnitude[None, :] >= magnitude[:, None])).sum(1)
+    assert_close(hidden(case.graph, unit_scores(case.graph, case.model.state_dict(), "lamp")), expected)
+
+
+def test_reductions_and_normalisers_are_what_they_say(traced):
+    case = traced("mlp")
+    tensors = case.model.state_dict()
+    into, out = tensors["0.weight"].square().sum(1), tensors["3.weight"].square().sum(0)
+    slices = torch.stack([into, tensors["1.weight"].square(), out])
+    for reduction, reduced in (("mean", slices.mean(0)), ("sum", slices.sum(0)), ("max", slices.amax(0))):
+        for normaliser, by in (("max", reduced.max()), ("mean", reduced.mean()), ("sum", reduced.sum()), ("none", 1)):
+            scores = unit_scores(case.graph, tensors, "group-l2", reduction=reduction, normaliser=normaliser)
+            assert_close(hidden(case.graph, scores), reduced / by)
+
+
+@pytest.mark.parametrize("criterion", ["obd-c", "hessian", "activation"])
+def test_criteria_that_need_data_say_so(traced, criterion):
+    with pytest.raises(InputError, match=rf"criterion {criterion} needs data(.|\n)*choose group-l2"):
+        unit_scores(traced("mlp").graph, traced("mlp").graph.tensors, criterion)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from metaprune_cli.config import Criterion, Scope
+from metaprune_cli.config import Scope
 
 Arm = str
 
@@ -18,6 +18,7 @@ EXPLAINED: dict[Arm, str] = {
     "uniform": "no metanetwork, the same share of every layer",
     METANET: "rewritten by the metanetwork, ranked as it says",
 }
+REPAIRED = "repaired"
 WORDS = {
     "sparse": "group sparsity before pruning",
     METANET: "rewritten by the metanetwork",
@@ -28,16 +29,25 @@ WORDS = {
     "taylor": "ranked by what the loss would change",
     "random": "units drawn at random",
     "uniform": "the same share of every layer",
+    "fpgm": "ranked by distance to others",
+    "lamp": "ranked by group-l2 over what is no smaller",
+    "obd-c": "ranked by what the loss would change, second order",
+    "hessian": "ranked by the Hessian's diagonal",
+    "activation": "ranked by what the units send",
+    REPAIRED: "what is left repaired without training",
 }
 
 
-def arm_of(before: Sequence[Mapping[str, Any]], criterion: Criterion = "group-l2", scope: Scope = "global") -> Arm:
+def arm_of(
+    before: Sequence[Mapping[str, Any]], criterion: str = "group-l2", scope: Scope = "global", repair: str = "none"
+) -> Arm:
     """The arm of a model.
 
     Args:
         before: the lineage up to its last pruning.
         criterion: of that pruning; what ``auto`` is goes without saying.
         scope: of that pruning; global goes without saying, as ``family`` does after a metanetwork.
+        repair: of that pruning; statistics measured anew are no repair to speak of.
     """
     commands = [step["command"] for step in before]
     rewritten, finetunings = "transform" in commands, [step for step in before if step["command"] == "finetune"]
@@ -51,7 +61,8 @@ def arm_of(before: Sequence[Mapping[str, Any]], criterion: Criterion = "group-l2
         (criterion, criterion != usual),
         ("uniform", scope == "family" and not rewritten),
     )
-    return " ".join(word for word, holds in words if holds) or "plain"
+    name = " ".join(word for word, holds in words if holds) or "plain"
+    return f"{name} {REPAIRED}" if repair in ("bias", "least-squares") else name
 
 
 def is_metanet(arm: Arm) -> bool:
@@ -61,9 +72,12 @@ def is_metanet(arm: Arm) -> bool:
 
 def place(arm: Arm) -> tuple[bool, int, Arm]:
     """The key that arms are sorted by: baselines first, those of the pipeline before others."""
-    return is_metanet(arm), ARMS.index(arm) if arm in ARMS else len(ARMS), arm
+    name = arm.removesuffix(f" {REPAIRED}")
+    return is_metanet(arm), ARMS.index(name) if name in ARMS else len(ARMS), arm
 
 
 def explained(arm: Arm) -> str:
     """An arm in a sentence."""
-    return EXPLAINED.get(arm) or ", ".join(WORDS[word] for word in arm.split())
+    name = arm.removesuffix(f" {REPAIRED}")
+    words = EXPLAINED.get(name) or ", ".join(WORDS.get(word, f"ranked by {word}") for word in name.split())
+    return words if name == arm else f"{words}, {WORDS[REPAIRED]}"

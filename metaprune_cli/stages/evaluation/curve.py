@@ -10,14 +10,15 @@ from typing import get_args
 from metaprune_cli.config import PruneSettings, Scope
 from metaprune_cli.errors import TargetError
 from metaprune_cli.metrics.accuracy import Accuracy
-from metaprune_cli.pruning.prune import Pruned, prune
+from metaprune_cli.pruning import Plan, apply_plan, check, make_plan
+from metaprune_cli.stages.calibration import Calibration
 from metaprune_cli.stages.evaluation.arms import Arm, arm_of, is_metanet
 from metaprune_cli.stages.evaluation.bench import Bench
 from metaprune_cli.stages.evaluation.lineage import descent
 from metaprune_cli.stages.evaluation.summary import Row, speedup_label
 from metaprune_cli.stages.loading import ModelSource, Opened
 from metaprune_cli.stages.paths import stem
-from metaprune_cli.stages.prune import criterion_for, importance_of, loss_gradients
+from metaprune_cli.stages.prune import criterion_for, scores_of
 from metaprune_cli.stages.structures import Structures
 from metaprune_cli.training.loop import recalibrate_
 
@@ -52,35 +53,25 @@ def curves(
 def _points(opened: Opened, structures: Structures, base: Row, pruning: PruneSettings, bench: Bench) -> Iterator[Row]:
     model, graph, found = opened.model.cpu(), structures.graph_of(opened), descent(opened.lineage, opened.path)
     train, batch_size = bench.splits.train, bench.data.batch_size
-    gradients, criterion = None, criterion_for(pruning, opened)
-    if criterion == "taylor":
-        gradients = loss_gradients(model, train, pruning.batches, batch_size, bench.device)
+    criterion = criterion_for(pruning, opened)
+    scores = scores_of(opened, graph, pruning, Calibration(bench.data, pruning, bench.device))
     scopes: tuple[Scope, ...] = (pruning.scope,) if is_metanet(found.arm) else get_args(Scope)
     for scope, speedup in product(scopes, bench.settings.curve):
         arm = arm_of(opened.lineage, criterion, scope)
         name = f"{stem(opened.path)} @ {speedup_label(speedup)}, {arm}"
         try:
-            pruned = prune(
-                model,
-                opened.example(),
-                speedup=speedup,
-                criterion=criterion,
-                scope=scope,
-                max_ratio=pruning.max_ratio,
-                gradients=gradients,
-                importance=importance_of(opened),
-                seed=pruning.seed,
-                graph=graph,
-            )
+            plan = make_plan(graph, scores, speedup, scope=scope, max_ratio=pruning.max_ratio)
         except TargetError as error:
             log.warning("%s: no point at %s (%s): %s", opened.path, speedup_label(speedup), arm, error.what)
             continue
-        small = pruned.model.to(bench.device)
+        small = apply_plan(model, graph, plan, opened.example())
+        check(model, small, graph, plan, opened.example())
+        small = small.to(bench.device)
         recalibrate_(small, train, bench.settings.batches, batch_size=batch_size)
-        yield _point(name, found.origin, arm, speedup, base, pruned, bench.accuracy(small))
+        yield _point(name, found.origin, arm, speedup, base, plan, bench.accuracy(small))
 
 
-def _point(name: str, origin: str, arm: Arm, speedup: float, base: Row, pruned: Pruned, accuracy: Accuracy) -> Row:
+def _point(name: str, origin: str, arm: Arm, speedup: float, base: Row, plan: Plan, accuracy: Accuracy) -> Row:
     return Row(
         name=name,
         origin=origin,
@@ -88,11 +79,11 @@ def _point(name: str, origin: str, arm: Arm, speedup: float, base: Row, pruned: 
         step="recalibrated",
         requested=speedup,
         base=base.name,
-        speedup=base.macs / pruned.plan.macs_after,
+        speedup=base.macs / plan.macs_after,
         top1=accuracy.top1,
         top5=accuracy.top5,
         loss=accuracy.loss,
         samples=accuracy.samples,
-        macs=pruned.plan.macs_after,
-        params=pruned.plan.params_after,
+        macs=plan.macs_after,
+        params=plan.params_after,
     )

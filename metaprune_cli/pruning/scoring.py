@@ -1,0 +1,110 @@
+"""From the name of a criterion to scores: built-in ones, those that need data, and users' own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import cast, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from metaprune_cli.config import WITH_DATA, Criterion, Normaliser, Reduction
+from metaprune_cli.config_loader import did_you_mean
+from metaprune_cli.errors import InputError
+from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.models.importing import import_named
+from metaprune_cli.pruning.criteria import OWNED, SCALE, normalised, sum_by_unit, unit_scores
+from metaprune_cli.pruning.evidence import Batch, measured_scores
+
+
+@dataclass(frozen=True, eq=False)
+class UnitTable:
+    """What a criterion of a user's is given: the units of a model, and what they own.
+
+    Attributes:
+        graph: the structure; ``graph.units.families`` are the layers' channels, ``graph.units.family_of`` says which of
+            them every unit is in.
+        tensors: the state dict, by entry.
+        model: the model itself, in eval mode.
+        batches: inputs and class numbers, where the user gave any data.
+    """
+
+    graph: NeuronGraph
+    tensors: Mapping[str, Tensor]
+    model: nn.Module
+    batches: tuple[Batch, ...] = ()
+
+    def total(self, values: Mapping[str, Tensor], *, biases: bool = False) -> Float[Tensor, " units"]:
+        """The sum of ``values`` (by entry, shaped as the state dict) over everything that a unit owns.
+
+        That is the weights that enter and leave it and the scales of its norms, with ``biases`` also its biases.
+        """
+        return sum_by_unit(self.graph, values, OWNED if biases else SCALE)[0]
+
+
+def score_units(
+    model: nn.Module,
+    graph: NeuronGraph,
+    criterion: str,
+    *,
+    batches: Iterable[Batch] = (),
+    gradients: Mapping[str, Tensor] | None = None,
+    importance: Float[Tensor, " units"] | None = None,
+    reduction: Reduction = "mean",
+    normaliser: Normaliser = "max",
+    seed: int = 0,
+) -> Float[Tensor, " units"]:
+    """Scores of a model's units by any criterion; arguments as in ``unit_scores``.
+
+    Args:
+        model: in eval mode, on the device of the batches; not changed.
+        graph: its structure.
+        criterion: a built-in one, or ``package.module:function``, which is given a :class:`UnitTable` and returns one
+            number for every unit.
+        batches: for the criteria that need data (``config.WITH_DATA``), and for users' own.
+        gradients: of the loss, by entry: ``taylor`` needs no batches then.
+        importance: what a metanetwork says of every unit.
+        reduction: of a unit's slices.
+        normaliser: of a family's scores.
+        seed: of ``random``.
+
+    Raises:
+        InputError: there is no such criterion, it lacks what it needs, or a user's returned something else.
+    """
+    tensors = model.state_dict()
+    if ":" in criterion:
+        table = UnitTable(graph, tensors, model, tuple(batches))
+        return normalised(_of_user(criterion, table), graph.units, normaliser)
+    if criterion not in get_args(Criterion):
+        raise InputError(
+            "Unknown criterion.",
+            expected=f"{', '.join(get_args(Criterion))}, or package.module:function",
+            got=f"{criterion!r}{did_you_mean(criterion, get_args(Criterion))}",
+        )
+    known, taken = cast("Criterion", criterion), tuple(batches)
+    return unit_scores(
+        graph,
+        tensors,
+        known,
+        gradients=gradients,
+        measured=measured_scores(model, graph, known, taken) if known in WITH_DATA and taken else None,
+        importance=importance,
+        generator=torch.Generator().manual_seed(seed),
+        reduction=reduction,
+        normaliser=normaliser,
+    )
+
+
+def _of_user(name: str, table: UnitTable) -> Float[Tensor, " units"]:
+    found = import_named(name, "criterion", where="--criterion")(table)
+    units = table.graph.units.num_units
+    if not isinstance(found, Tensor) or tuple(found.shape) != (units,):
+        raise InputError(
+            "The criterion did not return one number for every unit.",
+            expected=f"a tensor of shape ({units},)",
+            got=f"{tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__,
+            where=name,
+        )
+    return found.detach().float().cpu()

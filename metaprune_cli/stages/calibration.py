@@ -1,0 +1,53 @@
+"""The images that pruning itself looks at: for criteria that need data, and for repairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from metaprune_cli.config import WITH_DATA, DataSettings, PruneSettings
+from metaprune_cli.data import Splits, load_splits
+from metaprune_cli.pruning.evidence import Batch
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Images of the training split, not augmented; read when they are asked for.
+
+    Attributes:
+        data: which images.
+        settings: how many, and whether any are needed.
+        device: where they are put.
+    """
+
+    data: DataSettings
+    settings: PruneSettings
+    device: torch.device
+
+    @property
+    def needed(self) -> bool:
+        """Whether the settings need images at all."""
+        criterion = self.settings.criterion
+        return criterion in WITH_DATA or ":" in criterion or self.settings.repair != "none"
+
+    @cached_property
+    def splits(self) -> Splits:
+        """All images of the data set."""
+        return load_splits(self.data)
+
+    @cached_property
+    def batches(self) -> tuple[Batch, ...]:
+        """For criteria: the first ``batches`` of a shuffled epoch."""
+        batches = self.splits.train.batches(self.data.batch_size, shuffle_seed=0, device=self.device)
+        return tuple(islice(batches, self.settings.batches))
+
+    @cached_property
+    def inputs(self) -> Tensor | None:
+        """For repairs: ``repair_images`` of the shuffled training images at once; None where nothing is repaired."""
+        if self.settings.repair == "none":
+            return None
+        return next(iter(self.splits.train.batches(self.settings.repair_images, shuffle_seed=0, device=self.device)))[0]
