@@ -8,6 +8,7 @@ import typer
 
 from metaprune_cli import __version__
 from metaprune_cli.cli import coverage, decode, encode, env, eval, finetune, inspect, meta_train, prune, transform, zoo
+from metaprune_cli.cli import list as list_
 
 app = typer.Typer(
     name="metaprune",
@@ -29,6 +30,7 @@ app.command("decode")(decode.decode)
 app.command("inspect")(inspect.inspect)
 app.command("coverage")(coverage.coverage)
 app.command("env")(env.env)
+app.command("list")(list_.list_)
 
 
 def _version(wanted: bool) -> None:

@@ -32,7 +32,10 @@ def _facts(found: Environment) -> Iterator[tuple[str, str | None]]:
     yield "python", f"{found.python}, {found.executable}"
     yield "system", found.system
     yield "processor", found.processor
-    yield "cores", f"{_number(found.cores)}, usable {_number(found.usable_cores)}, threads of torch {_number(found.threads)}"
+    yield (
+        "cores",
+        f"{_number(found.cores)}, usable {_number(found.usable_cores)}, threads of torch {_number(found.threads)}",
+    )
     yield "memory", None if found.memory_gib is None else f"{found.memory_gib:.1f} GiB"
     yield from found.packages.items()
     for_cpu = None if found.threads is None else "none: torch is built for the CPU"

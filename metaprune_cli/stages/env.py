@@ -117,7 +117,9 @@ def _commit() -> str | None:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(("git", "-C", str(root), *arguments), capture_output=True, text=True, check=True, timeout=SCRIPT_S)
+    done = subprocess.run(
+        ("git", "-C", str(root), *arguments), capture_output=True, text=True, check=True, timeout=SCRIPT_S
+    )
     return done.stdout.strip()
 
 
@@ -160,7 +162,7 @@ def _compiler() -> str | None:
 
 
 def _engine() -> str:
-    """Whether the compiled engine works, asked in another process: code for another processor ends the one it runs in."""
+    """Whether the compiled engine works, asked in another process: what is wrong there may end it."""
     command = (sys.executable, "-m", "metaprune_cli.metanet.selfcheck")
     root = str(Path(metaprune_cli.__file__).resolve().parents[1])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
