@@ -33,7 +33,7 @@ def sources(folder: Path) -> list[Path]:
 
 
 def test_these_are_the_commands() -> None:
-    assert set(COMMANDS) == {*STAGES, "decode", "inspect", "coverage", "env", "list"}
+    assert set(COMMANDS) == {*STAGES, "decode", "inspect", "coverage", "env", "list", "init"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from metaprune_cli import __version__
-from metaprune_cli.cli import coverage, decode, encode, env, eval, finetune, inspect, meta_train, prune, transform, zoo
+from metaprune_cli.cli import (
+    coverage,
+    decode,
+    encode,
+    env,
+    eval,
+    finetune,
+    init,
+    inspect,
+    meta_train,
+    prune,
+    transform,
+    zoo,
+)
 from metaprune_cli.cli import list as list_
 
 app = typer.Typer(
@@ -31,6 +44,7 @@ app.command("inspect")(inspect.inspect)
 app.command("coverage")(coverage.coverage)
 app.command("env")(env.env)
 app.command("list")(list_.list_)
+app.command("init")(init.init)
 
 
 def _version(wanted: bool) -> None:
