@@ -18,7 +18,7 @@ from metaprune_cli.stages.loading import Opened
 
 WIDTH = 320
 NAME, BAR, GAP = 17, 12, 10  # heights: of a family's name, of a bar with the space below it, between families
-FIGURE = 64  # width of the figures at the end of a bar
+FIGURE = 74  # width of the figures at the end of a bar
 LONGEST = 44  # letters of a name
 
 Shape = tuple[tuple[str, int], ...]
@@ -96,13 +96,13 @@ def _bars(some: Sequence[Widths], arms: Sequence[Arm]) -> Element:
 
 def _bar(family: Family, after: float, top: int, arm: Arm, name: str) -> Element:
     whole, left = WIDTH - FIGURE, after / family.before
-    title = f"{family.name}, {arm}: {after:.4g} of {family.before} are left ({share(left)})"
+    title = f"{family.name}, {arm}: {round(after, 2):g} of {family.before} are left ({share(left)})"
     return element(
         "g",
         element("title", title),
         element("rect", x=0, y=top, width=whole, height=BAR - 3, class_="whole"),
         element("rect", x=0, y=top, width=round(whole * left, 1), height=BAR - 3, class_="left"),
-        element("text", f"{after:.3g} / {family.before}", x=whole + 6, y=top + BAR - 4, class_="tiny"),
+        element("text", f"{round(after, 1):g} / {family.before}", x=whole + 6, y=top + BAR - 4, class_="tiny"),
         class_=name,
     )
 
