@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from metaprune_cli import __version__
-from metaprune_cli.cli import coverage, decode, encode, eval, finetune, inspect, meta_train, prune, transform, zoo
+from metaprune_cli.cli import (
+    coverage,
+    decode,
+    encode,
+    env,
+    eval,
+    finetune,
+    init,
+    inspect,
+    meta_train,
+    prune,
+    transform,
+    zoo,
+)
+from metaprune_cli.cli import list as list_
 
 app = typer.Typer(
     name="metaprune",
@@ -28,6 +42,9 @@ app.command("eval")(eval.evaluate)
 app.command("decode")(decode.decode)
 app.command("inspect")(inspect.inspect)
 app.command("coverage")(coverage.coverage)
+app.command("env")(env.env)
+app.command("list")(list_.list_)
+app.command("init")(init.init)
 
 
 def _version(wanted: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +18,9 @@ from metaprune_cli.console.progress import listening
 Report = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="FOLDER", help="Folder for report.md, curve.png, JSON and CSV files."),
+]
+Page = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE.html", help="One HTML file with tables, curves and widths.")
 ]
 Base = Annotated[
     Path | None,
@@ -45,6 +50,7 @@ LatencyRuns = Annotated[
 def evaluate(
     models: options.Models,
     output: Report = None,
+    report: Page = None,
     base: Base = None,
     curve: Curve = False,
     speedup: Speedups = None,
@@ -93,7 +99,10 @@ def evaluate(
             data=data,
             device=pick_device(device),
             progress=progress,
+            report=report,
+            command=shlex.join(["metaprune", *sys.argv[1:]]),
         )
     show(found.to_document(), models_table(found.rows), *summary_tables(found.summary), as_json=as_json)
-    if output is not None and not quiet:
-        print_note(f"The report is in {output}.")
+    if not quiet:
+        for place in filter(None, (output, report)):
+            print_note(f"The report is in {place}.")

@@ -68,7 +68,12 @@ def _report(error: Exception) -> int:
     _panel(
         "Unexpected error",
         f"{type(error).__name__}: {error}",
-        [("next step", "run it again with --debug and report the traceback: this is a fault of metaprune")],
+        [
+            (
+                "next step",
+                "run it again with --debug; report the traceback and what `metaprune env` says: a fault of ours",
+            )
+        ],
     )
     return EXIT_BUG
 

@@ -1,4 +1,4 @@
-"""One table, many renderings: rich text for people, records for ``--json``, Markdown for reports."""
+"""One table, many renderings: rich text for people, records for ``--json``, Markdown and HTML for reports."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
+from xml.etree.ElementTree import Element
 
 from metaprune_cli.console.figures import plain
+from metaprune_cli.console.markup import element
 
 PIPE_WIDTH = 10_000  # a pipe has no edge: nothing may be cut off there
 
@@ -58,6 +60,17 @@ class Table:
         lines.extend(_markdown_row([column.cell(row) for column in self.columns]) for row in self.rows)
         return "\n".join(lines) + "\n"
 
+    def html(self) -> Element:
+        """The title, and an HTML table that scrolls sideways where it is wide; figures have the class ``figure``."""
+        head = [element("th", column.title, scope="col", class_=_side(column)) for column in self.columns]
+        body = [
+            element("tr", [element("td", column.cell(row), class_=_side(column)) for column in self.columns])
+            for row in self.rows
+        ]
+        table = element("table", element("thead", element("tr", head)), element("tbody", body))
+        title = element("h3", self.title) if self.title else None
+        return element("div", title, element("div", table, class_="scroll"))
+
     def print(self, file: IO[str] | None = None) -> None:
         """Write the table for people to ``file`` (default: stdout); in a pipe nothing is wrapped or cut off."""
         from rich import box
@@ -75,6 +88,10 @@ class Table:
         if self.title:
             console.print(Text(self.title, style="bold"))
         console.print(view)
+
+
+def _side(column: Column) -> str | None:
+    return "figure" if column.right else None
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

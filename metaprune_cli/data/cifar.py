@@ -54,12 +54,20 @@ def read_cifar(cifar: Cifar, settings: DataSettings, part: Part) -> Source | Non
     """
     if part == "val":
         return None
-    root = root_of(settings)
-    layout, paths = _locate(cifar, root, part)
+    layout, paths = _locate(cifar, root_of(settings), part)
     batches = [layout.read(path) for path in paths]
     pixels = np.concatenate([pixels for pixels, _ in batches]).reshape(-1, *IMAGE_SHAPE)
     labels = np.concatenate([labels for _, labels in batches])
     return in_memory(pixels, labels, cifar.num_classes, paths[0].parent)
+
+
+def cifar_files(cifar: Cifar, settings: DataSettings, part: Part) -> list[Path]:
+    """The files of one part, none of which is opened.
+
+    Raises:
+        InputError: neither layout is there.
+    """
+    return _locate(cifar, root_of(settings), part)[1]
 
 
 def _locate(cifar: Cifar, root: Path, part: Part) -> tuple[Layout, list[Path]]:

@@ -86,6 +86,19 @@ def read_image_folder(settings: DataSettings, part: Part) -> Source | None:
     return Source(FileImages(folder, size, settings.workers), labels, len(classes))
 
 
+def class_folders(settings: DataSettings, part: Part) -> list[Path]:
+    """The folders of one part, one for each class; what is in them is not looked at.
+
+    Raises:
+        InputError: there is none.
+    """
+    root = root_of(settings)
+    found = [root / part / name for name in _classes(root)]
+    if not any(folder.is_dir() for folder in found):
+        raise missing("image folder", root, [f"{part}/CLASS/*.jpg"], "put one folder for each class there")
+    return found
+
+
 def _classes(root: Path) -> list[str]:
     """The names of the class folders of the training part, in the order that numbers them."""
     train = root / "train"

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torchvision.transforms import v2
 
 from metaprune_cli.config import DatasetName, DataSettings
-from metaprune_cli.data.cifar import CIFAR10, CIFAR100, read_cifar
+from metaprune_cli.data.cifar import CIFAR10, CIFAR100, cifar_files, read_cifar
 from metaprune_cli.data.digits import read_digits
-from metaprune_cli.data.image_folder import read_image_folder
+from metaprune_cli.data.image_folder import class_folders, read_image_folder
 from metaprune_cli.data.image_split import ImageSplit, MemoryImages, Preparation, stratified
 from metaprune_cli.data.source import Part, Source
-from metaprune_cli.data.svhn import read_svhn
+from metaprune_cli.data.svhn import read_svhn, svhn_files
 from metaprune_cli.errors import InputError
 
 
@@ -32,20 +33,65 @@ class Splits:
 
 @dataclass(frozen=True)
 class Dataset:
-    """How a dataset is read, part by part (None: it has no such part), and how its pixels are normalised."""
+    """A dataset.
 
+    Attributes:
+        about: what it is.
+        layout: the files it is read from, below the data folder.
+        find: those of one part, without opening them; an InputError says what is missing.
+        read: one part of it; None where it has no such part.
+        mean: of the pixels, by channel; they are normalised by it and by ``std``.
+    """
+
+    about: str
+    layout: str
+    find: Callable[[DataSettings, Part], list[Path]]
     read: Callable[[DataSettings, Part], Source | None]
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
 DATASETS: dict[DatasetName, Dataset] = {
-    "digits": Dataset(read_digits, (0.3053,), (0.3760,)),
-    "cifar10": Dataset(partial(read_cifar, CIFAR10), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": Dataset(partial(read_cifar, CIFAR100), (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    "svhn": Dataset(read_svhn, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
-    # ImageNet's figures, which is what torchvision's weights were trained with
-    "imagefolder": Dataset(read_image_folder, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "digits": Dataset(
+        "handwritten digits, 1,797 grey images of 8x8, 10 classes",
+        "none: it comes with scikit-learn",
+        lambda *_: [],
+        read_digits,
+        (0.3053,),
+        (0.3760,),
+    ),
+    "cifar10": Dataset(
+        "CIFAR-10, 60,000 images of 32x32, 10 classes",
+        "cifar-10-batches-bin/ or cifar-10-batches-py/",
+        partial(cifar_files, CIFAR10),
+        partial(read_cifar, CIFAR10),
+        (0.4914, 0.4822, 0.4465),
+        (0.2470, 0.2435, 0.2616),
+    ),
+    "cifar100": Dataset(
+        "CIFAR-100, 60,000 images of 32x32, 100 classes",
+        "cifar-100-binary/ or cifar-100-python/",
+        partial(cifar_files, CIFAR100),
+        partial(read_cifar, CIFAR100),
+        (0.5071, 0.4865, 0.4409),
+        (0.2673, 0.2564, 0.2762),
+    ),
+    "svhn": Dataset(
+        "Street View House Numbers, 99,289 images of 32x32, 10 classes",
+        "train_32x32.mat and test_32x32.mat, perhaps in svhn/",
+        svhn_files,
+        read_svhn,
+        (0.4377, 0.4438, 0.4728),
+        (0.1980, 0.2010, 0.1970),
+    ),
+    "imagefolder": Dataset(
+        "images of yours, or ImageNet: one folder for each class",
+        "train/CLASS/*.jpg and test/CLASS/*.jpg, perhaps val/CLASS/*.jpg",
+        class_folders,
+        read_image_folder,
+        (0.485, 0.456, 0.406),  # ImageNet's figures, which is what torchvision's weights were trained with
+        (0.229, 0.224, 0.225),
+    ),
 }
 
 

@@ -22,12 +22,22 @@ def read_svhn(settings: DataSettings, part: Part) -> Source | None:
     """
     if part == "val":
         return None
+    (path,) = svhn_files(settings, part)
+    pixels, labels = _read_mat(path)
+    return in_memory(pixels, labels % 10, 10, path)  # the file's label 10 is the digit 0
+
+
+def svhn_files(settings: DataSettings, part: Part) -> list[Path]:
+    """The file of one part, which is not opened.
+
+    Raises:
+        InputError: it is not there.
+    """
     root, name = root_of(settings), f"{part}_32x32.mat"
     path = next((path for path in (root / name, root / "svhn" / name) if path.is_file()), None)
     if path is None:
         raise missing("SVHN", root, [name], "download it from http://ufldl.stanford.edu/housenumbers")
-    pixels, labels = _read_mat(path)
-    return in_memory(pixels, labels % 10, 10, path)  # the file's label 10 is the digit 0
+    return [path]
 
 
 def _read_mat(path: Path) -> tuple[np.ndarray, np.ndarray]:

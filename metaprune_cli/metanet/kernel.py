@@ -51,6 +51,12 @@ class _Graph(ctypes.Structure):
     ]
 
 
+def compiler() -> list[str] | None:
+    """The command of the C++ compiler (``$CXX``, else ``c++`` or ``g++``); None where there is none."""
+    command = shlex.split(os.environ.get("CXX", "")) or [shutil.which("c++") or shutil.which("g++") or ""]
+    return command if shutil.which(command[0]) else None
+
+
 def available(weights: Tensor, layers: int) -> bool:
     """Whether there is a compiled engine for arrays like this one; compiles it where there is not yet."""
     fits = weights.device.type == "cpu" and weights.dtype in REALS and layers <= MAX_LAYERS
@@ -237,14 +243,14 @@ def _description(layout: Layout) -> tuple[ctypes.Array[_Block], Tensor]:
 @cache
 def _library(real: str) -> ctypes.CDLL | None:
     """The compiled library; None, with a warning where there is a compiler and it fails."""
-    compiler = shlex.split(os.environ.get("CXX", "")) or [shutil.which("c++") or shutil.which("g++") or ""]
-    if not shutil.which(compiler[0]):
+    command = compiler()
+    if command is None:
         return None
     source = Path(__file__).with_name("kernel.cpp")
     try:
-        target = _cache_folder() / f"kernel-{real}-{_fingerprint(compiler, source)}.so"
+        target = _cache_folder() / f"kernel-{real}-{_fingerprint(command, source)}.so"
         if not target.exists():
-            _compile([*compiler, *FLAGS, f"-DREAL={real}"], source, target)
+            _compile([*command, *FLAGS, f"-DREAL={real}"], source, target)
         return ctypes.CDLL(str(target))
     except (OSError, subprocess.CalledProcessError) as error:
         detail = getattr(error, "stderr", None) or error

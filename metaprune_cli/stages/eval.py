@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+import metaprune_cli
 from metaprune_cli.config import DataSettings, EvalSettings, PruneSettings
 from metaprune_cli.data import load_splits, load_test
 from metaprune_cli.errors import InputError
@@ -19,7 +20,9 @@ from metaprune_cli.stages.evaluation.bench import Bench
 from metaprune_cli.stages.evaluation.curve import curves
 from metaprune_cli.stages.evaluation.files import check_folder, write_report
 from metaprune_cli.stages.evaluation.lineage import base_candidates, base_of, descent
+from metaprune_cli.stages.evaluation.page import PAGE, Contents, html
 from metaprune_cli.stages.evaluation.summary import Row, Summary, metrics, summarise
+from metaprune_cli.stages.evaluation.widths import widths_of
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, Opened, open_model
 from metaprune_cli.stages.paths import find_sources, stem
@@ -68,6 +71,8 @@ def evaluate(
     data: DataSettings,
     device: torch.device,
     progress: Progress,
+    report: Path | None = None,
+    command: str = "metaprune eval",
 ) -> Evaluation:
     """Measure models on the test images.
 
@@ -81,11 +86,15 @@ def evaluate(
         data: the images.
         device: where everything is measured.
         progress: is told about each model.
+        report: an HTML file for people; None writes none.
+        command: the command line, for that file.
 
     Raises:
         InputError: a path, a model or the data cannot be used, or no model is left to draw a curve of.
     """
     check_folder(output)
+    if report is not None:
+        PAGE.check(report, "--report")
     bench = Bench(load_test(data), load_splits(data), data, settings, device, progress)
     given = _open(models, source, bench)
     bases = [] if base is None else _open([base], source, bench)
@@ -103,7 +112,20 @@ def evaluate(
         setting["Recalibrated"] = f"pruned by {ranked}, BatchNorm statistics from training images"
     summary = summarise(rows)
     written = () if output is None else write_report(output, rows, summary, setting)
+    if report is not None:
+        PAGE.write(report, html(_contents(every, rows, summary, setting, command)))
+        written += (report,)
     return Evaluation(tuple(rows), summary, setting, written)
+
+
+def _contents(
+    every: Sequence[Opened], rows: Sequence[Row], summary: Summary, setting: Mapping[str, str], command: str
+) -> Contents:
+    names = _names([opened.path for opened in every])
+    lineages = {names[opened.path]: opened.lineage for opened in every}
+    widths = [found for opened in every if (found := widths_of(opened)) is not None]
+    versions = {"metaprune": metaprune_cli.__version__, "torch": torch.__version__}
+    return Contents(rows, summary, setting, lineages, widths, command, versions)
 
 
 def _open(paths: Sequence[Path], source: ModelSource, bench: Bench) -> list[Opened]:

@@ -13,9 +13,9 @@ from metaprune_cli.artifacts import Artifact, read_artifact
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.graph.drawing import MARK, draw
-from metaprune_cli.stages.paths import obstacle, replace_file, stem
+from metaprune_cli.stages.paths import Rendering, stem
 
-DRAWING = ".svg"
+DRAWING = Rendering("drawing", ".svg", MARK)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def inspect(path: Path, drawing: Path | None = None) -> Inspection:
         CorruptFileError: it is damaged, not an artifact, or of an unknown version or kind.
     """
     if drawing is not None:
-        _check_drawing(drawing)
+        DRAWING.check(drawing, "--draw")
     artifact = read_artifact(path)
     graph = _graph(artifact) if artifact.kind == "graph" else None
     if drawing is not None:
@@ -90,35 +90,6 @@ def inspect(path: Path, drawing: Path | None = None) -> Inspection:
     )
 
 
-def _check_drawing(target: Path) -> None:
-    """Refuse, before any work is done, a place where no drawing can go, or would destroy something.
-
-    Raises:
-        InputError: it is no SVG file, a file that we did not draw, a folder, or cannot be written.
-    """
-    if target.suffix.lower() != DRAWING:
-        problem: str | None = f"{target}: is not named as an SVG file"
-    elif target.is_dir():
-        problem = f"{target}: is a folder"
-    elif target.exists() and not _is_drawing(target):
-        problem = f"{target}: exists and is not a drawing of ours"
-    else:
-        problem = obstacle(target)
-    if problem:
-        raise InputError(
-            "The graph cannot be drawn there.",
-            expected=f"a new file in {DRAWING}, or a drawing of ours to replace",
-            got=problem,
-            where="--draw",
-            next_step="choose another place with --draw",
-        )
-
-
-def _is_drawing(file: Path) -> bool:
-    with file.open("rb") as text:
-        return MARK.encode() in text.read(200)
-
-
 def _draw(graph: NeuronGraph | None, artifact: Artifact, target: Path) -> None:
     if graph is None:
         raise InputError(
@@ -128,9 +99,7 @@ def _draw(graph: NeuronGraph | None, artifact: Artifact, target: Path) -> None:
             where=artifact.path,
             next_step="make one of a model with `metaprune encode`",
         )
-    picture = draw(graph, stem(artifact.path))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(target, lambda part: part.write_text(picture, encoding="utf-8"))
+    DRAWING.write(target, draw(graph, stem(artifact.path)))
 
 
 def _tensor(name: str, tensor: Tensor) -> TensorSummary:

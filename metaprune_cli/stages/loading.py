@@ -57,6 +57,7 @@ class Opened:
         shape_is_stated: whether the file or the user says the input's shape, or it is only usual for the architecture.
         graph: its graph, if it came as one.
         importance: what a metanetwork's score head says of every unit, if one has; it holds while the units do.
+        pruning: the plan of its last pruning, as it was written; it too holds while the units do.
     """
 
     model: nn.Module
@@ -66,6 +67,7 @@ class Opened:
     shape_is_stated: bool = True
     graph: NeuronGraph | None = None
     importance: tuple[float, ...] | None = None
+    pruning: Mapping[str, Any] | None = None
 
     @property
     def says_its_inputs(self) -> bool:
@@ -110,6 +112,7 @@ def open_model(path: Path, source: ModelSource) -> Opened:
         path,
         shape_is_stated=stated,
         importance=tuple(document["importance"]) if "importance" in document else None,
+        pruning=document.get("pruning"),
     )
 
 

@@ -12,6 +12,7 @@ from metaprune_cli.errors import CorruptFileError, InputError
 
 SUFFIX = ".safetensors"
 CHECKPOINT = ".checkpoint.safetensors"
+HEAD_BYTES = 300  # of a text, in which its mark stands
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,49 @@ def check_targets(targets: Sequence[Path], kind: str, inputs: Iterable[Path] = (
             got="\n".join(problems),
             next_step="choose another place with -o",
         )
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A kind of text that is written for people: what it is called, its suffix, and the mark in each of its files."""
+
+    noun: str
+    suffix: str
+    mark: str
+
+    def check(self, target: Path, option: str) -> None:
+        """Refuse, before any work is done, a place where none can go, or where it would destroy something.
+
+        Raises:
+            InputError: another suffix, a file that is not one of ours, a folder, or a place that cannot be written.
+        """
+        problem = self._problem(target)
+        if problem:
+            raise InputError(
+                f"The {self.noun} cannot be written there.",
+                expected=f"a new file in {self.suffix}, or a {self.noun} of ours to replace",
+                got=f"{target}: {problem}",
+                where=option,
+                next_step=f"choose another place with {option}",
+            )
+
+    def _problem(self, target: Path) -> str | None:
+        if target.suffix.lower() != self.suffix:
+            return f"is not named as an {self.suffix[1:].upper()} file"
+        if target.is_dir():
+            return "is a folder"
+        if target.exists() and not self._is_ours(target):
+            return f"exists and is not a {self.noun} of ours"
+        return obstacle(target)
+
+    def _is_ours(self, file: Path) -> bool:
+        with file.open("rb") as text:
+            return self.mark.encode() in text.read(HEAD_BYTES)
+
+    def write(self, target: Path, text: str) -> None:
+        """Write a file, and the folders it is in."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(target, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

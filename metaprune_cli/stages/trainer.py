@@ -90,6 +90,8 @@ class Trainer:
             further: dict[str, Any] = {"history": result.history}
             if opened.importance is not None:
                 further["importance"] = list(opened.importance)
+            if opened.pruning is not None:
+                further["pruning"] = opened.pruning
             save(result.model.cpu(), target, opened, made, step=step, metrics=metrics, **further)
             checkpoint.discard()
         return metrics

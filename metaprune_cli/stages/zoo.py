@@ -133,7 +133,7 @@ def import_zoo(
 
 def _train(task: Task, progress: Progress, *, output: Path, trainer: Trainer) -> ZooModel:
     target = task.target(output)
-    architecture = _architecture(task, trainer.splits)
+    architecture = architecture_of(task, trainer.splits)
     made = Made.by(
         "zoo",
         seed=task.seed,
@@ -153,7 +153,7 @@ def _train(task: Task, progress: Progress, *, output: Path, trainer: Trainer) ->
     return ZooModel(str(target), task.role, task.arch, task.seed, metrics["val_top1"])
 
 
-def _architecture(task: Task, splits: Splits) -> Architecture:
+def architecture_of(task: Task, splits: Splits) -> Architecture:
     """The member's architecture for these images; what params.yaml says goes first, a factory is told nothing else."""
     channels, size, _ = splits.input_shape[1:]
     facts = {"num_classes": splits.num_classes, "in_channels": channels, "image_size": size}

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from cli_calling import call, run
 
+from metaprune_cli.artifacts import read_document
+
 FAST = ("--latency-runs", 2, "--quiet")
 
 
@@ -34,6 +36,22 @@ def test_both_arms_are_compared(work: Path, tmp_path: Path) -> None:
     assert set(ran.json["summary"]["pruned"]["metanet_minus_plain"]) == {"1.5x", "2x"}
 
 
+def test_the_page_has_the_command_and_what_pruning_left(model: Path, tmp_path: Path) -> None:
+    small, longer, page = (tmp_path / name for name in ("small.safetensors", "longer.safetensors", "new/page.html"))
+    run("prune", model, "-s", "2", "-o", small, "--quiet")
+    run("finetune", small, "--epochs", "1", "-o", longer, "--quiet")
+    plan = read_document(small)["pruning"]
+    assert read_document(longer)["pruning"] == plan  # the units are the same
+    for _ in range(2):
+        assert run("eval", longer, "--base", model, "--report", page, "--json", *FAST).json["written"] == [str(page)]
+    text = page.read_text()
+    assert "<code>metaprune " in text
+    free = [family for family in plan["families"] if not family["locked"]]
+    assert all(f"{f['name']}, plain: {f['after']} of {f['before']} are left" in text for f in free)
+    assert "<b>finetune</b> small.safetensors, epochs 1, seed 0</li>" in text
+    assert [path.name for path in page.parent.iterdir()] == ["page.html"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -43,9 +61,12 @@ def test_both_arms_are_compared(work: Path, tmp_path: Path) -> None:
         (("zoo/heldout", "--latency-runs", 0), "latency_runs"),
         (("zoo/heldout", "-o", "params.yaml"), "needs a folder"),
         (("zoo/heldout", "--device", "tpu"), "Unknown device"),
+        (("missing.safetensors", "--report", "params.yaml"), "is not named as an HTML file"),
+        (("missing.safetensors", "--report", "theirs.html"), "exists and is not a report of ours"),
     ],
 )
 def test_bad_usage_is_one_panel_and_exit_code_2(work: Path, arguments: tuple[object, ...], message: str) -> None:
+    (work / "theirs.html").write_text("<p>mine</p>")
     ran = call("eval", *arguments)
     assert (ran.code, ran.out) == (2, "")
     assert message in ran.err

@@ -14,7 +14,10 @@ import pytest
 from cli_calling import TINY
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("zoo", "encode", "decode", "meta-train", "transform", "prune", "finetune", "eval", "inspect", "coverage")
+COMMANDS = (
+    *("zoo", "encode", "decode", "meta-train", "transform", "prune", "finetune", "eval", "inspect", "coverage"),
+    *("env", "list", "init"),
+)
 METAPRUNE = (sys.executable, "-m", "metaprune_cli")
 
 

@@ -56,12 +56,18 @@ def draw(rows: Sequence[Row], summary: Summary, path: Path) -> None:
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
-def _styles(arms: Sequence[Arm]) -> dict[Arm, Style]:
+def arm_styles(arms: Sequence[Arm]) -> dict[Arm, Style]:
     """A colour and a marker for each arm; those of the pipeline always have the same."""
     more = itertools.cycle(MORE_COLOURS)
     return {
         arm: (COLOURS.get(arm) or next(more), MARKERS.get(arm) or ("D" if is_metanet(arm) else "v")) for arm in arms
     }
+
+
+def step_title(step: Step) -> str:
+    """What stands above a step's panel."""
+    name, _, epochs = step.partition("-")
+    return TITLES[name] + (f", {epochs} epochs" if epochs else "")
 
 
 def _legend(panels: Sequence[Axes]) -> tuple[list[Artist], list[str]]:
@@ -81,13 +87,12 @@ def _draw_step(axes: Axes, summary: Summary, step: Step) -> None:
     groups = [group for group in summary.groups if group.step == step]
     lowest, highest = limits(groups, base)
     axes.set_ylim(lowest, highest)
-    styles = _styles(summary.arms)
+    styles = arm_styles(summary.arms)
     for arm in summary.arms:
         present = [group for group in groups if group.arm == arm]
         if present:
             _draw_arm(axes, arm, present, lowest, styles[arm])
-    name, _, epochs = step.partition("-")
-    axes.set_title(TITLES[name] + (f", {epochs} epochs" if epochs else ""))
+    axes.set_title(step_title(step))
     axes.set_xlabel("speed-up achieved (MACs)")
     _dress(axes)
 
@@ -138,7 +143,7 @@ def _dress(axes: Axes) -> None:
 
 
 def _draw_points(axes: Axes, rows: Sequence[Row]) -> None:
-    styles = _styles(sorted({row.arm for row in rows}))
+    styles = arm_styles(sorted({row.arm for row in rows}))
     for row in rows:
         colour, marker = styles[row.arm]
         axes.scatter(row.speedup, row.top1, color=colour, marker=marker)

@@ -21,6 +21,12 @@ TITLES: dict[Step, str] = {
 }
 
 
+EXPLANATION = (
+    "± is the sample standard deviation over models. Gains are paired by the model of origin, the standard error is "
+    "that of their mean."
+)
+
+
 def title(step: Step) -> str:
     """A step in words."""
     name, _, epochs = step.partition("-")
@@ -99,16 +105,13 @@ def markdown(rows: Sequence[Row], summary: Summary, setting: Mapping[str, Any], 
         picture: file name of the picture beside the report, if there is one.
     """
     parts = ["# Evaluation\n", "\n".join(f"- {name}: {value}" for name, value in setting.items()) + "\n"]
-    if unpruned := _unpruned_lines(summary):
+    if unpruned := unpruned_lines(summary):
         parts.append("\n".join(unpruned) + "\n")
     if summary.steps:
         parts.append("\n".join(f"- **{arm}**: {explained(arm)}." for arm in summary.arms) + "\n")
     parts.extend(table.markdown() for table in summary_tables(summary))
     if summary.steps:
-        parts.append(
-            "± is the sample standard deviation over models. Gains are paired by the model of origin, the standard "
-            "error is that of their mean.\n"
-        )
+        parts.append(f"{EXPLANATION}\n")
     if picture is not None:
         parts.append(f"![Accuracy against speed-up]({picture})\n")
     parts.append(models_table(rows).markdown())
@@ -160,7 +163,8 @@ def _model_row(row: Row) -> dict[str, Any]:
     return asdict(row) | {"latency_spread": spread}
 
 
-def _unpruned_lines(summary: Summary) -> list[str]:
+def unpruned_lines(summary: Summary) -> list[str]:
+    """The models before pruning, in a sentence for each kind."""
     names: dict[Arm, str] = {
         "plain": "Before pruning",
         METANET: "Rewritten by the metanetwork, before pruning",

@@ -1,0 +1,98 @@
+"""``metaprune list``: what there is to choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metaprune_cli.cli import options
+from metaprune_cli.cli.run import guarded, show
+from metaprune_cli.console.figures import count
+from metaprune_cli.console.panel import print_note
+from metaprune_cli.console.table import Column, Table, label
+
+ABOUT = {
+    "archs": "architectures, for --arch; any package.module:factory is one as well",
+    "criteria": "how units are scored, for prune --criterion",
+    "datasets": "images, for --dataset; --data-root DIR says whether they are there",
+    "metanets": "metanetworks that come with metaprune, or those in --folder DIR",
+}
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+COLUMNS: Mapping[str, Sequence[Column]] = {
+    "archs": (
+        label("name", "Architecture"),
+        label("task", "For"),
+        Column("params", "Parameters", count),
+        Column("input_shape", "One input", _shape),
+    ),
+    "criteria": (
+        label("name", "Criterion"),
+        label("about", "How much a unit matters"),
+        label("needs", "Needs"),
+        label("source", "From"),
+    ),
+    "datasets": (
+        label("name", "Data set"),
+        label("about", "Images"),
+        label("layout", "Files below --data-root"),
+        label("found", "Found"),
+    ),
+    "metanets": (
+        label("name", "Metanetwork"),
+        Column("layers", "Layers"),
+        Column("hidden", "Width"),
+        label("score_head", "Score head"),
+        Column("params", "Parameters", count),
+        label("path", "File"),
+    ),
+}
+
+
+def _kinds(incomplete: str) -> list[str]:
+    return [kind for kind in ABOUT if kind.startswith(incomplete)]
+
+
+@guarded
+def list_(
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="|".join(ABOUT),
+            help="Of what; without it: what there is.",
+            autocompletion=_kinds,
+            show_default=False,
+        ),
+    ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Argument(metavar="FILTER", help="A part of a name, or a pattern: 'cifar:*'.", show_default=False),
+    ] = None,
+    data_root: options.DataRoot = None,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", metavar="DIR", help="Folder of metanetworks, sub-folders included.")
+    ] = None,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Architectures, criteria, data sets and metanetworks by name."""
+    if kind is None:
+        rows = [{"name": name, "about": about} for name, about in ABOUT.items()]
+        show(
+            {"lists": rows}, Table("", (label("name", "List"), label("about", "What is in it")), rows), as_json=as_json
+        )
+        return
+    from metaprune_cli.stages import list as stage
+
+    rows = [asdict(entry) for entry in stage.listing(kind, pattern, data_root=data_root, folder=folder)]
+    show({kind: rows}, *([Table("", COLUMNS[kind], rows)] if rows else []), as_json=as_json)
+    if not rows:
+        print_note("No metanetwork comes with metaprune: `metaprune meta-train` makes one, --folder DIR lists yours.")

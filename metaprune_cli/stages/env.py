@@ -1,0 +1,180 @@
+"""What a bug report needs to know of this machine. Nothing in here may fail: what cannot be found out is None."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import metaprune_cli
+
+T = TypeVar("T")
+
+PACKAGES = (
+    *("torch", "torchvision", "torch-geometric", "numpy", "scipy", "scikit-learn", "safetensors", "dvc", "joblib"),
+    *("matplotlib", "jaxtyping", "pyyaml", "typer", "rich"),
+)
+VARIABLES = ("CXX", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "XDG_CACHE_HOME")
+"""What is reported beside every variable whose name begins with ``PREFIX``."""
+PREFIX = "METAPRUNE_"
+GIB = 2**30
+COMPILING_S = 120
+SCRIPT_S = 10
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU that PyTorch can use."""
+
+    name: str
+    memory_gib: float
+    capability: str
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Everything found out; None is what could not be.
+
+    Attributes:
+        metaprune: its version, ``commit`` that of a checkout, with ``-dirty`` where files differ from it.
+        python: its version, and ``executable`` its file.
+        system: the operating system.
+        processor: the CPU's model, with all its ``cores``, those this process may use and its memory.
+        threads: of PyTorch; None where it cannot be imported.
+        packages: versions; None where a package is not there.
+        cuda: what PyTorch was built for, a number or "rocm" with one; ``gpus`` what it sees of them.
+        compiler: the C++ compiler for the metanetwork's engine, and ``engine`` whether that works.
+        variables: environment variables that change what metaprune does.
+    """
+
+    metaprune: str
+    commit: str | None
+    python: str
+    executable: str
+    system: str
+    processor: str | None
+    cores: int | None
+    usable_cores: int | None
+    memory_gib: float | None
+    threads: int | None
+    packages: Mapping[str, str | None]
+    cuda: str | None
+    gpus: tuple[Gpu, ...]
+    compiler: str | None
+    engine: str
+    variables: Mapping[str, str]
+
+    def to_document(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return asdict(self)
+
+
+def env() -> Environment:
+    """Look around; compiles the metanetwork's engine where that has not been done yet."""
+    return Environment(
+        metaprune=metaprune_cli.__version__,
+        commit=_if_possible(_commit),
+        python=f"{platform.python_version()} ({platform.python_implementation()})",
+        executable=sys.executable,
+        system=platform.platform(),
+        processor=_if_possible(_processor),
+        cores=os.cpu_count(),
+        usable_cores=_if_possible(lambda: len(os.sched_getaffinity(0))),
+        memory_gib=_if_possible(lambda: os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB),
+        threads=_if_possible(_threads),
+        packages={name: _if_possible(lambda name=name: version(name)) for name in PACKAGES},  # type: ignore[misc]
+        cuda=_if_possible(_cuda),
+        gpus=_if_possible(_gpus) or (),
+        compiler=_if_possible(_compiler),
+        engine=_engine(),
+        variables={
+            name: value for name, value in sorted(os.environ.items()) if name in VARIABLES or name.startswith(PREFIX)
+        },
+    )
+
+
+def _if_possible(look: Callable[[], T]) -> T | None:
+    try:
+        return look()
+    except Exception:  # noqa: BLE001 - a report of what is broken here may not break
+        return None
+
+
+def _commit() -> str | None:
+    """Of the checkout that this package lies in; a repository that only contains an environment is not ours."""
+    root = Path(metaprune_cli.__file__).resolve().parents[1]
+    if Path(_git(root, "rev-parse", "--show-toplevel")) != root:
+        return None
+    return _git(root, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ("git", "-C", str(root), *arguments), capture_output=True, text=True, check=True, timeout=SCRIPT_S
+    )
+    return done.stdout.strip()
+
+
+def _processor() -> str | None:
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text(errors="replace").splitlines() if cpu.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, None) or platform.processor() or platform.machine() or None
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _cuda() -> str | None:
+    import torch
+
+    rocm = getattr(torch.version, "hip", None)
+    return f"rocm {rocm}" if rocm else torch.version.cuda
+
+
+def _gpus() -> tuple[Gpu, ...]:
+    import torch
+
+    found = (torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count()))
+    return tuple(Gpu(gpu.name, gpu.total_memory / GIB, f"{gpu.major}.{gpu.minor}") for gpu in found)
+
+
+def _compiler() -> str | None:
+    """The command, and the first line of what it says of its version."""
+    from metaprune_cli.metanet import kernel
+
+    command = kernel.compiler()
+    if command is None:
+        return None
+    said = subprocess.run((*command, "--version"), capture_output=True, text=True, check=False, timeout=SCRIPT_S).stdout
+    return f"{shlex.join(command)}: {said.partition(chr(10))[0]}"
+
+
+def _engine() -> str:
+    """Whether the compiled engine works, asked in another process: what is wrong there may end it."""
+    command = (sys.executable, "-m", "metaprune_cli.metanet.selfcheck")
+    root = str(Path(metaprune_cli.__file__).resolve().parents[1])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    try:
+        done = subprocess.run(
+            command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=COMPILING_S
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"could not be tried: {error}"
+    if done.returncode == 0:
+        return done.stdout.strip()
+    if done.returncode < 0:
+        return f"stopped by {signal.Signals(-done.returncode).name}"
+    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    return f"could not be tried: {lines[-1]}"

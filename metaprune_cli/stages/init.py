@@ -1,0 +1,157 @@
+"""A folder with a pipeline for somebody's own model and images, checked before it is laid down: it has to run."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+import torch
+
+from metaprune_cli.artifacts import read_document
+from metaprune_cli.config import DataSettings, ZooMember
+from metaprune_cli.data import Splits, load_splits
+from metaprune_cli.data.splits import DATASETS
+from metaprune_cli.errors import CorruptFileError, InputError
+from metaprune_cli.models import build
+from metaprune_cli.models.registry import is_factory
+from metaprune_cli.stages.images import check_fits
+from metaprune_cli.stages.initial import Project, pipeline, readme, settings
+from metaprune_cli.stages.loading import ModelSource, Opened, open_model
+from metaprune_cli.stages.paths import obstacle
+from metaprune_cli.stages.zoo import Task, architecture_of
+
+PIPELINE = ("dvc.yaml", "params.yaml")
+"""What is replaced with ``force`` only; README.md and .gitignore are never replaced."""
+IGNORED = "__pycache__/\n*.checkpoint.safetensors\n"
+
+
+@dataclass(frozen=True)
+class LaidDown:
+    """What is in the folder now: ``kept`` are files that were there and stay as they were."""
+
+    folder: str
+    written: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
+def init(
+    folder: Path,
+    *,
+    model: Path | None,
+    source: ModelSource,
+    data: DataSettings,
+    metanet: Path | None = None,
+    force: bool = False,
+) -> LaidDown:
+    """Lay down dvc.yaml, params.yaml, .gitignore and README.md.
+
+    Args:
+        folder: where; made if need be.
+        model: the model to prune, any file that ``open_model`` understands; None: one is trained first.
+        source: how it is opened; without a model, its ``arch`` is what is trained.
+        data: the images.
+        metanet: a metanetwork; with it, pruning with and without it is compared.
+        force: replace a dvc.yaml and a params.yaml that are there.
+
+    Raises:
+        InputError: files would be replaced, or the pipeline could not run: the model, the images or the metanetwork
+            are not there, or do not fit each other.
+        CorruptFileError: the model or the metanetwork is damaged.
+    """
+    _check_folder(folder, force)
+    data = replace(data, data_root=None if data.data_root is None else _seen_from(folder, Path(data.data_root)))
+    splits = _splits(folder, data)
+    opened = _trained(source, splits) if model is None else open_model(model, source).of_shape(splits.input_shape[1:])
+    check_fits(opened, splits)
+    if metanet is not None:
+        _check_metanet(metanet)
+    name = opened.architecture.name
+    if is_factory(name):
+        _check_module(name.partition(":")[0], folder)
+    project = Project(
+        name=folder.resolve().name,
+        arch=name,
+        arch_args=dict(source.arch_args),
+        model=None if model is None else _seen_from(folder, model),
+        source=replace(source, input_shape=None if opened.shape_is_stated else splits.input_shape[1:]),
+        data=data,
+        metanet=None if metanet is None else _seen_from(folder, metanet),
+        imports=is_factory(name),
+    )
+    texts = {"README.md": readme(project), ".gitignore": IGNORED}
+    kept = tuple(name for name in texts if (folder / name).exists())
+    texts = {name: text for name, text in texts.items() if name not in kept}
+    texts |= {"dvc.yaml": pipeline(project), "params.yaml": settings(project)}
+    _write(folder, texts)
+    return LaidDown(str(folder), tuple(texts), kept)
+
+
+def _check_folder(folder: Path, force: bool) -> None:
+    taken = [] if force else [name for name in PIPELINE if (folder / name).exists()]
+    reason = "it is a file" if folder.is_file() else obstacle(folder / PIPELINE[0])
+    if taken:
+        raise InputError(
+            "There is a pipeline in this folder already.",
+            expected=f"a folder without {' and '.join(PIPELINE)}",
+            got=", ".join(taken),
+            where=folder,
+            next_step="choose another folder, or replace them with --force",
+        )
+    if reason:
+        raise InputError("Nothing can be written there.", got=reason, where=folder, next_step="choose another folder")
+
+
+def _splits(folder: Path, data: DataSettings) -> Splits:
+    """The images for training; that there are some for the test is looked up without opening them."""
+    if data.data_root is not None:
+        data = replace(data, data_root=str(folder.absolute() / data.data_root))
+    DATASETS[data.dataset].find(data, "test")
+    return load_splits(data)
+
+
+def _trained(source: ModelSource, splits: Splits) -> Opened:
+    """The model that will be trained, with random weights."""
+    task = Task(source.arch or ZooMember().arch, dict(source.arch_args), 0, "train")
+    architecture = architecture_of(task, splits)
+    with torch.random.fork_rng(devices=()):
+        return Opened(build(architecture).eval(), architecture, (), Path(architecture.name))
+
+
+def _check_metanet(path: Path) -> None:
+    if not path.is_file():
+        raise InputError("The metanetwork does not exist.", where=path, next_step="check --metanet")
+    kind = read_document(path)["kind"]
+    if kind != "metanetwork":
+        raise CorruptFileError("This is no metanetwork.", expected="kind metanetwork", got=f"kind {kind}", where=path)
+
+
+def _check_module(name: str, folder: Path) -> None:
+    """A factory's module has to be found where the pipeline runs, not only where this command does."""
+    here = {"", ".", str(Path.cwd())}
+    paths = [str(folder.resolve()), *(path for path in sys.path if path not in here)]
+    if PathFinder.find_spec(name.partition(".")[0], paths) is None:
+        raise InputError(
+            f"The pipeline would not find the module '{name}' that makes the model.",
+            expected="an installed package, or a module in the folder",
+            where=folder,
+            next_step=f"copy it into {folder}, or install it",
+        )
+
+
+def _seen_from(folder: Path, path: Path) -> str:
+    """A path for use in the folder: relative for what is inside, else absolute."""
+    whole, root = path.expanduser().resolve(), folder.resolve()
+    return str(whole.relative_to(root) if whole.is_relative_to(root) else whole)
+
+
+def _write(folder: Path, texts: dict[str, str]) -> None:
+    """All files or none: they get their names when every one of them is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".init-") as part:
+        for name, text in texts.items():
+            (Path(part) / name).write_text(text, encoding="utf-8")
+        for name in texts:
+            (Path(part) / name).replace(folder / name)
