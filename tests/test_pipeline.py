@@ -23,7 +23,7 @@ TINY = {
     "metanet": {"layers": 1, "hidden": 4},
     "meta-train": {"epochs": 2, "batches": 1, "batch_size": 50, "validate_every": 1},
     "transform": {"recalibrate": True},
-    "prune": {"speedup": [1.5, 2]},
+    "prune": {"speedup": [1.5, 2], "repair": "least-squares", "repair_images": 64},
     "finetune": {"epochs": 1, "lr": 0.01},
     "eval": {"latency_runs": 2, "curve": [1.5, 2]},
 }
@@ -77,6 +77,7 @@ def test_the_report_compares_all_arms_at_every_speedup(clone: Path) -> None:
     report = clone / "data" / "report"
     assert {path.name for path in report.iterdir()} == {
         "report.md",
+        "report.html",
         "metrics.json",
         "summary.json",
         "models.csv",
@@ -86,7 +87,7 @@ def test_the_report_compares_all_arms_at_every_speedup(clone: Path) -> None:
         "curve.png",
     }
     figures = json.loads((report / "summary.json").read_text())
-    for step in ("recalibrated", "finetuned"):
+    for step in ("recalibrated", "pruned", "finetuned"):
         for column in ("plain", "uniform", "metanet", "metanet_minus_plain", "metanet_minus_uniform"):
             assert set(figures[step][column]) == {"1.5x", "2x"}, (step, column)
     assert figures["finetuned"]["metanet_minus_uniform"]["2x"]["pairs"] == 2

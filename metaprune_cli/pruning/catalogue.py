@@ -8,6 +8,8 @@ from types import MappingProxyType
 
 from metaprune_cli.config import Criterion
 
+IMAGES = "training images (--dataset)"
+
 
 @dataclass(frozen=True)
 class Described:
@@ -29,11 +31,30 @@ CRITERIA: Mapping[Criterion, Described] = MappingProxyType(
         "bn-scale": Described(
             "mean magnitude of a unit's normalisation scales; group-l1 where it has none", source="arXiv 1708.06519"
         ),
+        "fpgm": Described(
+            "mean distance of a unit's incoming weights to those of its family: who is in the middle can be told by the "
+            "others",
+            source="arXiv 1811.00250",
+        ),
+        "lamp": Described(
+            "group-l2 over the sum of what is no smaller in the family", source="arXiv 2010.07611, for whole units"
+        ),
         "taylor": Described(
             "|sum of gradient times weight| over what a unit owns: how much the loss would change",
-            needs="training images (--dataset)",
+            needs=IMAGES,
             source="arXiv 1906.10771",
         ),
+        "obd-c": Described(
+            "mean square of the sum of gradient times weight over small batches",
+            needs=IMAGES,
+            source="arXiv 1905.05934",
+        ),
+        "hessian": Described(
+            "half the Hessian's diagonal times w² over what a unit owns, by random probes",
+            needs=IMAGES,
+            source="LeCun et al., Optimal Brain Damage, 1990",
+        ),
+        "activation": Described("mean magnitude of what a unit sends to those who read it", needs=IMAGES),
         "metanet": Described(
             "group-l2 times what a metanetwork's score head says of the unit",
             needs="a model from `metaprune transform`, by a metanetwork with a score head",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -58,7 +59,7 @@ def limits_of(
             if rule.min_units is not None:
                 most[family] = min(int(most[family]), max(size - rule.min_units, 0))
             if rule.min_ratio is not None:
-                least[family] = -int(-size * rule.min_ratio + 1e-9)
+                least[family] = math.ceil(size * rule.min_ratio - 1e-9)
             if rule.round_to is not None:
                 multiple[family] = rule.round_to
             if rule.ignore:

@@ -16,6 +16,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.metrics.accuracy import Accuracy
 from metaprune_cli.metrics.latency import Latency
 from metaprune_cli.metrics.macs import count_macs, count_params
+from metaprune_cli.stages.evaluation.arms import common_repair
 from metaprune_cli.stages.evaluation.bench import Bench
 from metaprune_cli.stages.evaluation.curve import curves
 from metaprune_cli.stages.evaluation.files import check_folder, write_report
@@ -103,8 +104,8 @@ def evaluate(
     every = list(files.values())
     compared = {opened.path: base_of(opened, base_candidates(given, bases)) for opened in every}
     start = [] if pruning is None else _unpruned(given)
-    rows = _rows(every, compared, _measure(every, bench))
-    setting = bench.conditions()
+    rows, repair = common_repair(_rows(every, compared, _measure(every, bench)))
+    setting = bench.conditions() | repair
     if pruning is not None:
         by_path = dict(zip((opened.path for opened in every), rows, strict=True))
         rows += curves(start, [by_path[compared[opened.path].path] for opened in start], pruning, source, bench)

@@ -40,7 +40,7 @@ def error(small, model, images):
 
 
 @pytest.mark.parametrize("name", ["residual", "resnet8", "mobilenet_v2", "vit"])
-def test_every_repair_is_closer_to_the_original_than_the_one_before(traced, name):
+def test_what_is_repaired_is_closer_to_the_original_on_other_inputs(traced, name):
     case = traced(name)
     plan, small = pruned(case)
     seen, unseen = images_for(case), images_for(case, seed=1)
@@ -50,7 +50,8 @@ def test_every_repair_is_closer_to_the_original_than_the_one_before(traced, name
         errors.append(error(better, case.model, unseen))
         assert all(layer.after <= layer.before for layer in layers if layer.before is not None)
     assert errors[3] < 0.8 * errors[0]
-    assert errors[3] <= errors[2] < errors[0]
+    if name == "vit":  # the others' statistics are drawn, not measured: to measure them makes another model
+        assert errors[3] < errors[2] < errors[0]
 
 
 def test_redundant_units_are_made_up_for_exactly():

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from metaprune_cli.config import Scope
+
+if TYPE_CHECKING:
+    from metaprune_cli.stages.evaluation.summary import Row
 
 Arm = str
 
@@ -63,6 +67,19 @@ def arm_of(
     )
     name = " ".join(word for word, holds in words if holds) or "plain"
     return f"{name} {REPAIRED}" if repair in ("bias", "least-squares") else name
+
+
+def common_repair(rows: Sequence[Row]) -> tuple[list[Row], dict[str, str]]:
+    """Rows of which all or none are repaired: what is common to all goes without saying, but for a condition.
+
+    Returns:
+        The rows, and the condition in words, by label; rows of both kinds are left as they are.
+    """
+    pruned = [row for row in rows if row.requested is not None]
+    if not pruned or not all(row.arm.endswith(f" {REPAIRED}") for row in pruned):
+        return list(rows), {}
+    named = [replace(row, arm=row.arm.removesuffix(f" {REPAIRED}")) for row in rows]
+    return named, {"Repaired": "every pruned model was fitted, without training, to what the whole one did"}
 
 
 def is_metanet(arm: Arm) -> bool:
