@@ -155,6 +155,7 @@ def _save(
 ) -> None:
     step = {"requested": plan.requested, "achieved": plan.speedup, **step}
     metrics = {"speedup": plan.speedup, "macs": plan.macs_after, "params": plan.params_after}
+    opened = replace(opened, zeros=opened.zeros.of_survivors() if opened.zeros else None)
     save(
         small, target, opened, made, step=step, metrics=metrics, pruning=plan.to_document() | {"check": asdict(checked)}
     )

@@ -17,7 +17,7 @@ from metaprune_cli.metanet import MetaNetwork
 from metaprune_cli.pruning import select
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.numerics import not_finite
-from metaprune_cli.training.objectives import Task, finetuned, speedup_at
+from metaprune_cli.training.objectives import Task, removes_units, smaller, speedup_at
 from metaprune_cli.training.state import Record
 from metaprune_cli.training.zoo import Member, Weights
 
@@ -31,6 +31,8 @@ def check_reachable(member: Member, settings: MetaTrainSettings) -> None:
     Raises:
         TargetError: the model cannot be pruned that far.
     """
+    if not removes_units(settings):
+        return
     try:
         scores = torch.ones(member.graph.units.num_units)
         select(member.graph, scores, settings.speedup_max, settings.scope, settings.max_ratio)
@@ -69,8 +71,8 @@ def validate(
         with torch.no_grad():
             made = metanet.rewrite(task.member.graph, backend=task.settings.backend)
         written, task = task.member.rewritten(made.tensors), replace(task, importance=made.importance)
-        smaller = (finetuned(task, written, speedup_at(task.settings, position)) for position in POSITIONS)
-        return [_figures(task, weights, val, device) for weights in itertools.chain([written], smaller)]
+        masked = (smaller(task, written, speedup_at(task.settings, position)) for position in POSITIONS)
+        return [_figures(task, weights, val, device) for weights in itertools.chain([written], masked)]
 
     rows = ranks.collect([figures(task) for task in ranks.share(tasks)])
     dense, masked = [row[0] for row in rows], [figure for row in rows for figure in row[1:]]

@@ -31,13 +31,37 @@ WORDS = {
 }
 
 
-def arm_of(before: Sequence[Mapping[str, Any]], criterion: Criterion = "group-l2", scope: Scope = "global") -> Arm:
+def is_zeroing(step: Mapping[str, Any]) -> bool:
+    """Whether a step of a lineage zeroed weights, where any other pruning removes units."""
+    return bool(step["command"] == "prune" and step.get("kind", "structured") != "structured")
+
+
+def zeros_word(step: Mapping[str, Any]) -> str:
+    """A zeroing in a word: ``2:4``, ``unstructured-80%``, ``4x1-50%``, and ``-by-layer`` where each has its share."""
+    if step["kind"] == "n:m":
+        return str(step["pattern"])
+    by_layer = "-by-layer" if step.get("scope") == "family" else ""
+    return f"{step['pattern'] or step['kind']}-{100 * step['sparsity']:g}%{by_layer}"
+
+
+def zeros_of(arm: Arm) -> tuple[str, ...]:
+    """The words of an arm that say what was zeroed."""
+    return tuple(word for word in arm.split() if word not in WORDS and word != "plain")
+
+
+def arm_of(
+    before: Sequence[Mapping[str, Any]],
+    criterion: Criterion = "group-l2",
+    scope: Scope = "global",
+    zeros: str | None = None,
+) -> Arm:
     """The arm of a model.
 
     Args:
         before: the lineage up to its last pruning.
         criterion: of that pruning; what ``auto`` is goes without saying.
         scope: of that pruning; global goes without saying, as ``family`` does after a metanetwork.
+        zeros: what was zeroed, in a word.
     """
     commands = [step["command"] for step in before]
     rewritten, finetunings = "transform" in commands, [step for step in before if step["command"] == "finetune"]
@@ -51,7 +75,7 @@ def arm_of(before: Sequence[Mapping[str, Any]], criterion: Criterion = "group-l2
         (criterion, criterion != usual),
         ("uniform", scope == "family" and not rewritten),
     )
-    return " ".join(word for word, holds in words if holds) or "plain"
+    return " ".join([word for word, holds in words if holds] + ([zeros] if zeros else [])) or "plain"
 
 
 def is_metanet(arm: Arm) -> bool:
@@ -66,4 +90,4 @@ def place(arm: Arm) -> tuple[bool, int, Arm]:
 
 def explained(arm: Arm) -> str:
     """An arm in a sentence."""
-    return EXPLAINED.get(arm) or ", ".join(WORDS[word] for word in arm.split())
+    return EXPLAINED.get(arm) or ", ".join(WORDS.get(word) or f"zeroed {word}" for word in arm.split())
