@@ -27,7 +27,7 @@ from metaprune_cli.pruning import (
     select,
     unit_scores,
 )
-from metaprune_cli.pruning.zeroing import WeightLayer, Zeroing, choose, find_layers, reason_to_skip, zero_tensors
+from metaprune_cli.pruning.zeroing import WeightLayer, Zeroing, choose, divided, find_layers, zero_tensors
 from metaprune_cli.training.sparsity import growth, penalty
 from metaprune_cli.training.zoo import Member, Weights
 
@@ -149,10 +149,13 @@ def with_zeros(task: Task, weights: Weights, speedup: float) -> dict[str, Tensor
 
 
 def zeroable(task: Task, weights: Weights) -> list[WeightLayer]:
-    """The layers that would be zeroed by default, as far as the metanetwork writes them."""
-    asked = _zeroing(task.settings, 0.5)
-    layers = (layer for layer in find_layers(task.member.graph) if layer.name in weights)
-    return [layer for layer in layers if reason_to_skip(layer, asked) is None]
+    """The layers that would be zeroed by default, as far as the metanetwork writes them.
+
+    Raises:
+        TargetError: there are none.
+    """
+    layers = [layer for layer in find_layers(task.member.graph) if layer.name in weights]
+    return divided(layers, _zeroing(task.settings, 0.5))[0]
 
 
 def _zeroing(settings: MetaTrainSettings, sparsity: float) -> Zeroing:

@@ -6,9 +6,8 @@ entry, a row for each layer) → zeros.
 
 from metaprune_cli.pruning.zeroing.apply import zero_tensors, zeroed_copy
 from metaprune_cli.pruning.zeroing.layers import WeightLayer, find_layers
-from metaprune_cli.pruning.zeroing.plan import LayerZeros, ZeroPlan, choose, make_zero_plan
+from metaprune_cli.pruning.zeroing.plan import LayerZeros, ZeroPlan, choose, divided, make_zero_plan
 from metaprune_cli.pruning.zeroing.request import Zeroing
-from metaprune_cli.pruning.zeroing.skipping import reason_to_skip
 
 __all__ = [
     "LayerZeros",
@@ -16,9 +15,9 @@ __all__ = [
     "ZeroPlan",
     "Zeroing",
     "choose",
+    "divided",
     "find_layers",
     "make_zero_plan",
-    "reason_to_skip",
     "zero_tensors",
     "zeroed_copy",
 ]

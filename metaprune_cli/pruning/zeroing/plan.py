@@ -103,15 +103,7 @@ def make_zero_plan(graph: NeuronGraph, tensors: Mapping[str, Tensor], asked: Zer
         NumericsError: a weight is not finite; names the entry.
     """
     layers = find_layers(graph)
-    skipped = {layer.name: reason_to_skip(layer, asked) for layer in layers}
-    chosen = [layer for layer in layers if skipped[layer.name] is None]
-    if not chosen:
-        raise TargetError(
-            "There is nothing to zero.",
-            expected="a layer that fits" + (f" {asked.shape}" if asked.shape else ""),
-            got="\n".join(f"{name}: {reason}" for name, reason in skipped.items()) or "no weights at all",
-            next_step="--include-classifier, or another pattern, block or kind",
-        )
+    chosen, skipped = divided(layers, asked)
     masks = choose(chosen, tensors, asked)
     if not any(bool(tensors[name][~mask].any()) for name, mask in masks.items()):
         raise TargetError(
@@ -120,8 +112,27 @@ def make_zero_plan(graph: NeuronGraph, tensors: Mapping[str, Tensor], asked: Zer
             got=f"a sparsity of {asked.fraction:g} asked for",
             next_step="ask for a higher sparsity",
         )
-    rows = [_described(layer, skipped[layer.name], masks.get(layer.name), asked) for layer in layers]
+    rows = [_described(layer, skipped.get(layer.name), masks.get(layer.name), asked) for layer in layers]
     return ZeroPlan(asked, masks, tuple(rows))
+
+
+def divided(layers: Sequence[WeightLayer], asked: Zeroing) -> tuple[list[WeightLayer], dict[str, str]]:
+    """The layers that are zeroed, and why the others are left alone, by entry.
+
+    Raises:
+        TargetError: all of them are.
+    """
+    reasons = {layer.name: reason_to_skip(layer, asked) for layer in layers}
+    skipped = {name: reason for name, reason in reasons.items() if reason is not None}
+    chosen = [layer for layer in layers if layer.name not in skipped]
+    if not chosen:
+        raise TargetError(
+            "There is nothing to zero.",
+            expected="a layer that fits" + (f" {asked.shape}" if asked.shape else ""),
+            got="\n".join(f"{name}: {reason}" for name, reason in skipped.items()) or "no weights at all",
+            next_step="--include-classifier, or another pattern, block or kind",
+        )
+    return chosen, skipped
 
 
 @torch.no_grad()
