@@ -27,7 +27,7 @@ class LayerZeros:
         weights: how many of its elements contract activations.
         kept: how many of them stay.
         skipped: why none of them goes; None where some could.
-        kernel: whether PyTorch's 2:4 kernels would take it: "yes", or why not; None for other patterns.
+        kernel: whether PyTorch's 2:4 kernels would take it: "yes", or why not; None for other patterns, and without weights.
     """
 
     name: str
@@ -184,6 +184,6 @@ def _mask(layer: WeightLayer, stays: Sequence[Tensor], device: torch.device) -> 
 def _described(layer: WeightLayer, skipped: str | None, mask: Tensor | None, asked: Zeroing) -> LayerZeros:
     gone = 0 if mask is None else mask.numel() - int(mask.count_nonzero())
     kernel = None
-    if asked.kind == "n:m" and asked.pattern == (2, 4):
+    if layer.weights and asked.kind == "n:m" and asked.pattern == (2, 4):
         kernel = kernel_problem(layer) or "yes"
     return LayerZeros(layer.name, layer.shape, layer.weights, layer.weights - gone, skipped, kernel)
