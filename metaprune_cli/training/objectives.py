@@ -144,7 +144,7 @@ def removes_units(settings: MetaTrainSettings) -> bool:
 
 def with_zeros(task: Task, weights: Weights, speedup: float) -> dict[str, Tensor]:
     """The weights with the smallest at zero: N of every M, or 1/``speedup`` of all are left."""
-    masks = choose(zeroable(task, weights), weights, _zeroing(task.settings, 1 - 1 / speedup))
+    masks = choose(zeroable(task, weights), weights, zeroing(task.settings, 1 - 1 / speedup))
     return zero_tensors(weights, masks, task.settings.choice_slope)
 
 
@@ -155,10 +155,11 @@ def zeroable(task: Task, weights: Weights) -> list[WeightLayer]:
         TargetError: there are none.
     """
     layers = [layer for layer in find_layers(task.member.graph) if layer.name in weights]
-    return divided(layers, _zeroing(task.settings, 0.5))[0]
+    return divided(layers, zeroing(task.settings, 0.5))[0]
 
 
-def _zeroing(settings: MetaTrainSettings, sparsity: float) -> Zeroing:
+def zeroing(settings: MetaTrainSettings, sparsity: float) -> Zeroing:
+    """Which weights go by the settings' objective; ``sparsity`` is for single weights."""
     if settings.objective == "n:m":
         return Zeroing("n:m", pattern=n_of_m(settings.pattern, where="meta-train.pattern"))
     return Zeroing("unstructured", sparsity=sparsity)

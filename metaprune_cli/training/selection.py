@@ -15,9 +15,10 @@ from metaprune_cli.data import ImageSplit
 from metaprune_cli.errors import TargetError
 from metaprune_cli.metanet import MetaNetwork
 from metaprune_cli.pruning import select
+from metaprune_cli.pruning.zeroing import divided, find_layers
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.numerics import not_finite
-from metaprune_cli.training.objectives import Task, removes_units, smaller, speedup_at
+from metaprune_cli.training.objectives import Task, removes_units, smaller, speedup_at, zeroing
 from metaprune_cli.training.state import Record
 from metaprune_cli.training.zoo import Member, Weights
 
@@ -26,14 +27,15 @@ POSITIONS = tuple((2 * part + 1) / 12 for part in range(6))
 
 
 def check_reachable(member: Member, settings: MetaTrainSettings) -> None:
-    """Make sure before any training that the largest speed-up can be drawn.
+    """Make sure before any training that the largest speed-up can be drawn, or that there is something to zero.
 
     Raises:
-        TargetError: the model cannot be pruned that far.
+        TargetError: the model cannot be pruned that far, or in that pattern.
     """
-    if not removes_units(settings):
-        return
     try:
+        if not removes_units(settings):
+            divided(find_layers(member.graph), zeroing(settings, 0.5))
+            return
         scores = torch.ones(member.graph.units.num_units)
         select(member.graph, scores, settings.speedup_max, settings.scope, settings.max_ratio)
     except TargetError as error:
@@ -41,8 +43,8 @@ def check_reachable(member: Member, settings: MetaTrainSettings) -> None:
             error.what,
             expected=error.details["expected"],
             got=error.details["got"],
-            where=f"meta-train.speedup_max, {member.name}",
-            next_step="lower speedup_max, or leave this model out",
+            where=f"meta-train.{'speedup_max' if removes_units(settings) else 'pattern'}, {member.name}",
+            next_step="lower it, or leave this model out" if removes_units(settings) else "leave this model out",
         ) from error
 
 

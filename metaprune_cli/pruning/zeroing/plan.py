@@ -27,7 +27,7 @@ class LayerZeros:
         weights: how many of its elements contract activations.
         kept: how many of them stay.
         skipped: why none of them goes; None where some could.
-        kernel: whether PyTorch's 2:4 kernels would take it: "yes", or why not; None for other patterns, and without weights.
+        kernel: whether PyTorch's 2:4 kernels would take it: "yes", or why not; None for other patterns.
     """
 
     name: str
