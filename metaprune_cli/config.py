@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +48,8 @@ Normaliser = Literal["max", "mean", "sum", "none"]
 Scope = Literal["global", "family"]
 Quantity = Literal["macs", "params", "size", "memory", "latency"]
 Repair = Literal["none", "bn", "bias", "least-squares"]
-Objective = Literal["pruned", "sparsity"]
+Kind = Literal["structured", "unstructured", "n:m", "block"]
+Objective = Literal["pruned", "sparsity", "unstructured", "n:m", "l1"]
 Codec = Literal["coordinate", "per-kernel"]
 Backend = Literal["blocks", "edges"]
 
@@ -123,7 +125,9 @@ class MetanetSettings:
 class MetaTrainSettings:
     """Section ``meta-train``: objective, optimiser and length of the meta-training.
 
-    The criterion ``metanet`` gives the metanetwork a score head, which learns which units to keep.
+    The criterion ``metanet`` gives the metanetwork a score head, which learns which units to keep. The objectives
+    ``unstructured`` and ``l1`` count weights: a speed-up of x leaves 1/x of them. ``reg`` is the weight of the
+    objectives ``sparsity`` and ``l1``; for ``l1`` the paper has 0.1, beside a sum over some hundred batches.
     """
 
     epochs: Natural = 40
@@ -139,6 +143,7 @@ class MetaTrainSettings:
     distill: NonNegative = 0.0  # weight of staying close to the original model's outputs
     lookahead: Natural = 0  # SGD steps of finetuning between masking and the loss
     lookahead_lr: Positive = 0.05
+    pattern: str = "2:4"  # of the objective n:m; in YAML in quotes, where 2:4 is the number 124
     reg: NonNegative = 10.0
     alpha: Annotated[float, Range(above=1)] = 16.0
     lr: Positive = 2e-3
@@ -162,6 +167,15 @@ class MetaTrainSettings:
                 expected="speedup_min not above speedup_max",
                 got=f"{self.speedup_min:g} and {self.speedup_max:g}",
                 where="meta-train",
+            )
+        n_of_m(self.pattern, where="meta-train.pattern")
+        if self.lookahead and self.objective in ("unstructured", "n:m", "l1"):
+            raise InputError(
+                "Only structured pruning is looked at through steps of finetuning.",
+                expected="0",
+                got=self.lookahead,
+                where="meta-train.lookahead",
+                next_step="leave it out, or use the objective pruned",
             )
 
 
@@ -195,9 +209,11 @@ class PruneSettings:
     """Section ``prune``: how much to remove, ranked how, and what is done about it.
 
     The criterion ``auto`` is ``metanet`` for models whose units a metanetwork has scored, else ``group-l2``;
-    ``package.module:function`` is a user's own.
+    ``package.module:function`` is a user's own. Every kind but ``structured`` zeroes weights and keeps all shapes; its
+    settings are the second half.
     """
 
+    kind: Kind = "structured"
     speedup: tuple[Speedup, ...] = (2.0,)
     target: tuple[str, ...] = ()  # less of something else, instead: params=2x, size=10MB, latency=3ms
     criterion: Ranking | Annotated[str, Reference()] = "auto"
@@ -212,6 +228,53 @@ class PruneSettings:
     repair: Repair = "none"
     repair_images: Count = 512
     seed: Seed = 0
+    sparsity: tuple[Fraction, ...] = (0.8,)  # of unstructured and block: the fraction of weights that goes
+    pattern: str = "2:4"  # of n:m; in YAML in quotes, where 2:4 is the number 124
+    block: str = "4x1"  # of block: outputs x inputs
+    classifier: bool = False  # whether the layers whose outputs are the model's are zeroed too
+    first: bool = True  # whether the layers whose inputs are the model's are
+    kernel_only: bool = False  # of 2:4: only what PyTorch's kernels take
+
+    def __post_init__(self) -> None:
+        n_of_m(self.pattern, where="prune.pattern")
+        rows_by_columns(self.block, where="prune.block")
+        if self.kernel_only and n_of_m(self.pattern, where="prune.pattern") != (2, 4):
+            raise InputError(
+                "PyTorch has kernels for 2:4 alone.", expected="2:4", got=self.pattern, where="prune.pattern"
+            )
+
+
+def n_of_m(text: str, *, where: str) -> tuple[int, int]:
+    """The numbers of a pattern such as ``2:4``: of 4 weights in a row 2 stay.
+
+    Raises:
+        InputError: it is none, or nothing would go or stay.
+    """
+    found = re.fullmatch(r"(\d+):(\d+)", text)
+    kept, group = map(int, found.groups()) if found else (0, 0)
+    if not 0 < kept < group:
+        raise InputError(
+            "This is no pattern of weights to keep.",
+            expected="N:M with N from 1 to M - 1, such as 2:4: of 4 weights in a row 2 stay",
+            got=text,
+            where=where,
+        )
+    return kept, group
+
+
+def rows_by_columns(text: str, *, where: str) -> tuple[int, int]:
+    """The numbers of a block such as ``4x1``: 4 outputs, 1 input.
+
+    Raises:
+        InputError: it is none.
+    """
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    rows, columns = map(int, found.groups()) if found else (0, 0)
+    if not (rows and columns):
+        raise InputError(
+            "This is no size of a block.", expected="outputs x inputs, such as 4x1 or 16x16", got=text, where=where
+        )
+    return rows, columns
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,15 @@ import typer
 
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
-from metaprune_cli.console.figures import count, plain, share
+from metaprune_cli.console.figures import by, count, plain, share
 from metaprune_cli.console.table import Column, Table, label
 
 if TYPE_CHECKING:
     from metaprune_cli.stages.inspect import Inspection
 
 
-def _shape(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "scalar"
-
-
 FACTS = (label("name", ""), label("text", ""))
-TENSORS = (label("name", "Tensor"), label("dtype", "Type"), Column("shape", "Shape", _shape, right=False))
+TENSORS = (label("name", "Tensor"), label("dtype", "Type"), Column("shape", "Shape", by, right=False))
 
 
 def _number(things: Sequence[str]) -> str:
@@ -43,6 +39,12 @@ FAMILIES = (
     label("locked", "Locked because"),
 )
 SAVINGS = "Families, and what the model saves if one alone shrinks as far as it can (a locked one: if it could)"
+ZEROED = (
+    label("name", "Entry"),
+    Column("values", "Values"),
+    Column("kept", "Not zero"),
+    Column("share", "Zero", share),
+)
 VERBATIM = (label("name", "Kept as it is"), label("reason", "Because"))
 
 
@@ -72,6 +74,9 @@ def _tables(found: Inspection) -> Iterator[Table]:
         yield Table(SAVINGS, FAMILIES, found.graph["families"])
         if verbatim := found.graph["verbatim"]:
             yield Table("", VERBATIM, [{"name": name, "reason": reason} for name, reason in verbatim.items()])
+    if found.zeros is not None:
+        rows = [asdict(entry) | {"share": 1 - entry.kept / entry.values} for entry in found.zeros]
+        yield Table("Zeros, which finetuning keeps", ZEROED, rows)
     yield Table("Tensors", TENSORS, [asdict(tensor) for tensor in found.tensors])
 
 
@@ -87,6 +92,10 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     )
     if found.graph is not None:
         yield from _graph_facts(found.graph)
+    if found.zeros is not None:
+        kept, values = (sum(getattr(entry, name) for entry in found.zeros) for name in ("kept", "values"))
+        words = " ".join(word for word in (found.document["zeros"]["kind"], found.document["zeros"]["pattern"]) if word)
+        yield "zeros", f"{words}: {count(values - kept)} of {count(values)} weights in {len(found.zeros)} entries"
     if found.drawing is not None:
         yield "drawn", found.drawing
 

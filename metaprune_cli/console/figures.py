@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -33,6 +35,11 @@ def percent(value: float) -> str:
 def share(value: float) -> str:
     """A fraction of one as a percentage: ``0.421`` is ``42.1 %``."""
     return f"{100 * value:.3g} %"
+
+
+def by(sizes: Sequence[int]) -> str:
+    """The sizes of a tensor: ``64x3x7x7``."""
+    return "x".join(map(str, sizes)) or "scalar"
 
 
 def millis(value: float) -> str:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from metaprune_cli.graph.units import Units
 
 
+IS_INPUT, IS_OUTPUT = "it is an input of the model", "it is an output of the model"
+"""The reasons of the locks at a model's ends."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """A contiguous run of neurons that came to be in one operation: ids ``start`` to ``start + size``."""

@@ -15,6 +15,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.graph.labels import Elements
 from metaprune_cli.graph.literals import Literals
 from metaprune_cli.graph.nest import leaves, map_tensors
+from metaprune_cli.graph.neuron_graph import IS_INPUT, IS_OUTPUT
 from metaprune_cli.graph.record import Recorder, Recording, Value, WholeAttention
 from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.rules import rule_of
@@ -102,7 +103,7 @@ def trace_pass(skeleton: Skeleton, structure: Structure, given: Pass, aliases: M
     for value in leaves(recording.outputs, Value):
         ids = tracer.ids(recording.values[value.number])
         if ids is not None:
-            structure.lock(ids, "it is an output of the model")
+            structure.lock(ids, IS_OUTPUT)
     return recording
 
 
@@ -179,7 +180,7 @@ def _input_ids(structure: Structure, tensor: Tensor) -> Tensor:
     if axis < 0:
         return torch.zeros((), dtype=torch.int64)
     neurons = structure.new_neurons(INPUT, tensor.size(axis))
-    structure.lock(neurons, "it is an input of the model")
+    structure.lock(neurons, IS_INPUT)
     shape = [1] * tensor.dim()
     shape[axis] = -1
     return neurons.view(shape).expand(tensor.shape)

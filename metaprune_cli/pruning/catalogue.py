@@ -32,7 +32,7 @@ CRITERIA: Mapping[Criterion, Described] = MappingProxyType(
             "mean magnitude of a unit's normalisation scales; group-l1 where it has none", source="arXiv 1708.06519"
         ),
         "fpgm": Described(
-            "mean distance of a unit's incoming weights to those of its family: who is in the middle can be told by the "
+            "mean distance of a unit's incoming weights to those of its family: who is in the middle is told by the "
             "others",
             source="arXiv 1811.00250",
         ),

@@ -14,6 +14,7 @@ from metaprune_cli.config import DataSettings, EvalSettings, PruneSettings
 from metaprune_cli.data import load_splits, load_test
 from metaprune_cli.errors import InputError
 from metaprune_cli.metrics.accuracy import Accuracy
+from metaprune_cli.metrics.density import density
 from metaprune_cli.metrics.latency import Latency
 from metaprune_cli.metrics.macs import count_macs, count_params
 from metaprune_cli.stages.evaluation.arms import common_repair
@@ -59,6 +60,7 @@ class Measured:
     latency: Latency
     macs: int
     params: int
+    density: float
 
 
 def evaluate(
@@ -144,7 +146,8 @@ def _measure(every: Sequence[Opened], bench: Bench) -> list[Measured]:
     for opened in every:
         macs = count_macs(opened.model, opened.example())
         accuracy = bench.accuracy(opened.model)
-        found.append(Measured(accuracy, latencies[str(opened.path)], macs, count_params(opened.model)))
+        params, filled = count_params(opened.model), density(opened.model)
+        found.append(Measured(accuracy, latencies[str(opened.path)], macs, params, filled))
         opened.model.cpu()
         bench.progress.step(top1=accuracy.top1)
     bench.progress.end()
@@ -182,6 +185,7 @@ def _row(opened: Opened, names: Mapping[Path, str], own: Measured, base: Opened,
         latency_p90_ms=own.latency.p90_ms,
         latency_speedup=other.latency.median_ms / own.latency.median_ms,
         epochs=found.epochs,
+        density=own.density,
     )
 
 

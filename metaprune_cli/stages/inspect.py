@@ -14,6 +14,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.graph.drawing import MARK, draw
 from metaprune_cli.stages.paths import Rendering, stem
+from metaprune_cli.stages.zeros import Zeros
 
 DRAWING = Rendering("drawing", ".svg", MARK)
 
@@ -25,6 +26,15 @@ class TensorSummary:
     name: str
     dtype: str
     shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class EntryZeros:
+    """One entry whose zeros are meant to stay."""
+
+    name: str
+    values: int
+    kept: int
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,7 @@ class Inspection:
         tensors: names, types and shapes.
         graph: sizes, families with their figures and locks, and what is kept verbatim; for neuron graphs.
         drawing: where the graph was drawn.
+        zeros: of a sparse model or its graph: for each sparse entry its values, and how many of them are not zero.
     """
 
     path: str
@@ -54,6 +65,7 @@ class Inspection:
     tensors: tuple[TensorSummary, ...]
     graph: Mapping[str, Any] | None
     drawing: str | None
+    zeros: tuple[EntryZeros, ...] | None
 
 
 _SHOWN_APART = ("kind", "format_version", "digest", "structure")
@@ -87,6 +99,7 @@ def inspect(path: Path, drawing: Path | None = None) -> Inspection:
         tensors=tuple(_tensor(name, tensor) for name, tensor in sorted(artifact.tensors.items())),
         graph=None if graph is None else graph.summary(),
         drawing=None if drawing is None else str(drawing),
+        zeros=_zeros(artifact, artifact.tensors if graph is None else graph.tensors),
     )
 
 
@@ -104,6 +117,17 @@ def _draw(graph: NeuronGraph | None, artifact: Artifact, target: Path) -> None:
 
 def _tensor(name: str, tensor: Tensor) -> TensorSummary:
     return TensorSummary(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+
+
+def _zeros(artifact: Artifact, tensors: Mapping[str, Tensor]) -> tuple[EntryZeros, ...] | None:
+    zeros = Zeros.of(artifact.document)
+    if zeros is None:
+        return None
+    return tuple(
+        EntryZeros(name, tensor.numel(), int(tensor.count_nonzero()))
+        for name, tensor in sorted(tensors.items())
+        if name in zeros.entries
+    )
 
 
 def _graph(artifact: Artifact) -> NeuronGraph:

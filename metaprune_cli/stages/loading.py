@@ -5,7 +5,7 @@ Every model artifact carries its ``lineage``: a list of steps, oldest first, eac
 
     zoo        arch, seed
     transform  metanetwork (digest), recalibrated, scored (where units were)
-    prune      requested, achieved, criterion, scope
+    prune      requested, achieved, criterion, scope; of zeros: kind, pattern, sparsity, achieved, scope
     finetune   epochs, seed, recalibrated, sparsity (where there was any)
 """
 
@@ -29,6 +29,7 @@ from metaprune_cli.models.assemble import assemble
 from metaprune_cli.models.examples import example_inputs, has_example
 from metaprune_cli.models.programs import KEY, program_from_document
 from metaprune_cli.stages.made import Made
+from metaprune_cli.stages.zeros import Zeros
 
 Lineage = tuple[Mapping[str, Any], ...]
 Shape = tuple[int, ...]
@@ -58,6 +59,7 @@ class Opened:
         graph: its graph, if it came as one.
         importance: what a metanetwork's score head says of every unit, if one has; it holds while the units do.
         pruning: the plan of its last pruning, as it was written; it too holds while the units do.
+        zeros: which entries are sparse, if any are; what is made of it keeps them unless it says otherwise.
     """
 
     model: nn.Module
@@ -68,6 +70,7 @@ class Opened:
     graph: NeuronGraph | None = None
     importance: tuple[float, ...] | None = None
     pruning: Mapping[str, Any] | None = None
+    zeros: Zeros | None = None
 
     @property
     def says_its_inputs(self) -> bool:
@@ -113,6 +116,7 @@ def open_model(path: Path, source: ModelSource) -> Opened:
         shape_is_stated=stated,
         importance=tuple(document["importance"]) if "importance" in document else None,
         pruning=document.get("pruning"),
+        zeros=Zeros.of(document),
     )
 
 
@@ -138,7 +142,9 @@ def open_graph(path: Path, source: ModelSource) -> Opened:
         model = program_from_document(artifact.document[KEY], graph.state_dict() | tensors)
     else:
         model = assemble(architecture, graph.state_dict(), path, allow_import=source.allow_import)
-    return Opened(model, architecture, _lineage(artifact.document), path, graph=graph)
+    return Opened(
+        model, architecture, _lineage(artifact.document), path, graph=graph, zeros=Zeros.of(artifact.document)
+    )
 
 
 def open_either(path: Path, source: ModelSource) -> Opened:
@@ -162,7 +168,7 @@ def save(
     Args:
         model: the model to write.
         target: the file.
-        opened: what it was made from.
+        opened: what it was made from; its ``zeros`` are those of ``model`` too.
         made: the command, its settings and its inputs.
         step: the step's figures for the lineage.
         metrics: the figures that people compare.
@@ -176,8 +182,13 @@ def save(
         made_by=made.document(),
         inputs=dict(made.inputs),
         metrics=dict(metrics),
-        extra={"lineage": [*opened.lineage, entry], **further},
+        extra={"lineage": [*opened.lineage, entry], **zeros_of(opened), **further},
     )
+
+
+def zeros_of(opened: Opened) -> dict[str, Any]:
+    """The entry of a document that says which of its entries are sparse; none where none are."""
+    return {} if opened.zeros is None else opened.zeros.to_document()
 
 
 def _lineage(document: Mapping[str, Any]) -> Lineage:

@@ -157,6 +157,12 @@ def _repaired(
     calibration: Calibration | None,
 ) -> tuple[nn.Module, tuple[RepairedLayer, ...]]:
     """On the device where the images are, and back."""
+    if opened.zeros is not None and settings.repair == "least-squares":
+        raise InputError(
+            "Least squares would fill the zeros of a sparse model.",
+            where=opened.path,
+            next_step="prune it with --repair bias, or repair first and zero weights then",
+        )
     inputs = None if calibration is None else calibration.inputs
     model = opened.model
     if calibration is not None and calibration.device.type != "cpu":
@@ -219,6 +225,7 @@ def _save(
         **({} if settings.repair == "none" else {"repair": settings.repair}),
     }
     metrics = {"speedup": plan.speedup, "macs": plan.macs_after, "params": plan.params_after}
+    opened = replace(opened, zeros=opened.zeros.of_survivors() if opened.zeros else None)
     save(small, target, opened, made, step=step, metrics=metrics, pruning=plan.to_document() | dict(report))
 
 

@@ -22,6 +22,7 @@ from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.loop import fit
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.training.replicas import accuracy_on
+from metaprune_cli.training.zeros import zeros_kept
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Trainer:
                 graph=opened.neuron_graph() if self.settings.sparsity else None,
                 state=self.ranks.from_first(checkpoint.load) if self.resume else None,
                 on_epoch=checkpoint.save if self.ranks.first else None,
+                after_step=zeros_kept(opened.model, opened.zeros.entries, self.device) if opened.zeros else None,
                 ranks=self.ranks,
             )
             accuracy = accuracy_on(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,11 +18,13 @@ from metaprune_cli.graph import NeuronGraph, decode
 from metaprune_cli.metanet import MetaNetwork
 from metaprune_cli.pruning import by_unit
 from metaprune_cli.stages.images import check_fits
-from metaprune_cli.stages.loading import ModelSource, open_either, save
+from metaprune_cli.stages.loading import ModelSource, Opened, open_either, save
 from metaprune_cli.stages.made import Made
 from metaprune_cli.stages.paths import find_sources, plan_targets
 from metaprune_cli.training.loop import recalibrate_
 from metaprune_cli.training.progress import Progress
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,18 @@ def transform(
         step |= {} if written.importance is None else {"scored": True}
         change = _change(opened.model, rewritten.cpu())
         importance = {} if written.importance is None else _importance(graph, written.importance)
-        save(rewritten, target, opened, made, step=step, metrics={"change": change}, **importance)
+        save(rewritten, target, _dense(opened), made, step=step, metrics={"change": change}, **importance)
         done.append(Transformed(str(file.path), str(target), change, splits is not None))
         progress.step()
     progress.end()
     return tuple(done)
+
+
+def _dense(opened: Opened) -> Opened:
+    """The same without its zeros: they are not kept, the metanetwork rewrites every weight."""
+    if opened.zeros is not None:
+        log.warning("%s: its zeros are not kept, every weight is rewritten; prune after transform", opened.path)
+    return replace(opened, zeros=None)
 
 
 def _importance(graph: NeuronGraph, by_neuron: Tensor) -> dict[str, list[float]]:

@@ -52,6 +52,7 @@ def fit(
     graph: NeuronGraph | None = None,
     state: TrainState | None = None,
     on_epoch: Callable[[TrainState], None] | None = None,
+    after_step: Callable[[nn.Module], None] | None = None,
     ranks: Ranks = ALONE,
 ) -> FitResult:
     """Train a copy of ``model``; the argument is not changed.
@@ -73,6 +74,7 @@ def fit(
         graph: the model's, for sparse learning (``settings.sparsity``); without it there is none.
         state: go on from here.
         on_epoch: is given the state after each epoch.
+        after_step: is called with the model after every step; may change its weights in place (``training/zeros.py``).
         ranks: the processes that train this model together, all called with the same arguments; each takes its part
             of every batch (see ``training/replicas.py``).
 
@@ -98,7 +100,8 @@ def fit(
         batches = train_batches(train, batch_size, seed=epoch_seed, augment=augment, device=device, part=ranks.part)
         pull = _sparsity(model, graph, settings)
         with seeded(ranks.own_seed(epoch_seed), device):
-            record = _train_epoch(model, optimizer, batches, settings, epoch, steps_in(train, batch_size), ranks, pull)
+            steps = steps_in(train, batch_size)
+            record = _train_epoch(model, optimizer, batches, settings, epoch, steps, ranks, pull, after_step)
         if val is not None:
             accuracy = accuracy_on(model, val, batch_size=batch_size, device=device, ranks=ranks)
             record |= {"val_loss": accuracy.loss, "val_top1": accuracy.top1}
@@ -200,6 +203,7 @@ def _train_epoch(
     steps: int,
     ranks: Ranks,
     sparsity: Callable[[], Tensor] | None,
+    after_step: Callable[[nn.Module], None] | None,
 ) -> Record:
     model.train()
     lr = total_loss = 0.0
@@ -217,6 +221,8 @@ def _train_epoch(
         _check(model, loss.item(), epoch)
         ranks.sum_gradients_(model.parameters())
         optimizer.step()
+        if after_step is not None:
+            after_step(model)
         total_loss += loss.item() * len(labels)
         hits += int((logits.argmax(1) == labels).sum())
         samples += len(labels)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metaprune_cli.config import MetaTrainSettings
+from metaprune_cli.config import MetaTrainSettings, n_of_m
 from metaprune_cli.config import Objective as ObjectiveName
 from metaprune_cli.pruning import (
     at_fixed_cost,
@@ -27,6 +27,7 @@ from metaprune_cli.pruning import (
     select,
     unit_scores,
 )
+from metaprune_cli.pruning.zeroing import WeightLayer, Zeroing, choose, divided, find_layers, zero_tensors
 from metaprune_cli.training.sparsity import growth, penalty
 from metaprune_cli.training.zoo import Member, Weights
 
@@ -97,7 +98,71 @@ def sparsity(task: Task, weights: Weights) -> Iterator[Tensor]:
     yield settings.reg * penalty(graph, weights, pull)
 
 
-OBJECTIVES: MappingProxyType[ObjectiveName, Objective] = MappingProxyType({"pruned": pruned, "sparsity": sparsity})
+def zeroed(task: Task, weights: Weights) -> Iterator[Tensor]:
+    """The loss of the model as it is, and with its smallest weights at zero: the counterpart of :func:`pruned`.
+
+    Which weights those are, a random fraction of all or all but N of every M, the settings' objective says. What is
+    gone learns too, straight through, with the slope ``choice_slope``.
+    """
+    settings = task.settings
+    for number in range(settings.batches):
+        sparse = with_zeros(task, weights, random_speedup(task, number))
+        batch = next(task.batches)
+        if settings.dense_weight:
+            yield settings.dense_weight / settings.batches * task.loss(weights, batch)
+        yield task.loss(sparse, batch) / settings.batches
+
+
+def l1(task: Task, weights: Weights) -> Iterator[Tensor]:
+    """The loss of the model as it is, and for each weight that can be zeroed the gradient reg · sign(w).
+
+    The regulariser of arXiv 2506.12041 for unstructured pruning, whose cross-entropy is a sum over the batches, where
+    this is their mean.
+    """
+    settings = task.settings
+    for _ in range(settings.batches):
+        yield task.loss(weights, next(task.batches)) / settings.batches
+    names = [layer.name for layer in zeroable(task, weights)]
+    yield settings.reg * torch.stack([weights[name].abs().sum() for name in names]).sum()
+
+
+OBJECTIVES: MappingProxyType[ObjectiveName, Objective] = MappingProxyType(
+    {"pruned": pruned, "sparsity": sparsity, "unstructured": zeroed, "n:m": zeroed, "l1": l1}
+)
+
+
+def smaller(task: Task, weights: Weights, speedup: float) -> dict[str, Tensor]:
+    """What is left of the weights by the settings' objective: structured, or zeros."""
+    of = finetuned if removes_units(task.settings) else with_zeros
+    return of(task, weights, speedup)
+
+
+def removes_units(settings: MetaTrainSettings) -> bool:
+    """Whether what is trained for is structured pruning."""
+    return settings.objective in ("pruned", "sparsity")
+
+
+def with_zeros(task: Task, weights: Weights, speedup: float) -> dict[str, Tensor]:
+    """The weights with the smallest at zero: N of every M, or 1/``speedup`` of all are left."""
+    masks = choose(zeroable(task, weights), weights, zeroing(task.settings, 1 - 1 / speedup))
+    return zero_tensors(weights, masks, task.settings.choice_slope)
+
+
+def zeroable(task: Task, weights: Weights) -> list[WeightLayer]:
+    """The layers that would be zeroed by default, as far as the metanetwork writes them.
+
+    Raises:
+        TargetError: there are none.
+    """
+    layers = [layer for layer in find_layers(task.member.graph) if layer.name in weights]
+    return divided(layers, zeroing(task.settings, 0.5))[0]
+
+
+def zeroing(settings: MetaTrainSettings, sparsity: float) -> Zeroing:
+    """Which weights go by the settings' objective; ``sparsity`` is for single weights."""
+    if settings.objective == "n:m":
+        return Zeroing("n:m", pattern=n_of_m(settings.pattern, where="meta-train.pattern"))
+    return Zeroing("unstructured", sparsity=sparsity)
 
 
 def random_speedup(task: Task, number: int) -> float:

@@ -15,9 +15,10 @@ from metaprune_cli.data import ImageSplit
 from metaprune_cli.errors import TargetError
 from metaprune_cli.metanet import MetaNetwork
 from metaprune_cli.pruning import select
+from metaprune_cli.pruning.zeroing import divided, find_layers
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.numerics import not_finite
-from metaprune_cli.training.objectives import Task, finetuned, speedup_at
+from metaprune_cli.training.objectives import Task, removes_units, smaller, speedup_at, zeroing
 from metaprune_cli.training.state import Record
 from metaprune_cli.training.zoo import Member, Weights
 
@@ -26,12 +27,15 @@ POSITIONS = tuple((2 * part + 1) / 12 for part in range(6))
 
 
 def check_reachable(member: Member, settings: MetaTrainSettings) -> None:
-    """Make sure before any training that the largest speed-up can be drawn.
+    """Make sure before any training that the largest speed-up can be drawn, or that there is something to zero.
 
     Raises:
-        TargetError: the model cannot be pruned that far.
+        TargetError: the model cannot be pruned that far, or in that pattern.
     """
     try:
+        if not removes_units(settings):
+            divided(find_layers(member.graph), zeroing(settings, 0.5))
+            return
         scores = torch.ones(member.graph.units.num_units)
         select(member.graph, scores, settings.speedup_max, settings.scope, settings.max_ratio)
     except TargetError as error:
@@ -39,8 +43,8 @@ def check_reachable(member: Member, settings: MetaTrainSettings) -> None:
             error.what,
             expected=error.details["expected"],
             got=error.details["got"],
-            where=f"meta-train.speedup_max, {member.name}",
-            next_step="lower speedup_max, or leave this model out",
+            where=f"meta-train.{'speedup_max' if removes_units(settings) else 'pattern'}, {member.name}",
+            next_step="lower it, or leave this model out" if removes_units(settings) else "leave this model out",
         ) from error
 
 
@@ -69,8 +73,8 @@ def validate(
         with torch.no_grad():
             made = metanet.rewrite(task.member.graph, backend=task.settings.backend)
         written, task = task.member.rewritten(made.tensors), replace(task, importance=made.importance)
-        smaller = (finetuned(task, written, speedup_at(task.settings, position)) for position in POSITIONS)
-        return [_figures(task, weights, val, device) for weights in itertools.chain([written], smaller)]
+        masked = (smaller(task, written, speedup_at(task.settings, position)) for position in POSITIONS)
+        return [_figures(task, weights, val, device) for weights in itertools.chain([written], masked)]
 
     rows = ranks.collect([figures(task) for task in ranks.share(tasks)])
     dense, masked = [row[0] for row in rows], [figure for row in rows for figure in row[1:]]

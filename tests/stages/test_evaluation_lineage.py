@@ -14,6 +14,8 @@ ZOO = {"command": "zoo", "seed": 3}
 TRANSFORM = {"command": "transform", "input": "net-3.safetensors"}
 PRUNE = {"command": "prune", "input": "net-3.transformed.safetensors", "requested": 4.0, "achieved": 4.1}
 BY_FAMILY = PRUNE | {"scope": "family"}
+N_OF_M = {"command": "prune", "input": "net-3.safetensors", "kind": "n:m", "pattern": "2:4", "sparsity": 0.5}
+WEIGHTS = {"command": "prune", "kind": "unstructured", "pattern": None, "sparsity": 0.8, "scope": "family"}
 FINETUNE = {"command": "finetune", "input": "net-3.transformed.pruned-4x.safetensors", "epochs": 5}
 RECALIBRATE = FINETUNE | {"epochs": 0}
 
@@ -39,6 +41,17 @@ def opened(path: str, *lineage: dict[str, Any]) -> Opened:
         ),
         pytest.param((ZOO, TRANSFORM, PRUNE, RECALIBRATE), ("net-3", "metanet", "recalibrated", 4.0), id="0 epochs"),
         pytest.param((ZOO, TRANSFORM, PRUNE, FINETUNE), ("net-3", "metanet", "finetuned", 4.0), id="finetuned"),
+        pytest.param((ZOO, N_OF_M), ("net-3", "2:4", "pruned", 1.0), id="zeroed"),
+        pytest.param(
+            (ZOO, TRANSFORM, N_OF_M, FINETUNE), ("net-3", "metanet 2:4", "finetuned", 1.0), id="rewritten first"
+        ),
+        pytest.param((ZOO, N_OF_M, TRANSFORM), ("net-3", "metanet", "unpruned", None), id="zeros rewritten"),
+        pytest.param(
+            (ZOO, BY_FAMILY, FINETUNE, WEIGHTS),
+            ("net-3.transformed", "uniform unstructured-80%-by-layer", "pruned", 4.0),
+            id="both",
+        ),
+        pytest.param((ZOO, N_OF_M, FINETUNE, PRUNE), ("net-3", "2:4", "pruned", 4.0), id="units removed after zeroing"),
     ],
 )
 def test_the_lineage_says_what_a_model_is(lineage: tuple[dict[str, Any], ...], expected: tuple[object, ...]) -> None:

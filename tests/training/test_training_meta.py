@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -76,10 +77,13 @@ def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None
         assert torch.equal(actual[name], tensor), name
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("killed_after", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("objective", "killed_after"),
+    [*itertools.product(["pruned", "sparsity"], [1, 2, 3, 4]), ("unstructured", 2), ("n:m", 2), ("l1", 2)],
+)
 def test_resumed_equals_uninterrupted(world: World, objective: str, killed_after: int) -> None:
-    options = {"objective": objective, "lookahead": 1, "distill": 0.5, "criterion": "random"}
+    options: dict[str, Any] = {"objective": objective, "distill": 0.5, "criterion": "random"}
+    options |= {"lookahead": 1} if objective in ("pruned", "sparsity") else {"zoo": world.zoo[:1], "pattern": "1:3"}
     whole, states = world.run(**options)
     tensors, document = states[killed_after - 1].to_parts()
     state = TrainState.from_parts(tensors, json.loads(json.dumps(document, allow_nan=False)))
@@ -89,6 +93,11 @@ def test_resumed_equals_uninterrupted(world: World, objective: str, killed_after
     assert_equal(resumed.state.to_parts()[0], whole.state.to_parts()[0])
     assert resumed.history == whole.history
     assert resumed.best_epoch == whole.best_epoch
+
+
+def test_a_pattern_that_does_not_fit_is_refused_before_any_training(world: World) -> None:
+    with pytest.raises(TargetError, match=r"nothing to zero[\s\S]*a layer that fits 1:3[\s\S]*pattern, tiny-1"):
+        world.run(objective="n:m", pattern="1:3")
 
 
 def test_nothing_that_is_given_is_changed(world: World) -> None:

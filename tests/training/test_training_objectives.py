@@ -10,8 +10,10 @@ from torch.nn import functional as F
 
 from metaprune_cli.config import Criterion, MetaTrainSettings
 from metaprune_cli.data import ImageSplit
+from metaprune_cli.errors import InputError, TargetError
 from metaprune_cli.graph.slicing import masks
 from metaprune_cli.pruning import mask_tensors, select, unit_scores
+from metaprune_cli.pruning.zeroing import Zeroing, make_zero_plan
 from metaprune_cli.training.objectives import OBJECTIVES, Task, finetuned, pruned, random_speedup, sparsity, speedup_at
 from metaprune_cli.training.zoo import Member, ZooEntry
 
@@ -183,3 +185,44 @@ def test_the_penalty_spares_units_that_cannot_go(task: Task) -> None:
     assert head.grad is not None
     into = head.grad / head.detach()
     torch.testing.assert_close(into, into[:1].expand_as(into))  # γ of the inputs alone: classes are no units to remove
+
+
+@pytest.mark.parametrize("objective", ["unstructured", "n:m"])
+def test_zeroed_is_the_dense_loss_and_that_with_the_smallest_weights_at_zero(task: Task, objective: str) -> None:
+    task = with_settings(task, objective=objective, pattern="1:3", choice_slope=0.3)
+    weights, (pixels, labels) = leaves(task), next(task.batches)
+    draws = torch.Generator().manual_seed(0)
+    sparsity = 1 - 1 / random_speedup(replace(task, generator=draws), 0)
+    asked = Zeroing("n:m", pattern=(1, 3)) if objective == "n:m" else Zeroing("unstructured", sparsity)
+    masks = make_zero_plan(task.member.graph, weights, asked).masks
+    dense, sparse = OBJECTIVES[objective](replace(task, batches=iter([(pixels, labels)])), weights)  # type: ignore[index]
+    zeroed = {name: tensor * masks.get(name, 1) for name, tensor in weights.items()}
+    torch.testing.assert_close(dense, F.cross_entropy(task.member.logits(weights, pixels), labels))
+    torch.testing.assert_close(sparse, F.cross_entropy(task.member.logits(zeroed, pixels), labels))
+    sparse.backward()
+    gone = ~masks["inner.weight"]
+    gradient = weights["inner.weight"].grad
+    assert gradient is not None
+    assert bool((gradient[gone] != 0).any())  # straight through
+
+
+def test_l1_pulls_at_the_weights_that_can_be_zeroed_and_at_no_others(task: Task) -> None:
+    task, weights = with_settings(task, objective="l1", reg=0.1), leaves(task)
+    *_, penalty = OBJECTIVES["l1"](task, weights)
+    penalty.backward()
+    for name, leaf in weights.items():
+        pulled = name in ("stem.weight", "inner.weight", "outer.weight")
+        assert (leaf.grad is not None) == pulled, name
+        if leaf.grad is not None:
+            torch.testing.assert_close(leaf.grad, 0.1 * leaf.detach().sign())
+
+
+def test_a_model_that_no_pattern_fits_is_refused(task: Task) -> None:
+    task = with_settings(task, objective="n:m")
+    with pytest.raises(TargetError, match=r"fits 2:4[\s\S]*inner.weight: inputs of each output: 6"):
+        list(OBJECTIVES["n:m"](task, leaves(task)))
+
+
+def test_a_lookahead_is_refused_where_nothing_looks_ahead() -> None:
+    with pytest.raises(InputError, match=r"structured pruning[\s\S]*meta-train.lookahead"):
+        MetaTrainSettings(objective="unstructured", lookahead=1)

@@ -7,6 +7,7 @@ from typing import Any
 
 from metaprune_cli.console.figures import count, scientific, share, times
 from metaprune_cli.console.table import Column, Table, label
+from metaprune_cli.graph.neuron_graph import IS_INPUT, IS_OUTPUT
 
 Row = Mapping[str, Any]
 _WIDE = 300
@@ -28,7 +29,7 @@ COLUMNS = (
 )
 REASONS = (label("name", "Model"), label("status", "Status"), label("because", "Because"))
 LOCKS = (label("because", "Because"), label("models", "Models"))
-_ALWAYS = ("no neuron: a constant", "it is an input of the model", "it is an output of the model")
+_ALWAYS = ("no neuron: a constant", IS_INPUT, IS_OUTPUT)
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:

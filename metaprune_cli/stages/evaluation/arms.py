@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ EXPLAINED: dict[Arm, str] = {
     METANET: "rewritten by the metanetwork, ranked as it says",
 }
 REPAIRED = "repaired"
+ZEROED = re.compile(r"\d+:\d+|(unstructured|\d+x\d+)-[\d.e-]+%(-by-layer)?")
+"""A word that says what was zeroed (see :func:`zeros_word`)."""
 WORDS = {
     "sparse": "group sparsity before pruning",
     METANET: "rewritten by the metanetwork",
@@ -42,8 +45,30 @@ WORDS = {
 }
 
 
+def is_zeroing(step: Mapping[str, Any]) -> bool:
+    """Whether a step of a lineage zeroed weights, where any other pruning removes units."""
+    return bool(step["command"] == "prune" and step.get("kind", "structured") != "structured")
+
+
+def zeros_word(step: Mapping[str, Any]) -> str:
+    """A zeroing in a word: ``2:4``, ``unstructured-80%``, ``4x1-50%``, and ``-by-layer`` where each has its share."""
+    if step["kind"] == "n:m":
+        return str(step["pattern"])
+    by_layer = "-by-layer" if step.get("scope") == "family" else ""
+    return f"{step['pattern'] or step['kind']}-{100 * step['sparsity']:g}%{by_layer}"
+
+
+def zeros_of(arm: Arm) -> tuple[str, ...]:
+    """The words of an arm that say what was zeroed."""
+    return tuple(word for word in arm.split() if ZEROED.fullmatch(word))
+
+
 def arm_of(
-    before: Sequence[Mapping[str, Any]], criterion: str = "group-l2", scope: Scope = "global", repair: str = "none"
+    before: Sequence[Mapping[str, Any]],
+    criterion: str = "group-l2",
+    scope: Scope = "global",
+    repair: str = "none",
+    zeros: str | None = None,
 ) -> Arm:
     """The arm of a model.
 
@@ -52,6 +77,7 @@ def arm_of(
         criterion: of that pruning; what ``auto`` is goes without saying.
         scope: of that pruning; global goes without saying, as ``family`` does after a metanetwork.
         repair: of that pruning; statistics measured anew are no repair to speak of.
+        zeros: what was zeroed, in a word.
     """
     commands = [step["command"] for step in before]
     rewritten, finetunings = "transform" in commands, [step for step in before if step["command"] == "finetune"]
@@ -65,8 +91,8 @@ def arm_of(
         (criterion, criterion != usual),
         ("uniform", scope == "family" and not rewritten),
     )
-    name = " ".join(word for word, holds in words if holds) or "plain"
-    return f"{name} {REPAIRED}" if repair in ("bias", "least-squares") else name
+    words_said = [word for word, holds in words if holds] + ([zeros] if zeros else [])
+    return " ".join([*(words_said or ["plain"]), *([REPAIRED] if repair in ("bias", "least-squares") else [])])
 
 
 def common_repair(rows: Sequence[Row]) -> tuple[list[Row], dict[str, str]]:
@@ -87,6 +113,11 @@ def is_metanet(arm: Arm) -> bool:
     return METANET in arm.split()
 
 
+def is_repaired(arm: Arm) -> bool:
+    """Whether it was repaired, where not all are."""
+    return REPAIRED in arm.split()
+
+
 def place(arm: Arm) -> tuple[bool, int, Arm]:
     """The key that arms are sorted by: baselines first, those of the pipeline before others."""
     name = arm.removesuffix(f" {REPAIRED}")
@@ -96,5 +127,11 @@ def place(arm: Arm) -> tuple[bool, int, Arm]:
 def explained(arm: Arm) -> str:
     """An arm in a sentence."""
     name = arm.removesuffix(f" {REPAIRED}")
-    words = EXPLAINED.get(name) or ", ".join(WORDS.get(word, f"ranked by {word}") for word in name.split())
+    words = EXPLAINED.get(name) or ", ".join(map(_in_words, name.split()))
     return words if name == arm else f"{words}, {WORDS[REPAIRED]}"
+
+
+def _in_words(word: str) -> str:
+    if word in WORDS:
+        return WORDS[word]
+    return f"zeroed {word}" if ZEROED.fullmatch(word) else f"ranked by {word}"

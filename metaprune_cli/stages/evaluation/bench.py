@@ -50,6 +50,7 @@ class Bench:
         return {
             "Images": f"the {len(self.test)} test images of {self.splits.name}",
             "Speed-up": "MACs of the base over MACs of the model",
+            "Density": "non-zero weights over weights, of all parameters of two dimensions or more",
             "Latency": f"median of {self.settings.latency_runs} interleaved runs with a batch of "
             f"{self.settings.latency_batch} on {name}{threads}",
         }

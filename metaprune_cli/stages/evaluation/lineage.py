@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metaprune_cli.stages.evaluation.arms import METANET, Arm, arm_of
+from metaprune_cli.stages.evaluation.arms import METANET, Arm, arm_of, is_zeroing, zeros_word
 from metaprune_cli.stages.evaluation.summary import Step
 from metaprune_cli.stages.loading import Lineage, Opened
 from metaprune_cli.stages.paths import stem
@@ -21,7 +21,7 @@ class Descent:
         origin: stem of the file the first command in its lineage read; its own where no command read one.
         arm: how it came to be (see ``arms``).
         step: the last thing done since it was pruned; "unpruned" where it was not.
-        requested: the speed-up asked of the last pruning.
+        requested: the speed-up asked of the last pruning that removed units; 1 where weights were zeroed only.
         known: whether the file has a lineage at all.
         epochs: of finetuning, all told.
     """
@@ -39,18 +39,23 @@ def descent(lineage: Lineage, path: Path) -> Descent:
     commands = [entry["command"] for entry in lineage]
     origin = next((stem(Path(entry["input"])) for entry in lineage if entry.get("input")), stem(path))
     epochs = sum(entry.get("epochs", 0) for entry in lineage if entry["command"] == "finetune")
-    if "prune" not in commands:
+    rewritten = max((place for place, command in enumerate(commands) if command == "transform"), default=-1)
+    prunings = [place for place, command in enumerate(commands) if command == "prune"]
+    zeroings = [place for place in prunings if is_zeroing(lineage[place]) and place > rewritten]  # others are undone
+    removals = [place for place in prunings if not is_zeroing(lineage[place])]
+    if not zeroings + removals:
         arm = METANET if "transform" in commands else "plain"
         return Descent(origin, arm, "unpruned", None, bool(lineage), epochs)
-    last = len(commands) - 1 - commands[::-1].index("prune")
-    pruning = lineage[last]
+    place = (removals or zeroings)[-1]
+    removal: Mapping[str, Any] = lineage[place] if removals else {"requested": 1.0}
     arm = arm_of(
-        lineage[:last],
-        pruning.get("criterion", "group-l2"),
-        pruning.get("scope", "global"),
-        pruning.get("repair", "none"),
+        lineage[:place],
+        removal.get("criterion", "group-l2"),
+        removal.get("scope", "global"),
+        removal.get("repair", "none"),
+        zeros_word(lineage[zeroings[-1]]) if zeroings else None,
     )
-    return Descent(origin, arm, _step(lineage[last + 1 :]), pruning.get("requested"), True, epochs)
+    return Descent(origin, arm, _step(lineage[max(zeroings + removals) + 1 :]), removal.get("requested"), True, epochs)
 
 
 def base_of(model: Opened, candidates: Sequence[Opened]) -> Opened:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from metaprune_cli.console.figures import count, millis, percent, times
+from metaprune_cli.console.figures import count, millis, percent, share, times
 from metaprune_cli.console.table import Column, Table, label
 from metaprune_cli.stages.evaluation.arms import METANET, Arm, explained
 from metaprune_cli.stages.evaluation.summary import Row, Spread, Step, Summary
@@ -49,6 +49,7 @@ SUMMARY_COLUMNS = (
     Column("speedup", "Achieved", times),
     Column("macs", "MACs", count),
     Column("params", "Params", count),
+    Column("density", "Density", share),
     Column("latency_ms", "Latency ms", millis),
 )
 
@@ -73,6 +74,7 @@ MODEL_COLUMNS = (
     Column("speedup", "Speed-up", times),
     Column("macs", "MACs", count),
     Column("params", "Params", count),
+    Column("density", "Density", share),
     Column("file_bytes", "Bytes", count),
     Column("latency_ms", "Latency ms", millis),
     label("latency_spread", "p10–p90"),
@@ -134,7 +136,7 @@ def _summary_rows(summary: Summary, step: Step) -> list[dict[str, Any]]:
             group = summary.group(step, requested, arm)
             if group is None:
                 continue
-            means = {name: group.mean(name) for name in ("speedup", "macs", "params", "latency_ms")}
+            means = {name: group.mean(name) for name in ("speedup", "macs", "params", "density", "latency_ms")}
             named = {"requested": requested, "arm": arm, "models": len(group.rows)}
             rows.append(named | {"top1": group.top1} | means)
     return rows

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from metaprune_cli.stages.evaluation.arms import ARMS, Arm, is_metanet, place
+from metaprune_cli.stages.evaluation.arms import ARMS, Arm, is_metanet, is_repaired, place, zeros_of
 
 Step = str
 STEPS: tuple[Step, ...] = ("unpruned", "pruned", "recalibrated", "finetuned")
@@ -39,6 +39,7 @@ class Row:
         latency_ms: median time of one batch, None where it was not measured; 10th and 90th percentile beside it.
         latency_speedup: latency of the base over latency of this model.
         epochs: of finetuning, all told, before the pruning and after it.
+        density: non-zero weights / weights, over all parameters of two dimensions or more; None on a curve.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Row:
     latency_p90_ms: float | None = None
     latency_speedup: float | None = None
     epochs: int = 0
+    density: float | None = None
 
 
 @dataclass(frozen=True)
@@ -227,7 +229,7 @@ def speedup_label(requested: float) -> str:
 
 def _figures(group: Group) -> dict[str, float]:
     figures = {"top1": group.top1.mean, "top1_std": group.top1.std, "models": group.top1.count}
-    means = {name: group.mean(name) for name in ("top5", "loss", "speedup", "macs", "params", "latency_ms")}
+    means = {name: group.mean(name) for name in ("top5", "loss", "speedup", "macs", "params", "latency_ms", "density")}
     return figures | {name: value for name, value in means.items() if value is not None}
 
 
@@ -241,6 +243,8 @@ def _differences(groups: Sequence[Group]) -> Iterator[Difference]:
     for ours, theirs in itertools.product(groups, groups):
         alike = (ours.step, ours.requested) == (theirs.step, theirs.requested)
         if ours.requested is None or not alike or not is_metanet(ours.arm) or is_metanet(theirs.arm):
+            continue
+        if zeros_of(ours.arm) != zeros_of(theirs.arm) or is_repaired(ours.arm) != is_repaired(theirs.arm):
             continue
         mine, other = _top1_by_origin(ours), _top1_by_origin(theirs)
         pairs = [mine[origin] - other[origin] for origin in sorted(mine.keys() & other.keys())]
