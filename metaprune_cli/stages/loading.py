@@ -6,7 +6,8 @@ Every model artifact carries its ``lineage``: a list of steps, oldest first, eac
     zoo        arch, seed
     transform  metanetwork (digest), recalibrated, scored (where units were)
     prune      requested, achieved, criterion, scope
-    finetune   epochs, seed, recalibrated, sparsity (where there was any)
+    finetune   epochs (asked for), seed, recalibrated; where there were any: teacher (a file name), sparsity, mixup,
+               cutmix, ema, patience and with it best_epoch
 """
 
 from __future__ import annotations
