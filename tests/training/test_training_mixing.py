@@ -84,6 +84,6 @@ def test_the_loss_is_the_cross_entropy_with_the_mixed_labels(smoothing: float) -
 
 def test_channels_last_stays_channels_last() -> None:
     images = torch.randn(4, 3, 6, 6).contiguous(memory_format=torch.channels_last)
-    for settings in (OptimSettings(mixup=1.0), OptimSettings(cutmix=1.0)):
-        batch = mixed(images, torch.arange(4), settings)
+    for way in (OptimSettings(mixup=1.0), OptimSettings(cutmix=1.0)):
+        batch = mixed(images, torch.arange(4), way)
         assert batch.images.is_contiguous(memory_format=torch.channels_last)

@@ -28,16 +28,29 @@ WORDS = {
     "taylor": "ranked by what the loss would change",
     "random": "units drawn at random",
     "uniform": "the same share of every layer",
+    "taught": "finetuned with a teacher",
+    "mixup": "finetuned on mixed images",
+    "cutmix": "finetuned on images pasted together",
+    "ema": "finetuned, the weights averaged",
 }
 
+FINETUNED = {"teacher": "taught", "mixup": "mixup", "cutmix": "cutmix", "ema": "ema"}
+"""What a finetuning step of a lineage may have had → the word for it."""
 
-def arm_of(before: Sequence[Mapping[str, Any]], criterion: Criterion = "group-l2", scope: Scope = "global") -> Arm:
+
+def arm_of(
+    before: Sequence[Mapping[str, Any]],
+    criterion: Criterion = "group-l2",
+    scope: Scope = "global",
+    after: Sequence[Mapping[str, Any]] = (),
+) -> Arm:
     """The arm of a model.
 
     Args:
         before: the lineage up to its last pruning.
         criterion: of that pruning; what ``auto`` is goes without saying.
         scope: of that pruning; global goes without saying, as ``family`` does after a metanetwork.
+        after: the lineage from then on.
     """
     commands = [step["command"] for step in before]
     rewritten, finetunings = "transform" in commands, [step for step in before if step["command"] == "finetune"]
@@ -50,6 +63,7 @@ def arm_of(before: Sequence[Mapping[str, Any]], criterion: Criterion = "group-l2
         ("finetuned", any(step["command"] == "finetune" and step.get("epochs", 1) for step in since) and not sparse),
         (criterion, criterion != usual),
         ("uniform", scope == "family" and not rewritten),
+        *((word, any(step.get(key) and step["epochs"] for step in after)) for key, word in FINETUNED.items()),
     )
     return " ".join(word for word, holds in words if holds) or "plain"
 

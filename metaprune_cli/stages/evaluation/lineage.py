@@ -44,7 +44,8 @@ def descent(lineage: Lineage, path: Path) -> Descent:
         return Descent(origin, arm, "unpruned", None, bool(lineage), epochs)
     last = len(commands) - 1 - commands[::-1].index("prune")
     pruning = lineage[last]
-    arm = arm_of(lineage[:last], pruning.get("criterion", "group-l2"), pruning.get("scope", "global"))
+    criterion, scope = pruning.get("criterion", "group-l2"), pruning.get("scope", "global")
+    arm = arm_of(lineage[:last], criterion, scope, lineage[last + 1 :])
     return Descent(origin, arm, _step(lineage[last + 1 :]), pruning.get("requested"), True, epochs)
 
 
