@@ -16,7 +16,7 @@ from metaprune_cli.stages.loading import ModelSource
 from metaprune_cli.stages.made import Made
 from metaprune_cli.stages.paths import find_sources, plan_targets
 from metaprune_cli.stages.side_by_side import side_by_side
-from metaprune_cli.stages.teachers import open_fitting, teachers_for
+from metaprune_cli.stages.teachers import open_fitting, open_teacher, teachers_for
 from metaprune_cli.stages.trainer import Trainer, shared_out
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.progress import Progress
@@ -117,7 +117,7 @@ def _finetune(task: Task, progress: Progress, *, trainer: Trainer, source: Model
     done = metrics is not None
     if metrics is None:
         opened = open_fitting(task.path, source, splits)
-        models = {name: open_fitting(path, source, splits).model for name, path in teacher.items()}
+        models = {name: open_teacher(path, source, splits).model for name, path in teacher.items()}
         step: dict[str, Any] = {"epochs": settings.epochs, "seed": seed, "recalibrated": settings.recalibrate}
         step |= {name: path.name for name, path in teacher.items()}
         step |= {name: value for name in NOTED if (value := getattr(settings, name))}

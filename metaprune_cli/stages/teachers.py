@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from metaprune_cli.artifacts import is_artifact
 from metaprune_cli.data import Splits
 from metaprune_cli.errors import InputError
 from metaprune_cli.stages.evaluation.lineage import own_base
@@ -24,6 +26,13 @@ def open_fitting(path: Path, source: ModelSource, splits: Splits) -> Opened:
     return opened
 
 
+def open_teacher(path: Path, source: ModelSource, splits: Splits) -> Opened:
+    """The same for a teacher; ``source`` is about the models that learn, and what the file itself says goes first."""
+    if is_artifact(path):
+        source = replace(source, arch=None, arch_args={}, input_shape=None)
+    return open_fitting(path, source, splits)
+
+
 def teachers_for(
     models: Sequence[Path], teacher: Path | None, source: ModelSource, splits: Splits
 ) -> Sequence[Path | None]:
@@ -33,7 +42,7 @@ def teachers_for(
         models: files.
         teacher: a file, the teacher of all; or a folder: each model has the one it was made from, by its lineage or by
             the beginning of its name.
-        source: how foreign model files are opened.
+        source: how foreign files of ``models`` are opened.
         splits: the images that all of them take.
 
     Raises:
@@ -41,7 +50,7 @@ def teachers_for(
     """
     if teacher is None:
         return [None] * len(models)
-    candidates = [open_fitting(file.path, source, splits) for file in find_sources([teacher], ("model",)).files]
+    candidates = [open_teacher(file.path, source, splits) for file in find_sources([teacher], ("model",)).files]
     if not teacher.is_dir():
         return [teacher] * len(models)
     found = [own_base(open_model(path, source), candidates) for path in models]

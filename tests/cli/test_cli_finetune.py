@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from cli_calling import call, run
 
 from metaprune_cli.artifacts import file_sha256, read_document
@@ -45,6 +46,21 @@ def test_one_teacher_is_for_all(small: Path, work: Path, tmp_path: Path) -> None
     run("finetune", small, "--teacher", teacher, "-o", tmp_path / "out")
     documents = [read_document(path) for path in sorted((tmp_path / "out").iterdir())]
     assert [document["inputs"]["teacher"] for document in documents] == [file_sha256(teacher)] * 2
+
+
+def test_a_teacher_may_be_of_another_architecture_than_a_foreign_model(work: Path, tmp_path: Path) -> None:
+    small, large = (
+        Architecture(f"cifar:{name}", {"width": 0.25, "in_channels": 1}, (1, 8, 8)) for name in ("resnet8", "resnet14")
+    )
+    torch.save(build(small).state_dict(), tmp_path / "small.pt")
+    save_model(build(large), tmp_path / "large.safetensors", arch=large)
+    told = ("--arch", "cifar:resnet8", "--input-shape", "1,8,8", "--epochs", "1")
+    run("finetune", tmp_path / "small.pt", "--teacher", tmp_path / "large.safetensors", *told)
+    document = read_document(tmp_path / "small.finetuned.safetensors")
+    assert document["lineage"] == [
+        {"command": "finetune", "input": "small.pt", "epochs": 1, "seed": 0, "recalibrated": False}
+        | {"teacher": "large.safetensors"}
+    ]
 
 
 def test_models_without_a_teacher_are_named(small: Path, work: Path, tmp_path: Path) -> None:
