@@ -63,7 +63,7 @@ def arm_of(
         ("finetuned", any(step["command"] == "finetune" and step.get("epochs", 1) for step in since) and not sparse),
         (criterion, criterion != usual),
         ("uniform", scope == "family" and not rewritten),
-        *((word, any(step.get(key) and step["epochs"] for step in after)) for key, word in FINETUNED.items()),
+        *((word, any(step.get(key) and step.get("epochs", 1) for step in after)) for key, word in FINETUNED.items()),
     )
     return " ".join(word for word, holds in words if holds) or "plain"
 
