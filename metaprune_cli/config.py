@@ -52,6 +52,8 @@ Kind = Literal["structured", "unstructured", "n:m", "block"]
 Objective = Literal["pruned", "sparsity", "unstructured", "n:m", "l1"]
 Codec = Literal["coordinate", "per-kernel"]
 Backend = Literal["blocks", "edges"]
+Precision = Literal["auto", "float32", "bfloat16"]
+StopOn = Literal["loss", "accuracy"]
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,20 @@ class OptimSettings:
     gamma: Positive = 0.1
     warmup_epochs: Natural = 0
     label_smoothing: BelowOne = 0.0
-    mixed_precision: bool = True
+    precision: Precision = "auto"  # of the training steps; auto: bfloat16 on CUDA devices that have it, else float32
+    compile: bool = False  # torch.compile
     sync_batchnorm: bool = False  # with --ddp: BatchNorm takes its statistics over all processes' images
     recalibrate: bool = False
     sparsity: NonNegative = 0.0  # sparse learning: how hard unimportant units are pulled to zero (DepGraph: 5e-4)
     sparsity_alpha: Annotated[float, Range(above=1)] = 4.0  # the least important unit is pulled so many times harder
+    mixup: NonNegative = 0.0  # two images in one, their shares from Beta(mixup, mixup); 0: not
+    cutmix: NonNegative = 0.0  # a rectangle of another image, its share from Beta(cutmix, cutmix); 0: not
+    clip: NonNegative = 0.0  # the gradient's norm is at most this; 0: any
+    ema: BelowOne = 0.0  # decay, by the step, of the average of the weights that is evaluated and kept; 0: no average
+    patience: Natural = 0  # stop after so many epochs without a better one, and keep the best; 0: keep the last
+    stop_on: StopOn = "loss"  # what is better, on the validation images
+    distill_weight: Annotated[float, Range(at_least=0, at_most=1)] = 0.5  # of a teacher; the labels have the rest
+    distill_temperature: Positive = 4.0
 
 
 @dataclass(frozen=True)

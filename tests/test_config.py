@@ -95,7 +95,7 @@ def test_null_where_it_is_allowed(params):
         ("data", DataSettings, "data_root: 3", "data_root: expected text or null, got 3"),
         ("zoo", ZooSettings, "train: 3", "train: expected keys and values, got 3"),
         ("zoo", ZooSettings, "train: {epoch: 3}", "train.epoch: unknown, did you mean 'epochs'?"),
-        ("zoo", ZooSettings, "train: {mixed_precision: 1}", "train.mixed_precision: expected true or false, got 1"),
+        ("zoo", ZooSettings, "train: {compile: 1}", "train.compile: expected true or false, got 1"),
         ("zoo", ZooSettings, "members: [{count: 1}, {cuont: 1}]", "members[1].cuont: unknown, did you mean 'count'?"),
         ("zoo", ZooSettings, "members: [{arch_args: {width: [1]}}]", "members[0].arch_args: expected"),
     ],

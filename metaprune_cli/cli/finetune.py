@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
-from metaprune_cli.config import OptimizerName, OptimSettings, ScheduleName
+from metaprune_cli.config import OptimizerName, OptimSettings, Precision, ScheduleName
 from metaprune_cli.console.figures import percent
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
@@ -20,6 +21,7 @@ COLUMNS = (
     Column("val_top1", "Validation top-1 %", percent),
     Column("val_loss", "Loss"),
 )
+BEST = Column("best_epoch", "Of epoch")
 
 
 @guarded
@@ -37,6 +39,36 @@ def finetune(
     sparsity: Annotated[
         float | None,
         typer.Option("--sparsity", metavar="X", help="Sparse learning: pull unimportant units to zero (try 5e-4)."),
+    ] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            "--teacher",
+            metavar="MODEL",
+            help="Learn from its outputs too; a folder: each model from its own base in it.",
+        ),
+    ] = None,
+    mixup: Annotated[
+        float | None, typer.Option("--mixup", metavar="X", help="Mix images, their shares from Beta(X, X) (try 0.2).")
+    ] = None,
+    cutmix: Annotated[
+        float | None, typer.Option("--cutmix", metavar="X", help="Paste rectangles, shares from Beta(X, X) (try 1).")
+    ] = None,
+    ema: Annotated[
+        float | None, typer.Option("--ema", metavar="X", help="Keep the weights' average of this decay (try 0.999).")
+    ] = None,
+    clip: Annotated[
+        float | None, typer.Option("--clip", metavar="X", help="The gradient's norm is at most this (try 1).")
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option("--patience", metavar="N", help="Stop after N epochs without a better one; keep the best."),
+    ] = None,
+    precision: Annotated[
+        Precision | None, typer.Option("--precision", help="Of the arithmetic; auto: bfloat16 on CUDA alone.")
+    ] = None,
+    compile_: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="torch.compile the training steps.")
     ] = None,
     resume: options.Resume = False,
     jobs: options.Jobs = 1,
@@ -66,6 +98,13 @@ def finetune(
         schedule=schedule,
         recalibrate=recalibrate,
         sparsity=sparsity,
+        mixup=mixup,
+        cutmix=cutmix,
+        ema=ema,
+        clip=clip,
+        patience=patience,
+        precision=precision,
+        compile=compile_,
     )
     source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
     data = options.data_settings(params, dataset, data_root)
@@ -84,6 +123,7 @@ def finetune(
             seed=seed or 0,
             device=where,
             progress=progress,
+            teacher=teacher,
             resume=resume,
             jobs=jobs,
             ranks=ranks,
@@ -91,4 +131,5 @@ def finetune(
         )
     if ranks.first:
         rows = [asdict(model) for model in tuned]
-        show({"models": rows}, Table("", COLUMNS, rows), as_json=as_json)
+        columns = (*COLUMNS, BEST) if settings.patience else COLUMNS
+        show({"models": rows}, Table("", columns, rows), as_json=as_json)

@@ -6,26 +6,31 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from metaprune_cli.config import DataSettings, OptimSettings
 from metaprune_cli.errors import InputError
-from metaprune_cli.stages.images import check_fits
-from metaprune_cli.stages.loading import ModelSource, open_model
+from metaprune_cli.stages.loading import ModelSource
 from metaprune_cli.stages.made import Made
 from metaprune_cli.stages.paths import find_sources, plan_targets
 from metaprune_cli.stages.side_by_side import side_by_side
+from metaprune_cli.stages.teachers import open_fitting, open_teacher, teachers_for
 from metaprune_cli.stages.trainer import Trainer, shared_out
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.progress import Progress
+
+NOTED = ("sparsity", "mixup", "cutmix", "ema", "patience")
+"""Settings that the lineage names where they are not 0."""
 
 
 @dataclass(frozen=True)
 class Finetuned:
     """One model that was written; accuracies are percentages of the validation split, which is not the test set.
 
-    ``epochs`` is 0 where an earlier run had finished this model already.
+    ``epochs`` is 0 where an earlier run had finished this model already. With patience the model is that of
+    ``best_epoch``.
     """
 
     input: str
@@ -33,6 +38,16 @@ class Finetuned:
     epochs: int
     val_top1: float
     val_loss: float
+    best_epoch: int | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """One model to be finetuned: its file, the one to write, and its teacher's."""
+
+    path: Path
+    target: Path
+    teacher: Path | None
 
 
 def finetune(
@@ -45,6 +60,7 @@ def finetune(
     seed: int,
     device: torch.device,
     progress: Progress,
+    teacher: Path | None = None,
     resume: bool = False,
     jobs: int = 1,
     ranks: Ranks = ALONE,
@@ -61,6 +77,7 @@ def finetune(
         seed: of the order of the images and their augmentation, the same for every model.
         device: where the training runs.
         progress: is told about each model and each epoch.
+        teacher: a model whose outputs all learn from, or a folder with each model's own base in it.
         resume: skip what an earlier run finished, and go on from its checkpoint.
         jobs: how many models are trained at a time (see ``side_by_side``).
         ranks: the processes of this run; they share the models out among themselves.
@@ -77,31 +94,39 @@ def finetune(
     between, together = shared_out(ranks, ddp=ddp, jobs=jobs)
     trainer = Trainer(settings, data, device, resume, together)
     work = functools.partial(_finetune, trainer=trainer, source=source, seed=seed)
-    tasks = [(file.path, target) for file, (target,) in zip(sources.files, targets, strict=True)]
+    paths = [file.path for file in sources.files]
+    teachers = teachers_for(paths, teacher, source, trainer.splits)
+    tasks = [Task(path, target, taught) for path, (target,), taught in zip(paths, targets, teachers, strict=True)]
     return side_by_side(work, tasks, jobs=jobs, label="finetune", progress=progress, ranks=between)
 
 
-def _finetune(
-    task: tuple[Path, Path], progress: Progress, *, trainer: Trainer, source: ModelSource, seed: int
-) -> Finetuned:
+def _finetune(task: Task, progress: Progress, *, trainer: Trainer, source: ModelSource, seed: int) -> Finetuned:
     """One model, from one file into another."""
-    path, target = task
     settings, splits = trainer.settings, trainer.splits
+    teacher = {} if task.teacher is None else {"teacher": task.teacher}
     made = Made.by(
         "finetune",
         seed=seed,
-        inputs={"model": path},
+        inputs={"model": task.path} | teacher,
         finetune=settings,
         data=trainer.data,
         device=trainer.device.type,
         ranks=trainer.ranks.world,  # BatchNorm sees so much of a batch
     )
-    metrics = trainer.metrics_if_done(made, target)
-    epochs = 0 if metrics else settings.epochs
+    metrics = trainer.metrics_if_done(made, task.target)
+    done = metrics is not None
     if metrics is None:
-        opened = open_model(path, source).of_shape(splits.input_shape[1:])
-        check_fits(opened, splits)
-        step: dict[str, float] = {"epochs": settings.epochs, "seed": seed, "recalibrated": settings.recalibrate}
-        step |= {"sparsity": settings.sparsity} if settings.sparsity else {}
-        metrics = trainer.train(opened, target, made, seed, step, progress)
-    return Finetuned(str(path), str(target), epochs, metrics["val_top1"], metrics["val_loss"])
+        opened = open_fitting(task.path, source, splits)
+        models = {name: open_teacher(path, source, splits).model for name, path in teacher.items()}
+        step: dict[str, Any] = {"epochs": settings.epochs, "seed": seed, "recalibrated": settings.recalibrate}
+        step |= {name: path.name for name, path in teacher.items()}
+        step |= {name: value for name in NOTED if (value := getattr(settings, name))}
+        metrics = trainer.train(opened, task.target, made, seed, step, progress, **models)
+    return Finetuned(
+        str(task.path),
+        str(task.target),
+        epochs=0 if done else int(metrics.get("epochs", settings.epochs)),
+        val_top1=metrics["val_top1"],
+        val_loss=metrics["val_loss"],
+        best_epoch=int(metrics["best_epoch"]) if settings.patience else None,
+    )

@@ -5,8 +5,10 @@ Every model artifact carries its ``lineage``: a list of steps, oldest first, eac
 
     zoo        arch, seed
     transform  metanetwork (digest), recalibrated, scored (where units were)
-    prune      requested, achieved, criterion, scope; of zeros: kind, pattern, sparsity, achieved, scope
-    finetune   epochs, seed, recalibrated, sparsity (where there was any)
+    prune      requested, achieved, criterion, scope, repair (where there was any), quantity (where it is not MACs); of
+               zeros: kind, pattern, sparsity, achieved, scope
+    finetune   epochs (asked for), seed, recalibrated; where there were any: teacher (a file name), sparsity, mixup,
+               cutmix, ema, patience and with it best_epoch
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from metaprune_cli.config import DataSettings, OptimSettings
 from metaprune_cli.data import Splits, load_splits
@@ -58,7 +59,14 @@ class Trainer:
         return self.ranks.from_first(lambda: made.metrics_if_done(target)) if self.resume else None
 
     def train(
-        self, opened: Opened, target: Path, made: Made, seed: int, step: Mapping[str, Any], progress: Progress
+        self,
+        opened: Opened,
+        target: Path,
+        made: Made,
+        seed: int,
+        step: Mapping[str, Any],
+        progress: Progress,
+        teacher: nn.Module | None = None,
     ) -> Mapping[str, float]:
         """Train a copy of the model, write it to ``target`` and return its figures on the validation split."""
         checkpoint = made.checkpoint(target)
@@ -75,6 +83,7 @@ class Trainer:
                 progress=progress,
                 val=self.splits.val,
                 graph=opened.neuron_graph() if self.settings.sparsity else None,
+                teacher=teacher,
                 state=self.ranks.from_first(checkpoint.load) if self.resume else None,
                 on_epoch=checkpoint.save if self.ranks.first else None,
                 after_step=zeros_kept(opened.model, opened.zeros.entries, self.device) if opened.zeros else None,
@@ -88,6 +97,9 @@ class Trainer:
                 ranks=self.ranks,
             )
         metrics = {"val_top1": accuracy.top1, "val_loss": accuracy.loss}
+        if self.settings.patience:
+            metrics |= {"epochs": len(result.history), "best_epoch": result.epoch}
+            step = {**step, "best_epoch": result.epoch}
         if self.ranks.first:
             further: dict[str, Any] = {"history": result.history}
             if opened.importance is not None:

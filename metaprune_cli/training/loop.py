@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from metaprune_cli.config import OptimSettings
 from metaprune_cli.data import ImageSplit
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph
-from metaprune_cli.metrics.calling import in_fast_format, logits_of, memory_format_for
+from metaprune_cli.metrics.calling import in_fast_format
 from metaprune_cli.training.distributed import ALONE, Ranks
+from metaprune_cli.training.learner import Learner
+from metaprune_cli.training.mixing import mixed
 from metaprune_cli.training.norms import measure_norms_
-from metaprune_cli.training.numerics import not_finite
 from metaprune_cli.training.progress import Progress
-from metaprune_cli.training.replicas import accuracy_on, average_statistics_, check_parts, original, replica
+from metaprune_cli.training.replicas import accuracy_on, average_statistics_, check_parts, original
 from metaprune_cli.training.schedules import learning_rate
 from metaprune_cli.training.seeds import derive, seeded
-from metaprune_cli.training.sparsity import growth, penalty
+from metaprune_cli.training.sparsity import sparse_learning
 from metaprune_cli.training.state import Record, TrainState
+from metaprune_cli.training.stopping import better_of, check_judged, is_over
 
 RECALIBRATION_BATCHES = 100  # a mean over more batches than that does not move any more
 
 
 @dataclass(frozen=True, eq=False)
 class FitResult:
-    """The trained model, in eval mode and on the device it was trained on, and the figures of every epoch."""
+    """The trained model, in eval mode and on the device it was trained on.
+
+    Attributes:
+        model: the model.
+        history: the figures of every epoch.
+        epoch: after how many of them the model was like this; with patience, the best on the validation images.
+    """
 
     model: nn.Module
     history: list[Record]
+    epoch: int
 
 
 def fit(
@@ -50,12 +57,13 @@ def fit(
     progress: Progress,
     val: ImageSplit | None = None,
     graph: NeuronGraph | None = None,
+    teacher: nn.Module | None = None,
     state: TrainState | None = None,
     on_epoch: Callable[[TrainState], None] | None = None,
     after_step: Callable[[nn.Module], None] | None = None,
     ranks: Ranks = ALONE,
 ) -> FitResult:
-    """Train a copy of ``model``; the argument is not changed.
+    """Train a copy of ``model``; the arguments are not changed.
 
     Every epoch's random numbers follow from ``seed`` and its number, so on a CPU a run that goes on from ``state`` ends
     with the same bits as one that was never interrupted.
@@ -66,12 +74,12 @@ def fit(
         settings: optimiser, schedule and length; ``recalibrate``: measure BatchNorm statistics anew at the end.
         batch_size: images per step; a last smaller batch is left out.
         augment: whether images are augmented, as the split says.
-        seed: of the order of the images, the augmentation and dropout.
-        device: where to train; on CUDA in bfloat16 (if ``settings.mixed_precision``).
-            Images are channels-last where the model runs on that.
+        seed: of the order of the images, the augmentation, mixtures and dropout.
+        device: where to train. Images are channels-last where the model runs on that.
         progress: is told about each epoch.
-        val: is evaluated after each epoch.
+        val: is evaluated after each epoch; ``settings.patience`` needs it.
         graph: the model's, for sparse learning (``settings.sparsity``); without it there is none.
+        teacher: a classifier to learn from beside the labels (``settings.distill_weight``).
         state: go on from here.
         on_epoch: is given the state after each epoch.
         after_step: is called with the model after every step; may change its weights in place (``training/zeros.py``).
@@ -80,39 +88,56 @@ def fit(
 
     Raises:
         NumericsError: the loss is not finite; names the first parameter that is not.
-        InputError: there are no images, too few in a batch for so many ranks, or BatchNorm cannot be synchronised.
+        InputError: there are no images, none to judge epochs by, too few in a batch for so many ranks, BatchNorm cannot
+            be synchronised, or the device does not compute in the precision that is wanted.
         CorruptFileError: ``state`` is that of another model.
     """
     check_parts(ranks, min(batch_size, len(train)))
-    given, model = model, replica(model, settings, ranks, device)
-    if device.type == "cuda":  # elsewhere it is enough that the images are
-        image, _ = next(train_batches(train, 1, seed=0, augment=False, device=device))
-        model = model.to(memory_format=memory_format_for(model, image))
-    optimizer = make_optimizer(model, settings)
+    check_judged(settings, val)
+    of_epoch = functools.partial(train_batches, train, batch_size, device=device, part=ranks.part)
+    sample = functools.partial(of_epoch, seed=0, augment=False)
+    learner = Learner.of(
+        model,
+        settings,
+        device=device,
+        ranks=ranks,
+        teacher=teacher,
+        batch=lambda: next(sample()),
+        after_step=after_step,
+    )
+    measure_ = functools.partial(
+        recalibrate_, split=train, batches=RECALIBRATION_BATCHES, batch_size=batch_size, ranks=ranks
+    )
     history: list[Record] = []
+    best = None
     if state is not None:
-        state.restore_(model, optimizer)
-        history = list(state.history)
-    done = state.epoch if state is not None else 0
-    progress.begin("train", settings.epochs - done)
-    for epoch in range(done, settings.epochs):
+        learner.restore_(state)
+        history, best = list(state.history), state.best
+    progress.begin("train", settings.epochs - len(history))
+    while len(history) < settings.epochs and not is_over(best, len(history), settings.patience):
+        epoch = len(history)
         epoch_seed = derive(seed, "epoch", epoch)
-        batches = train_batches(train, batch_size, seed=epoch_seed, augment=augment, device=device, part=ranks.part)
-        pull = _sparsity(model, graph, settings)
         with seeded(ranks.own_seed(epoch_seed), device):
-            steps = steps_in(train, batch_size)
-            record = _train_epoch(model, optimizer, batches, settings, epoch, steps, ranks, pull, after_step)
+            pull = sparse_learning(learner.model, graph, settings)
+            batches = of_epoch(seed=epoch_seed, augment=augment)
+            record = _train_epoch(learner, batches, epoch, steps_in(train, batch_size), pull)
+        if learner.average is not None:
+            measure_(learner.result)
         if val is not None:
-            accuracy = accuracy_on(model, val, batch_size=batch_size, device=device, ranks=ranks)
+            accuracy = accuracy_on(learner.result, val, batch_size=batch_size, device=device, ranks=ranks)
             record |= {"val_loss": accuracy.loss, "val_top1": accuracy.top1}
         history.append(record)
+        best = better_of(best, learner.result, record, settings)
         if on_epoch is not None:
-            on_epoch(TrainState.of(model, optimizer, history, epoch=epoch + 1))
+            on_epoch(learner.state(history, best))
         progress.step(**{name: value for name, value in record.items() if name != "epoch"})
     progress.end()
+    if best is not None:
+        learner.result.load_state_dict(dict(best.weights))
     if settings.recalibrate:
-        recalibrate_(model, train, RECALIBRATION_BATCHES, batch_size=batch_size, ranks=ranks)
-    return FitResult(original(model, given, device).eval(), history)
+        measure_(learner.result)
+    trained = original(learner.result, model, device).eval()
+    return FitResult(trained, history, len(history) if best is None else best.epoch)
 
 
 @torch.no_grad()
@@ -178,16 +203,6 @@ def steps_in(split: ImageSplit, batch_size: int) -> int:
     return max(len(split) // batch_size, 1)
 
 
-def make_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
-    """The optimiser that ``settings`` name, for every parameter that is not frozen."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-        )
-    return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
-
-
 def set_learning_rate_(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """The same learning rate for every parameter."""
     for group in optimizer.param_groups:
@@ -195,63 +210,23 @@ def set_learning_rate_(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def _train_epoch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    learner: Learner,
     batches: Iterator[tuple[Tensor, Tensor]],
-    settings: OptimSettings,
     epoch: int,
     steps: int,
-    ranks: Ranks,
-    sparsity: Callable[[], Tensor] | None,
-    after_step: Callable[[nn.Module], None] | None,
+    penalty: Callable[[], Tensor] | None,
 ) -> Record:
-    model.train()
-    lr = total_loss = 0.0
-    hits = samples = 0
-    for step, (images, labels) in enumerate(in_fast_format(model, batches)):
-        lr = learning_rate(settings, epoch * steps + step, steps)
-        set_learning_rate_(optimizer, lr)
-        with _precision(images.device, settings):
-            logits = logits_of(model(images))
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=settings.label_smoothing)
-        [images_of_all] = ranks.sum([len(labels)])
-        optimizer.zero_grad()
-        whole = loss if sparsity is None else loss + sparsity()
-        (whole * (len(labels) / images_of_all)).backward()
-        _check(model, loss.item(), epoch)
-        ranks.sum_gradients_(model.parameters())
-        optimizer.step()
-        if after_step is not None:
-            after_step(model)
-        total_loss += loss.item() * len(labels)
-        hits += int((logits.argmax(1) == labels).sum())
+    learner.model.train()
+    lr = total_loss = hits = 0.0
+    samples = 0
+    for number, (images, labels) in enumerate(in_fast_format(learner.model, batches), epoch * steps):
+        lr = learning_rate(learner.settings, number, steps)
+        set_learning_rate_(learner.optimizer, lr)
+        loss, right = learner.gradients_(mixed(images, labels, learner.settings), epoch, penalty)
+        learner.step_(number)
+        total_loss += loss * len(labels)
+        hits += right
         samples += len(labels)
-    average_statistics_(model, ranks)
-    total, right, seen = ranks.sum([total_loss, hits, samples])
+    average_statistics_(learner.model, learner.ranks)
+    total, right, seen = learner.ranks.sum([total_loss, hits, samples])
     return {"epoch": epoch + 1, "lr": lr, "train_loss": total / seen, "train_top1": 100 * right / seen}
-
-
-def _sparsity(model: nn.Module, graph: NeuronGraph | None, settings: OptimSettings) -> Callable[[], Tensor] | None:
-    """The penalty of sparse learning; what it pulls at is decided anew with every epoch."""
-    if graph is None or not settings.sparsity:
-        return None
-    weights = dict(model.named_parameters())
-    pull = growth(graph, model.state_dict(), settings.sparsity_alpha)
-    return lambda: settings.sparsity * penalty(graph, weights, pull)
-
-
-def _check(model: nn.Module, loss: float, epoch: int) -> None:
-    if not math.isfinite(loss):
-        gradients = ((f"the gradient of {name}", parameter.grad) for name, parameter in model.named_parameters())
-        suspects = [*model.state_dict().items(), *gradients]
-        raise not_finite(
-            f"The training loss is {loss} in epoch {epoch + 1}.", suspects, next_step="try a smaller learning rate"
-        )
-
-
-def _precision(device: torch.device, settings: OptimSettings) -> AbstractContextManager[object]:
-    """bfloat16 where the device computes in it natively: it has the range of float32, so losses need no scaling."""
-    wanted = settings.mixed_precision and device.type == "cuda"
-    if wanted and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return nullcontext()

@@ -8,14 +8,26 @@ arXiv 2301.12900, section 3.3, as its code has it; the same is the objective of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from metaprune_cli.config import OptimSettings
 from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.pruning import unit_scores
+
+
+def sparse_learning(
+    model: nn.Module, graph: NeuronGraph | None, settings: OptimSettings
+) -> Callable[[], Tensor] | None:
+    """The penalty for an epoch, if the settings want one and there is a graph; what it pulls at is decided here."""
+    if graph is None or not settings.sparsity:
+        return None
+    weights = dict(model.named_parameters())
+    pull = growth(graph, model.state_dict(), settings.sparsity_alpha)
+    return lambda: settings.sparsity * penalty(graph, weights, pull)
 
 
 def growth(graph: NeuronGraph, tensors: Mapping[str, Tensor], alpha: float) -> Float[Tensor, " units"]:

@@ -17,7 +17,7 @@ Record = dict[str, float]
 
 @dataclass(frozen=True, eq=False)
 class Best:
-    """The best weights so far: after ``epoch`` epochs, with the validation loss ``score``."""
+    """The best weights so far: after ``epoch`` epochs, with the validation loss ``score`` (or the error in percent)."""
 
     epoch: int
     score: float
@@ -34,6 +34,7 @@ class TrainState:
         optimizer: the optimiser's state of every parameter, by number and name; its settings are not part of it.
         history: the figures of every epoch so far.
         best: the best weights so far, where the run chooses among its epochs.
+        average: the state dict of the averaged model, where there is one.
     """
 
     epoch: int
@@ -41,6 +42,7 @@ class TrainState:
     optimizer: Mapping[int, Mapping[str, Tensor]]
     history: tuple[Record, ...]
     best: Best | None = None
+    average: Mapping[str, Tensor] | None = None
 
     @classmethod
     def of(
@@ -51,22 +53,26 @@ class TrainState:
         *,
         epoch: int,
         best: Best | None = None,
+        average: nn.Module | None = None,
     ) -> TrainState:
         """A snapshot: further training does not change it."""
         moments = {
             number: {name: tensor.clone() for name, tensor in state.items() if isinstance(tensor, Tensor)}
             for number, state in optimizer.state_dict()["state"].items()
         }
-        return cls(epoch, snapshot(model), moments, tuple(history), best)
+        averaged = None if average is None else snapshot(average)
+        return cls(epoch, snapshot(model), moments, tuple(history), best, averaged)
 
-    def restore_(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Bring ``model`` and ``optimizer`` to this state.
+    def restore_(self, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None = None) -> None:
+        """Bring ``model``, ``optimizer`` and ``average`` to this state.
 
         Raises:
             CorruptFileError: the state is that of another model or optimiser.
         """
         try:
             model.load_state_dict(dict(self.model))
+            if average is not None:
+                average.load_state_dict(dict(self.average or {}))
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": _copied(self.optimizer), "param_groups": groups})
         except (RuntimeError, ValueError) as error:
@@ -88,7 +94,7 @@ class TrainState:
         Raises:
             CorruptFileError: the parts are not those of a training state.
         """
-        groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "best": {}}
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "best": {}, "average": {}}
         try:
             for path, tensor in tensors.items():
                 group, _, name = path.partition("/")
@@ -98,7 +104,8 @@ class TrainState:
                 number, _, name = path.partition("/")
                 moments.setdefault(int(number), {})[name] = tensor
             best = document["best"] and Best(document["best"]["epoch"], document["best"]["score"], groups["best"])
-            return cls(document["epoch"], groups["model"], moments, tuple(document["history"]), best)
+            average = groups["average"] or None
+            return cls(document["epoch"], groups["model"], moments, tuple(document["history"]), best, average)
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptFileError(
                 "This does not describe the state of a training run.", got=error, next_step="start without --resume"
@@ -112,6 +119,8 @@ class TrainState:
                 yield f"optimizer/{number}/{name}", tensor
         for name, tensor in (self.best.weights if self.best else {}).items():
             yield f"best/{name}", tensor
+        for name, tensor in (self.average or {}).items():
+            yield f"average/{name}", tensor
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:

@@ -122,9 +122,14 @@ def test_recalibration_alone_changes_batch_norm_statistics_alone(model: Path, tm
     assert {"running_mean", "running_var"} <= changed <= {"running_mean", "running_var", "num_batches_tracked"}
 
 
+TECHNIQUES = ("--ema", "0.9", "--mixup", "0.2", "--cutmix", "1", "--clip", "1", "--patience", "2")
 RESUMABLE: dict[str, tuple[tuple[str, ...], str]] = {
     "zoo": (("zoo", "-o", "{}"), "train/resnet8-0.safetensors"),
     "finetune": (("finetune", "zoo/heldout", "-o", "{}"), "resnet8-3.finetuned.safetensors"),
+    "finetune with all": (
+        ("finetune", "zoo/heldout", "-o", "{}", "--teacher", "zoo/train/resnet8-0.safetensors", *TECHNIQUES),
+        "resnet8-3.finetuned.safetensors",
+    ),
     "meta-train": (
         ("meta-train", "graphs/train", "--validation", "graphs/validation", "-o", "{}/metanet.safetensors"),
         "metanet.safetensors",

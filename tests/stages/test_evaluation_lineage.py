@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 from metaprune_cli.models import Architecture
-from metaprune_cli.stages.evaluation.lineage import base_candidates, base_of, descent
+from metaprune_cli.stages.evaluation.lineage import base_candidates, base_of, descent, own_base
 from metaprune_cli.stages.loading import Opened
 
 ZOO = {"command": "zoo", "seed": 3}
@@ -17,6 +17,7 @@ BY_FAMILY = PRUNE | {"scope": "family"}
 N_OF_M = {"command": "prune", "input": "net-3.safetensors", "kind": "n:m", "pattern": "2:4", "sparsity": 0.5}
 WEIGHTS = {"command": "prune", "kind": "unstructured", "pattern": None, "sparsity": 0.8, "scope": "family"}
 FINETUNE = {"command": "finetune", "input": "net-3.transformed.pruned-4x.safetensors", "epochs": 5}
+TAUGHT = FINETUNE | {"teacher": "net-3.safetensors", "ema": 0.9}
 RECALIBRATE = FINETUNE | {"epochs": 0}
 
 
@@ -52,6 +53,14 @@ def opened(path: str, *lineage: dict[str, Any]) -> Opened:
             id="both",
         ),
         pytest.param((ZOO, N_OF_M, FINETUNE, PRUNE), ("net-3", "2:4", "pruned", 4.0), id="units removed after zeroing"),
+        pytest.param(
+            (ZOO, TRANSFORM, PRUNE, TAUGHT), ("net-3", "metanet taught ema", "finetuned", 4.0), id="with a teacher"
+        ),
+        pytest.param(
+            (ZOO, PRUNE, TAUGHT | {"epochs": 0}),
+            ("net-3.transformed", "plain", "recalibrated", 4.0),
+            id="a teacher of nothing",
+        ),
     ],
 )
 def test_the_lineage_says_what_a_model_is(lineage: tuple[dict[str, Any], ...], expected: tuple[object, ...]) -> None:
@@ -69,6 +78,7 @@ def test_a_base_is_found_by_name_where_there_is_no_lineage() -> None:
     assert base_of(opened("net-10-small.pt"), bases) is bases[1]
     assert base_of(opened("net-1.pruned.pt"), bases) is bases[0]
     assert base_of(opened("network.pt"), bases) is bases[0]  # none fits: the first
+    assert own_base(opened("network.pt"), bases) is None
 
 
 def test_without_a_named_base_the_first_model_is_it_or_the_origin_among_the_models() -> None:

@@ -194,6 +194,7 @@ def test_arms_are_compared_with_every_baseline() -> None:
         pytest.param([], {"criterion": "taylor", "scope": "family"}, "taylor uniform", id="another criterion"),
         pytest.param([{"command": "finetune", "epochs": 3}], {}, "plain", id="trained on"),
         pytest.param([{"command": "finetune", "epochs": 3, "sparsity": 5e-4}], {}, "sparse", id="sparse learning"),
+        pytest.param([], {"after": [{"teacher": "a", "ema": 0.9, "epochs": 3}]}, "taught ema", id="a teacher"),
         pytest.param([{"command": "transform"}], {"scope": "family"}, "metanet", id="metanet"),
         pytest.param([SCORED], {"criterion": "metanet"}, "metanet", id="score head"),
         pytest.param([SCORED], {"criterion": "group-l2"}, "metanet group-l2", id="score head not asked"),

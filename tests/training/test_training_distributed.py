@@ -56,6 +56,22 @@ def test_two_processes_train_a_model_as_one_does(model: str) -> None:
         assert record == pytest.approx(record_alone, rel=TOLERANCE)
 
 
+def test_two_processes_learn_from_a_teacher_and_average_as_one_does() -> None:
+    """Clipping is of the whole gradient, and all agree on the best epoch."""
+    settings = {"ema": 0.5, "clip": 0.05, "patience": 1, "distill_weight": 0.8}
+    [first, history], [second, _] = joined(together.taught, settings)
+    alone, history_alone = together.taught(ALONE, settings)
+    assert_same(first, second)
+    assert_close(first, alone)
+    for record, record_alone in zip(history, history_alone, strict=True):
+        assert record == pytest.approx(record_alone, rel=TOLERANCE)
+
+
+def test_with_mixtures_too_all_processes_end_with_one_model() -> None:
+    [first, _], [second, _] = joined(together.taught, {"ema": 0.5, "mixup": 1.0, "cutmix": 1.0}, "batchnorm")
+    assert_same(first, second)
+
+
 def test_with_batchnorm_all_processes_end_with_one_model() -> None:
     """Not quite that of one process: a part of a batch has statistics of its own, off by their standard errors."""
     [first, history], [second, _] = joined(together.fitted, "batchnorm", 40)

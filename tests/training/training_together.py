@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -84,22 +85,30 @@ def normalised() -> nn.Module:
 MODELS = {"attention": attention, "program": program, "batchnorm": normalised}
 
 
-def fitted(ranks: Ranks, model: str, batch_size: int) -> tuple[Arrays, list[dict[str, float]]]:
+def fitted(
+    ranks: Ranks, model: str, batch_size: int, teacher: str | None = None, **settings: Any
+) -> tuple[Arrays, list[dict[str, float]]]:
     """A model trained for two epochs; its state dict and its history."""
     splits = load_splits(DataSettings(train_limit=120))
     result = fit(
         MODELS[model](),
         splits.train,
-        OptimSettings(epochs=2, lr=0.05, recalibrate=True),
+        replace(OptimSettings(epochs=2, lr=0.05, recalibrate=True), **settings),
         batch_size=batch_size,
         augment=False,
         seed=3,
         device=CPU,
         progress=Silence(),
         val=splits.val,
+        teacher=teacher and MODELS[teacher](),
         ranks=ranks,
     )
     return arrays(result.model.state_dict()), result.history
+
+
+def taught(ranks: Ranks, settings: Arrays, model: str = "attention") -> tuple[Arrays, list[dict[str, float]]]:
+    """The same with a teacher."""
+    return fitted(ranks, model, 40, teacher="batchnorm", **settings)
 
 
 def shared(ranks: Ranks) -> tuple[list[int], list[list[int]], str]:

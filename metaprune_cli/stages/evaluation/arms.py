@@ -42,7 +42,14 @@ WORDS = {
     "hessian": "ranked by the Hessian's diagonal",
     "activation": "ranked by what the units send",
     REPAIRED: "what is left repaired without training",
+    "taught": "finetuned with a teacher",
+    "mixup": "finetuned on mixed images",
+    "cutmix": "finetuned on images pasted together",
+    "ema": "finetuned, the weights averaged",
 }
+
+FINETUNED = {"teacher": "taught", "mixup": "mixup", "cutmix": "cutmix", "ema": "ema"}
+"""What a finetuning step of a lineage may have had → the word for it."""
 
 
 def is_zeroing(step: Mapping[str, Any]) -> bool:
@@ -58,17 +65,20 @@ def zeros_word(step: Mapping[str, Any]) -> str:
     return f"{step['pattern'] or step['kind']}-{100 * step['sparsity']:g}%{by_layer}"
 
 
-def zeros_of(arm: Arm) -> tuple[str, ...]:
-    """The words of an arm that say what was zeroed."""
-    return tuple(word for word in arm.split() if ZEROED.fullmatch(word))
+def apart_from_ranking(arm: Arm) -> tuple[str, ...]:
+    """The words of an arm that say what was zeroed, repaired and finetuned how: arms are compared where these agree."""
+    others = {REPAIRED, *FINETUNED.values()}
+    return tuple(word for word in arm.split() if word in others or ZEROED.fullmatch(word))
 
 
 def arm_of(
     before: Sequence[Mapping[str, Any]],
     criterion: str = "group-l2",
     scope: Scope = "global",
+    *,
     repair: str = "none",
     zeros: str | None = None,
+    after: Sequence[Mapping[str, Any]] = (),
 ) -> Arm:
     """The arm of a model.
 
@@ -78,6 +88,7 @@ def arm_of(
         scope: of that pruning; global goes without saying, as ``family`` does after a metanetwork.
         repair: of that pruning; statistics measured anew are no repair to speak of.
         zeros: what was zeroed, in a word.
+        after: the lineage from then on.
     """
     commands = [step["command"] for step in before]
     rewritten, finetunings = "transform" in commands, [step for step in before if step["command"] == "finetune"]
@@ -90,6 +101,7 @@ def arm_of(
         ("finetuned", any(step["command"] == "finetune" and step.get("epochs", 1) for step in since) and not sparse),
         (criterion, criterion != usual),
         ("uniform", scope == "family" and not rewritten),
+        *((word, any(step.get(key) and step.get("epochs", 1) for step in after)) for key, word in FINETUNED.items()),
     )
     words_said = [word for word, holds in words if holds] + ([zeros] if zeros else [])
     return " ".join([*(words_said or ["plain"]), *([REPAIRED] if repair in ("bias", "least-squares") else [])])
@@ -111,11 +123,6 @@ def common_repair(rows: Sequence[Row]) -> tuple[list[Row], dict[str, str]]:
 def is_metanet(arm: Arm) -> bool:
     """Whether a metanetwork had a part in it."""
     return METANET in arm.split()
-
-
-def is_repaired(arm: Arm) -> bool:
-    """Whether it was repaired, where not all are."""
-    return REPAIRED in arm.split()
 
 
 def place(arm: Arm) -> tuple[bool, int, Arm]:

@@ -48,22 +48,29 @@ def descent(lineage: Lineage, path: Path) -> Descent:
         return Descent(origin, arm, "unpruned", None, bool(lineage), epochs)
     place = (removals or zeroings)[-1]
     removal: Mapping[str, Any] = lineage[place] if removals else {"requested": 1.0}
+    since = lineage[max(zeroings + removals) + 1 :]
     arm = arm_of(
         lineage[:place],
         removal.get("criterion", "group-l2"),
         removal.get("scope", "global"),
-        removal.get("repair", "none"),
-        zeros_word(lineage[zeroings[-1]]) if zeroings else None,
+        repair=removal.get("repair", "none"),
+        zeros=zeros_word(lineage[zeroings[-1]]) if zeroings else None,
+        after=since,
     )
-    return Descent(origin, arm, _step(lineage[max(zeroings + removals) + 1 :]), removal.get("requested"), True, epochs)
+    return Descent(origin, arm, _step(since), removal.get("requested"), True, epochs)
 
 
 def base_of(model: Opened, candidates: Sequence[Opened]) -> Opened:
-    """The candidate to measure a model against: its origin, or one whose name its own begins with, or the first."""
+    """The candidate to measure a model against: its own, or the first."""
+    return own_base(model, candidates) or candidates[0]
+
+
+def own_base(model: Opened, candidates: Sequence[Opened]) -> Opened | None:
+    """The candidate that a model comes from: its origin, or one whose name its own begins with."""
     origin, name = descent(model.lineage, model.path).origin, stem(model.path)
     by_lineage = [base for base in candidates if model.lineage and stem(base.path) == origin]
     by_name = [base for base in candidates if _begins_with(name, stem(base.path))]
-    return next(iter(by_lineage + sorted(by_name, key=lambda base: -len(stem(base.path)))), candidates[0])
+    return next(iter(by_lineage + sorted(by_name, key=lambda base: -len(stem(base.path)))), None)
 
 
 def base_candidates(models: Sequence[Opened], bases: Sequence[Opened]) -> Sequence[Opened]:

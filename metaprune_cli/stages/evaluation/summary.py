@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from metaprune_cli.stages.evaluation.arms import ARMS, Arm, is_metanet, is_repaired, place, zeros_of
+from metaprune_cli.stages.evaluation.arms import ARMS, Arm, apart_from_ranking, is_metanet, place
 
 Step = str
 STEPS: tuple[Step, ...] = ("unpruned", "pruned", "recalibrated", "finetuned")
@@ -244,7 +244,7 @@ def _differences(groups: Sequence[Group]) -> Iterator[Difference]:
         alike = (ours.step, ours.requested) == (theirs.step, theirs.requested)
         if ours.requested is None or not alike or not is_metanet(ours.arm) or is_metanet(theirs.arm):
             continue
-        if zeros_of(ours.arm) != zeros_of(theirs.arm) or is_repaired(ours.arm) != is_repaired(theirs.arm):
+        if apart_from_ranking(ours.arm) != apart_from_ranking(theirs.arm):
             continue
         mine, other = _top1_by_origin(ours), _top1_by_origin(theirs)
         pairs = [mine[origin] - other[origin] for origin in sorted(mine.keys() & other.keys())]

@@ -1,0 +1,154 @@
+"""A model that is being trained, with all that has a part in one step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metaprune_cli.config import OptimSettings
+from metaprune_cli.metrics.calling import in_fast_format, logits_of, memory_format_for
+from metaprune_cli.training.averaging import Average
+from metaprune_cli.training.compiling import compiled
+from metaprune_cli.training.distillation import Teacher
+from metaprune_cli.training.distributed import Ranks
+from metaprune_cli.training.mixing import Batch
+from metaprune_cli.training.numerics import not_finite
+from metaprune_cli.training.precision import check_precision, in_precision
+from metaprune_cli.training.replicas import replica
+from metaprune_cli.training.state import Best, Record, TrainState
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """What every step changes, and what it needs.
+
+    Attributes:
+        model: is trained.
+        optimizer: of its parameters.
+        settings: of the training.
+        ranks: the processes that train it together.
+        forward: calls the model, compiled or not.
+        teacher: whose outputs it learns from.
+        average: of its weights.
+        after_step: is called with the model after every step; may change its weights in place (``training/zeros.py``).
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    settings: OptimSettings
+    ranks: Ranks
+    forward: Callable[[Tensor], Any]
+    teacher: Teacher | None = None
+    average: Average | None = None
+    after_step: Callable[[nn.Module], None] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        settings: OptimSettings,
+        *,
+        device: torch.device,
+        ranks: Ranks,
+        teacher: nn.Module | None,
+        batch: Callable[[], tuple[Tensor, Tensor]],
+        after_step: Callable[[nn.Module], None] | None = None,
+    ) -> Learner:
+        """A copy of ``model`` on ``device``, ready to learn; ``batch`` gives one like those it is to learn from.
+
+        Raises:
+            InputError: the device does not compute in the precision wanted, or BatchNorm cannot be synchronised.
+        """
+        check_precision(settings.precision, device)
+        model = replica(model, settings, ranks, device)
+        if device.type == "cuda":  # elsewhere it is enough that the images are
+            model = model.to(memory_format=memory_format_for(model, batch()[0]))
+        forward: Callable[[Tensor], Any] = model
+        if settings.compile:
+            [(images, _)] = in_fast_format(model, [batch()])
+            forward = compiled(model, images, settings.precision)
+        return cls(
+            model,
+            make_optimizer(model, settings),
+            settings,
+            ranks,
+            forward,
+            None if teacher is None else Teacher(teacher, settings, device, batch()[0][:1]),
+            Average(model, settings.ema) if settings.ema else None,
+            after_step,
+        )
+
+    @property
+    def result(self) -> nn.Module:
+        """What is evaluated and kept."""
+        return self.model if self.average is None else self.average.model
+
+    def gradients_(self, batch: Batch, epoch: int, penalty: Callable[[], Tensor] | None) -> tuple[float, float]:
+        """The gradient of one batch, in the parameters of this process; returns the mean loss, and how many are right.
+
+        Args:
+            batch: this process's part of it.
+            epoch: counted from 0.
+            penalty: is added to what is minimised, but not to the loss that is told.
+
+        Raises:
+            NumericsError: the loss is not finite; names the first parameter that is not.
+        """
+        with in_precision(self.settings.precision, batch.images.device):
+            logits = logits_of(self.forward(batch.images)).float()
+        loss = batch.loss(logits, self.settings.label_smoothing)
+        if self.teacher is not None:
+            loss = self.teacher.blended(loss, logits, batch.images)
+        [images_of_all] = self.ranks.sum([len(batch.labels)])
+        self.optimizer.zero_grad()
+        whole = loss if penalty is None else loss + penalty()
+        (whole * (len(batch.labels) / images_of_all)).backward()
+        self._check(loss.item(), epoch)
+        return loss.item(), batch.hits(logits)
+
+    def step_(self, number: int) -> None:
+        """Step number ``number`` of the run, counted from 0, along the gradients of all processes."""
+        self.ranks.sum_gradients_(self.model.parameters())
+        if self.settings.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        self.optimizer.step()
+        if self.after_step is not None:
+            self.after_step(self.model)
+        if self.average is not None:
+            self.average.update_(self.model, number)
+
+    def state(self, history: list[Record], best: Best | None) -> TrainState:
+        """A snapshot after the last epoch of ``history``."""
+        average = None if self.average is None else self.average.model
+        return TrainState.of(self.model, self.optimizer, history, epoch=len(history), best=best, average=average)
+
+    def restore_(self, state: TrainState) -> None:
+        """Go back to a snapshot.
+
+        Raises:
+            CorruptFileError: it is that of another model.
+        """
+        state.restore_(self.model, self.optimizer, None if self.average is None else self.average.model)
+
+    def _check(self, loss: float, epoch: int) -> None:
+        if not math.isfinite(loss):
+            gradients = ((f"the gradient of {name}", value.grad) for name, value in self.model.named_parameters())
+            suspects = [*self.model.state_dict().items(), *gradients]
+            raise not_finite(
+                f"The training loss is {loss} in epoch {epoch + 1}.", suspects, next_step="try a smaller learning rate"
+            )
+
+
+def make_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
+    """The optimiser that ``settings`` name, for every parameter that is not frozen."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+        )
+    return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)

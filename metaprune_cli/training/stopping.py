@@ -1,0 +1,42 @@
+"""Which epoch of a run is the best on the validation images, and when to look for no better one."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from metaprune_cli.config import OptimSettings
+from metaprune_cli.data import ImageSplit
+from metaprune_cli.errors import InputError
+from metaprune_cli.training.state import Best, Record, snapshot
+
+
+def check_judged(settings: OptimSettings, val: ImageSplit | None) -> None:
+    """Make sure that epochs can be compared where they are to be.
+
+    Raises:
+        InputError: there are no validation images.
+    """
+    if settings.patience and val is None:
+        raise InputError(
+            "Without validation images no epoch is better than another.", where="patience", got=settings.patience
+        )
+
+
+def better_of(best: Best | None, model: nn.Module, record: Record, settings: OptimSettings) -> Best | None:
+    """The best weights so far, those of ``model`` among them; of equals the earlier ones; None without patience.
+
+    Args:
+        best: before this epoch.
+        model: after it.
+        record: its figures: ``epoch``, and ``val_loss`` or ``val_top1`` in percent.
+        settings: ``patience`` and ``stop_on``.
+    """
+    if not settings.patience:
+        return None
+    score = record["val_loss"] if settings.stop_on == "loss" else 100 - record["val_top1"]
+    return Best(int(record["epoch"]), score, snapshot(model)) if best is None or score < best.score else best
+
+
+def is_over(best: Best | None, epochs: int, patience: int) -> bool:
+    """Whether after so many epochs the best has been the best for too long."""
+    return best is not None and epochs - best.epoch >= patience
