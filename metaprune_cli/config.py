@@ -152,6 +152,7 @@ class MetaTrainSettings:
     choice_slope: NonNegative = 0.3  # how strongly the scores feel which units should have been kept; 0: not at all
     fixed_cost: bool = True  # the scores feel what a choice is worth at equal MACs, not as if it were free
     distill: NonNegative = 0.0  # weight of staying close to the original model's outputs
+    repair: bool = False  # the masked model is repaired by least squares before the loss, as `prune.repair` would
     lookahead: Natural = 0  # SGD steps of finetuning between masking and the loss
     lookahead_lr: Positive = 0.05
     pattern: str = "2:4"  # of the objective n:m; in YAML in quotes, where 2:4 is the number 124

@@ -6,7 +6,7 @@ A model's class and its program run the same operators, so one way of looking do
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -114,13 +114,15 @@ Normalised = Callable[[Tensor, Tensor, Tensor], None]
 
 
 class Calls(TorchDispatchMode):
-    """While it is entered, every :class:`Call` of a model is shown to ``seen``."""
+    """While it is entered, every :class:`Call` with one of these parameters is shown to ``seen``."""
 
-    def __init__(self, model: nn.Module, seen: Seen, normalised: Normalised | None = None) -> None:
+    def __init__(
+        self, parameters: Iterable[tuple[str, Tensor]], seen: Seen, normalised: Normalised | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._seen, self._normalised = seen, normalised
         self._known: dict[int, tuple[str, Tensor]] = {}
-        for name, parameter in model.named_parameters():
+        for name, parameter in parameters:
             self._known.setdefault(parameter.untyped_storage().data_ptr(), (name, parameter))
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -100,7 +100,7 @@ def _activation(model: nn.Module, graph: NeuronGraph, batches: Iterable[Batch]) 
         return False
 
     for inputs, _ in batches:
-        with seen_whole(model), Calls(model, seen):
+        with seen_whole(model), Calls(model.named_parameters(), seen):
             call(model, inputs)
     return mean_by_unit(graph.units, neurons, means)
 

@@ -17,11 +17,11 @@ held to the weights that are there, for any network of these operators, is ours.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -33,6 +33,7 @@ from metaprune_cli.graph.slicing import masks
 from metaprune_cli.graph.trace import ExampleInputs
 from metaprune_cli.metrics.calling import call
 from metaprune_cli.pruning.calls import Call, Calls, seen_whole
+from metaprune_cli.pruning.masking import mask_tensors
 from metaprune_cli.pruning.plan import Plan
 from metaprune_cli.pruning.ridge import Fit, fitted
 
@@ -102,24 +103,51 @@ def repaired(
         )
     original = _Original(masks(graph, plan.kept), torch.Generator().manual_seed(seed))
     if how != "bn":
-        with seen_whole(model), Calls(model, original.seen):
+        with seen_whole(model), Calls(model.named_parameters(), original.seen):
             call(model, inputs)
     small = copied(small)
     samples = next((tensor.size(0) for tensor in pytree.tree_leaves(inputs) if isinstance(tensor, Tensor)), 1)
     names = {buffer.data_ptr(): name for name, buffer in small.named_buffers()}
     fitting = _Fitting(original, how == "least-squares", samples, _normalised(graph), names)
-    with seen_whole(small), Calls(small, fitting.seen, fitting.statistics):
+    with seen_whole(small), Calls(small.named_parameters(), fitting.seen, fitting.statistics):
         call(small, inputs)
     weights = dict.fromkeys(block.param for block in graph.blocks) if how != "bn" else {}
     return small, tuple(fitting.done.get(name) or _left_alone(name, original) for name in weights)
 
 
+@torch.no_grad()
+def repaired_weights(
+    run: Callable[[Mapping[str, Tensor]], object],
+    graph: NeuronGraph,
+    weights: Mapping[str, Tensor],
+    kept: Bool[Tensor, " units"],
+) -> dict[str, Tensor]:
+    """Masked weights after least squares, all shapes as they were: what a step of meta-training looks ahead to.
+
+    Args:
+        run: calls the network with these weights, on some inputs.
+        graph: its structure.
+        weights: by entry; constants here.
+        kept: which units stay.
+    """
+    original = _Original(masks(graph, kept), torch.Generator().manual_seed(0), most_rows=1024, sliced=False)
+    whole = {name: tensor.detach() for name, tensor in weights.items()}
+    with Calls(whole.items(), original.seen):
+        run(whole)
+    masked = {name: tensor.clone() for name, tensor in mask_tensors(graph, whole, kept).items()}
+    fitting = _Fitting(original, weights=True, samples=0, normalised=_normalised(graph), names={})
+    with Calls(masked.items(), fitting.seen):
+        run(masked)
+    return mask_tensors(graph, masked, kept)
+
+
 @dataclass(frozen=True, eq=False)
 class _Target:
-    """What one layer of the original gave at ``rows``: those of its outputs that are left, shape (rows, out)."""
+    """What one layer of the original gave at ``rows``; of its outputs those that are left, or which these are."""
 
     rows: Int[Tensor, " rows"]
     outputs: Float[Tensor, "rows out"]
+    left: Bool[Tensor, " out"] | None
 
 
 @dataclass(eq=False)
@@ -141,6 +169,8 @@ class _Original:
 
     masks: Mapping[str, Tensor]
     generator: torch.Generator
+    most_rows: int | None = None
+    sliced: bool = True
     targets: dict[Key, _Target] = field(default_factory=dict)
     repeated: set[Key] = field(default_factory=set)
     parts: _Parts = field(default_factory=_Parts)
@@ -151,13 +181,14 @@ class _Original:
             self.repeated.add(key)
             return False
         unknowns = made.matrix().size(1)
-        wanted = min(made.num_rows, max(LEAST_ROWS, ROWS_PER_UNKNOWN * unknowns))
+        wanted = min(made.num_rows, self.most_rows or max(LEAST_ROWS, ROWS_PER_UNKNOWN * unknowns))
         rows = torch.randperm(made.num_rows, generator=self.generator)[:wanted].to(made.out.device)
-        outputs = made.outputs(rows)
-        mask = self.masks.get(made.param)
+        outputs, left, mask = made.outputs(rows), None, self.masks.get(made.param)
         if mask is not None:
-            outputs = outputs[:, made.part_of(mask).any(1).flatten().to(outputs.device)]
-        self.targets[key] = _Target(rows, outputs)
+            left = made.part_of(mask).any(1).flatten().to(outputs.device)
+        if left is not None and self.sliced:
+            outputs, left = outputs[:, left], None
+        self.targets[key] = _Target(rows, outputs, left)
         return False
 
 
@@ -180,6 +211,8 @@ class _Fitting:
         if target is None or key in self.original.repeated or not (self.weights or made.bias is not None):
             return False
         missing = target.outputs - made.outputs(target.rows)
+        if target.left is not None:
+            missing = missing * target.left
         scale = float((target.outputs - target.outputs.mean(0)).norm()) or 1.0
         before = float(missing.norm()) / scale
         if not math.isfinite(before):
@@ -205,8 +238,7 @@ class _Fitting:
         x = made.inputs(rows) if self.weights else missing.new_zeros(1, len(rows), 0)
         y = missing.view(len(rows), x.size(0), -1).transpose(0, 1)
         centred = made.bias is not None or made.param in self.normalised
-        sample = rows.div(max(made.num_rows // self.samples, 1), rounding_mode="floor")
-        fit = fitted(x, y, sample % HELD_OUT == 0, centred=centred)
+        fit = fitted(x, y, self._held_out(made, rows), centred=centred)
         if fit is None:
             return None
         if self.weights:
@@ -217,6 +249,12 @@ class _Fitting:
         elif centred:
             self.shifts[self.normalised[made.param]] = shift
         return fit
+
+    def _held_out(self, made: Call, rows: Tensor) -> Tensor:
+        """The rows of every fourth sample; none where their number is not known."""
+        if not self.samples:
+            return torch.zeros_like(rows, dtype=torch.bool)
+        return rows.div(max(made.num_rows // self.samples, 1), rounding_mode="floor") % HELD_OUT == 0
 
     def statistics(self, x: Tensor, mean: Tensor, variance: Tensor) -> None:
         """Measure running statistics anew; after least squares, only shift the means of what was fitted.

@@ -192,6 +192,9 @@ SETTINGS = """\
 prune:
   speedup: [2, 4] # MACs before / MACs after
   max_ratio: 0.8 # of a layer's channels that may go
+  repair: least-squares # without training: what is left is fitted to what the whole model did on training images
+  round_to: 1 # 8: what stays of a layer is a multiple of 8, which processors like
+  rules: [] # e.g. - {match: "layer1.*", max_ratio: 0.5}: see docs/pruning.md
 
 finetune: # after pruning, the same for every arm
   epochs: 5

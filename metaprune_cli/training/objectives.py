@@ -27,6 +27,7 @@ from metaprune_cli.pruning import (
     select,
     unit_scores,
 )
+from metaprune_cli.pruning.repair import repaired_weights
 from metaprune_cli.pruning.zeroing import WeightLayer, Zeroing, choose, divided, find_layers, zero_tensors
 from metaprune_cli.training.sparsity import growth, penalty
 from metaprune_cli.training.zoo import Member, Weights
@@ -178,14 +179,14 @@ def speedup_at(settings: MetaTrainSettings, position: float) -> float:
 
 
 def finetuned(task: Task, weights: Weights, speedup: float) -> dict[str, Tensor]:
-    """The weights masked at ``speedup`` and taken through ``lookahead`` steps of plain SGD.
+    """The weights masked at ``speedup``, repaired, and taken through ``lookahead`` steps of plain SGD.
 
-    The steps count as constants, so what is differentiated is θ ↦ mask(θ + steps); gone elements stay gone.
+    Steps and repair count as constants: what is differentiated is θ ↦ mask(θ + steps), and gone elements stay gone.
     """
     graph, settings = task.member.graph, task.settings
     scores = _scores(task, weights)
     kept = select(graph, scores, speedup, settings.scope, settings.max_ratio)
-    moving = _leaves(weights)
+    moving = _leaves(_repaired(task, weights, kept) if settings.repair else weights)
     for _ in range(settings.lookahead):
         steps = _gradients(task.loss(mask_tensors(graph, moving, kept), next(task.batches)), moving)
         moving = _leaves({name: tensor - settings.lookahead_lr * steps[name] for name, tensor in moving.items()})
@@ -195,6 +196,14 @@ def finetuned(task: Task, weights: Weights, speedup: float) -> dict[str, Tensor]
     if settings.fixed_cost:
         scores = at_fixed_cost(graph, scores, kept)
     return gate_tensors(graph, shifted, kept, scores, settings.choice_slope)
+
+
+def _repaired(task: Task, weights: Weights, kept: Tensor) -> dict[str, Tensor]:
+    """The weights, what is kept of them changed as a repair by least squares on one batch would change it."""
+    graph, (images, _) = task.member.graph, next(task.batches)
+    fitted = repaired_weights(lambda tensors: task.member.logits(tensors, images), graph, weights, kept)
+    masked = mask_tensors(graph, weights, kept)
+    return {name: tensor.detach() + (fitted[name] - masked[name].detach()) for name, tensor in weights.items()}
 
 
 def _scores(task: Task, weights: Weights) -> Tensor:

@@ -226,3 +226,26 @@ def test_a_model_that_no_pattern_fits_is_refused(task: Task) -> None:
 def test_a_lookahead_is_refused_where_nothing_looks_ahead() -> None:
     with pytest.raises(InputError, match=r"structured pruning[\s\S]*meta-train.lookahead"):
         MetaTrainSettings(objective="unstructured", lookahead=1)
+
+
+def test_a_repair_is_looked_ahead_to(task: Task) -> None:
+    """What is kept is fitted to what the whole network did on one batch; what is gone stays gone."""
+    graph = task.member.graph
+    weights = {name: tensor.detach() for name, tensor in leaves(task).items()}
+    kept = select(graph, unit_scores(graph, {**graph.tensors, **weights}, "group-l2"), 2.0)
+    plain, fitted = (finetuned(with_settings(task, repair=repair), weights, 2.0) for repair in (False, True))
+    for name, mask in masks(graph, kept).items():
+        assert name not in fitted or not fitted[name][~mask].any(), name
+    images, _ = next(task.batches)
+    truth = task.member.logits(weights, images)
+    before, after = (float((task.member.logits(w, images) - truth).norm()) for w in (plain, fitted))
+    assert after < 0.8 * before
+
+
+def test_a_repair_is_a_constant_to_the_gradient(task: Task) -> None:
+    weights = leaves(task)
+    fitted = finetuned(with_settings(task, repair=True), weights, 2.0)
+    torch.stack([tensor.sum() for tensor in fitted.values()]).sum().backward()
+    for name, tensor in weights.items():
+        assert tensor.grad is not None
+        assert set(tensor.grad.unique().tolist()) <= {0.0, 1.0}, name
