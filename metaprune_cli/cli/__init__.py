@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from metaprune_cli import __version__
-from metaprune_cli.cli import coverage, decode, encode, eval, finetune, inspect, meta_train, prune, transform, zoo
+from metaprune_cli.cli import (
+    coverage,
+    decode,
+    encode,
+    eval,
+    export,
+    finetune,
+    inspect,
+    meta_train,
+    prune,
+    transform,
+    zoo,
+)
 
 app = typer.Typer(
     name="metaprune",
@@ -27,6 +39,7 @@ app.command("finetune")(finetune.finetune)
 app.command("eval")(eval.evaluate)
 app.command("decode")(decode.decode)
 app.command("inspect")(inspect.inspect)
+app.command("export")(export.export)
 app.command("coverage")(coverage.coverage)
 
 
