@@ -8,6 +8,7 @@ import typer
 
 from metaprune_cli import __version__
 from metaprune_cli.cli import (
+    bench,
     coverage,
     decode,
     encode,
@@ -40,6 +41,7 @@ app.command("eval")(eval.evaluate)
 app.command("decode")(decode.decode)
 app.command("inspect")(inspect.inspect)
 app.command("export")(export.export)
+app.command("bench")(bench.bench)
 app.command("coverage")(coverage.coverage)
 
 

@@ -22,7 +22,7 @@ from metaprune_cli.stages.evaluation.lineage import base_candidates, base_of, de
 from metaprune_cli.stages.evaluation.summary import Row, Summary, metrics, summarise
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, Opened, open_model
-from metaprune_cli.stages.paths import find_sources, stem
+from metaprune_cli.stages.paths import find_sources, short_names
 from metaprune_cli.training.progress import Progress
 
 RANKED = {"auto": "the metanetwork's scores, or group-l2 where there are none"}
@@ -130,7 +130,7 @@ def _measure(every: Sequence[Opened], bench: Bench) -> list[Measured]:
 
 def _rows(every: Sequence[Opened], compared: Mapping[Path, Opened], measured: Sequence[Measured]) -> list[Row]:
     by_path = {opened.path: one for opened, one in zip(every, measured, strict=True)}
-    names = _names([opened.path for opened in every])
+    names = short_names([opened.path for opened in every])
     return [
         _row(opened, names, by_path[opened.path], compared[opened.path], by_path[compared[opened.path].path])
         for opened in every
@@ -160,12 +160,6 @@ def _row(opened: Opened, names: Mapping[Path, str], own: Measured, base: Opened,
         latency_speedup=other.latency.median_ms / own.latency.median_ms,
         epochs=found.epochs,
     )
-
-
-def _names(paths: Sequence[Path]) -> dict[Path, str]:
-    """What each model is called: the stem of its file, with the folder before it where two would be called alike."""
-    stems = [stem(path) for path in paths]
-    return {path: name if stems.count(name) == 1 else str(path) for path, name in zip(paths, stems, strict=True)}
 
 
 def _unpruned(models: Sequence[Opened]) -> list[Opened]:

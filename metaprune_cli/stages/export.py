@@ -80,10 +80,9 @@ def export(
     progress.begin("export", len(sources.files) * len(settings.format))
     done = []
     for file, row in zip(sources.files, targets, strict=True):
-        opened = shaped(open_model(file.path, source), data)
-        subject = Subject(opened.model, opened.example(), settings.static_batch)
+        subject = Subject(shaped(open_model(file.path, source), data), settings.static_batch)
         for name, target in zip(settings.format, row, strict=True):
-            done.append(_export(subject, opened, name, target, settings))
+            done.append(_export(subject, name, target, settings))
             progress.step(error=done[-1].error)
     progress.end()
     return tuple(done)
@@ -100,16 +99,16 @@ def _targets(sources: Sources, output: Path | None, formats: Sequence[ExportForm
     return plan_targets(sources, output, endings, Replaceable("an export of ours in the same format", is_ours))
 
 
-def _export(subject: Subject, opened: Opened, name: ExportFormat, target: Path, settings: ExportSettings) -> Exported:
-    form = FORMATS[name]
+def _export(subject: Subject, name: ExportFormat, target: Path, settings: ExportSettings) -> Exported:
+    form, opened = FORMATS[name], subject.opened
     about = _about(opened, settings, name)
     batches = (settings.static_batch,) if settings.static_batch else (1, settings.batch)
     found: list[Compared] = []
 
     def write(part: Path) -> None:
         try:
-            form.write(subject, opened, about, part)
-            run = form.read(subject, opened, part)
+            form.write(subject, about, part)
+            run = form.read(subject, part)
         except (MetapruneError, OSError):
             raise
         except Exception as error:

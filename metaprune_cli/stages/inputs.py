@@ -25,8 +25,8 @@ def shaped(opened: Opened, data: DataSettings | None) -> Opened:
 def random_inputs(example: ExampleInputs, batch: int, seed: int) -> ExampleInputs:
     """Inputs like the example's, ``batch`` items of them.
 
-    Floating-point tensors are standard normal. Whole numbers (token ids, masks) are the example's, repeated. A list is a
-    batch of its own, whose items are repeated; mappings in it are annotations, whose values mean something, and stay.
+    Floating-point tensors are standard normal. Whole numbers (token ids, masks) are the example's, repeated. A list is
+    a batch of its own, whose items are repeated; mappings in it are annotations, whose values mean something, and stay.
 
     Args:
         example: one item.

@@ -56,6 +56,12 @@ def stem(path: Path) -> str:
     return path.name.removesuffix(path.suffix).removesuffix(".graph")
 
 
+def short_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """What each model is called: the stem of its file, with the folder before it where two would be called alike."""
+    stems = [stem(path) for path in paths]
+    return {path: name if stems.count(name) == 1 else str(path) for path, name in zip(paths, stems, strict=True)}
+
+
 def checkpoint_of(output: Path) -> Path:
     """Where the state of an interrupted run waits: beside its output."""
     return output.with_name(output.name.removesuffix(SUFFIX) + CHECKPOINT)

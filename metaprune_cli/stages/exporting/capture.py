@@ -20,6 +20,7 @@ from metaprune_cli.graph.passes import batch_axis
 from metaprune_cli.graph.program import Program, arguments_of
 from metaprune_cli.graph.trace import ExampleInputs, call
 from metaprune_cli.stages.inputs import random_inputs
+from metaprune_cli.stages.loading import Opened
 
 BATCH = "batch"
 
@@ -29,14 +30,22 @@ class Subject:
     """What is exported.
 
     Attributes:
-        model: in eval mode on the CPU.
-        example: one item of what it takes.
+        opened: the model, and what is known about it.
         static: the one batch size that the export is for; None: any.
     """
 
-    model: nn.Module
-    example: ExampleInputs
+    opened: Opened
     static: int | None
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, in eval mode on the CPU."""
+        return self.opened.model
+
+    @cached_property
+    def example(self) -> ExampleInputs:
+        """One item of what it takes."""
+        return self.opened.example()
 
     @cached_property
     def graph(self) -> ExportedProgram:

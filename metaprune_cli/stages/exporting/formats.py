@@ -17,7 +17,6 @@ from metaprune_cli.config import ExportFormat
 from metaprune_cli.graph.trace import ExampleInputs, call
 from metaprune_cli.stages.exporting import onnx_file, torchscript, weights
 from metaprune_cli.stages.exporting.capture import Subject, flat, quietly
-from metaprune_cli.stages.loading import Opened
 
 About = Mapping[str, Any]
 Run = Callable[[ExampleInputs], Any]
@@ -37,47 +36,47 @@ class Format:
     """
 
     ending: str
-    write: Callable[[Subject, Opened, About, Path], None]
-    read: Callable[[Subject, Opened, Path], Run]
+    write: Callable[[Subject, About, Path], None]
+    read: Callable[[Subject, Path], Run]
     is_ours: Callable[[Path], bool]
 
 
-def _write_torch_export(subject: Subject, opened: Opened, about: About, path: Path) -> None:
+def _write_torch_export(subject: Subject, about: About, path: Path) -> None:
     with path.open("wb") as file, quietly():
         torch.export.save(subject.graph, file, extra_files={TORCH_EXPORT: json.dumps(about)})
 
 
-def _read_torch_export(subject: Subject, opened: Opened, path: Path) -> Run:
+def _read_torch_export(_subject: Subject, path: Path) -> Run:
     with path.open("rb") as file, quietly():
         module = torch.export.load(file).module()
     return lambda inputs: call(module, inputs)
 
 
-def _write_torchscript(subject: Subject, opened: Opened, about: About, path: Path) -> None:
+def _write_torchscript(subject: Subject, about: About, path: Path) -> None:
     torchscript.save(subject.graph, path, {TORCHSCRIPT: json.dumps(about)})
 
 
-def _read_torchscript(subject: Subject, opened: Opened, path: Path) -> Run:
+def _read_torchscript(_subject: Subject, path: Path) -> Run:
     module = torchscript.load(path)
     return lambda inputs: module(*flat(inputs))
 
 
-def _write_onnx(subject: Subject, opened: Opened, about: About, path: Path) -> None:
+def _write_onnx(subject: Subject, about: About, path: Path) -> None:
     onnx_file.save(subject, json.dumps(about), path)
 
 
-def _read_onnx(subject: Subject, opened: Opened, path: Path) -> Run:
+def _read_onnx(subject: Subject, path: Path) -> Run:
     session = onnx_file.load(path)
     names = subject.input_names()
     return lambda inputs: session(dict(zip(names, flat(inputs), strict=True)))
 
 
-def _write_weights(subject: Subject, opened: Opened, about: About, path: Path) -> None:
-    weights.save(opened, json.dumps(about), path)
+def _write_weights(subject: Subject, about: About, path: Path) -> None:
+    weights.save(subject.opened, json.dumps(about), path)
 
 
-def _read_weights(subject: Subject, opened: Opened, path: Path) -> Run:
-    model = weights.load(opened, path)
+def _read_weights(subject: Subject, path: Path) -> Run:
+    model = weights.load(subject.opened, path)
     return lambda inputs: call(model, inputs)
 
 

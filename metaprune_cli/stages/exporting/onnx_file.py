@@ -49,9 +49,9 @@ def save(subject: Subject, about: str, path: Path) -> None:
     if sum(t.numel() * t.element_size() for t in subject.model.state_dict().values()) >= _LIMIT:
         raise InputError("One ONNX file cannot hold 2 GiB of weights.", next_step="--format torch-export")
     graph = subject.graph
-    names = {"input_names": subject.input_names(), "output_names": subject.output_names()}
+    inputs, outputs = subject.input_names(), subject.output_names()
     with _silence():
-        program = torch.onnx.export(graph, dynamo=True, **names)
+        program = torch.onnx.export(graph, dynamo=True, input_names=inputs, output_names=outputs)
     assert program is not None
     model = program.model_proto
     _name_the_batch(model, [str(symbol) for symbol in graph.range_constraints])

@@ -1,4 +1,4 @@
-"""Plain weights: a state dict, and in the file's metadata what to set on a freshly built model so that it takes them."""
+"""Plain weights: a state dict, and in its metadata what to set on a freshly built model so that it takes them."""
 
 from __future__ import annotations
 
