@@ -32,8 +32,8 @@ def sources(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
 
 
-def test_the_commands_are_the_ten() -> None:
-    assert set(COMMANDS) == {*STAGES, "decode", "inspect", "coverage"}
+def test_the_commands_are_the_twelve() -> None:
+    assert set(COMMANDS) == {*STAGES, "decode", "inspect", "coverage", "export", "bench"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -29,7 +29,7 @@ COLUMNS = (
     Column("params", "Params", count),
     Column("latency_ms", "Latency ms", millis),
     label("spread", "p10–p90"),
-    Column("items_per_s", "Items/s", count),
+    Column("items_per_s", "Items/s"),
     Column("memory_bytes", "Memory B", count),
     Column("macs_speedup", "MACs", times),
     Column("latency_speedup", "Faster", times),

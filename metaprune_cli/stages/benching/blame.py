@@ -9,6 +9,8 @@ from torch import nn
 
 from metaprune_cli.metrics.layers import LayerTime, Profile
 
+Changed = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+"""Layers whose weight has another shape: both shapes."""
 LISTED = 8
 _MULTIPLE = 8  # vector units and tensor cores take channels in eights
 _SHORT_MS = 0.1
@@ -57,33 +59,33 @@ def layers_to_blame(base: Profile, own: Profile, channels: Mapping[str, str]) ->
     return tuple(layer for layer in found[:LISTED] if layer.excess_ms > 0)
 
 
-def causes(base: Profile, own: Profile, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+def causes(base: Profile, own: Profile, weights: Changed) -> tuple[str, ...]:
     """What can be said about the reasons, a sentence each.
 
     Args:
         base: where the base's time goes.
         own: where the model's goes.
-        shapes: the weights that pruning has changed, by layer (see ``changed_weights``).
+        weights: those that pruning has changed (see ``changed_weights``).
     """
-    return tuple(_causes(base, own, shapes))
+    return tuple(_causes(base, own, weights))
 
 
-def changed_weights(base: nn.Module, own: nn.Module) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Layers whose matrix or kernel has another shape in the model: both shapes."""
+def changed_weights(base: nn.Module, own: nn.Module) -> Changed:
+    """Layers whose matrix or kernel has other channels in the model: both shapes."""
     before = {name: tuple(tensor.shape) for name, tensor in base.state_dict().items()}
     return {
         name.rpartition(".")[0] or name: (before[name], tuple(tensor.shape))
         for name, tensor in own.state_dict().items()
-        if tensor.dim() > 1 and name in before and before[name] != tuple(tensor.shape)
+        if tensor.dim() > 1 and name in before and before[name][:2] != tuple(tensor.shape)[:2]
     }
 
 
 def in_words(before: tuple[int, ...], after: tuple[int, ...]) -> str:
-    """The channels of a weight, in and out: ``64→96 before, 37→61 now`` where both changed."""
+    """The channels of a weight, in and out: ``64→96 before, 37→61 now``."""
     return f"{before[1]}→{before[0]} before, {after[1]}→{after[0]} now"
 
 
-def _causes(base: Profile, own: Profile, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
+def _causes(base: Profile, own: Profile, weights: Changed) -> Iterator[str]:
     calls = sum(layer.calls for layer in own.layers.values())
     if own.ms / calls < _SHORT_MS:
         yield (
@@ -102,12 +104,17 @@ def _causes(base: Profile, own: Profile, shapes: Mapping[str, tuple[int, ...]]) 
             f"{_percent(sum(idle.values()) / own.ms)} of its time is in operators without MACs ({_largest(idle)}): "
             "they read and write activations, which fall with the channels, not with their product"
         )
-    odd = [name for name, shape in shapes.items() if any(size > 1 and size % _MULTIPLE for size in shape[:2])]
-    if odd:
+    if odd := [name for name, shapes in weights.items() if _is_odd(*shapes)]:
         yield (
-            f"{len(odd)} of {len(shapes)} pruned layers have channels that are not a multiple of {_MULTIPLE} "
+            f"{len(odd)} of {len(weights)} pruned layers have channels that are not a multiple of {_MULTIPLE} "
             f"({', '.join(odd[:3])}{' …' if len(odd) > 3 else ''}), which many kernels pad or run slower"
         )
+
+
+def _is_odd(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    """Whether a dimension of channels that shrank is one that hardware does not like."""
+    pairs = zip(before[:2], after[:2], strict=True)
+    return any(old != new and new > 1 and new % _MULTIPLE for old, new in pairs)
 
 
 def _only(base: Profile, own: Profile) -> dict[str, float]:

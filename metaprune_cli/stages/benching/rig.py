@@ -110,7 +110,7 @@ class Rig:
             row.base,
             row.batch,
             _sentence(row),
-            causes(found["base"], found["own"], {name: after for name, (_, after) in weights.items()}),
+            causes(found["base"], found["own"], weights),
             layers_to_blame(found["base"], found["own"], channels),
         )
 

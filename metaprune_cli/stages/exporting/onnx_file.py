@@ -19,7 +19,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.stages.exporting.capture import BATCH, Subject, quietly
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-KEY = "metaprune-export"
+KEY = "metaprune-onnx"
 _LIMIT = 2**31
 _TAIL = 1 << 16
 

@@ -16,7 +16,7 @@ from metaprune_cli.graph.resize import fill_, hollow_copy
 from metaprune_cli.models.registry import build, skeleton
 from metaprune_cli.stages.loading import Opened
 
-KEY, ATTRIBUTES = "metaprune-export", "attributes"
+KEY, ATTRIBUTES = "metaprune-safetensors", "attributes"
 _PLAIN = (bool, int, float, str)
 
 
