@@ -15,7 +15,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.metrics.accuracy import Accuracy
 from metaprune_cli.metrics.latency import Latency
 from metaprune_cli.metrics.macs import count_macs, count_params
-from metaprune_cli.stages.evaluation.bench import Bench
+from metaprune_cli.stages.evaluation.conditions import Conditions
 from metaprune_cli.stages.evaluation.curve import curves
 from metaprune_cli.stages.evaluation.files import check_folder, write_report
 from metaprune_cli.stages.evaluation.lineage import base_candidates, base_of, descent
@@ -86,19 +86,19 @@ def evaluate(
         InputError: a path, a model or the data cannot be used, or no model is left to draw a curve of.
     """
     check_folder(output)
-    bench = Bench(load_test(data), load_splits(data), data, settings, device, progress)
-    given = _open(models, source, bench)
-    bases = [] if base is None else _open([base], source, bench)
+    conditions = Conditions(load_test(data), load_splits(data), data, settings, device, progress)
+    given = _open(models, source, conditions)
+    bases = [] if base is None else _open([base], source, conditions)
     files = {opened.path.resolve(): opened for opened in [*bases, *given]}  # a file may be given and be a base
     given, bases = ([files[opened.path.resolve()] for opened in some] for some in (given, bases))
     every = list(files.values())
     compared = {opened.path: base_of(opened, base_candidates(given, bases)) for opened in every}
     start = [] if pruning is None else _unpruned(given)
-    rows = _rows(every, compared, _measure(every, bench))
-    setting = bench.conditions()
+    rows = _rows(every, compared, _measure(every, conditions))
+    setting = conditions.in_words()
     if pruning is not None:
         by_path = dict(zip((opened.path for opened in every), rows, strict=True))
-        rows += curves(start, [by_path[compared[opened.path].path] for opened in start], pruning, source, bench)
+        rows += curves(start, [by_path[compared[opened.path].path] for opened in start], pruning, source, conditions)
         ranked = RANKED.get(pruning.criterion, pruning.criterion)
         setting["Recalibrated"] = f"pruned by {ranked}, BatchNorm statistics from training images"
     summary = summarise(rows)
@@ -106,25 +106,25 @@ def evaluate(
     return Evaluation(tuple(rows), summary, setting, written)
 
 
-def _open(paths: Sequence[Path], source: ModelSource, bench: Bench) -> list[Opened]:
+def _open(paths: Sequence[Path], source: ModelSource, conditions: Conditions) -> list[Opened]:
     """All models of the paths, each of which fits the images."""
-    found = [open_model(file.path, source).of_shape(bench.shape) for file in find_sources(paths, ("model",)).files]
+    found = [open_model(file.path, source).of_shape(conditions.shape) for file in find_sources(paths, ("model",)).files]
     for opened in found:
-        check_fits(opened, bench.splits)
+        check_fits(opened, conditions.splits)
     return found
 
 
-def _measure(every: Sequence[Opened], bench: Bench) -> list[Measured]:
-    latencies = bench.latencies({str(opened.path): opened.model for opened in every})
-    bench.progress.begin("eval", len(every))
+def _measure(every: Sequence[Opened], conditions: Conditions) -> list[Measured]:
+    latencies = conditions.latencies({str(opened.path): opened.model for opened in every})
+    conditions.progress.begin("eval", len(every))
     found = []
     for opened in every:
         macs = count_macs(opened.model, opened.example())
-        accuracy = bench.accuracy(opened.model)
+        accuracy = conditions.accuracy(opened.model)
         found.append(Measured(accuracy, latencies[str(opened.path)], macs, count_params(opened.model)))
         opened.model.cpu()
-        bench.progress.step(top1=accuracy.top1)
-    bench.progress.end()
+        conditions.progress.step(top1=accuracy.top1)
+    conditions.progress.end()
     return found
 
 

@@ -12,7 +12,7 @@ from metaprune_cli.errors import TargetError
 from metaprune_cli.metrics.accuracy import Accuracy
 from metaprune_cli.pruning.prune import Pruned, prune
 from metaprune_cli.stages.evaluation.arms import Arm, arm_of, is_metanet
-from metaprune_cli.stages.evaluation.bench import Bench
+from metaprune_cli.stages.evaluation.conditions import Conditions
 from metaprune_cli.stages.evaluation.lineage import descent
 from metaprune_cli.stages.evaluation.summary import Row, speedup_label
 from metaprune_cli.stages.loading import ModelSource, Opened
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def curves(
-    models: Sequence[Opened], bases: Sequence[Row], pruning: PruneSettings, source: ModelSource, bench: Bench
+    models: Sequence[Opened], bases: Sequence[Row], pruning: PruneSettings, source: ModelSource, conditions: Conditions
 ) -> list[Row]:
     """One row for each model, scope and speed-up that can be reached; what cannot is logged.
 
@@ -37,26 +37,28 @@ def curves(
         bases: for each model the row it is measured against.
         pruning: criterion, scope and largest ratio; its own speed-ups are not used.
         source: how the models were opened.
-        bench: how each point is measured, and the speed-ups.
+        conditions: how each point is measured, and the speed-ups.
     """
     structures = Structures(source)
-    bench.progress.begin("curves", len(models))
+    conditions.progress.begin("curves", len(models))
     rows: list[Row] = []
     for opened, base in zip(models, bases, strict=True):
-        rows.extend(_points(opened, structures, base, pruning, bench))
-        bench.progress.step()
-    bench.progress.end()
+        rows.extend(_points(opened, structures, base, pruning, conditions))
+        conditions.progress.step()
+    conditions.progress.end()
     return rows
 
 
-def _points(opened: Opened, structures: Structures, base: Row, pruning: PruneSettings, bench: Bench) -> Iterator[Row]:
+def _points(
+    opened: Opened, structures: Structures, base: Row, pruning: PruneSettings, conditions: Conditions
+) -> Iterator[Row]:
     model, graph, found = opened.model.cpu(), structures.graph_of(opened), descent(opened.lineage, opened.path)
-    train, batch_size = bench.splits.train, bench.data.batch_size
+    train, batch_size = conditions.splits.train, conditions.data.batch_size
     gradients, criterion = None, criterion_for(pruning, opened)
     if criterion == "taylor":
-        gradients = loss_gradients(model, train, pruning.batches, batch_size, bench.device)
+        gradients = loss_gradients(model, train, pruning.batches, batch_size, conditions.device)
     scopes: tuple[Scope, ...] = (pruning.scope,) if is_metanet(found.arm) else get_args(Scope)
-    for scope, speedup in product(scopes, bench.settings.curve):
+    for scope, speedup in product(scopes, conditions.settings.curve):
         arm = arm_of(opened.lineage, criterion, scope)
         name = f"{stem(opened.path)} @ {speedup_label(speedup)}, {arm}"
         try:
@@ -75,9 +77,9 @@ def _points(opened: Opened, structures: Structures, base: Row, pruning: PruneSet
         except TargetError as error:
             log.warning("%s: no point at %s (%s): %s", opened.path, speedup_label(speedup), arm, error.what)
             continue
-        small = pruned.model.to(bench.device)
-        recalibrate_(small, train, bench.settings.batches, batch_size=batch_size)
-        yield _point(name, found.origin, arm, speedup, base, pruned, bench.accuracy(small))
+        small = pruned.model.to(conditions.device)
+        recalibrate_(small, train, conditions.settings.batches, batch_size=batch_size)
+        yield _point(name, found.origin, arm, speedup, base, pruned, conditions.accuracy(small))
 
 
 def _point(name: str, origin: str, arm: Arm, speedup: float, base: Row, pruned: Pruned, accuracy: Accuracy) -> Row:
