@@ -54,6 +54,7 @@ Codec = Literal["coordinate", "per-kernel"]
 Backend = Literal["blocks", "edges"]
 Precision = Literal["auto", "float32", "bfloat16"]
 StopOn = Literal["loss", "accuracy"]
+ExportFormat = Literal["safetensors", "torch-export", "onnx", "torchscript"]
 
 
 @dataclass(frozen=True)
@@ -321,9 +322,40 @@ class CoverageSettings:
     seed: Seed = 0
 
 
+@dataclass(frozen=True)
+class ExportSettings:
+    """Section ``export``: the formats, and how closely a file that was read again has to agree with its model.
+
+    ``inputs`` random inputs are compared at a batch of one and at a batch of ``batch``; with ``static_batch``, at that.
+    """
+
+    format: tuple[ExportFormat, ...] = ("torch-export",)
+    static_batch: Count | None = None
+    tolerance: Positive = 1e-4
+    inputs: Count = 3
+    batch: Count = 4
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """Section ``bench``: batch sizes, and how often each model is timed.
+
+    A model is expected to be faster where its MACs fell at least ``claim`` times; a warning is due where less than the
+    share ``arrives`` of the MACs saved is time saved.
+    """
+
+    batch: tuple[Count, ...] = (1,)
+    runs: Annotated[int, Range(at_least=5)] = 30
+    warmup: Count = 5
+    layer_runs: Count = 5
+    claim: Speedup = 1.1
+    arrives: Fraction = 0.5
+    seed: Seed = 0
+
+
 SECTIONS = (
     *("data", "zoo", "encode", "metanet", "meta-train", "transform", "prune", "finetune", "eval", "decode"),
-    "coverage",
+    *("coverage", "export", "bench"),
 )
 
 

@@ -33,7 +33,8 @@ def sources(folder: Path) -> list[Path]:
 
 
 def test_these_are_the_commands() -> None:
-    assert set(COMMANDS) == {*STAGES, "decode", "inspect", "coverage", "env", "list", "init"}
+    others = {"decode", "inspect", "coverage", "export", "bench", "env", "list", "init"}
+    assert set(COMMANDS) == {*STAGES, *others}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

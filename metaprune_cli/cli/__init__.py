@@ -8,11 +8,13 @@ import typer
 
 from metaprune_cli import __version__
 from metaprune_cli.cli import (
+    bench,
     coverage,
     decode,
     encode,
     env,
     eval,
+    export,
     finetune,
     init,
     inspect,
@@ -41,6 +43,8 @@ app.command("finetune")(finetune.finetune)
 app.command("eval")(eval.evaluate)
 app.command("decode")(decode.decode)
 app.command("inspect")(inspect.inspect)
+app.command("export")(export.export)
+app.command("bench")(bench.bench)
 app.command("coverage")(coverage.coverage)
 app.command("env")(env.env)
 app.command("list")(list_.list_)

@@ -47,6 +47,14 @@ def measure_interleaved(
         runs: measurements of each model.
         warmup: passes before these, which do not count.
     """
+    times = times_interleaved(models, example_inputs, runs, warmup, device)
+    return {name: summary(times_ms) for name, times_ms in times.items()}
+
+
+def times_interleaved(
+    models: Mapping[str, nn.Module], example_inputs: Any, runs: int, warmup: int, device: torch.device | str
+) -> dict[str, list[float]]:
+    """The single measurements in milliseconds, turn by turn; arguments as in :func:`measure_interleaved`."""
     copies = {name: copy.deepcopy(model).to(device) for name, model in models.items()}
     inputs = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), example_inputs)
     times_ms: dict[str, list[float]] = {name: [] for name in copies}
@@ -55,24 +63,25 @@ def measure_interleaved(
             elapsed_ms = _timed_ms(model, inputs, torch.device(device))
             if turn >= warmup:
                 times_ms[name].append(elapsed_ms)
-    return {name: _summary(times) for name, times in times_ms.items()}
+    return times_ms
 
 
 def _timed_ms(model: nn.Module, inputs: Any, device: torch.device) -> float:
     with evaluating(model):
-        _finish(device)
+        finish(device)
         start = time.perf_counter()
         call(model, inputs)
-        _finish(device)
+        finish(device)
         return (time.perf_counter() - start) * 1000
 
 
-def _finish(device: torch.device) -> None:
+def finish(device: torch.device) -> None:
     """Wait for what is queued on an accelerator."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def _summary(times_ms: list[float]) -> Latency:
+def summary(times_ms: list[float]) -> Latency:
+    """Median and percentiles of single measurements."""
     p10, median, p90 = torch.tensor(times_ms).quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
     return Latency(median, p10, p90, len(times_ms))

@@ -1,65 +1,91 @@
-"""How much memory the activations of one pass need."""
+"""How much memory one forward pass needs."""
 
 from __future__ import annotations
 
 import weakref
+from itertools import chain
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from metaprune_cli.metrics.calling import call, evaluating
+from metaprune_cli.metrics.calling import call
 
 
-def peak_activations(model: nn.Module, example_inputs: Any) -> int:
-    """Bytes of the activations that live at the same time, at most, while ``model`` runs once in eval mode.
+def peak_memory(model: nn.Module, example_inputs: Any, device: torch.device | str = "cpu") -> int:
+    """Bytes of all tensors that are alive at once, at the worst moment of a forward pass in the model's mode.
 
-    Counted are the storages that operators make, from when they are made until nobody holds them; not the parameters,
-    the inputs, nor what a kernel needs while it works.
+    Weights and inputs count, and every activation from its making until nothing refers to it. On CUDA it is what the
+    allocator hands out at the most, which is rounded up and includes an operator's own workspace. On a CPU it is
+    counted tensor by tensor, so it does not depend on what else the process holds, but it leaves out what an operator
+    allocates and frees within itself.
 
     Args:
-        model: on any device.
-        example_inputs: a tensor, or a tuple or mapping of arguments; on the model's device.
+        model: on ``device``.
+        example_inputs: a tensor, or a tuple or mapping of arguments; they are moved there.
+        device: where it runs.
     """
-    living = _Living(model, example_inputs)
-    with evaluating(model), living:
-        call(model, example_inputs)
-    return living.peak
+    inputs = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), example_inputs)
+    return sum(_held(model, inputs).values()) + peak_activations(model, inputs, device)
 
 
-class _Living(TorchDispatchMode):
-    """Counts the bytes of storages that are alive."""
+@torch.no_grad()
+def peak_activations(model: nn.Module, inputs: Any, device: torch.device | str = "cpu") -> int:
+    """The activations' part of :func:`peak_memory`; ``inputs`` are on the device."""
+    if torch.device(device).type == "cuda":
+        return _grown_on_cuda(model, inputs, torch.device(device))
+    with _Alive(set(_held(model, inputs))) as alive:
+        call(model, inputs)
+    return int(alive.peak)
 
-    def __init__(self, model: nn.Module, example_inputs: Any) -> None:
+
+def _held(model: nn.Module, inputs: Any) -> dict[int, int]:
+    """Bytes of what is there before the pass, by storage."""
+    given = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    return {_key(tensor): _bytes(tensor) for tensor in chain(model.parameters(), model.buffers(), given)}
+
+
+def _grown_on_cuda(model: nn.Module, inputs: Any, device: torch.device) -> int:
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    call(model, inputs)
+    return int(torch.cuda.max_memory_allocated(device) - before)
+
+
+class _Alive(TorchDispatchMode):
+    """Sums the bytes of storages from the operator that makes them until they are freed.
+
+    Attributes:
+        peak: the most there were at once, without those known before.
+    """
+
+    def __init__(self, known: set[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        given = [*model.parameters(), *model.buffers(), *pytree.tree_leaves(example_inputs)]
-        self._given = {_address(tensor) for tensor in given if isinstance(tensor, Tensor)}
-        self._holders: dict[int, int] = {}
-        self._now, self.peak = 0, 0
+        self.peak = 0
+        self._sizes = dict.fromkeys(known, 0)
+        self._now = 0
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operator, and count what it made."""
-        out = function(*args, **(kwargs or {}))
-        for tensor in pytree.tree_leaves(out):
-            if isinstance(tensor, Tensor) and _address(tensor) not in self._given:
-                self._hold(tensor)
-        return out
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in pytree.tree_leaves(made):
+            if isinstance(tensor, Tensor) and _key(tensor) not in self._sizes:
+                self._sizes[_key(tensor)] = _bytes(tensor)
+                self._now += _bytes(tensor)
+                weakref.finalize(tensor.untyped_storage(), self._freed, _key(tensor))
+        self.peak = max(self.peak, self._now)
+        return made
 
-    def _hold(self, tensor: Tensor) -> None:
-        address, size = _address(tensor), tensor.untyped_storage().nbytes()
-        if not self._holders.get(address):
-            self._now += size
-            self.peak = max(self.peak, self._now)
-        self._holders[address] = self._holders.get(address, 0) + 1
-        weakref.finalize(tensor, self._release, address, size)
-
-    def _release(self, address: int, size: int) -> None:
-        self._holders[address] -= 1
-        if not self._holders[address]:
-            self._now -= size
+    def _freed(self, key: int) -> None:
+        self._now -= self._sizes.pop(key)
 
 
-def _address(tensor: Tensor) -> int:
-    address: int = tensor.untyped_storage()._cdata
-    return address
+def _key(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.untyped_storage().nbytes()

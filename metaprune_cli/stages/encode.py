@@ -8,9 +8,9 @@ from pathlib import Path
 
 from metaprune_cli.artifacts import write_artifact
 from metaprune_cli.config import DataSettings
-from metaprune_cli.data import load_splits
 from metaprune_cli.graph.program import Program
 from metaprune_cli.models.programs import KEY, constants_of, program_to_document
+from metaprune_cli.stages.inputs import shaped
 from metaprune_cli.stages.loading import ModelSource, Opened, open_model, zeros_of
 from metaprune_cli.stages.made import Made
 from metaprune_cli.stages.paths import find_sources, plan_targets
@@ -49,16 +49,10 @@ def encode(
     progress.begin("encode", len(sources.files))
     done = []
     for file, (target,) in zip(sources.files, targets, strict=True):
-        done.append(_encode(_shaped(open_model(file.path, source), data), structures, target))
+        done.append(_encode(shaped(open_model(file.path, source), data), structures, target))
         progress.step()
     progress.end()
     return tuple(done)
-
-
-def _shaped(opened: Opened, data: DataSettings | None) -> Opened:
-    if opened.says_its_inputs or data is None:
-        return opened
-    return opened.of_shape(load_splits(data).input_shape[1:])
 
 
 def _encode(opened: Opened, structures: Structures, target: Path) -> Encoded:

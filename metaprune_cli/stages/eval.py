@@ -18,7 +18,7 @@ from metaprune_cli.metrics.density import density
 from metaprune_cli.metrics.latency import Latency
 from metaprune_cli.metrics.macs import count_macs, count_params
 from metaprune_cli.stages.evaluation.arms import common_repair
-from metaprune_cli.stages.evaluation.bench import Bench
+from metaprune_cli.stages.evaluation.conditions import Conditions
 from metaprune_cli.stages.evaluation.curve import curves
 from metaprune_cli.stages.evaluation.files import check_folder, write_report
 from metaprune_cli.stages.evaluation.lineage import base_candidates, base_of, descent
@@ -27,7 +27,7 @@ from metaprune_cli.stages.evaluation.summary import Row, Summary, metrics, summa
 from metaprune_cli.stages.evaluation.widths import widths_of
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, Opened, open_model
-from metaprune_cli.stages.paths import find_sources, stem
+from metaprune_cli.stages.paths import find_sources, short_names
 from metaprune_cli.training.progress import Progress
 
 RANKED = {"auto": "the metanetwork's scores, or group-l2 where there are none"}
@@ -98,19 +98,19 @@ def evaluate(
     check_folder(output)
     if report is not None:
         PAGE.check(report, "--report")
-    bench = Bench(load_test(data), load_splits(data), data, settings, device, progress)
-    given = _open(models, source, bench)
-    bases = [] if base is None else _open([base], source, bench)
+    conditions = Conditions(load_test(data), load_splits(data), data, settings, device, progress)
+    given = _open(models, source, conditions)
+    bases = [] if base is None else _open([base], source, conditions)
     files = {opened.path.resolve(): opened for opened in [*bases, *given]}  # a file may be given and be a base
     given, bases = ([files[opened.path.resolve()] for opened in some] for some in (given, bases))
     every = list(files.values())
     compared = {opened.path: base_of(opened, base_candidates(given, bases)) for opened in every}
     start = [] if pruning is None else _unpruned(given)
-    rows, repair = common_repair(_rows(every, compared, _measure(every, bench)))
-    setting = bench.conditions() | repair
+    rows, repair = common_repair(_rows(every, compared, _measure(every, conditions)))
+    setting = conditions.in_words() | repair
     if pruning is not None:
         by_path = dict(zip((opened.path for opened in every), rows, strict=True))
-        rows += curves(start, [by_path[compared[opened.path].path] for opened in start], pruning, source, bench)
+        rows += curves(start, [by_path[compared[opened.path].path] for opened in start], pruning, source, conditions)
         ranked = RANKED.get(pruning.criterion, pruning.criterion)
         setting["Recalibrated"] = f"pruned by {ranked}, BatchNorm statistics from training images"
     summary = summarise(rows)
@@ -124,39 +124,39 @@ def evaluate(
 def _contents(
     every: Sequence[Opened], rows: Sequence[Row], summary: Summary, setting: Mapping[str, str], command: str
 ) -> Contents:
-    names = _names([opened.path for opened in every])
+    names = short_names([opened.path for opened in every])
     lineages = {names[opened.path]: opened.lineage for opened in every}
     widths = [found for opened in every if (found := widths_of(opened)) is not None]
     versions = {"metaprune": metaprune_cli.__version__, "torch": torch.__version__}
     return Contents(rows, summary, setting, lineages, widths, command, versions)
 
 
-def _open(paths: Sequence[Path], source: ModelSource, bench: Bench) -> list[Opened]:
+def _open(paths: Sequence[Path], source: ModelSource, conditions: Conditions) -> list[Opened]:
     """All models of the paths, each of which fits the images."""
-    found = [open_model(file.path, source).of_shape(bench.shape) for file in find_sources(paths, ("model",)).files]
+    found = [open_model(file.path, source).of_shape(conditions.shape) for file in find_sources(paths, ("model",)).files]
     for opened in found:
-        check_fits(opened, bench.splits)
+        check_fits(opened, conditions.splits)
     return found
 
 
-def _measure(every: Sequence[Opened], bench: Bench) -> list[Measured]:
-    latencies = bench.latencies({str(opened.path): opened.model for opened in every})
-    bench.progress.begin("eval", len(every))
+def _measure(every: Sequence[Opened], conditions: Conditions) -> list[Measured]:
+    latencies = conditions.latencies({str(opened.path): opened.model for opened in every})
+    conditions.progress.begin("eval", len(every))
     found = []
     for opened in every:
         macs = count_macs(opened.model, opened.example())
-        accuracy = bench.accuracy(opened.model)
+        accuracy = conditions.accuracy(opened.model)
         params, filled = count_params(opened.model), density(opened.model)
         found.append(Measured(accuracy, latencies[str(opened.path)], macs, params, filled))
         opened.model.cpu()
-        bench.progress.step(top1=accuracy.top1)
-    bench.progress.end()
+        conditions.progress.step(top1=accuracy.top1)
+    conditions.progress.end()
     return found
 
 
 def _rows(every: Sequence[Opened], compared: Mapping[Path, Opened], measured: Sequence[Measured]) -> list[Row]:
     by_path = {opened.path: one for opened, one in zip(every, measured, strict=True)}
-    names = _names([opened.path for opened in every])
+    names = short_names([opened.path for opened in every])
     return [
         _row(opened, names, by_path[opened.path], compared[opened.path], by_path[compared[opened.path].path])
         for opened in every
@@ -187,12 +187,6 @@ def _row(opened: Opened, names: Mapping[Path, str], own: Measured, base: Opened,
         epochs=found.epochs,
         density=own.density,
     )
-
-
-def _names(paths: Sequence[Path]) -> dict[Path, str]:
-    """What each model is called: the stem of its file, with the folder before it where two would be called alike."""
-    stems = [stem(path) for path in paths]
-    return {path: name if stems.count(name) == 1 else str(path) for path, name in zip(paths, stems, strict=True)}
 
 
 def _unpruned(models: Sequence[Opened]) -> list[Opened]:

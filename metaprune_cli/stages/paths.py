@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,24 @@ class Source:
     relative: Path
 
     def named(self, tag: str) -> Path:
-        """The relative path of an output made from this input: ``a/m.safetensors`` -> ``a/m.<tag>.safetensors``."""
-        return self.relative.with_name(f"{stem(self.path)}.{tag}{SUFFIX}")
+        """The relative path of an output made from this input: ``a/m.safetensors`` -> ``a/m.<tag>.safetensors``.
+
+        A tag that begins with a dot is the whole ending: ``a/m.safetensors`` -> ``a/m.onnx``.
+        """
+        return self.relative.with_name(stem(self.path) + (tag if tag.startswith(".") else f".{tag}{SUFFIX}"))
+
+
+@dataclass(frozen=True)
+class Replaceable:
+    """Which existing files an output may replace: in words, and how to tell."""
+
+    words: str
+    holds: Callable[[Path], bool]
+
+
+def artifacts_of(kind: str) -> Replaceable:
+    """What most outputs may replace: artifacts of their own kind."""
+    return Replaceable(f"an artifact of kind {kind}", lambda file: _replaceable(file, kind))
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,12 @@ class Sources:
 def stem(path: Path) -> str:
     """A file's name without its suffix and without the ``.graph`` of a neuron graph."""
     return path.name.removesuffix(path.suffix).removesuffix(".graph")
+
+
+def short_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """What each model is called: the stem of its file, with the folder before it where two would be called alike."""
+    stems = [stem(path) for path in paths]
+    return {path: name if stems.count(name) == 1 else str(path) for path, name in zip(paths, stems, strict=True)}
 
 
 def checkpoint_of(output: Path) -> Path:
@@ -79,13 +101,16 @@ def find_sources(inputs: Sequence[Path], kinds: Sequence[str]) -> Sources:
     return Sources(tuple(found), many=folder or len(found) > 1, from_folder=folder)
 
 
-def plan_targets(sources: Sources, output: Path | None, tags: Sequence[str], kind: str) -> list[list[Path]]:
+def plan_targets(
+    sources: Sources, output: Path | None, tags: Sequence[str], kind: str | Replaceable
+) -> list[list[Path]]:
     """For each input, one output path for each tag; checked against each other and against what is there already.
 
     Raises:
         InputError: ``output`` is a file where a folder is needed, is missing for a folder of inputs, two outputs would
             be one file, an output is an input, or an existing file is not an artifact of ``kind``.
     """
+    suffixes = {Path(f"name{tag}").suffix if tag.startswith(".") else SUFFIX for tag in tags}
     if output is None and sources.from_folder:
         raise InputError(
             "A folder as input needs a folder for the output.",
@@ -94,8 +119,8 @@ def plan_targets(sources: Sources, output: Path | None, tags: Sequence[str], kin
         )
     if output is None:
         targets = [[source.path.parent / source.named(tag).name for tag in tags] for source in sources.files]
-    elif sources.many or len(tags) > 1 or _means_folder(output):
-        _check_folder(output)
+    elif sources.many or len(tags) > 1 or _means_folder(output, suffixes):
+        _check_folder(output, suffixes)
         targets = [[output / source.named(tag) for tag in tags] for source in sources.files]
     else:
         targets = [[output]]
@@ -103,12 +128,13 @@ def plan_targets(sources: Sources, output: Path | None, tags: Sequence[str], kin
     return targets
 
 
-def check_targets(targets: Sequence[Path], kind: str, inputs: Iterable[Path] = ()) -> None:
+def check_targets(targets: Sequence[Path], kind: str | Replaceable, inputs: Iterable[Path] = ()) -> None:
     """Refuse, before any work is done, outputs that could not be written at its end.
 
     Raises:
         InputError: listing all of them.
     """
+    ours = artifacts_of(kind) if isinstance(kind, str) else kind
     taken = {path.resolve() for path in inputs}
     problems: list[str] = []
     for target in targets:
@@ -117,15 +143,15 @@ def check_targets(targets: Sequence[Path], kind: str, inputs: Iterable[Path] = (
             problems.append(f"{target}: is an input, or another input's output too")
         elif target.is_dir():
             problems.append(f"{target}: is a folder")
-        elif target.exists() and not _replaceable(target, kind):
-            problems.append(f"{target}: exists and is not an artifact of kind {kind}")
+        elif target.exists() and not ours.holds(target):
+            problems.append(f"{target}: exists and is not {ours.words}")
         elif reason := obstacle(target):
             problems.append(f"{target}: {reason}")
         taken.add(place)
     if problems:
         raise InputError(
             "Nothing was written: some outputs could not be, or would destroy something.",
-            expected=f"new files in places that can be written, or artifacts of kind {kind} to replace",
+            expected=f"new files in places that can be written, or {ours.words} to replace",
             got="\n".join(problems),
             next_step="choose another place with -o",
         )
@@ -192,12 +218,12 @@ def obstacle(target: Path) -> str | None:
     return None if os.access(above, os.W_OK | os.X_OK) else f"no permission to write in {above}"
 
 
-def _means_folder(output: Path) -> bool:
-    return output.is_dir() or (not output.exists() and output.suffix != SUFFIX)
+def _means_folder(output: Path, suffixes: Collection[str]) -> bool:
+    return output.is_dir() or (not output.exists() and output.suffix not in suffixes)
 
 
-def _check_folder(output: Path) -> None:
-    if output.is_file() or (output.suffix == SUFFIX and not output.is_dir()):
+def _check_folder(output: Path, suffixes: Collection[str]) -> None:
+    if output.is_file() or (output.suffix in suffixes and not output.is_dir()):
         raise InputError(
             "Several results need a folder.", expected="a folder", got=str(output), where="-o", next_step="-o FOLDER"
         )

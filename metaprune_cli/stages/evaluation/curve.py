@@ -13,7 +13,7 @@ from metaprune_cli.metrics.accuracy import Accuracy
 from metaprune_cli.pruning import Plan, apply_plan, check, make_plan
 from metaprune_cli.stages.calibration import Calibration
 from metaprune_cli.stages.evaluation.arms import Arm, arm_of, is_metanet
-from metaprune_cli.stages.evaluation.bench import Bench
+from metaprune_cli.stages.evaluation.conditions import Conditions
 from metaprune_cli.stages.evaluation.lineage import descent
 from metaprune_cli.stages.evaluation.summary import Row, speedup_label
 from metaprune_cli.stages.loading import ModelSource, Opened
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def curves(
-    models: Sequence[Opened], bases: Sequence[Row], pruning: PruneSettings, source: ModelSource, bench: Bench
+    models: Sequence[Opened], bases: Sequence[Row], pruning: PruneSettings, source: ModelSource, conditions: Conditions
 ) -> list[Row]:
     """One row for each model, scope and speed-up that can be reached; what cannot is logged.
 
@@ -38,25 +38,27 @@ def curves(
         bases: for each model the row it is measured against.
         pruning: criterion, scope and largest ratio; its own speed-ups are not used.
         source: how the models were opened.
-        bench: how each point is measured, and the speed-ups.
+        conditions: how each point is measured, and the speed-ups.
     """
     structures = Structures(source)
-    bench.progress.begin("curves", len(models))
+    conditions.progress.begin("curves", len(models))
     rows: list[Row] = []
     for opened, base in zip(models, bases, strict=True):
-        rows.extend(_points(opened, structures, base, pruning, bench))
-        bench.progress.step()
-    bench.progress.end()
+        rows.extend(_points(opened, structures, base, pruning, conditions))
+        conditions.progress.step()
+    conditions.progress.end()
     return rows
 
 
-def _points(opened: Opened, structures: Structures, base: Row, pruning: PruneSettings, bench: Bench) -> Iterator[Row]:
+def _points(
+    opened: Opened, structures: Structures, base: Row, pruning: PruneSettings, conditions: Conditions
+) -> Iterator[Row]:
     model, graph, found = opened.model.cpu(), structures.graph_of(opened), descent(opened.lineage, opened.path)
-    train, batch_size = bench.splits.train, bench.data.batch_size
+    train, batch_size = conditions.splits.train, conditions.data.batch_size
     criterion = criterion_for(pruning, opened)
-    scores = scores_of(opened, graph, pruning, Calibration(bench.data, pruning, bench.device))
+    scores = scores_of(opened, graph, pruning, Calibration(conditions.data, pruning, conditions.device))
     scopes: tuple[Scope, ...] = (pruning.scope,) if is_metanet(found.arm) else get_args(Scope)
-    for scope, speedup in product(scopes, bench.settings.curve):
+    for scope, speedup in product(scopes, conditions.settings.curve):
         arm = arm_of(opened.lineage, criterion, scope)
         name = f"{stem(opened.path)} @ {speedup_label(speedup)}, {arm}"
         try:
@@ -66,9 +68,9 @@ def _points(opened: Opened, structures: Structures, base: Row, pruning: PruneSet
             continue
         small = apply_plan(model, graph, plan, opened.example())
         check(model, small, graph, plan, opened.example())
-        small = small.to(bench.device)
-        recalibrate_(small, train, bench.settings.batches, batch_size=batch_size)
-        yield _point(name, found.origin, arm, speedup, base, plan, bench.accuracy(small))
+        small = small.to(conditions.device)
+        recalibrate_(small, train, conditions.settings.batches, batch_size=batch_size)
+        yield _point(name, found.origin, arm, speedup, base, plan, conditions.accuracy(small))
 
 
 def _point(name: str, origin: str, arm: Arm, speedup: float, base: Row, plan: Plan, accuracy: Accuracy) -> Row:

@@ -16,7 +16,7 @@ from metaprune_cli.training.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class Conditions:
     """The conditions of one evaluation, equal for all its models."""
 
     test: ImageSplit
@@ -43,7 +43,7 @@ class Bench:
         runs = self.settings.latency_runs
         return measure_interleaved(models, images, runs=runs, warmup=max(1, runs // 5), device=self.device)
 
-    def conditions(self) -> dict[str, str]:
+    def in_words(self) -> dict[str, str]:
         """The conditions in words, by label."""
         threads = "" if self.device.type == "cuda" else f" (threads: {torch.get_num_threads()})"
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"

@@ -1,0 +1,90 @@
+"""``metaprune export``: models → files for PyTorch, ONNX Runtime and others, without metaprune."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from metaprune_cli.cli import options
+from metaprune_cli.cli.run import guarded, show
+from metaprune_cli.config import ExportSettings
+from metaprune_cli.console.figures import count, scientific
+from metaprune_cli.console.panel import print_note
+from metaprune_cli.console.progress import listening
+from metaprune_cli.console.table import Column, Table, label
+
+
+def _batch(sizes: tuple[int, ...]) -> str:
+    return ", ".join(map(str, sizes))
+
+
+COLUMNS = (
+    label("output", "File"),
+    label("format", "Format"),
+    Column("bytes", "Bytes", count),
+    label("takes", "Batch"),
+    Column("error", "Error", scientific),
+    Column("batches", "checked at", _batch),
+)
+
+
+@guarded
+def export(
+    models: options.Models,
+    format: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="safetensors|torch-export|onnx|torchscript",
+            help="May be repeated. torchscript is deprecated in PyTorch: prefer torch-export. Default: torch-export.",
+        ),
+    ] = None,
+    output: options.Output = None,
+    static_batch: Annotated[
+        int | None, typer.Option("--static-batch", metavar="N", help="For batches of N only. Default: of any size.")
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option("--tolerance", metavar="E", help="Largest relative error of the file's outputs. Default: 1e-4."),
+    ] = None,
+    arch: options.Arch = None,
+    arch_arg: options.ArchArgs = None,
+    input_shape: options.InputShape = None,
+    trust_pickle: options.TrustPickle = False,
+    allow_import: options.AllowImport = False,
+    dataset: options.Dataset = None,
+    data_root: options.DataRoot = None,
+    params: options.Params = None,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Write models for use without metaprune: MODEL.weights.safetensors, MODEL.pt2, MODEL.onnx or MODEL.ts.pt.
+
+    Each file is read again, run, and compared with the model before it is kept.
+    """
+    settings = options.settings(
+        ExportSettings,
+        "export",
+        params,
+        format=tuple(dict.fromkeys(format)) if format else None,
+        static_batch=static_batch,
+        tolerance=tolerance,
+    )
+    source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
+    data = options.known_data(params, dataset, data_root)
+    from metaprune_cli.stages import export as stage
+
+    with listening(quiet) as progress:
+        exported = stage.export(models, output, settings, source=source, data=data, progress=progress)
+    rows = [asdict(file) for file in exported]
+    shown = [row | {"takes": "any" if row["batch"] is None else str(row["batch"])} for row in rows]
+    show({"exports": rows}, Table("", COLUMNS, shown), as_json=as_json)
+    for file in exported:
+        if not file.telling and not quiet:
+            print_note(f"{file.output}: the model's outputs do not depend on its inputs, so the check says nothing.")
+        if file.format == "safetensors" and file.route == "program" and not quiet:
+            print_note(f"{file.output}: these are weights alone, of a model that is a program: see docs/deploy.md.")
