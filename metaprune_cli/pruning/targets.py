@@ -17,7 +17,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.slicing import alive_neurons, params_of
 from metaprune_cli.graph.trace import ExampleInputs
-from metaprune_cli.metrics.latency import measure_latency
+from metaprune_cli.metrics.latency import measure_interleaved
 from metaprune_cli.metrics.memory import peak_activations
 from metaprune_cli.pruning.cost import Cost
 from metaprune_cli.pruning.surgery import without
@@ -25,6 +25,8 @@ from metaprune_cli.pruning.surgery import without
 Measure = Callable[[Bool[Tensor, " units"]], float]
 """How much of a quantity there is when only these units are left."""
 
+RUNS = 15
+"""Turns of the two models; about ten smaller models are tried."""
 PREFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "ki": 2.0**10, "mi": 2.0**20, "gi": 2.0**30}
 UNITS = {"macs": "", "params": "", "size": "b", "memory": "b", "latency": "s"}
 
@@ -118,7 +120,9 @@ def measure_for(
     """How the target's quantity is told: in closed form, or as the smaller model itself shows it when it is made and
     runs.
 
-    No table of layers' latencies is summed up: what a small model needs beside its layers would be missing.
+    No table of layers' latencies is summed up: what a small model needs beside its layers would be missing. A smaller
+    model's latency is that of the whole model, measured once, times the ratio of the two while they take turns, so that
+    what slows the machine down for a while slows both.
 
     Args:
         target: what it is.
@@ -137,10 +141,17 @@ def measure_for(
         if key not in tried:
             small = without(model, graph, kept, example_inputs)
             if target.quantity == "memory":
-                tried[key] = peak_activations(small, example_inputs)
+                tried[key] = peak_activations(small.eval(), example_inputs)
             else:
-                tried[key] = measure_latency(small, example_inputs, device=device).median_ms / 1e3
+                tried[key] = latency(small)
         return tried[key]
+
+    whole: list[float] = []
+
+    def latency(small: nn.Module) -> float:
+        turns = measure_interleaved({"whole": model, "small": small}, example_inputs, RUNS, device=device)
+        whole.append(turns["whole"].median_ms / 1e3)
+        return whole[0] * turns["small"].median_ms / turns["whole"].median_ms
 
     return measure
 

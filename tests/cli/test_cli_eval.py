@@ -45,7 +45,7 @@ def test_the_page_has_the_command_and_what_pruning_left(model: Path, tmp_path: P
     for _ in range(2):
         assert run("eval", longer, "--base", model, "--report", page, "--json", *FAST).json["written"] == [str(page)]
     text = page.read_text()
-    assert "<code>metaprune " in text
+    assert "<code>metaprune" in text
     free = [family for family in plan["families"] if not family["locked"]]
     assert all(f"{f['name']}, plain: {f['after']} of {f['before']} are left" in text for f in free)
     assert "<b>finetune</b> small.safetensors, epochs 1, seed 0</li>" in text
