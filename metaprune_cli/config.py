@@ -46,7 +46,7 @@ Ranking = Literal["auto", Criterion]
 Reduction = Literal["mean", "sum", "max"]
 Normaliser = Literal["max", "mean", "sum", "none"]
 Scope = Literal["global", "family"]
-Quantity = Literal["macs", "params", "size", "memory", "latency"]
+Quantity = Literal["macs", "params", "size", "memory", "latency", "drop"]
 Repair = Literal["none", "bn", "bias", "least-squares"]
 Kind = Literal["structured", "unstructured", "n:m", "block"]
 Objective = Literal["pruned", "sparsity", "unstructured", "n:m", "l1"]
@@ -228,7 +228,7 @@ class PruneSettings:
 
     kind: Kind = "structured"
     speedup: tuple[Speedup, ...] = (2.0,)
-    target: tuple[str, ...] = ()  # less of something else, instead: params=2x, size=10MB, latency=3ms
+    target: tuple[str, ...] = ()  # less of something else, instead: params=2x, size=10MB, latency=3ms, drop=0.5
     criterion: Ranking | Annotated[str, Reference()] = "auto"
     reduction: Reduction = "mean"
     normaliser: Normaliser = "max"
@@ -247,6 +247,12 @@ class PruneSettings:
     classifier: bool = False  # whether the layers whose outputs are the model's are zeroed too
     first: bool = True  # whether the layers whose inputs are the model's are
     kernel_only: bool = False  # of 2:4: only what PyTorch's kernels take
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether units cannot be chosen, or what is left not repaired, without images."""
+        drop = any(target.partition("=")[0].strip() == "drop" for target in self.target)
+        return drop or self.criterion in WITH_DATA or self.repair != "none"
 
     def __post_init__(self) -> None:
         n_of_m(self.pattern, where="prune.pattern")

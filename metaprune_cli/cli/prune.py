@@ -12,7 +12,6 @@ from metaprune_cli.cli import options
 from metaprune_cli.cli.kinds import check_options
 from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.config import (
-    WITH_DATA,
     Kind,
     Normaliser,
     PruneSettings,
@@ -79,7 +78,8 @@ def prune(
         typer.Option(
             "--target",
             metavar="QUANTITY=AMOUNT",
-            help="Less of something else: params=2x, macs=50%, size=10MB, memory=4MiB, latency=3ms; may be repeated.",
+            help="Something else: params=2x, macs=50%, size=10MB, memory=4MiB, latency=3ms; drop=0.5: as far as "
+            "accuracy on validation images falls by no more points; may be repeated.",
         ),
     ] = None,
     criterion: Annotated[
@@ -204,7 +204,7 @@ def prune(
     settings = with_rules(settings, ignore or (), rule or ())
     source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
     data = options.known_data(params, dataset, data_root)
-    if data is None and needs_images(settings):
+    if data is None and settings.needs_images:  # those of the default data set
         data = options.data_settings(params, dataset, data_root)
     from metaprune_cli.stages import prune as stage
     from metaprune_cli.stages import zeroing
@@ -243,11 +243,6 @@ def with_rules(settings: PruneSettings, ignore: Sequence[str], rules: Sequence[s
     texts = [*rules, *(f"{match}: ignore" for match in ignore)]
     further = parse(PruneSettings, {"rules": options.pruning_rules(texts)}, section="prune", where="the options").rules
     return replace(settings, rules=settings.rules + further)
-
-
-def needs_images(settings: PruneSettings) -> bool:
-    """Whether there must be images, so that those of the default data set are taken where none are named."""
-    return settings.repair != "none" or settings.criterion in WITH_DATA
 
 
 def _zeros(zeroed: Sequence[ZeroedFile]) -> list[Table]:

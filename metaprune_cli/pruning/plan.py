@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.slicing import params_of
 from metaprune_cli.graph.units import Family, Units
 from metaprune_cli.pruning.cost import Cost, speedup
-from metaprune_cli.pruning.ranking import Limits, plain_limits, removal_order
+from metaprune_cli.pruning.ranking import Limits, Order, plain_limits, removal_order
 from metaprune_cli.pruning.targets import Measure, Target, counted
 
 COUNTED = ("macs", "params", "size")
@@ -55,7 +56,8 @@ class Plan:
         requested: how many times less of the quantity was asked for: the speed-up, if it is MACs.
         families: the same decision, family by family.
         quantity: what was to become less.
-        measured: how much there was of it, and how much there is; None for MACs, which are counted above.
+        measured: how much there was of it, and how much there is; None for MACs, which are counted above. Of ``drop``,
+            0 and the points by which accuracy falls; what is then said to be requested and achieved is the speed-up.
     """
 
     kept: Bool[Tensor, " units"]
@@ -76,7 +78,7 @@ class Plan:
     @property
     def achieved(self) -> float:
         """How many times less of the quantity there is."""
-        return self.speedup if self.measured is None else speedup(*self.measured)
+        return self.speedup if self.measured is None or self.quantity == "drop" else speedup(*self.measured)
 
     def to_document(self) -> dict[str, Any]:
         """The plan as JSON."""
@@ -131,13 +133,15 @@ def make_plan(
     found = _select(graph, measure or _counted(graph, target), scores, target, scope, limits)
     everything = torch.ones_like(found.kept)
     cost = Cost.of(graph)
+    macs = cost.macs(everything), cost.macs(found.kept)
+    asked = macs if target.quantity == "drop" else (found.before, target.limit_for(found.before))
     return Plan(
         kept=found.kept,
-        macs_before=cost.macs(everything),
-        macs_after=cost.macs(found.kept),
+        macs_before=macs[0],
+        macs_after=macs[1],
         params_before=params_of(graph, everything),
         params_after=params_of(graph, found.kept),
-        requested=target.factor or found.before / target.limit_for(found.before),
+        requested=target.factor or speedup(*asked),
         families=tuple(_family_plan(family, found.kept) for family in graph.units.families),
         quantity=target.quantity,
         measured=None if target.quantity == "macs" else (found.before, found.after),
@@ -185,6 +189,8 @@ def _select(
         kept[order.units[: int(order.ends[steps - 1]) if steps else 0]] = False
         return kept
 
+    if target.quantity == "drop":
+        return _as_far_as(order, measure, target.limit_for(0), without)
     before = measure(without(0))
     limit = target.limit_for(before)
     _check_target(target, before)
@@ -202,6 +208,26 @@ def _select(
     if fill and singly and target.quantity in COUNTED:
         _fill_(kept, order.units[:high], measure, limit)
     return _Selection(kept, before, measure(kept))
+
+
+def _as_far_as(order: Order, measure: Measure, limit: float, without: Callable[[int], Tensor]) -> _Selection:
+    """As many steps as cost no more than ``limit``; a bisection, as if every further step cost more."""
+    low, high = order.forced, len(order.ends) + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if measure(without(middle)) <= limit:
+            low = middle
+        else:
+            high = middle
+    cost = measure(without(max(low, 1)))
+    if not low or cost > limit:
+        raise TargetError(
+            f"Nothing can be removed at a loss of {limit:g} points.",
+            expected=f"a loss of {cost:g} points",
+            got=f"{limit:g}",
+            next_step="allow for more, give --repair least-squares, or loosen the rules",
+        )
+    return _Selection(without(low), 0.0, cost)
 
 
 def _fill_(kept: Bool[Tensor, " units"], gone: Tensor, measure: Measure, limit: float) -> None:

@@ -109,7 +109,7 @@ def prune(
     )
     small = apply_plan(model, graph, plan, example_inputs)
     checked = check(model, small, graph, plan, example_inputs)
-    small, layers = repaired(small, model, graph, plan, repair_inputs, repair)
+    small, layers = repaired(small, model, graph, plan.kept, repair_inputs, repair)
     report = {
         "criterion": criterion,
         "scope": scope,

@@ -34,7 +34,6 @@ from metaprune_cli.graph.trace import ExampleInputs
 from metaprune_cli.metrics.calling import call
 from metaprune_cli.pruning.calls import Call, Calls, seen_whole
 from metaprune_cli.pruning.masking import mask_tensors
-from metaprune_cli.pruning.plan import Plan
 from metaprune_cli.pruning.ridge import Fit, fitted
 
 ROWS_PER_UNKNOWN = 4
@@ -66,7 +65,7 @@ def repaired(
     small: nn.Module,
     model: nn.Module,
     graph: NeuronGraph,
-    plan: Plan,
+    kept: Bool[Tensor, " units"],
     inputs: ExampleInputs | None,
     how: Repair,
     *,
@@ -75,10 +74,10 @@ def repaired(
     """A copy of ``small`` whose layers do what they did in ``model``, as far as what is left of them can.
 
     Args:
-        small: what ``plan`` left of the model, of its class or its program; not changed.
+        small: what is left of the model, of its class or its program; not changed.
         model: the original; not changed.
         graph: its structure.
-        plan: what stays.
+        kept: which units stay.
         inputs: a few hundred at once, on the models' device; the activations of a pass over all of them must fit. Only
             ``none`` needs no inputs.
         how: ``none``: nothing; ``bn``: running statistics are measured anew; ``bias``: and every bias takes up the mean
@@ -101,7 +100,7 @@ def repaired(
             got="none",
             next_step="give --dataset and --data-root (in Python: repair_inputs), or --repair none",
         )
-    original = _Original(masks(graph, plan.kept), torch.Generator().manual_seed(seed))
+    original = _Original(masks(graph, kept), torch.Generator().manual_seed(seed))
     if how != "bn":
         with seen_whole(model), Calls(model.named_parameters(), original.seen):
             call(model, inputs)

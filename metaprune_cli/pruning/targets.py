@@ -28,7 +28,7 @@ Measure = Callable[[Bool[Tensor, " units"]], float]
 RUNS = 15
 """Turns of the two models; about ten smaller models are tried."""
 PREFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "ki": 2.0**10, "mi": 2.0**20, "gi": 2.0**30}
-UNITS = {"macs": "", "params": "", "size": "b", "memory": "b", "latency": "s"}
+UNITS = {"macs": "", "params": "", "size": "b", "memory": "b", "latency": "s", "drop": " points"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Target:
     """At most ``limit`` of a quantity, or 1 / ``factor`` of what there was; one of the two is None.
 
     MACs and latency are of one input, bytes of the tensors in the file (``size``) or of the activations that live at
-    the same time in a pass over one input (``memory``), latency in seconds.
+    the same time in a pass over one input (``memory``), latency in seconds. ``drop`` is the other way round: as far as
+    the accuracy of what is left, repaired, falls by no more than so many points.
     """
 
     quantity: Quantity
@@ -55,7 +56,7 @@ class Target:
 
 
 def read_target(text: str) -> Target:
-    """``QUANTITY=AMOUNT``: ``params=2x``, ``macs=50%``, ``size=10MB``, ``memory=4MiB``, ``latency=3ms``.
+    """``QUANTITY=AMOUNT``: ``params=2x``, ``macs=50%``, ``size=10MB``, ``memory=4MiB``, ``latency=3ms``, ``drop=0.5``.
 
     Raises:
         InputError: it cannot be read, or it asks for nothing to be removed.
@@ -69,7 +70,9 @@ def read_target(text: str) -> Target:
         raise _unreadable(text)
     quantity: Quantity = quantities[quantities.index(name)]
     value, unit = float(number[1]), number[2]
-    if unit in ("x", "%"):
+    if quantity == "drop" and not unit:
+        return Target(quantity, limit=value)
+    if unit in ("x", "%") and quantity != "drop":
         factor = value if unit == "x" else 100 / value
         if factor <= 1:
             raise InputError("Nothing would be removed.", expected="above 1x, or below 100%", got=text)
@@ -93,7 +96,7 @@ def _scale(quantity: Quantity, unit: str, text: str) -> float:
 def _unreadable(text: str, hint: str = "") -> InputError:
     return InputError(
         "A target cannot be read.",
-        expected="macs, params, size, memory or latency, and how much: params=2x, macs=50%, size=10MB, latency=3ms",
+        expected="a quantity and how much: params=2x, macs=50%, size=10MB, memory=4MiB, latency=3ms, drop=0.5",
         got=f"{text}{hint}",
         where="--target",
     )

@@ -9,7 +9,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from metaprune_cli.config import WITH_DATA, DataSettings, PruneSettings
+from metaprune_cli.config import DataSettings, PruneSettings
 from metaprune_cli.data import Splits, load_splits
 from metaprune_cli.pruning.evidence import Batch
 
@@ -31,8 +31,7 @@ class Calibration:
     @property
     def needed(self) -> bool:
         """Whether the settings need images at all."""
-        criterion = self.settings.criterion
-        return criterion in WITH_DATA or ":" in criterion or self.settings.repair != "none"
+        return self.settings.needs_images or ":" in self.settings.criterion
 
     @cached_property
     def splits(self) -> Splits:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from metaprune_cli.config import WITH_DATA, DataSettings, PruneSettings, PruningRule
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph
+from metaprune_cli.metrics.accuracy import evaluate
 from metaprune_cli.pruning.check import Check, How, Weights, check
 from metaprune_cli.pruning.evidence import Batch
 from metaprune_cli.pruning.plan import FamilyPlan, Plan, make_plan
@@ -21,8 +22,8 @@ from metaprune_cli.pruning.ranking import Limits
 from metaprune_cli.pruning.repair import RepairedLayer, repaired
 from metaprune_cli.pruning.rules import limits_of
 from metaprune_cli.pruning.scoring import score_units
-from metaprune_cli.pruning.surgery import apply_plan
-from metaprune_cli.pruning.targets import Target, measure_for, read_target
+from metaprune_cli.pruning.surgery import apply_plan, without
+from metaprune_cli.pruning.targets import Measure, Target, measure_for, read_target
 from metaprune_cli.stages.calibration import Calibration
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, Opened, open_model, save
@@ -36,10 +37,11 @@ from metaprune_cli.training.progress import Progress
 class PrunedFile:
     """One model pruned to one target, or the plan of it; MACs are those of one input.
 
-    ``requested`` and ``achieved`` say how many times less of ``quantity`` there was to be, and is. ``output`` is None
-    in a dry run; ``error`` is the relative difference between the small model and the masked original, before any
-    repair, None in a dry run and where the two cannot be compared (``not_comparable`` says why). ``reference``
-    ("masked" or "survivors") and ``weights`` ("own" or "random") say what it was measured with, as in ``Check``.
+    ``requested`` and ``achieved`` say how many times less of ``quantity`` there was to be, and is, ``measured`` how
+    much (see ``Plan``). ``output`` is None in a dry run; ``error`` is the relative difference between the small model
+    and the masked original, before any repair, None in a dry run and where the two cannot be compared
+    (``not_comparable`` says why). ``reference`` ("masked" or "survivors") and ``weights`` ("own" or "random") say what
+    it was measured with, as in ``Check``.
     """
 
     input: str
@@ -52,6 +54,7 @@ class PrunedFile:
     macs_after: int
     params_before: int
     params_after: int
+    measured: tuple[float, float] | None
     error: float | None
     not_comparable: str | None
     reference: How | None
@@ -135,7 +138,11 @@ def _prune(
     device = torch.device("cpu") if calibration is None else calibration.device
     planned = []
     for goal, target in goals:
-        measure = measure_for(goal, opened.model, graph, example, device)
+        measure = (
+            _dropped(opened, graph, settings, calibration)
+            if goal.quantity == "drop"
+            else measure_for(goal, opened.model, graph, example, device)
+        )
         planned.append((make_plan(graph, scores, goal, scope=settings.scope, limits=limits, measure=measure), target))
     for plan, target in planned:
         if target is None:
@@ -143,16 +150,38 @@ def _prune(
             continue
         small = apply_plan(opened.model, graph, plan, example)
         checked = check(opened.model, small, graph, plan, example)
-        small, layers = _repaired(small, opened, graph, plan, settings, calibration)
+        small, layers = _repaired(small, opened, graph, plan.kept, settings, calibration)
         _save(small, target, opened, plan, settings, calibration, {"check": asdict(checked), "repair": _plain(layers)})
         yield _described(opened, plan, target, checked, layers)
+
+
+def _dropped(opened: Opened, graph: NeuronGraph, settings: PruneSettings, calibration: Calibration | None) -> Measure:
+    """By how many points the accuracy on the validation images falls when only certain units are left, repaired.
+
+    Raises:
+        InputError: there are no images.
+    """
+    if calibration is None:
+        raise InputError("A drop of the accuracy needs images.", next_step="give --dataset and --data-root")
+    images, size, device = calibration.splits.val, calibration.data.batch_size, calibration.device
+
+    def accuracy(model: nn.Module) -> float:
+        return evaluate(copy.deepcopy(model).to(device), images.batches(size, device=device), device).top1
+
+    whole = accuracy(opened.model)
+
+    def drop(kept: Tensor) -> float:
+        small = without(opened.model, graph, kept, opened.example())
+        return whole - accuracy(_repaired(small, opened, graph, kept, settings, calibration)[0])
+
+    return drop
 
 
 def _repaired(
     small: nn.Module,
     opened: Opened,
     graph: NeuronGraph,
-    plan: Plan,
+    kept: Tensor,
     settings: PruneSettings,
     calibration: Calibration | None,
 ) -> tuple[nn.Module, tuple[RepairedLayer, ...]]:
@@ -167,7 +196,7 @@ def _repaired(
     model = opened.model
     if calibration is not None and calibration.device.type != "cpu":
         model, small = copy.deepcopy(model).to(calibration.device), small.to(calibration.device)
-    small, layers = repaired(small, model, graph, plan, inputs, settings.repair, seed=settings.seed)
+    small, layers = repaired(small, model, graph, kept, inputs, settings.repair, seed=settings.seed)
     return small.cpu(), layers
 
 
@@ -251,6 +280,7 @@ def _described(
         macs_after=plan.macs_after,
         params_before=plan.params_before,
         params_after=plan.params_after,
+        measured=plan.measured,
         error=None if checked is None else checked.error,
         not_comparable=None if checked is None else checked.reason,
         reference=None if checked is None else checked.how,

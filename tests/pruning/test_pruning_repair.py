@@ -46,7 +46,7 @@ def test_what_is_repaired_is_closer_to_the_original_on_other_inputs(traced, name
     seen, unseen = images_for(case), images_for(case, seed=1)
     errors = [error(small, case.model, unseen)]
     for how in HOW:
-        better, layers = repaired(small, case.model, case.graph, plan, seen, how)
+        better, layers = repaired(small, case.model, case.graph, plan.kept, seen, how)
         errors.append(error(better, case.model, unseen))
         assert all(layer.after <= layer.before for layer in layers if layer.before is not None)
     assert errors[3] < 0.8 * errors[0]
@@ -67,7 +67,7 @@ def test_redundant_units_are_made_up_for_exactly():
     plan = make_plan(graph, scores, 2.0)
     small = apply_plan(model, graph, plan, torch.randn(1, 5))
     x = torch.randn(256, 5)
-    better, _ = repaired(small, model, graph, plan, x, "least-squares")
+    better, _ = repaired(small, model, graph, plan.kept, x, "least-squares")
     assert error(small, model, x) > 0.3
     assert error(better, model, x) < 0.01
 
@@ -79,7 +79,7 @@ def test_the_bias_takes_up_the_mean_that_is_lost():
     plan = make_plan(graph, scores, 1.5)
     small = apply_plan(model, graph, plan, torch.randn(1, 3))
     x = torch.randn(128, 3)
-    better, layers = repaired(small, model, graph, plan, x, "bias")
+    better, layers = repaired(small, model, graph, plan.kept, x, "bias")
     assert_close(better[2].weight, small[2].weight)
     assert_close(better(x).mean(0), model(x).mean(0))
     assert [layer.reason for layer in layers] == ["nothing was lost", None]
@@ -89,7 +89,7 @@ def test_running_statistics_are_those_of_the_inputs(traced):
     case = traced("mlp")
     plan, small = pruned(case, 1.2)
     x = torch.randn(200, 5)
-    better, layers = repaired(small, case.model, case.graph, plan, x, "bn")
+    better, layers = repaired(small, case.model, case.graph, plan.kept, x, "bn")
     with torch.no_grad():
         entering = better[0](x)
     assert_close(better[1].running_mean, entering.mean(0))
@@ -102,7 +102,7 @@ def test_nothing_that_was_given_is_changed(traced):
     plan, small = pruned(case)
     before = copy.deepcopy(small.state_dict()), copy.deepcopy(case.model.state_dict())
     small.train()
-    repaired(small, case.model, case.graph, plan, images_for(case), "least-squares")
+    repaired(small, case.model, case.graph, plan.kept, images_for(case), "least-squares")
     assert small.training
     assert not case.model.training
     for old, new in zip(before, (small.state_dict(), case.model.state_dict()), strict=True):
@@ -113,7 +113,8 @@ def test_the_same_repair_twice_gives_the_same_bits(traced):
     case = traced("resnet8")
     plan, small = pruned(case)
     first, second = (
-        repaired(small, case.model, case.graph, plan, images_for(case), "least-squares")[0].state_dict() for _ in "ab"
+        repaired(small, case.model, case.graph, plan.kept, images_for(case), "least-squares")[0].state_dict()
+        for _ in "ab"
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -131,7 +132,7 @@ def test_a_layer_that_is_used_twice_is_left_alone_and_said_to_be():
     graph = encode(model, torch.randn(1, 4))
     plan = make_plan(graph, torch.rand(graph.units.num_units), 1.3)
     small = apply_plan(model, graph, plan, torch.randn(1, 4))
-    better, layers = repaired(small, model, graph, plan, torch.randn(64, 4), "least-squares")
+    better, layers = repaired(small, model, graph, plan.kept, torch.randn(64, 4), "least-squares")
     assert {layer.param: layer.reason for layer in layers}["again.weight"] == "it is used more than once"
     assert torch.equal(better.again.weight, small.again.weight)
 
@@ -140,9 +141,9 @@ def test_weights_laid_out_channels_last_are_fitted_alike(traced):
     case = traced("residual")
     plan, small = pruned(case)
     images = images_for(case)
-    usual, _ = repaired(small, case.model, case.graph, plan, images, "least-squares")
+    usual, _ = repaired(small, case.model, case.graph, plan.kept, images, "least-squares")
     model = copy.deepcopy(case.model).to(memory_format=torch.channels_last)
-    other, _ = repaired(small, model, case.graph, plan, images, "least-squares")
+    other, _ = repaired(small, model, case.graph, plan.kept, images, "least-squares")
     assert_close(other(images), usual(images), rtol=1e-3, atol=1e-4)
 
 
@@ -150,7 +151,7 @@ def test_activations_that_are_not_finite_are_named(traced):
     case = traced("residual")
     plan, small = pruned(case)
     with pytest.raises(NumericsError, match=r"not finite, so the layer cannot be repaired(.|\n)*\.weight"):
-        repaired(small, case.model, case.graph, plan, torch.full((4, 3, 7, 7), torch.nan), "bias")
+        repaired(small, case.model, case.graph, plan.kept, torch.full((4, 3, 7, 7), torch.nan), "bias")
 
 
 def test_without_inputs_a_repair_says_what_it_needs(traced):

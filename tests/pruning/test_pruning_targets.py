@@ -22,6 +22,7 @@ READ = {
     "memory=512kib": Target("memory", limit=512 * 2.0**10),
     "latency=3ms": Target("latency", limit=3e-3),
     "latency=.5s": Target("latency", limit=0.5),
+    "drop=0.5": Target("drop", limit=0.5),
 }
 
 
@@ -34,7 +35,19 @@ def test_targets_are_read(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["params", "size=10", "latency=3", "latency=3MB", "macs=3s", "params=-2x", "size=zMB", "=2x"]
+    "text",
+    [
+        "params",
+        "size=10",
+        "latency=3",
+        "latency=3MB",
+        "macs=3s",
+        "params=-2x",
+        "size=zMB",
+        "=2x",
+        "drop=50%",
+        "drop=2x",
+    ],
 )
 def test_what_is_no_target_is_refused(text):
     with pytest.raises(InputError, match=r"(?s)target cannot be read.*params=2x"):
@@ -119,6 +132,20 @@ def test_latency_is_measured_on_the_smaller_model(traced, monkeypatch):
     )
     assert plan.params_after <= 0.6 * plan.params_before
     assert plan.quantity == "latency"
+
+
+def test_a_drop_goes_as_far_as_it_may(traced):
+    case = traced("resnet18")
+    scores = scores_of(case.graph)
+    gone = lambda kept: float((~kept).sum()) / 100  # noqa: E731 - a hundredth of a point a unit
+    plan = make_plan(case.graph, scores, read_target("drop=0.5"), measure=gone)
+    assert int((~plan.kept).sum()) == 50
+    assert plan.measured == (0.0, 0.5)
+    assert plan.requested == plan.achieved == plan.speedup > 1
+    with pytest.raises(
+        TargetError, match=r"Nothing can be removed at a loss of 0.001 points(.|\n)*loss of 0.01 points"
+    ):
+        make_plan(case.graph, scores, read_target("drop=0.001"), measure=gone)
 
 
 def test_what_must_be_measured_is_not_guessed(traced):
