@@ -117,7 +117,9 @@ def common_repair(rows: Sequence[Row]) -> tuple[list[Row], dict[str, str]]:
     if not pruned or not all(row.arm.endswith(f" {REPAIRED}") for row in pruned):
         return list(rows), {}
     named = [replace(row, arm=row.arm.removesuffix(f" {REPAIRED}")) for row in rows]
-    return named, {"Repaired": "every pruned model was fitted, without training, to what the whole one did"}
+    return named, {
+        "Repaired": "every model that was pruned beforehand was fitted, without training, to what the whole one did"
+    }
 
 
 def is_metanet(arm: Arm) -> bool:

@@ -19,7 +19,7 @@ COLOURS = {"plain": "#D55E00", "uniform": "#009E73", "metanet": "#0072B2"}
 MORE_COLOURS = ("#E69F00", "#CC79A7", "#56B4E9", "#000000", "#999933", "#882255", "#44AA99")
 MARKERS = {"plain": "s", "uniform": "^", "metanet": "o"}
 TITLES: dict[Step, str] = {
-    "pruned": "Pruned only",
+    "pruned": "As pruned, not finetuned",
     "recalibrated": "Pruned, BatchNorm recalibrated",
     "finetuned": "Pruned and finetuned",
 }

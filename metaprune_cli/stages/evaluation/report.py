@@ -15,7 +15,7 @@ from metaprune_cli.stages.evaluation.summary import Row, Spread, Step, Summary
 
 TITLES: dict[Step, str] = {
     "unpruned": "before pruning",
-    "pruned": "pruned, nothing else done",
+    "pruned": "as pruned, not finetuned",
     "recalibrated": "pruned, BatchNorm recalibrated, not finetuned",
     "finetuned": "pruned and finetuned",
 }
