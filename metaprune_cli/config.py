@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from metaprune_cli.config_loader import Range, Reference, did_you_mean, merged, parse, read_params
+from metaprune_cli.config_loader import (
+    Range,
+    Reference,
+    did_you_mean,
+    merged,
+    n_of_m,
+    parse,
+    read_params,
+    rows_by_columns,
+)
 from metaprune_cli.errors import InputError
 
 Settings = TypeVar("Settings")
@@ -261,39 +269,6 @@ class PruneSettings:
             raise InputError(
                 "PyTorch has kernels for 2:4 alone.", expected="2:4", got=self.pattern, where="prune.pattern"
             )
-
-
-def n_of_m(text: str, *, where: str) -> tuple[int, int]:
-    """The numbers of a pattern such as ``2:4``: of 4 weights in a row 2 stay.
-
-    Raises:
-        InputError: it is none, or nothing would go or stay.
-    """
-    found = re.fullmatch(r"(\d+):(\d+)", text)
-    kept, group = map(int, found.groups()) if found else (0, 0)
-    if not 0 < kept < group:
-        raise InputError(
-            "This is no pattern of weights to keep.",
-            expected="N:M with N from 1 to M - 1, such as 2:4: of 4 weights in a row 2 stay",
-            got=text,
-            where=where,
-        )
-    return kept, group
-
-
-def rows_by_columns(text: str, *, where: str) -> tuple[int, int]:
-    """The numbers of a block such as ``4x1``: 4 outputs, 1 input.
-
-    Raises:
-        InputError: it is none.
-    """
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
-    rows, columns = map(int, found.groups()) if found else (0, 0)
-    if not (rows and columns):
-        raise InputError(
-            "This is no size of a block.", expected="outputs x inputs, such as 4x1 or 16x16", got=text, where=where
-        )
-    return rows, columns
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -98,6 +99,39 @@ def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """ ", did you mean 'x'?" where one of ``known`` is close, else nothing."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f", did you mean '{close[0]}'?" if close else ""
+
+
+def n_of_m(text: str, *, where: str) -> tuple[int, int]:
+    """The numbers of a pattern such as ``2:4``: of 4 weights in a row 2 stay.
+
+    Raises:
+        InputError: it is none, or nothing would go or stay.
+    """
+    found = re.fullmatch(r"(\d+):(\d+)", text)
+    kept, group = map(int, found.groups()) if found else (0, 0)
+    if not 0 < kept < group:
+        raise InputError(
+            "This is no pattern of weights to keep.",
+            expected="N:M with N from 1 to M - 1, such as 2:4: of 4 weights in a row 2 stay",
+            got=text,
+            where=where,
+        )
+    return kept, group
+
+
+def rows_by_columns(text: str, *, where: str) -> tuple[int, int]:
+    """The numbers of a block such as ``4x1``: 4 outputs, 1 input.
+
+    Raises:
+        InputError: it is none.
+    """
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    rows, columns = map(int, found.groups()) if found else (0, 0)
+    if not (rows and columns):
+        raise InputError(
+            "This is no size of a block.", expected="outputs x inputs, such as 4x1 or 16x16", got=text, where=where
+        )
+    return rows, columns
 
 
 class _Unusable(Exception):  # noqa: N818 - carries one problem's text up to its key

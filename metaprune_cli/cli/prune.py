@@ -179,7 +179,7 @@ def prune(
     """
     flags = options.given(
         speedup=speedup or None,
-        target=target or (() if speedup else None),  # one given on the command line is not for the other's file
+        target=target or None,
         criterion=criterion,
         reduction=reduction,
         normaliser=normaliser,
@@ -199,7 +199,8 @@ def prune(
         first=first,
         kernel_only=kernel_only,
     )
-    settings = options.settings(PruneSettings, "prune", params, **flags)
+    instead = {"target": ()} if speedup and not target else {}  # of those in params.yaml
+    settings = options.settings(PruneSettings, "prune", params, **flags, **instead)
     check_options(settings.kind, [*flags, *(["ignore"] if ignore else []), *(["rule"] if rule else [])])
     settings = with_rules(settings, ignore or (), rule or ())
     source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)

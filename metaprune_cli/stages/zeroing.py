@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from metaprune_cli.config import DataSettings, PruneSettings, n_of_m, rows_by_columns
+from metaprune_cli.config import DataSettings, PruneSettings
+from metaprune_cli.config_loader import n_of_m, rows_by_columns
 from metaprune_cli.data import load_splits
 from metaprune_cli.errors import InputError
 from metaprune_cli.pruning.zeroing import LayerZeros, Zeroing, ZeroPlan, make_zero_plan, zeroed_copy

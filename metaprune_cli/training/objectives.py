@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metaprune_cli.config import MetaTrainSettings, n_of_m
+from metaprune_cli.config import MetaTrainSettings
 from metaprune_cli.config import Objective as ObjectiveName
+from metaprune_cli.config_loader import n_of_m
 from metaprune_cli.pruning import (
     at_fixed_cost,
     by_unit,

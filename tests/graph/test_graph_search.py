@@ -23,7 +23,7 @@ from metaprune_cli.pruning.masking import masked_copy
 from metaprune_cli.pruning.plan import Plan
 from metaprune_cli.pruning.surgery import apply_plan, route_of
 
-QUICK, THOROUGH = 200, 3000
+QUICK, THOROUGH = 80, 3000
 
 
 def random_plan(graph: NeuronGraph, seed: int, share: float) -> Plan:

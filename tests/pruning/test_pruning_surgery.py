@@ -21,7 +21,7 @@ from metaprune_cli.pruning.surgery import apply_plan
 EXAMPLES = {
     "mlp": 30,
     "residual": 30,
-    "vit": 20,
+    "vit": 8,
     "resnet8": 10,
     "resnet18": 4,
     "mobilenet_v2": 4,
