@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaprune_cli.config import Criterion, Normaliser, Reduction
+from metaprune_cli.config import WITH_DATA, Criterion, Normaliser, Reduction
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.neuron_graph import EdgeBlock, NeuronGraph
 from metaprune_cli.graph.units import Units
@@ -61,7 +61,7 @@ def unit_scores(
             raw = measured
         elif criterion == "taylor":
             raw = _taylor(graph, tensors, gradients)
-        elif criterion in ("obd-c", "hessian", "activation"):
+        elif criterion in WITH_DATA:
             raise _needs_data(criterion)
         else:
             raw = _magnitude(graph, tensors, criterion, reduction)

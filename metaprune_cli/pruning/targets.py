@@ -120,8 +120,7 @@ def measure_for(
     example_inputs: ExampleInputs,
     device: torch.device | str = "cpu",
 ) -> Measure:
-    """How the target's quantity is told: in closed form, or as the smaller model itself shows it when it is made and
-    runs.
+    """How the target's quantity is told: in closed form, or by the smaller model itself, which is made and runs.
 
     No table of layers' latencies is summed up: what a small model needs beside its layers would be missing. A smaller
     model's latency is that of the whole model, measured once, times the ratio of the two while they take turns, so that
@@ -137,26 +136,31 @@ def measure_for(
     found = counted(graph, target.quantity)
     if found is not None:
         return found
+    if target.quantity == "memory":
+        return remembered(
+            lambda kept: peak_activations(without(model, graph, kept, example_inputs).eval(), example_inputs)
+        )
+    whole = measure_interleaved({"whole": model}, example_inputs, RUNS, device=device)["whole"].median_ms / 1e3
+
+    def latency(kept: Tensor) -> float:
+        both = {"whole": model, "small": without(model, graph, kept, example_inputs)}
+        turns = measure_interleaved(both, example_inputs, RUNS, device=device)
+        return whole * turns["small"].median_ms / turns["whole"].median_ms
+
+    return remembered(latency)
+
+
+def remembered(measure: Measure) -> Measure:
+    """The same measure, asked once for every choice of units."""
     tried: dict[bytes, float] = {}
 
-    def measure(kept: Tensor) -> float:
+    def remembering(kept: Tensor) -> float:
         key = kept.numpy().tobytes()
         if key not in tried:
-            small = without(model, graph, kept, example_inputs)
-            if target.quantity == "memory":
-                tried[key] = peak_activations(small.eval(), example_inputs)
-            else:
-                tried[key] = latency(small)
+            tried[key] = measure(kept)
         return tried[key]
 
-    whole: list[float] = []
-
-    def latency(small: nn.Module) -> float:
-        turns = measure_interleaved({"whole": model, "small": small}, example_inputs, RUNS, device=device)
-        whole.append(turns["whole"].median_ms / 1e3)
-        return whole[0] * turns["small"].median_ms / turns["whole"].median_ms
-
-    return measure
+    return remembering
 
 
 def _bytes(graph: NeuronGraph, kept: Tensor) -> int:

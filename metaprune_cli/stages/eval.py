@@ -126,7 +126,8 @@ def _contents(
 ) -> Contents:
     names = short_names([opened.path for opened in every])
     lineages = {names[opened.path]: opened.lineage for opened in every}
-    widths = [found for opened in every if (found := widths_of(opened)) is not None]
+    own = zip(every, rows, strict=False)  # the curves' rows come after them
+    widths = [found for opened, row in own if (found := widths_of(opened, row.arm)) is not None]
     versions = {"metaprune": metaprune_cli.__version__, "torch": torch.__version__}
     return Contents(rows, summary, setting, lineages, widths, command, versions)
 

@@ -23,7 +23,7 @@ from metaprune_cli.pruning.repair import RepairedLayer, repaired
 from metaprune_cli.pruning.rules import limits_of
 from metaprune_cli.pruning.scoring import score_units
 from metaprune_cli.pruning.surgery import apply_plan, without
-from metaprune_cli.pruning.targets import Measure, Target, measure_for, read_target
+from metaprune_cli.pruning.targets import Measure, Target, measure_for, read_target, remembered
 from metaprune_cli.stages.calibration import Calibration
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, Opened, open_model, save
@@ -174,7 +174,7 @@ def _dropped(opened: Opened, graph: NeuronGraph, settings: PruneSettings, calibr
         small = without(opened.model, graph, kept, opened.example())
         return whole - accuracy(_repaired(small, opened, graph, kept, settings, calibration)[0])
 
-    return drop
+    return remembered(drop)
 
 
 def _repaired(

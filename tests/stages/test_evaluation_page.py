@@ -169,10 +169,10 @@ def test_every_dark_colour_stands_for_one_of_the_pictures() -> None:
 
 def test_a_model_without_a_plan_has_no_widths(tmp_path: Path) -> None:
     opened = Opened(nn.Identity(), Architecture("cifar:resnet8"), (), tmp_path / "a.safetensors")
-    assert widths_of(opened) is None
+    assert widths_of(opened, "plain") is None
     families = [{"name": "stem", "before": 8, "after": 3, "kept": [0, 1, 2], "locked": None}]
     pruned = replace(opened, lineage=({"command": "prune", "requested": 2.0},), pruning={"families": families})
-    found = widths_of(pruned)
+    found = widths_of(pruned, "plain")
     assert found is not None
     assert (found.arm, found.requested, found.families) == ("plain", 2.0, (Family("stem", 8, 3, None),))
 

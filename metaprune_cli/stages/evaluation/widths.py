@@ -51,14 +51,14 @@ class Widths:
         return tuple((family.name, family.before) for family in self.families)
 
 
-def widths_of(opened: Opened) -> Widths | None:
-    """What a model's plan says; None for one without a plan."""
+def widths_of(opened: Opened, arm: Arm) -> Widths | None:
+    """What the plan of a model says, whose arm is called ``arm`` in this evaluation; None for one without a plan."""
     found = descent(opened.lineage, opened.path)
     if opened.pruning is None or found.requested is None:
         return None
     families: Sequence[Mapping[str, Any]] = opened.pruning["families"]
     kept = tuple(Family(f["name"], f["before"], f["after"], f["locked"]) for f in families)
-    return Widths(opened.architecture.name, found.origin, found.arm, found.requested, kept)
+    return Widths(opened.architecture.name, found.origin, arm, found.requested, kept)
 
 
 def sections(widths: Sequence[Widths], arms: Sequence[Arm]) -> Iterator[Element]:
