@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from metaprune_cli.config_loader import (
-    Range,
-    Reference,
-    did_you_mean,
-    merged,
-    n_of_m,
-    parse,
-    read_params,
-    rows_by_columns,
-)
+from metaprune_cli.config_loader import Range, Reference, n_of_m, rows_by_columns
 from metaprune_cli.errors import InputError
-
-Settings = TypeVar("Settings")
 
 Natural = Annotated[int, Range(at_least=0)]
 Count = Annotated[int, Range(at_least=1)]
@@ -56,6 +43,7 @@ Normaliser = Literal["max", "mean", "sum", "none"]
 Scope = Literal["global", "family"]
 Quantity = Literal["macs", "params", "size", "memory", "latency", "drop"]
 Repair = Literal["none", "bn", "bias", "least-squares"]
+Rounds = Literal["geometric", "linear", "cubic"]
 Kind = Literal["structured", "unstructured", "n:m", "block"]
 Objective = Literal["pruned", "sparsity", "unstructured", "n:m", "l1"]
 Codec = Literal["coordinate", "per-kernel"]
@@ -272,6 +260,32 @@ class PruneSettings:
 
 
 @dataclass(frozen=True)
+class IterateSettings:
+    """Section ``iterate``: pruning in rounds, with training in between; ``prune`` and ``finetune`` say how.
+
+    Every round trains for ``epochs``; after the last, ``finetune.epochs`` follow. With ``max_drop`` the rounds end
+    before the accuracy on validation images is so many percentage points below the whole model's.
+    """
+
+    rounds: Count = 4
+    schedule: Rounds = "geometric"
+    epochs: Count = 2
+    max_drop: NonNegative | None = None
+
+
+@dataclass(frozen=True)
+class SensitivitySettings:
+    """Section ``sensitivity``: one family at a time loses each of ``ratios``; ``images`` validation images are asked.
+
+    ``max_drop`` is how many percentage points a family may cost by itself in the rules that come of it.
+    """
+
+    ratios: tuple[Fraction, ...] = (0.25, 0.5, 0.75, 0.9)
+    images: Count = 2048
+    max_drop: NonNegative = 1.0
+
+
+@dataclass(frozen=True)
 class EvalSettings:
     """Section ``eval``: batch size, latency measurement, and the accuracy–speed-up curve's speed-ups.
 
@@ -332,49 +346,3 @@ class BenchSettings:
     claim: Speedup = 1.1
     arrives: Fraction = 0.5
     seed: Seed = 0
-
-
-SECTIONS = (
-    *("data", "zoo", "encode", "metanet", "meta-train", "transform", "prune", "finetune", "eval", "decode"),
-    *("coverage", "export", "bench"),
-)
-
-
-def sections(path: Path) -> dict[str, Any]:
-    """The sections of a params file, by name.
-
-    Raises:
-        InputError: the file cannot be read, or a name in it looks like a misspelt section.
-    """
-    content = read_params(path)
-    hints = {name: did_you_mean(name, SECTIONS, cutoff=0.75) for name in content if name not in SECTIONS}
-    misspelt = [f"'{name}'{hint}" for name, hint in hints.items() if hint]
-    if misspelt:
-        raise InputError(
-            "Unknown section " + "; ".join(misspelt),
-            expected=", ".join(SECTIONS),
-            where=path,
-            next_step="rename it; names of your own are fine where they resemble no section",
-        )
-    return content
-
-
-def load_section(
-    path: Path | None, section: str, cls: type[Settings], overrides: Mapping[str, Any] | None = None
-) -> Settings:
-    """One section of a params file as its settings class, ``overrides`` (flags) on top.
-
-    Args:
-        path: the file; without one, or without this section in it, the defaults hold.
-        section: its name in the file.
-        cls: the settings class, whose annotations are the schema.
-        overrides: values by key; a mapping goes into a nested section.
-
-    Raises:
-        InputError: the file cannot be read, or with every unknown key and unusable value at once.
-    """
-    values = (sections(path).get(section) if path else None) or {}
-    if isinstance(values, Mapping):
-        values = merged(values, overrides or {})
-    where = " and ".join([*([str(path)] if path else []), *(["the options"] if overrides or not path else [])])
-    return parse(cls, values, section=section, where=where)

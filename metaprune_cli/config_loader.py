@@ -244,3 +244,49 @@ _PLAIN: dict[Any, Callable[[Any], Any]] = {
     str: _exactly(str, "text"),
     types.NoneType: _exactly(types.NoneType, "null"),
 }
+
+
+SECTIONS = (
+    *("data", "zoo", "encode", "metanet", "meta-train", "transform", "prune", "finetune", "eval", "decode"),
+    *("iterate", "sensitivity", "coverage", "export", "bench"),
+)
+
+
+def sections(path: Path) -> dict[str, Any]:
+    """The sections of a params file, by name.
+
+    Raises:
+        InputError: the file cannot be read, or a name in it looks like a misspelt section.
+    """
+    content = read_params(path)
+    hints = {name: did_you_mean(name, SECTIONS, cutoff=0.75) for name in content if name not in SECTIONS}
+    misspelt = [f"'{name}'{hint}" for name, hint in hints.items() if hint]
+    if misspelt:
+        raise InputError(
+            "Unknown section " + "; ".join(misspelt),
+            expected=", ".join(SECTIONS),
+            where=path,
+            next_step="rename it; names of your own are fine where they resemble no section",
+        )
+    return content
+
+
+def load_section(
+    path: Path | None, section: str, cls: type[Settings], overrides: Mapping[str, Any] | None = None
+) -> Settings:
+    """One section of a params file as its settings class, ``overrides`` (flags) on top.
+
+    Args:
+        path: the file; without one, or without this section in it, the defaults hold.
+        section: its name in the file.
+        cls: the settings class, whose annotations are the schema.
+        overrides: values by key; a mapping goes into a nested section.
+
+    Raises:
+        InputError: the file cannot be read, or with every unknown key and unusable value at once.
+    """
+    values = (sections(path).get(section) if path else None) or {}
+    if isinstance(values, Mapping):
+        values = merged(values, overrides or {})
+    where = " and ".join([*([str(path)] if path else []), *(["the options"] if overrides or not path else [])])
+    return parse(cls, values, section=section, where=where)

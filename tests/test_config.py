@@ -13,9 +13,8 @@ from metaprune_cli.config import (
     PruneSettings,
     ZooMember,
     ZooSettings,
-    load_section,
-    sections,
 )
+from metaprune_cli.config_loader import load_section, sections
 from metaprune_cli.errors import InputError
 
 CLASSES = [DataSettings, OptimSettings, ZooSettings, MetanetSettings, MetaTrainSettings, PruneSettings, EvalSettings]

@@ -18,8 +18,10 @@ from metaprune_cli.cli import (
     finetune,
     init,
     inspect,
+    iterate,
     meta_train,
     prune,
+    sensitivity,
     transform,
     zoo,
 )
@@ -40,6 +42,8 @@ app.command("meta-train")(meta_train.meta_train)
 app.command("transform")(transform.transform)
 app.command("prune")(prune.prune)
 app.command("finetune")(finetune.finetune)
+app.command("iterate")(iterate.iterate)
+app.command("sensitivity")(sensitivity.sensitivity)
 app.command("eval")(eval.evaluate)
 app.command("decode")(decode.decode)
 app.command("inspect")(inspect.inspect)

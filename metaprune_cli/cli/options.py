@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from metaprune_cli.config import DatasetName, DataSettings, load_section, sections
+from metaprune_cli.config import DatasetName, DataSettings
+from metaprune_cli.config_loader import load_section, sections
 from metaprune_cli.errors import InputError
 
 if TYPE_CHECKING:

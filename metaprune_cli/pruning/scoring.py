@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import cast, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from metaprune_cli.config import WITH_DATA, Criterion, Normaliser, Reduction
@@ -95,6 +95,23 @@ def score_units(
         reduction=reduction,
         normaliser=normaliser,
     )
+
+
+def left_of_scores(
+    scores: Float[Tensor, " units"], graph: NeuronGraph, kept: Bool[Tensor, " units"], small: NeuronGraph
+) -> Float[Tensor, " survivors"] | None:
+    """The scores of those units of ``graph`` that are kept, as units of the smaller model's graph.
+
+    None where the two cannot be matched family by family (a family fell apart, or two became one).
+    """
+    sizes = {family.name: len(family.units) for family in small.units.families}
+    left = {family.name: family.units[kept[family.units]] for family in graph.units.families}
+    if sizes != {name: len(units) for name, units in left.items()}:
+        return None
+    found = scores.new_zeros(small.units.num_units)
+    for family in small.units.families:
+        found[family.units] = scores[left[family.name]]
+    return found
 
 
 def _of_user(name: str, table: UnitTable) -> Float[Tensor, " units"]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from metaprune_cli.config import WITH_DATA, DataSettings, PruneSettings, PruningRule
 from metaprune_cli.errors import InputError
-from metaprune_cli.graph import NeuronGraph
+from metaprune_cli.graph import NeuronGraph, encode
 from metaprune_cli.metrics.accuracy import evaluate
 from metaprune_cli.pruning.check import Check, How, Weights, check
 from metaprune_cli.pruning.evidence import Batch
@@ -21,7 +22,7 @@ from metaprune_cli.pruning.plan import FamilyPlan, Plan, make_plan
 from metaprune_cli.pruning.ranking import Limits
 from metaprune_cli.pruning.repair import RepairedLayer, repaired
 from metaprune_cli.pruning.rules import limits_of
-from metaprune_cli.pruning.scoring import score_units
+from metaprune_cli.pruning.scoring import left_of_scores, score_units
 from metaprune_cli.pruning.surgery import apply_plan, without
 from metaprune_cli.pruning.targets import Measure, Target, measure_for, read_target, remembered
 from metaprune_cli.stages.calibration import Calibration
@@ -31,6 +32,9 @@ from metaprune_cli.stages.made import Made
 from metaprune_cli.stages.paths import find_sources, plan_targets
 from metaprune_cli.stages.structures import Structures
 from metaprune_cli.training.progress import Progress
+
+LimitsOf = Callable[[Opened, NeuronGraph, PruneSettings], Limits]
+"""What may go of each family of a model."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ def prune(
     device: torch.device,
     progress: Progress,
     dry_run: bool = False,
+    limits: LimitsOf | None = None,
+    noted: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[PrunedFile, ...]:
     """Prune every model to every target of the settings.
 
@@ -85,6 +91,8 @@ def prune(
         device: where these passes run, and latency is measured.
         progress: is told about each model.
         dry_run: make the plans only; write nothing.
+        limits: what may go of each family, instead of what the settings say.
+        noted: further figures of the step, for the lineage.
 
     Raises:
         TargetError: a target cannot be met, or nothing would be removed.
@@ -105,7 +113,9 @@ def prune(
             opened = opened.of_shape(calibration.splits.input_shape[1:])
         if calibration is not None and calibration.needed:
             check_fits(opened, calibration.splits)
-        done.extend(_prune(opened, structures.graph_of(opened), zip(goals, row, strict=True), settings, calibration))
+        graph = structures.graph_of(opened)
+        own = (limits or limits_for)(opened, graph, settings)
+        done.extend(_prune(opened, graph, zip(goals, row, strict=True), settings, own, calibration, noted))
         progress.step()
     progress.end()
     return tuple(done)
@@ -128,12 +138,13 @@ def _prune(
     graph: NeuronGraph,
     goals: Iterator[tuple[Target, Path | None]],
     settings: PruneSettings,
+    limits: Limits,
     calibration: Calibration | None,
+    noted: Mapping[str, Any],
 ) -> Iterator[PrunedFile]:
     """One model to every target: all plans are made before anything is written."""
     settings = replace(settings, criterion=criterion_for(settings, opened))
     scores = scores_of(opened, graph, settings, calibration)
-    limits = _limits(opened, graph, settings)
     example = opened.example()
     device = torch.device("cpu") if calibration is None else calibration.device
     planned = []
@@ -151,7 +162,11 @@ def _prune(
         small = apply_plan(opened.model, graph, plan, example)
         checked = check(opened.model, small, graph, plan, example)
         small, layers = _repaired(small, opened, graph, plan.kept, settings, calibration)
-        _save(small, target, opened, plan, settings, calibration, {"check": asdict(checked), "repair": _plain(layers)})
+        further: dict[str, Any] = {"pruning": plan.to_document() | {"check": asdict(checked), "repair": _plain(layers)}}
+        if opened.importance is not None:
+            left = left_of_scores(torch.tensor(opened.importance), graph, plan.kept, encode(small, example))
+            further |= {} if left is None else {"importance": left.tolist()}
+        _save(small, target, opened, plan, settings, calibration, noted, further)
         yield _described(opened, plan, target, checked, layers)
 
 
@@ -225,7 +240,8 @@ def scores_of(opened: Opened, graph: NeuronGraph, settings: PruneSettings, calib
     )
 
 
-def _limits(opened: Opened, graph: NeuronGraph, settings: PruneSettings) -> Limits:
+def limits_for(opened: Opened, graph: NeuronGraph, settings: PruneSettings) -> Limits:
+    """What the settings say may go of each family."""
     heads = any(family.kind == "heads" for family in graph.units.families)
     rules = settings.rules + ((PruningRule("kind:heads", ignore=True),) if settings.keep_heads and heads else ())
     return limits_of(graph, rules, settings.max_ratio, round_to=settings.round_to, model=opened.model)
@@ -238,7 +254,8 @@ def _save(
     plan: Plan,
     settings: PruneSettings,
     calibration: Calibration | None,
-    report: Mapping[str, Any],
+    noted: Mapping[str, Any],
+    further: Mapping[str, Any],
 ) -> None:
     # the other targets have no part in this file
     own = replace(settings, speedup=(plan.requested,) if plan.quantity == "macs" else (), target=())
@@ -252,10 +269,11 @@ def _save(
         "scope": settings.scope,
         **goal,
         **({} if settings.repair == "none" else {"repair": settings.repair}),
+        **noted,
     }
     metrics = {"speedup": plan.speedup, "macs": plan.macs_after, "params": plan.params_after}
     opened = replace(opened, zeros=opened.zeros.of_survivors() if opened.zeros else None)
-    save(small, target, opened, made, step=step, metrics=metrics, pruning=plan.to_document() | dict(report))
+    save(small, target, opened, made, step=step, metrics=metrics, **further)
 
 
 def _plain(layers: Sequence[RepairedLayer]) -> list[dict[str, Any]]:

@@ -33,7 +33,12 @@ def opened(path: str, *lineage: dict[str, Any]) -> Opened:
         pytest.param((ZOO, FINETUNE), ("net-3.transformed.pruned-4x", "plain", "unpruned", None), id="trained on"),
         pytest.param((ZOO, PRUNE), ("net-3.transformed", "plain", "pruned", 4.0), id="plain"),
         pytest.param((ZOO, BY_FAMILY), ("net-3.transformed", "uniform", "pruned", 4.0), id="uniform"),
-        pytest.param((ZOO, BY_FAMILY, PRUNE), ("net-3.transformed", "plain", "pruned", 4.0), id="the last pruning"),
+        pytest.param((ZOO, BY_FAMILY, PRUNE), ("net-3.transformed", "2-rounds", "pruned", 16.0), id="two prunings"),
+        pytest.param(
+            (ZOO, TRANSFORM, PRUNE, FINETUNE, PRUNE | {"requested": 2.1, "total": 8.0}, FINETUNE),
+            ("net-3", "metanet 2-rounds", "finetuned", 8.0),
+            id="rounds of one call",
+        ),
         pytest.param((ZOO, TRANSFORM, BY_FAMILY), ("net-3", "metanet", "pruned", 4.0), id="metanet by family"),
         pytest.param((ZOO, TRANSFORM), ("net-3", "metanet", "unpruned", None), id="transformed"),
         pytest.param((ZOO, TRANSFORM, PRUNE), ("net-3", "metanet", "pruned", 4.0), id="pruned"),

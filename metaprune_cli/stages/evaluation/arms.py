@@ -26,6 +26,8 @@ EXPLAINED: dict[Arm, str] = {
 REPAIRED = "repaired"
 ZEROED = re.compile(r"\d+:\d+|(unstructured|\d+x\d+)-[\d.e-]+%(-by-layer)?")
 """A word that says what was zeroed (see :func:`zeros_word`)."""
+ROUNDS = re.compile(r"(\d+)-rounds")
+"""A word that says in how many rounds units were removed."""
 WORDS = {
     "sparse": "group sparsity before pruning",
     METANET: "rewritten by the metanetwork",
@@ -66,9 +68,12 @@ def zeros_word(step: Mapping[str, Any]) -> str:
 
 
 def apart_from_ranking(arm: Arm) -> tuple[str, ...]:
-    """The words of an arm that say what was zeroed, repaired and finetuned how: arms are compared where these agree."""
+    """The words of an arm that say what was zeroed, in how many rounds, repaired and finetuned how.
+
+    Arms are compared where these agree.
+    """
     others = {REPAIRED, *FINETUNED.values()}
-    return tuple(word for word in arm.split() if word in others or ZEROED.fullmatch(word))
+    return tuple(word for word in arm.split() if word in others or ZEROED.fullmatch(word) or ROUNDS.fullmatch(word))
 
 
 def arm_of(
@@ -79,16 +84,18 @@ def arm_of(
     repair: str = "none",
     zeros: str | None = None,
     after: Sequence[Mapping[str, Any]] = (),
+    rounds: int = 1,
 ) -> Arm:
     """The arm of a model.
 
     Args:
-        before: the lineage up to its last pruning.
-        criterion: of that pruning; what ``auto`` is goes without saying.
-        scope: of that pruning; global goes without saying, as ``family`` does after a metanetwork.
+        before: the lineage up to its first pruning.
+        criterion: of its last pruning; what ``auto`` is goes without saying.
+        scope: of that one; global goes without saying, as ``family`` does after a metanetwork.
         repair: of that pruning; statistics measured anew are no repair to speak of.
         zeros: what was zeroed, in a word.
         after: the lineage from then on.
+        rounds: how often units were removed.
     """
     commands = [step["command"] for step in before]
     rewritten, finetunings = "transform" in commands, [step for step in before if step["command"] == "finetune"]
@@ -101,6 +108,7 @@ def arm_of(
         ("finetuned", any(step["command"] == "finetune" and step.get("epochs", 1) for step in since) and not sparse),
         (criterion, criterion != usual),
         ("uniform", scope == "family" and not rewritten),
+        (f"{rounds}-rounds", rounds > 1),
         *((word, any(step.get(key) and step.get("epochs", 1) for step in after)) for key, word in FINETUNED.items()),
     )
     words_said = [word for word, holds in words if holds] + ([zeros] if zeros else [])
@@ -143,4 +151,6 @@ def explained(arm: Arm) -> str:
 def _in_words(word: str) -> str:
     if word in WORDS:
         return WORDS[word]
+    if rounds := ROUNDS.fullmatch(word):
+        return f"removed in {rounds[1]} rounds, with training in between"
     return f"zeroed {word}" if ZEROED.fullmatch(word) else f"ranked by {word}"

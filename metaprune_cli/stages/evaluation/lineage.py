@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ class Descent:
         origin: stem of the file the first command in its lineage read; its own where no command read one.
         arm: how it came to be (see ``arms``).
         step: the last thing done since it was pruned; "unpruned" where it was not.
-        requested: the speed-up asked of the last pruning that removed units; 1 where weights were zeroed only.
+        requested: the speed-up asked of all prunings that removed units together; 1 where weights were zeroed only.
         known: whether the file has a lineage at all.
         epochs: of finetuning, all told.
     """
@@ -47,17 +48,18 @@ def descent(lineage: Lineage, path: Path) -> Descent:
         arm = METANET if "transform" in commands else "plain"
         return Descent(origin, arm, "unpruned", None, bool(lineage), epochs)
     place = (removals or zeroings)[-1]
-    removal: Mapping[str, Any] = lineage[place] if removals else {"requested": 1.0}
+    removal: Mapping[str, Any] = lineage[place] if removals else {}
     since = lineage[max(zeroings + removals) + 1 :]
     arm = arm_of(
-        lineage[:place],
+        lineage[: (removals or zeroings)[0]],
         removal.get("criterion", "group-l2"),
         removal.get("scope", "global"),
         repair=removal.get("repair", "none"),
         zeros=zeros_word(lineage[zeroings[-1]]) if zeroings else None,
         after=since,
+        rounds=len(removals),
     )
-    return Descent(origin, arm, _step(since), removal.get("requested"), True, epochs)
+    return Descent(origin, arm, _step(since), _requested([lineage[place] for place in removals]), True, epochs)
 
 
 def base_of(model: Opened, candidates: Sequence[Opened]) -> Opened:
@@ -91,6 +93,14 @@ def _step(since_pruning: Sequence[Any]) -> Step:
     if not finetunings:
         return "pruned"
     return "finetuned" if any(entry.get("epochs", 1) for entry in finetunings) else "recalibrated"
+
+
+def _requested(removals: Sequence[Mapping[str, Any]]) -> float | None:
+    """What the rounds of one call were to come to; of several calls, the product of what each was asked for."""
+    if removals and "total" in removals[-1]:
+        return float(removals[-1]["total"])
+    asked = [removal["requested"] for removal in removals if "requested" in removal]
+    return round(math.prod(asked, start=1.0), 4) if len(asked) == len(removals) else None
 
 
 def _begins_with(name: str, start: str) -> bool:

@@ -1,0 +1,275 @@
+"""Models pruned in rounds, with training after each, and finetuned at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from metaprune_cli.config import DataSettings, IterateSettings, OptimSettings, PruneSettings
+from metaprune_cli.data import Splits, load_splits
+from metaprune_cli.errors import InputError, TargetError
+from metaprune_cli.graph import NeuronGraph
+from metaprune_cli.metrics.accuracy import evaluate
+from metaprune_cli.pruning.ranking import Limits
+from metaprune_cli.pruning.rounds import Room, factors, limits_left, room_of
+from metaprune_cli.pruning.targets import Target, measure_for
+from metaprune_cli.stages import finetune, prune
+from metaprune_cli.stages.loading import ModelSource, Opened
+from metaprune_cli.stages.paths import SUFFIX, find_sources, plan_targets
+from metaprune_cli.stages.teachers import open_fitting
+from metaprune_cli.training.progress import Progress
+
+ENOUGH = 1.001  # of the rest that a round is to take: below, there is nothing to do in it
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round came to; ``asked`` and ``achieved`` are of the whole model, all rounds so far together.
+
+    ``val_top1`` is the accuracy on the validation split after the round's training, ``drop`` by how many percentage
+    points that is below the whole model's; ``kept`` is False where that was too much.
+    """
+
+    number: int
+    asked: float
+    achieved: float
+    macs: int
+    params: int
+    val_top1: float
+    drop: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Iterated:
+    """One model that was written, and how it got there; accuracies are of the validation split, in percent."""
+
+    input: str
+    output: str
+    quantity: str
+    requested: float
+    achieved: float
+    macs: int
+    params: int
+    whole_top1: float
+    val_top1: float
+    rounds: tuple[Round, ...]
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is the same for all models of one call."""
+
+    settings: IterateSettings
+    pruning: PruneSettings
+    training: OptimSettings
+    source: ModelSource
+    data: DataSettings
+    splits: Splits
+    device: torch.device
+    progress: Progress
+    seed: int
+    resume: bool
+
+
+def iterate(
+    models: Sequence[Path],
+    output: Path | None,
+    settings: IterateSettings,
+    *,
+    pruning: PruneSettings,
+    training: OptimSettings,
+    source: ModelSource,
+    data: DataSettings,
+    seed: int,
+    device: torch.device,
+    progress: Progress,
+    resume: bool = False,
+) -> tuple[Iterated, ...]:
+    """Prune every model to every target in rounds, and train after each; the files of the rounds stay beside the last.
+
+    Args:
+        models: files, or folders of model artifacts.
+        output: a file, or a folder where there are several results.
+        settings: how many rounds, how far each goes, and when to stop early.
+        pruning: the targets, and how units are ranked and repaired in every round.
+        training: how the model is trained; its epochs are those after the last round.
+        source: how foreign model files are opened.
+        data: the images.
+        seed: of the training.
+        device: where it runs.
+        progress: is told about each round.
+        resume: rounds that an earlier run has trained are not trained again.
+
+    Raises:
+        TargetError: a target cannot be met, or the first round costs more than ``max_drop``.
+        InputError: a target is a drop, zeros are asked for, or there is no training.
+    """
+    goals = prune.goals_of(pruning)
+    _check(goals, pruning, training)
+    sources = find_sources(models, ("model",))
+    targets = plan_targets(sources, output, [f"iterated-{goal.tag}" for goal in goals], "model")
+    splits = load_splits(data)
+    course = Course(settings, pruning, training, source, data, splits, device, progress, seed, resume)
+    opened = [open_fitting(file.path, source, splits) for file in sources.files]
+    return tuple(
+        _iterate(model, goal, target, course)
+        for model, row in zip(opened, targets, strict=True)
+        for goal, target in zip(goals, row, strict=True)
+    )
+
+
+def rounds_of(target: Path) -> Path:
+    """The folder with the files of the rounds that lead to ``target``."""
+    return target.with_name(target.name.removesuffix(SUFFIX) + ".rounds")
+
+
+def _check(goals: Sequence[Target], pruning: PruneSettings, training: OptimSettings) -> None:
+    if any(goal.quantity == "drop" for goal in goals):
+        raise InputError(
+            "Rounds need to know how far they go.",
+            expected="a speed-up, or another amount",
+            got="drop",
+            where="--target",
+            next_step="say how far at most with --speedup, and when to stop with --max-drop",
+        )
+    if pruning.kind != "structured":
+        raise InputError(
+            "Rounds remove units; weights are zeroed in one go.",
+            got=f"kind: {pruning.kind}",
+            where="prune.kind",
+            next_step="use metaprune prune and finetune for zeros, or leave the kind out",
+        )
+    if not training.epochs:
+        raise InputError("There is no training after the last round.", where="finetune.epochs", next_step="--epochs N")
+
+
+def _iterate(opened: Opened, goal: Target, target: Path, course: Course) -> Iterated:
+    """One model to one target."""
+    graph = opened.neuron_graph()
+    total = _factor(goal, opened, graph, course.device)
+    room = room_of(graph, prune.limits_for(opened, graph, course.pruning))
+    whole = _val_top1(opened, course)
+    rounds: list[Round] = []
+    current, achieved = opened.path, 1.0
+    plan = factors(total, course.settings.rounds, course.settings.schedule)
+    course.progress.begin("rounds", len(plan))
+    for number, asked in enumerate(plan, start=1):
+        if asked > ENOUGH * achieved:
+            place = rounds_of(target) / f"{number}"
+            small = _prune(current, place, goal, asked / achieved, asked, room, course)
+            trained = _train(Path(str(small.output)), place.with_name(f"{number}.trained{SUFFIX}"), course, short=True)
+            drop = whole - trained.val_top1
+            limit = course.settings.max_drop
+            kept = limit is None or drop <= limit
+            after = achieved * small.achieved
+            size = small.macs_after, small.params_after
+            rounds.append(Round(number, asked, after, *size, val_top1=trained.val_top1, drop=drop, kept=kept))
+            if not kept:
+                break
+            current, achieved = Path(trained.output), after
+        course.progress.step(achieved=achieved)
+    course.progress.end()
+    return _finish(opened, goal, total, current, target, whole, rounds, course)
+
+
+def _finish(
+    opened: Opened,
+    goal: Target,
+    total: float,
+    current: Path,
+    target: Path,
+    whole: float,
+    rounds: Sequence[Round],
+    course: Course,
+) -> Iterated:
+    """The last round that was kept, finetuned."""
+    kept = [done for done in rounds if done.kept]
+    if not kept:
+        raise TargetError(
+            f"The first round costs {rounds[0].drop:.2f} points already.",
+            expected=f"at most {course.settings.max_drop:g}",
+            got=f"{whole:.2f} % before, {rounds[0].val_top1:.2f} % at {rounds[0].achieved:.3g}×",
+            where=opened.path,
+            next_step="more rounds, more --epochs in each, or a larger --max-drop",
+        )
+    last = _train(current, target, course, short=False)
+    return Iterated(
+        input=str(opened.path),
+        output=last.output,
+        quantity=goal.quantity,
+        requested=total,
+        achieved=kept[-1].achieved,
+        macs=kept[-1].macs,
+        params=kept[-1].params,
+        whole_top1=whole,
+        val_top1=last.val_top1,
+        rounds=tuple(rounds),
+    )
+
+
+def _factor(goal: Target, opened: Opened, graph: NeuronGraph, device: torch.device) -> float:
+    """How many times less there is to be at the end."""
+    if goal.factor is not None:
+        return goal.factor
+    measure = measure_for(goal, opened.model, graph, opened.example(), device)
+    before = measure(torch.ones(graph.units.num_units, dtype=torch.bool))
+    if goal.limit_for(before) >= before:
+        raise TargetError("Nothing would be removed.", expected=f"less than the {before:g} there are", got=goal.limit)
+    return before / goal.limit_for(before)
+
+
+def _val_top1(opened: Opened, course: Course) -> float:
+    batches = course.splits.val.batches(course.data.batch_size, device=course.device)
+    model = opened.model.to(course.device)
+    accuracy = evaluate(model, batches, course.device)
+    model.cpu()
+    return accuracy.top1
+
+
+def _prune(
+    path: Path, place: Path, goal: Target, factor: float, asked: float, room: Room, course: Course
+) -> prune.PrunedFile:
+    """One round's removal."""
+
+    def limits(opened: Opened, graph: NeuronGraph, settings: PruneSettings) -> Limits:
+        return limits_left(graph, prune.limits_for(opened, graph, settings), room)
+
+    by_macs = goal.quantity == "macs"
+    settings = replace(
+        course.pruning,
+        speedup=(factor,) if by_macs else (),
+        target=() if by_macs else (f"{goal.quantity}={factor:.6f}x",),
+    )
+    (small,) = prune.prune(
+        [path],
+        place.with_name(f"{place.name}.pruned{SUFFIX}"),
+        settings,
+        source=course.source,
+        data=course.data,
+        device=course.device,
+        progress=course.progress,
+        limits=limits,
+        noted={"total": round(asked, 6)},
+    )
+    return small
+
+
+def _train(path: Path, target: Path, course: Course, *, short: bool) -> finetune.Finetuned:
+    """The training after a round (``short``), or after the last."""
+    training = replace(course.training, epochs=course.settings.epochs) if short else course.training
+    (trained,) = finetune.finetune(
+        [path],
+        target,
+        training,
+        source=course.source,
+        data=course.data,
+        seed=course.seed,
+        device=course.device,
+        progress=course.progress,
+        resume=course.resume,
+    )
+    return trained

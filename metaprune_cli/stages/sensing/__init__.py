@@ -1,0 +1,1 @@
+"""What `sensitivity` writes: table, picture and rules."""

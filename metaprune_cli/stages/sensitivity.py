@@ -1,0 +1,145 @@
+"""How much each family of a model can lose: accuracy when its least important channels alone are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from metaprune_cli.config import DataSettings, PruneSettings, SensitivitySettings
+from metaprune_cli.errors import TargetError
+from metaprune_cli.metrics.accuracy import evaluate
+from metaprune_cli.pruning.cost import Cost
+from metaprune_cli.pruning.masking import masked_copy
+from metaprune_cli.pruning.sensitivity import bearable, without_lowest
+from metaprune_cli.stages.calibration import Calibration
+from metaprune_cli.stages.evaluation.files import check_folder
+from metaprune_cli.stages.loading import ModelSource, Opened
+from metaprune_cli.stages.paths import find_sources, stem
+from metaprune_cli.stages.prune import criterion_for, scores_of
+from metaprune_cli.stages.sensing.files import write
+from metaprune_cli.stages.teachers import open_fitting
+from metaprune_cli.training.progress import Progress
+
+
+@dataclass(frozen=True)
+class FamilySensitivity:
+    """One family: percentage points of accuracy lost by ratio, and the ratio at which ``max_drop`` of them are.
+
+    ``macs_share`` is the part of the model's MACs that would go with all of the family's units that may.
+    """
+
+    family: str
+    units: int
+    macs_share: float
+    drops: Mapping[float, float]
+    bearable: float
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """One model: accuracy of the whole on the validation images that were used, in percent, and every family."""
+
+    input: str
+    criterion: str
+    images: int
+    top1: float
+    families: tuple[FamilySensitivity, ...]
+    locked: int
+    output: str | None
+
+
+def sensitivity(
+    models: Sequence[Path],
+    output: Path | None,
+    settings: SensitivitySettings,
+    *,
+    pruning: PruneSettings,
+    source: ModelSource,
+    data: DataSettings,
+    device: torch.device,
+    progress: Progress,
+) -> tuple[Sensitivity, ...]:
+    """Try every family of every model by itself, at each ratio; nothing is removed, the units' weights are zeroed.
+
+    Args:
+        models: files, or folders of model artifacts.
+        output: a folder for table, picture and rules (of several models, a folder in it for each); or None.
+        settings: the ratios, how many images, and what a family may cost in the rules.
+        pruning: how units are ranked.
+        source: how foreign model files are opened.
+        data: the images; those of the validation split.
+        device: where the models run.
+        progress: is told about each family.
+
+    Raises:
+        TargetError: a model has no family that can lose anything.
+        InputError: a model does not fit the images, or something cannot be written.
+    """
+    sources = find_sources(models, ("model",))
+    folders = [
+        None if output is None else output / file.relative.with_name(stem(file.path)) if sources.many else output
+        for file in sources.files
+    ]
+    for folder in folders:
+        check_folder(folder)
+    calibration = Calibration(data, pruning, device)
+    found = []
+    for file, folder in zip(sources.files, folders, strict=True):
+        opened = open_fitting(file.path, source, calibration.splits)
+        result = _of_model(opened, settings, pruning, calibration, progress, folder)
+        if folder is not None:
+            write(result, settings.max_drop, folder)
+        found.append(result)
+    return tuple(found)
+
+
+def _of_model(
+    opened: Opened,
+    settings: SensitivitySettings,
+    pruning: PruneSettings,
+    calibration: Calibration,
+    progress: Progress,
+    folder: Path | None,
+) -> Sensitivity:
+    graph = opened.neuron_graph()
+    units, scores = graph.units, scores_of(opened, graph, pruning, calibration)
+    everything = torch.ones(units.num_units, dtype=torch.bool)
+    free = [family for family in units.families if family.locked is None]
+    if not free:
+        raise TargetError(
+            "Nothing can be removed: every unit is locked.",
+            where=opened.path,
+            next_step="metaprune inspect on its graph says why",
+        )
+    images = calibration.splits.val
+    images = images.subset(min(settings.images, len(images)), seed=0)
+
+    def top1(kept: torch.Tensor) -> float:
+        model = masked_copy(opened.model, graph, kept).to(calibration.device)
+        batches = images.batches(calibration.data.batch_size, device=calibration.device)
+        return evaluate(model, batches, calibration.device).top1
+
+    whole = top1(everything)
+    macs = Cost.of(graph).macs
+    rows = []
+    progress.begin("sensitivity", len(free))
+    for family in free:
+        drops = {ratio: whole - top1(without_lowest(units, family, scores, ratio)) for ratio in sorted(settings.ratios)}
+        gone = everything.clone()
+        gone[family.units] = ~units.prunable[family.units]
+        saved = 1 - macs(gone) / macs(everything)
+        rows.append(FamilySensitivity(family.name, len(family.units), saved, drops, bearable(drops, settings.max_drop)))
+        progress.step(drop=max(drops.values()))
+    progress.end()
+    return Sensitivity(
+        str(opened.path),
+        criterion_for(pruning, opened),
+        len(images),
+        whole,
+        tuple(rows),
+        len(units.families) - len(free),
+        None if folder is None else str(folder),
+    )
