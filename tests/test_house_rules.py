@@ -33,7 +33,7 @@ def sources(folder: Path) -> list[Path]:
 
 
 def test_these_are_the_commands() -> None:
-    others = {"decode", "inspect", "coverage", "export", "bench", "env", "list", "init"}
+    others = {"iterate", "sensitivity", "decode", "inspect", "coverage", "export", "bench", "env", "list", "init"}
     assert set(COMMANDS) == {*STAGES, *others}
 
 

@@ -27,8 +27,11 @@ def transform(
     inputs: Annotated[
         list[Path], typer.Argument(metavar="MODEL|GRAPH...", help="Model or graph files, or folders of such artifacts.")
     ],
-    metanet: Annotated[Path, typer.Option("--metanet", metavar="FILE", help="The metanetwork.")],
     output: options.Output = None,
+    metanet: Annotated[
+        Path,
+        typer.Option("--metanet", metavar="FILE|NAME", help="The metanetwork, or the name of one of ours."),
+    ] = Path("builtin"),
     recalibrate: Annotated[
         bool | None,
         typer.Option(

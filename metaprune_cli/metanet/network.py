@@ -16,6 +16,7 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.metanet.blocks import run_blocks
 from metaprune_cli.metanet.codec import Codec, CodecName, Kernel
 from metaprune_cli.metanet.layers import MessageLayer
+from metaprune_cli.metanet.shipped import metanetwork_file
 from metaprune_cli.metanet.values import (
     Rewrite,
     Rewriting,
@@ -180,12 +181,13 @@ class MetaNetwork(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> MetaNetwork:
-        """Read an artifact of kind ``metanetwork``.
+        """Read an artifact of kind ``metanetwork``, or one that comes with the package, by name: ``builtin``.
 
         Raises:
+            InputError: there is none.
             CorruptFileError: the file is damaged or of another kind.
         """
         from metaprune_cli.artifacts import read_artifact
 
-        artifact = read_artifact(path, "metanetwork")
+        artifact = read_artifact(metanetwork_file(path), "metanetwork")
         return cls.from_parts(artifact.tensors, artifact.document)

@@ -15,6 +15,7 @@ from metaprune_cli.config import DataSettings, ZooMember
 from metaprune_cli.data import Splits, load_splits
 from metaprune_cli.data.splits import DATASETS
 from metaprune_cli.errors import CorruptFileError, InputError
+from metaprune_cli.metanet.shipped import metanetwork_file
 from metaprune_cli.models import build
 from metaprune_cli.models.registry import is_factory
 from metaprune_cli.stages.images import check_fits
@@ -67,7 +68,7 @@ def init(
     opened = _trained(source, splits) if model is None else open_model(model, source).of_shape(splits.input_shape[1:])
     check_fits(opened, splits)
     if metanet is not None:
-        _check_metanet(metanet)
+        _check_metanet(metanetwork_file(metanet))
     name = opened.architecture.name
     if is_factory(name):
         _check_module(name.partition(":")[0], folder)
@@ -78,7 +79,7 @@ def init(
         model=None if model is None else _seen_from(folder, model),
         source=replace(source, input_shape=None if opened.shape_is_stated else splits.input_shape[1:]),
         data=data,
-        metanet=None if metanet is None else _seen_from(folder, metanet),
+        metanet=None if metanet is None else _named(folder, metanet),
         imports=is_factory(name),
     )
     texts = {"README.md": readme(project), ".gitignore": IGNORED}
@@ -121,8 +122,6 @@ def _trained(source: ModelSource, splits: Splits) -> Opened:
 
 
 def _check_metanet(path: Path) -> None:
-    if not path.is_file():
-        raise InputError("The metanetwork does not exist.", where=path, next_step="check --metanet")
     kind = read_document(path)["kind"]
     if kind != "metanetwork":
         raise CorruptFileError("This is no metanetwork.", expected="kind metanetwork", got=f"kind {kind}", where=path)
@@ -145,6 +144,11 @@ def _seen_from(folder: Path, path: Path) -> str:
     """A path for use in the folder: relative for what is inside, else absolute."""
     whole, root = path.expanduser().resolve(), folder.resolve()
     return str(whole.relative_to(root) if whole.is_relative_to(root) else whole)
+
+
+def _named(folder: Path, metanet: Path) -> str:
+    """A metanetwork as the folder's pipeline calls it: those of the package by their names."""
+    return _seen_from(folder, metanet) if metanet.exists() else str(metanet)
 
 
 def _write(folder: Path, texts: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metaprune_cli.config import Augmentation, DatasetName, DataSettings
+from metaprune_cli.metanet.shipped import shipped
 from metaprune_cli.stages.loading import ModelSource
 
 MODELS, REWRITTEN = "data/zoo/train", "data/transformed"
@@ -93,7 +94,7 @@ def _transform(project: Project) -> str:
   transform:
     desc: Send it through the metanetwork
     cmd: {_yaml(command)}
-    deps: [data/zoo, {_yaml(project.metanet)}]
+    deps: [{", ".join(["data/zoo", *([] if project.metanet in shipped() else [_yaml(project.metanet)])])}]
     params: [data, transform]
     outs: [{REWRITTEN}]
 """

@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-import metaprune_cli
 from metaprune_cli.artifacts import read_artifact
 from metaprune_cli.config import Criterion, DatasetName, DataSettings
 from metaprune_cli.config_loader import did_you_mean
 from metaprune_cli.data.source import Part
 from metaprune_cli.data.splits import DATASETS
 from metaprune_cli.errors import InputError
+from metaprune_cli.metanet.shipped import metanetwork_file, shipped
 from metaprune_cli.metrics.macs import count_params
 from metaprune_cli.models import Architecture, build, list_architectures, vision, with_input_shape
 from metaprune_cli.pruning.catalogue import CRITERIA
@@ -26,9 +26,6 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 NEEDED: tuple[Part, ...] = ("train", "test")
 """What a data set has to have; a validation part is split off where it has none."""
-
-BUILTIN = Path(metaprune_cli.__file__).with_name("builtin")
-"""Where metanetworks that come with the package are, if any do."""
 
 
 @dataclass(frozen=True)
@@ -167,9 +164,9 @@ def _dataset(name: DatasetName, root: Path | None) -> Images:
 
 
 def _metanets(folder: Path | None) -> Named:
-    if folder is None and not BUILTIN.is_dir():
-        return {}
-    files = find_sources([folder or BUILTIN], ("metanetwork",)).files
+    if folder is None:
+        return {name: partial(_metanet, metanetwork_file(name)) for name in shipped()}
+    files = find_sources([folder], ("metanetwork",)).files
     return {str(file.relative.with_suffix("")): partial(_metanet, file.path) for file in files}
 
 

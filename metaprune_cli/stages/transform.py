@@ -16,6 +16,7 @@ from metaprune_cli.config import DataSettings, TransformSettings
 from metaprune_cli.data import load_splits
 from metaprune_cli.graph import NeuronGraph, decode
 from metaprune_cli.metanet import MetaNetwork
+from metaprune_cli.metanet.shipped import metanetwork_file
 from metaprune_cli.pruning import by_unit
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, Opened, open_either, save
@@ -54,7 +55,7 @@ def transform(
         inputs: model or graph files, or folders of such artifacts.
         output: a file, or a folder where there are several inputs.
         settings: whether BatchNorm statistics are measured anew on the training images, and on how many batches.
-        metanetwork: the metanetwork's artifact.
+        metanetwork: the metanetwork's artifact, or the name of one that comes with the package.
         source: how foreign model files are opened.
         data: the images; None: there are none, so nothing is recalibrated.
         device: where recalibration runs.
@@ -62,6 +63,7 @@ def transform(
     """
     sources = find_sources(inputs, ("model", "graph"))
     targets = plan_targets(sources, output, ("transformed",), "model")
+    metanetwork = metanetwork_file(metanetwork)
     artifact = read_artifact(metanetwork, "metanetwork")
     network = MetaNetwork.from_parts(artifact.tensors, artifact.document).eval()
     splits = load_splits(data) if settings.recalibrate and data is not None else None

@@ -15,7 +15,7 @@ import torch
 import yaml
 from cli_calling import call, run
 
-from metaprune_cli.config import SECTIONS
+from metaprune_cli.config_loader import SECTIONS
 from metaprune_cli.models import Architecture, build, load_model
 
 LAID = ["README.md", ".gitignore", "dvc.yaml", "params.yaml"]
@@ -135,7 +135,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: An
         (("--arch", "cifar:resnet9"), 2, "did you mean"),
         (("--dataset", "cifar10", "--data-root", "{tmp}"), 2, "No CIFAR-10 images were found"),
         (("--dataset", "cifar10"), 2, "--data-root DIR"),
-        (("--metanet", "missing.safetensors"), 2, "The metanetwork does not exist"),
+        (("--metanet", "missing.safetensors"), 2, "There is no such metanetwork"),
         (("--metanet", "{model}"), 4, "kind metanetwork"),
         (("--model", "{model}", "--dataset", "svhn", "--data-root", "{tmp}"), 2, "No SVHN images"),
     ],

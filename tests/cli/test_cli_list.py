@@ -109,7 +109,7 @@ def test_metanetworks_of_a_folder_are_listed(tmp_path: Path) -> None:
 
 
 def test_that_none_comes_with_the_package_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metaprune_cli.stages.list.BUILTIN", tmp_path / "builtin")
+    monkeypatch.setattr("metaprune_cli.metanet.shipped.SHIPPED", tmp_path / "builtin")
     ran = run("list", "metanets")
     assert (ran.out, ran.err.count("No metanetwork comes with metaprune")) == ("", 1)
     assert run("list", "metanets", "--json").json == {"metanets": []}
