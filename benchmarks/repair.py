@@ -23,7 +23,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from metaprune_cli.config import DataSettings, OptimSettings, PruneSettings, Repair, load_section
+from metaprune_cli.config import DataSettings, OptimSettings, PruneSettings, Repair
+from metaprune_cli.config_loader import load_section
 from metaprune_cli.data import Splits
 from metaprune_cli.metrics.accuracy import evaluate
 from metaprune_cli.pruning import apply_plan, make_plan

@@ -14,8 +14,10 @@ from torch import Tensor, fx, nn
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.arguments import map_in
 from metaprune_cli.graph.nest import leaves, rebuild
-from metaprune_cli.graph.record import Recording, Size, TypeOf, Value
+from metaprune_cli.graph.record import Recording, Size, Step, TypeOf, Value
 from metaprune_cli.graph.trace import ExampleInputs
+
+aten = torch.ops.aten
 
 Mode = Literal["eval", "train"]
 CONSTANTS = "_constants"
@@ -177,6 +179,7 @@ def _graph(recording: Recording, constants: Mapping[int, str], axis: int) -> fx.
     nodes |= {n: graph.placeholder(f"constant_{i}") for i, n in enumerate(constants)}
     first = nodes[recording.inputs[0]] if recording.inputs else None
     sizes = _Sizes(graph, first, axis)
+    repeated = repeated_matrices(recording.steps)
     grad = True
     for step in recording.steps:
         if step.grad is not grad:
@@ -186,7 +189,10 @@ def _graph(recording: Recording, constants: Mapping[int, str], axis: int) -> fx.
         args, kwargs = map_in(Size, sizes, (args, kwargs))
         args, kwargs = map_in(TypeOf, lambda t: sizes.dtype(nodes[t.number]), (args, kwargs))
         args, kwargs = map_in(torch.device, lambda _: sizes.device(), (args, kwargs))
-        made = graph.call_function(step.operator, args, kwargs)
+        if step.outputs[0] in repeated:
+            made = graph.call_function(_times_matrix, (args[0], nodes[repeated[step.outputs[0]]]))
+        else:
+            made = graph.call_function(step.operator, args, kwargs)
         for i, number in enumerate(step.outputs):
             if number is not None:
                 nodes[number] = made if step.single else graph.call_function(_item, (made, i))
@@ -194,6 +200,35 @@ def _graph(recording: Recording, constants: Mapping[int, str], axis: int) -> fx.
         graph.call_function(torch._C._set_grad_enabled, (True,))
     graph.output(tuple(nodes[v.number] for v in leaves(recording.outputs, Value)))
     return graph
+
+
+def repeated_matrices(steps: Sequence[Step]) -> dict[int, int]:
+    """The batched products by one matrix that is repeated for every item: their outputs -> the matrix.
+
+    PyTorch writes a linear layer so where its input does not lie in memory row by row. A product with a repeated
+    matrix reads it once for every item, which takes many times longer than one product of all rows.
+    """
+    matrices: set[int] = set()
+    repeated: dict[int, tuple[int, list[Any]]] = {}
+    found: dict[int, int] = {}
+    for step in steps:
+        number, (made, *_) = next(iter(step.inputs()), -1), step.outputs
+        if made is None:
+            continue
+        if step.operator is aten.t.default:
+            matrices.add(made)
+        elif step.operator is aten.expand.default and number in matrices and len(step.args[1]) > 2:
+            repeated[made] = number, list(step.args[1][-2:])
+        elif step.operator is aten.view.default and number in repeated and step.args[1][-2:] == repeated[number][1]:
+            repeated[made] = repeated[number]
+        elif step.operator is aten.bmm.default and step.args[1].number in repeated:
+            found[made] = repeated[step.args[1].number][0]
+    return found
+
+
+def _times_matrix(batch: Tensor, matrix: Tensor) -> Tensor:
+    """(b, n, k) times (k, m), as one product."""
+    return (batch.reshape(-1, batch.shape[-1]) @ matrix).view(*batch.shape[:-1], -1)
 
 
 def _item(values: Sequence[Any], index: int) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -230,28 +230,47 @@ class Recorder:
         )
 
 
+ATTENTION = F.scaled_dot_product_attention
+
+
 class WholeAttention(TorchFunctionMode):
     """Records attention as the one operator people write, while its elementary operators are traced.
 
-    Its default scale depends on the width of the heads; it is written out, so that it stays what it was.
+    Its default scale depends on the width of the heads; it is written out, so that it stays what it was. Functions of
+    PyTorch that are written in Python (``multi_head_attention_forward``) reach a mode as a whole, which then does not
+    see what they call: they find attention under its name, so the name is exchanged as well.
     """
 
     def __init__(self, recorder: Recorder, tracer: Any) -> None:
         super().__init__()
         self._recorder, self._tracer = recorder, tracer
 
+    def __enter__(self) -> Self:
+        """Exchange the name."""
+        F.scaled_dot_product_attention = self._named
+        return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
+
+    def __exit__(self, *raised: Any) -> None:
+        """Put it back."""
+        F.scaled_dot_product_attention = ATTENTION
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
+
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Pass everything on, attention with the recorder held."""
         kwargs = dict(kwargs or {})
-        if func is not F.scaled_dot_product_attention or self._recorder.paused:
-            return func(*args, **kwargs)
+        return self._named(*args, **kwargs) if func is ATTENTION else func(*args, **kwargs)
+
+    def _named(self, *args: Any, **kwargs: Any) -> Any:
+        """Attention, recorded as a whole."""
+        if self._recorder.paused:
+            return ATTENTION(*args, **kwargs)
         given = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args, strict=False)) | kwargs
         given = map_tensors_in(self._tracer.stand_in, given)
         self._recorder.paused = True
         try:
-            out = func(**given)
+            out = ATTENTION(**given)
         finally:
             self._recorder.paused = False
         if given.get("scale") is None:

@@ -213,6 +213,40 @@ def test_it_can_be_exported_for_any_batch(pair: tuple[nn.Module, Program]) -> No
     torch.testing.assert_close(exported.module()(x), model(x))
 
 
+class Attends(nn.Module):
+    """PyTorch's own attention, whose slow path writes its projection as a product for every position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, dropout=0.5, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x + self.attention(x, x, x, need_weights=False)[0])
+
+
+def test_attention_runs_as_one_operator_and_a_layer_as_one_product() -> None:
+    attention = F.scaled_dot_product_attention
+    torch.manual_seed(0)
+    model = Attends().eval()
+    program = program_of(model, torch.randn(1, 5, 8))
+    x = torch.randn(3, 5, 8)
+    torch.testing.assert_close(program(x), model(x))
+    assert F.scaled_dot_product_attention is attention
+    aten = torch.ops.aten
+    for script in program.scripts.values():
+        calls = [node.target for node in script.compiled.graph.nodes if node.op == "call_function"]
+        assert calls.count(aten.scaled_dot_product_attention.default) == 1
+        assert aten.bmm.default not in calls
+    program.train()(x).sum().backward()
+    model.train()(x).sum().backward()
+    assert program.get_parameter("attention.in_proj_weight").grad is not None
+    assert not program(x).equal(program(x))  # dropout of the attention's weights
+    shapes = (({0: torch.export.Dim("batch")},),)
+    exported = torch.export.export(program.eval(), (x,), dynamic_shapes=shapes, strict=False)
+    torch.testing.assert_close(exported.module()(x[:2]), model.eval()(x[:2]))
+
+
 class Mixed(nn.Module):
     """Several inputs, a keyword, a number, None; what comes back is up to ``wrap``."""
 
