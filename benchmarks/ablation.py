@@ -37,8 +37,8 @@ from metaprune_cli.config import (
     MetaTrainSettings,
     OptimSettings,
     PruneSettings,
-    load_section,
 )
+from metaprune_cli.config_loader import load_section
 from metaprune_cli.data import Splits, load_splits
 from metaprune_cli.errors import TargetError
 from metaprune_cli.metanet import MetaNetwork, rewritten
