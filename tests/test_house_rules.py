@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,16 @@ def test_no_architecture_is_known_by_name_outside_models() -> None:
             if re.search(ARCHITECTURES, line, re.IGNORECASE) and not is_source:
                 found.append(f"{name}:{number}: {line.strip()}")
     assert found == []
+
+
+@pytest.mark.parametrize("path", sources(ROOT / "benchmarks"), ids=lambda path: path.stem)
+def test_what_benchmarks_import_is_there(path: Path) -> None:
+    """They run for minutes, so nothing else calls them here."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("metaprune_cli"):
+            module = import_module(str(node.module))
+            for name in (alias.name for alias in node.names):
+                assert hasattr(module, name) or import_module(f"{node.module}.{name}")
 
 
 @dataclass(frozen=True)
