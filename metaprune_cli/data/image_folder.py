@@ -11,8 +11,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
-from torchvision.datasets import ImageFolder
-from torchvision.transforms import v2
 
 from metaprune_cli.config import DataSettings
 from metaprune_cli.data.source import Part, Source, missing, root_of
@@ -50,6 +48,8 @@ class SquarePixels:
 
     def __call__(self, picture: Image.Image) -> Tensor:
         """The pixels of ``picture``."""
+        from torchvision.transforms import v2
+
         if picture.size != (self.size, self.size):
             picture = v2.functional.resize(picture, [round(self.size * CROP_RATIO)])
             picture = v2.functional.center_crop(picture, [self.size, self.size])
@@ -69,6 +69,8 @@ def read_image_folder(settings: DataSettings, part: Part) -> Source | None:
     classes = _classes(root)
     size = settings.image_size or DEFAULT_SIZE
     try:
+        from torchvision.datasets import ImageFolder
+
         folder = ImageFolder(str(root / part), SquarePixels(size), loader=_open_rgb, allow_empty=True)
     except FileNotFoundError:
         raise missing("image folder", root, [f"{part}/CLASS/*.jpg"], "put one folder for each class there") from None

@@ -8,7 +8,6 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from metaprune_cli.config import Augmentation
 from metaprune_cli.data.augment import augmented
@@ -54,9 +53,10 @@ class Preparation:
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """Pixels uint8 (n, c, h, w) as float32 of zero mean and unit variance over the dataset."""
-        scaled = v2.functional.to_dtype(pixels, torch.float32, scale=True)
-        normalised: Tensor = v2.functional.normalize(scaled, list(self.mean), list(self.std), inplace=True)
-        return normalised
+        # what torchvision's to_dtype and normalize compute, bit for bit, without its import, which takes longer
+        scaled = pixels.to(torch.float32).mul_(1 / 255)
+        mean, std = (torch.tensor(figures, device=pixels.device).view(-1, 1, 1) for figures in (self.mean, self.std))
+        return scaled.sub_(mean).div_(std)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torchvision.transforms import v2
 
 from metaprune_cli.config import DatasetName, DataSettings
 from metaprune_cli.data.cifar import CIFAR10, CIFAR100, cifar_files, read_cifar
@@ -147,6 +146,8 @@ def _resized(source: Source, settings: DataSettings) -> Source:
     size, images = settings.image_size, source.images
     if size is None or not isinstance(images, MemoryImages) or images.shape[1:] == (size, size):
         return source
+    from torchvision.transforms import v2
+
     return replace(source, images=MemoryImages(v2.functional.resize(images.pixels, [size, size], antialias=True)))
 
 

@@ -1,4 +1,7 @@
-"""torchvision's models: their names, what they are for, how they are built without a download, what they take."""
+"""torchvision's models: their names, what they are for, how they are built without a download, what they take.
+
+torchvision is imported when it is first asked for something: that takes as long as importing PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 Task = Literal["classification", "segmentation", "detection", "video", "optical flow", "quantizable"]
@@ -35,21 +37,27 @@ _KEYPOINTS = 17
 _EXPLICIT_INIT = frozenset({"googlenet", "inception_v3", "quantized_googlenet", "quantized_inception_v3"})
 
 
+def _models() -> Any:
+    import torchvision.models
+
+    return torchvision.models
+
+
 @cache
 def names() -> tuple[str, ...]:
     """Every builder that torchvision registers."""
-    return tuple(torchvision.models.list_models())
+    return tuple(_models().list_models())
 
 
 def task_of(name: str) -> Task:
     """What a model is for; the ones made ready for quantisation are a kind of their own."""
-    package = torchvision.models.get_model_builder(name).__module__.split(".")[2]
+    package = _models().get_model_builder(name).__module__.split(".")[2]
     return _TASK_OF_PACKAGE.get(package, "classification")
 
 
 def builder(name: str, device: str) -> Callable[..., nn.Module]:
     """A builder without weights, neither for the model nor for its backbone, in floating point."""
-    build = torchvision.models.get_model_builder(name)
+    build = _models().get_model_builder(name)
     parameters = inspect.signature(build).parameters
     fixed: dict[str, Any] = {key: None for key in ("weights", "weights_backbone") if key in parameters}
     if "quantize" in parameters:
@@ -127,5 +135,5 @@ def small_case(name: str) -> tuple[dict[str, Any], Shape | None]:
 
 def count_params(name: str) -> int:
     """How many parameters a model of the usual size has, as torchvision says; 0 where it does not."""
-    weights = list(torchvision.models.get_model_weights(name))
+    weights = list(_models().get_model_weights(name))
     return min((int(w.meta.get("num_params", 0)) for w in weights), default=0)  # more: weights for larger images

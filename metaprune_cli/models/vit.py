@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import nn
-from torchvision.models import VisionTransformer
 
 from metaprune_cli.models.layers import scaled
 
@@ -31,6 +30,8 @@ def vit(
         heads: attention heads.
         patch_size: side of a patch in pixels; by default, eight patches a side.
     """
+    from torchvision.models import VisionTransformer
+
     patch = patch_size or max(1, image_size // PATCHES_PER_SIDE)
     hidden = heads * scaled(HEAD_SIZE, width)
     model = VisionTransformer(image_size, patch, layers, heads, hidden, 4 * hidden, num_classes=num_classes)
