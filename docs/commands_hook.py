@@ -17,8 +17,6 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def commands() -> str:
-    """What every command takes, under a heading of its own; without Python's types and without the title."""
+    """A heading for every command and what it takes, without Python's types."""
     written = subprocess.run(TYPER, check=True, capture_output=True, text=True).stdout
-    title, _, text = written.partition("\n")
-    assert title.startswith("# "), title
-    return re.sub(r" <(list\[Path\]|path|str)>`", "`", text)
+    return re.sub(r" <(list\[Path\]|path|str)>`", "`", written[written.index("\n## ") :])

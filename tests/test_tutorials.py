@@ -1,9 +1,9 @@
 """Every tutorial is run, in an empty folder, and what its page shows has to come out.
 
-A page consists of text and three kinds of fenced blocks. One with a file's name as its title is written to that file. ``bash``
-blocks run one after the other in one shell, which ends at the first command that fails. What a ``text`` block shows
-is what the ``bash`` block before it prints: each line, in this order, perhaps with others between; ``…`` stands for anything,
-and where the title is "for example" any number stands for any other. Nothing else may be fenced.
+A page has text and three kinds of fenced blocks. One with a file's name as its title is written to that file. ``bash``
+blocks run one after the other in one shell, which ends at the first command that fails. What a ``text`` block shows is
+what the ``bash`` block before it prints: each line, in this order, perhaps with others between; ``…`` stands for
+anything, and under the title "for example" any number for any other. Nothing else may be fenced.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ from PIL import Image
 from warm_python import WarmPython
 
 PAGES = Path(__file__).parents[1] / "docs" / "tutorials"
-IMAGENET = {"IMAGENET": "images", "MODEL": "mobilenet_v3_small", "WEIGHTS": "", "SIZE": "32", "EPOCHS": "1", "WORKERS": "0"}
+IMAGENET = {
+    "IMAGENET": "images",
+    "MODEL": "mobilenet_v3_small",
+    "WEIGHTS": "",
+    "SIZE": "32",
+    "EPOCHS": "1",
+    "WORKERS": "0",
+}
 MINIATURE = {"imagenet": {**IMAGENET, "GPUS": "2", "BATCH": "8", "LR": "0.01"}}
 """What the first lines of a page read from the environment: small values here."""
 
@@ -84,6 +91,25 @@ def images(folder: Path) -> None:
         place.mkdir(parents=True, exist_ok=True)
         pixels = generator.integers(90 * label, 90 * label + 160, (36, 40, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(place / f"{part}.jpg")
+
+
+@pytest.mark.parametrize(
+    ("shown", "output", "lacking"),
+    [
+        ("a   1.5\n──\nb …", "before\n a 1.5\n─────\nbetween\nb 7 c", None),
+        ("a 1.5", "a 1.6", "a 1.5"),
+        ("b\na", "a\nb", "a"),
+        ("a", "a b", "a"),
+    ],
+)
+def test_lines_that_do_not_come_out_are_found(shown: str, output: str, lacking: str | None) -> None:
+    assert missing(Block("text", "", shown), output) == lacking
+
+
+def test_examples_have_other_numbers_but_the_same_words() -> None:
+    example = Block("text", EXAMPLE, "Top-1 97.5 %  1.2 k  2e-16  0.8–1.1")
+    assert missing(example, "Top-1 9 % 88 M 0.0e+00 1–2") is None
+    assert missing(example, "Top-1 9 % 88 M 0.0e+00") is not None
 
 
 @pytest.fixture(scope="module")

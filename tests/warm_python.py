@@ -1,11 +1,13 @@
 """A Python that has imported torch already: every call is a fork of one process, instead of seconds of imports.
 
-``WarmPython`` lays commands ``python``, ``metaprune`` and ``torchrun`` into a folder for the PATH of a shell. Each hands its
-arguments, folder, environment and open files over to the one process, whose fork does what ``python ARGUMENTS`` would.
+``WarmPython`` lays commands ``python``, ``metaprune`` and ``torchrun`` into a folder for the PATH of a shell. Each
+hands its arguments, folder, environment and open files over to the one process, whose fork does what
+``python ARGUMENTS`` would: ``-m`` and a module, or a script.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
@@ -21,9 +23,11 @@ from pathlib import Path
 from typing import Any
 
 ADDRESS = "WARM_PYTHON"
+STAGES = ("bench", "decode", "encode", "eval", "export", "finetune", "inspect", "prune", "transform", "zeroing", "zoo")
 PRELOADED = (
-    *("bench", "decode", "encode", "eval", "export", "finetune", "inspect", "meta_train", "prune", "transform"),
-    *("zeroing", "zoo"),
+    *(f"metaprune_cli.stages.{name}" for name in STAGES),
+    *("metaprune_cli.cli", "matplotlib.figure", "onnxscript", "sklearn.datasets", "torch._dynamo", "torch.onnx"),
+    *("torch.distributed.run", "torch_geometric.nn"),
 )
 COMMANDS = {"python": "", "metaprune": "-m metaprune_cli", "torchrun": "-m torch.distributed.run"}
 
@@ -62,12 +66,14 @@ def serve() -> None:
     import importlib
 
     for name in PRELOADED:
-        importlib.import_module(f"metaprune_cli.stages.{name}")
+        importlib.import_module(name)
+    gc.freeze()  # a collection in a fork would copy all of this
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(os.environ[ADDRESS])
         listening.listen()
-        print("ready", flush=True)
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
         while sys.stdin not in select.select([listening, sys.stdin], [], [])[0]:
             connection, _ = listening.accept()
             if os.fork() == 0:
@@ -97,14 +103,15 @@ def python(arguments: list[str]) -> int:
     """What ``python ARGUMENTS`` does, for a module or a script; the exit code."""
     given = [argument for argument in arguments if argument != "-u"]
     module, sys.argv = (given[1], given[1:]) if given[0] == "-m" else (None, given)
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True) if module else runpy.run_path(
-            given[0], run_name="__main__"
-        )
+        if module:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(given[0], run_name="__main__")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - as the interpreter does
         traceback.print_exc()
         return 1
     return 0
@@ -112,7 +119,7 @@ def python(arguments: list[str]) -> int:
 
 def call(arguments: list[str]) -> int:
     """Have the process do it, with this process's files."""
-    message: dict[str, Any] = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
+    message: dict[str, Any] = {"arguments": arguments, "folder": str(Path.cwd()), "environment": dict(os.environ)}
     data = json.dumps(message).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(os.environ[ADDRESS])
