@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from metaprune_cli.config import DataSettings
+    from metaprune_cli.data import load_splits
     from metaprune_cli.graph import NeuronGraph, decode, encode
     from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig, transform
     from metaprune_cli.metrics.macs import count_macs, count_params
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "DataSettings": "metaprune_cli.config",
+    "load_splits": "metaprune_cli.data",
     "NeuronGraph": "metaprune_cli.graph",
     "decode": "metaprune_cli.graph",
     "encode": "metaprune_cli.graph",
@@ -32,6 +36,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "DataSettings",
     "MetaNetwork",
     "MetaNetworkConfig",
     "NeuronGraph",
@@ -40,6 +45,7 @@ __all__ = [
     "decode",
     "encode",
     "load_model",
+    "load_splits",
     "prune",
     "save_model",
     "transform",
