@@ -108,17 +108,36 @@ def prune(
     progress.begin("prune", len(sources.files))
     done: list[PrunedFile] = []
     for file, row in zip(sources.files, targets, strict=True):
-        opened = open_model(file.path, source)
-        if calibration is not None and (calibration.needed or not opened.says_its_inputs):
-            opened = opened.of_shape(calibration.splits.input_shape[1:])
-        if calibration is not None and calibration.needed:
-            check_fits(opened, calibration.splits)
+        opened = _for_images(open_model(file.path, source), calibration)
         graph = structures.graph_of(opened)
         own = (limits or limits_for)(opened, graph, settings)
         done.extend(_prune(opened, graph, zip(goals, row, strict=True), settings, own, calibration, noted))
         progress.step()
     progress.end()
     return tuple(done)
+
+
+def _for_images(opened: Opened, calibration: Calibration | None) -> Opened:
+    """The model with the shape of the images, unless its own is stated; of any that are not needed, if it takes them.
+
+    Raises:
+        InputError: it does not take the images that are needed.
+    """
+    if calibration is None:
+        return opened
+    if calibration.needed or not opened.says_its_inputs:
+        opened = opened.of_shape(calibration.splits.input_shape[1:])
+        if calibration.needed:
+            check_fits(opened, calibration.splits)
+        return opened
+    if opened.shape_is_stated:
+        return opened
+    try:
+        shaped = opened.of_shape(calibration.splits.input_shape[1:])
+        check_fits(shaped, calibration.splits)
+    except InputError:
+        return opened  # params.yaml is about other images
+    return shaped
 
 
 def goals_of(settings: PruneSettings) -> tuple[Target, ...]:

@@ -212,6 +212,17 @@ def test_models_from_elsewhere_are_imported(work: Path, model: Path, tmp_path: P
     assert document["lineage"] == [{"command": "zoo", "input": "a.pt"}]
 
 
+def test_a_bare_state_dict_is_pruned_for_the_images_of_the_settings(
+    work: Path, model: Path, other_model: Path, tmp_path: Path
+) -> None:
+    torch.save(load_model(model).state_dict(), tmp_path / "net.pt")
+    run("prune", tmp_path / "net.pt", "-s", "1.5", "-o", tmp_path / "small.safetensors")
+    assert read_document(tmp_path / "small.safetensors")["architecture"]["input_shape"] == [1, 8, 8]
+    torch.save(load_model(other_model).state_dict(), tmp_path / "seven.pt")  # does not fit them
+    run("prune", tmp_path / "seven.pt", "-s", "1.5", "-o", tmp_path / "seven.small.safetensors")
+    assert read_document(tmp_path / "seven.small.safetensors")["architecture"]["input_shape"] == [1, 32, 32]
+
+
 @pytest.fixture
 def other_model(tmp_path: Path) -> Path:
     """A model for seven classes."""
