@@ -181,7 +181,7 @@ class MetaNetwork(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> MetaNetwork:
-        """Read an artifact of kind ``metanetwork``, or one that comes with the package, by name: ``builtin``.
+        """Read an artifact of kind ``metanetwork``, or one that comes with the package, by name: ``digits``.
 
         Raises:
             InputError: there is none.

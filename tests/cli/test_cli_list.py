@@ -108,6 +108,18 @@ def test_metanetworks_of_a_folder_are_listed(tmp_path: Path) -> None:
     assert "small" in run("list", "metanets", "SMALL", "--folder", tmp_path).out
 
 
+def test_the_metanetwork_that_comes_with_the_package_is_taken_by_name(work: Path, model: Path, tmp_path: Path) -> None:
+    (row,) = run("list", "metanets", "--json").json["metanets"]
+    assert (row["name"], row["score_head"]) == ("digits", True)
+    run("transform", model, "--metanet", "digits", "-o", tmp_path / "named.safetensors")
+    run("transform", model, "--metanet", row["path"], "-o", tmp_path / "filed.safetensors")
+    assert (tmp_path / "named.safetensors").read_bytes() == (tmp_path / "filed.safetensors").read_bytes()
+    assert MetaNetwork.load("digits").config.score_head
+    ran = call("transform", model, "--metanet", "digit", "-o", tmp_path / "none.safetensors")
+    assert ran.code == 2
+    assert "did you mean 'digits'?" in " ".join(ran.err.replace("│", " ").split())
+
+
 def test_that_none_comes_with_the_package_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("metaprune_cli.metanet.shipped.SHIPPED", tmp_path / "builtin")
     ran = run("list", "metanets")
