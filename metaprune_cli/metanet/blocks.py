@@ -34,14 +34,16 @@ def run_blocks(
     slots, h = _encode_features(codec, graph, values.features)
     sources: list[Tensor] = []
     destinations: list[Tensor] = []
+    states = None
     for layer in layers:
         g = layer.gates(h)
         gates = [*sources, *destinations]
-        h = layer.update(h, listen(layout, weights, table, gates, g.receive, g.send, g.send * layer.sigma))
+        heard, states = listen(layout, weights, table, gates, g.receive, g.send, g.send * layer.sigma, states)
+        h = layer.update(h, heard)
         sources.append(g.source.contiguous())
         destinations.append(g.destination.contiguous())
     out_table = torch.cat([*(codec.change_table(kernel) for kernel in layout.kernels), torch.zeros_like(identity)])
-    change = layout.unflatten(decode(layout, weights, table, [*sources, *destinations], out_table))
+    change = layout.unflatten(decode(layout, weights, table, [*sources, *destinations], out_table, states))
     nodes = normalise(h)
     return Values(change, codec.decode_nodes(nodes).flatten()[slots]), nodes
 

@@ -30,6 +30,7 @@ struct Block {
     int64_t table;         // first row in the tables
     int64_t destinations;  // first element in the list of nodes: (groups, outs)
     int64_t sources;       // (groups, ins)
+    int64_t carried;       // first edge of those whose gradients are carried from layer to layer; -1: none of it are
 };
 
 // Nodes and tables have rows of `hidden` numbers, a multiple of the width of a vector.
@@ -41,6 +42,8 @@ struct Graph {
     const REAL* table;
     const REAL* const* a;  // per layer that the edges have passed, (nodes, hidden)
     const REAL* const* b;
+    const REAL* above;  // gradients of the states after all gates, carried from the layer above; null: none
+    REAL* below;        // of those before the last gate, to be carried to the layer below
     int32_t threads;
 };
 }
@@ -111,20 +114,25 @@ struct Segment {
     int64_t group, groups, out, outs;
 };
 
+// The first gate that the gradients of a block's states pass; where they are carried on, the last.
+int64_t first_gate(const Graph& graph, const Block& block) {
+    return block.carried < 0 ? 0 : std::max<int64_t>(graph.layers - 1, 0);
+}
+
 // How many of `size` things together make one of several equal parts.
 int64_t even(int64_t size, int64_t parts, int64_t multiple) {
     parts = std::max<int64_t>(std::min(size, parts), 1);
     return std::max(multiple, ((size + parts - 1) / parts + multiple - 1) / multiple * multiple);
 }
 
-// `arrays`: how many numbers are collected per end of an edge and hidden dimension.
-std::vector<Segment> cut(const Graph& graph, int64_t arrays) {
+// `arrays`: how many numbers are collected per end of an edge of a block and hidden dimension.
+template <class Arrays> std::vector<Segment> cut(const Graph& graph, const Arrays& arrays) {
     std::vector<Segment> segments;
     for (int64_t i = 0; i < graph.num_blocks; ++i) {
         const Block& block = graph.blocks[i];
         if (block.ins == 0) continue;
         const int64_t per_out = block.ins * block.taps + 4, per_group = block.outs * per_out + 4 * block.ins;
-        const int64_t ends = arrays * graph.hidden * int64_t(sizeof(REAL)) * (block.outs + block.ins);
+        const int64_t ends = arrays(block) * graph.hidden * int64_t(sizeof(REAL)) * (block.outs + block.ins);
         auto parts = [](int64_t total, int64_t most) { return (total + most - 1) / most; };
         // alike in size: threads wait for each other's turn
         const int64_t all_parts = std::max(parts(block.groups * per_group, SEGMENT), parts(block.groups * ends, COLLECTED));
@@ -143,12 +151,17 @@ struct Part {
     int64_t outs;
     const int64_t* destinations;
     const int64_t* sources;
+    int64_t edge;  // first one, in the block
     const REAL* weights;
     Part(const Graph& graph, const Segment& segment, int64_t group)
         : block(*segment.block), outs(segment.outs),
           destinations(graph.nodes + block.destinations + group * block.outs + segment.out),
           sources(graph.nodes + block.sources + group * block.ins),
-          weights(graph.weights + block.weights + (group * block.outs + segment.out) * block.ins * block.taps) {}
+          edge((group * block.outs + segment.out) * block.ins), weights(graph.weights + block.weights + edge * block.taps) {}
+    // Where carried gradients are, in the order of `by_fours`: of the edges from the xth source on to R destinations.
+    template <int R> int64_t carried(const Graph& graph, int64_t y, int64_t x, int64_t h) const {
+        return block.carried * graph.hidden + h * block.groups * block.outs * block.ins + (edge + y * block.ins + x * R) * N;
+    }
 };
 
 // run() on some threads at once.
@@ -165,7 +178,8 @@ template <class Run> void on_threads(int threads, const Run& run) {
 }
 
 // work(segment, own) of all segments on all threads, then merge(segment, own) of each, one at a time and in order.
-template <class Own, class Work, class Merge> void in_order(const Graph& graph, int64_t arrays, const Work& work, const Merge& merge) {
+template <class Own, class Arrays, class Work, class Merge>
+void in_order(const Graph& graph, const Arrays& arrays, const Work& work, const Merge& merge) {
     const std::vector<Segment> segments = cut(graph, arrays);
     std::atomic<size_t> next{0}, turn{0};
     auto run = [&] {
@@ -258,7 +272,7 @@ template <int R> struct Kept {
 template <int R, bool KEEP>
 inline void states(V* e, Kept<R>* kept, int64_t place, const Graph& graph, const Part& part, const REAL* weights,
                    const Gates<R>& gates, const Near& near, int64_t x, int64_t h) {
-    const int64_t taps = part.block.taps, row = part.block.ins * taps;
+    const int64_t taps = part.block.taps, row = part.block.ins * taps, first = first_gate(graph, part.block);
     const REAL* table = graph.table + part.block.table * graph.hidden + h;
     for (int r = 0; r < R; ++r) e[r] = load(table) * weights[r * row];
     for (int64_t t = 1; t < taps; ++t) {
@@ -269,7 +283,7 @@ inline void states(V* e, Kept<R>* kept, int64_t place, const Graph& graph, const
         V a = near.a(k, x), b = near.b(graph, k, x);
         for (int r = 0; r < R; ++r) {
             V g = gate(a, b, gates.a[k * R + r], gates.b[k * R + r]);
-            if (KEEP) kept->states[k][place][r] = e[r], kept->gates[k][place][r] = g;
+            if (KEEP && k >= first) kept->states[k][place][r] = e[r], kept->gates[k][place][r] = g;
             e[r] = e[r] * g;
         }
     }
@@ -394,7 +408,7 @@ void hear(const Graph& graph, const REAL* send, const REAL* send_back, REAL* out
                 });
         });
     };
-    in_order<BothSets>(graph, 5, work, [&](const Segment& segment, BothSets& own) {
+    in_order<BothSets>(graph, [](const Block&) { return 5; }, work, [&](const Segment& segment, BothSets& own) {
         for_groups(graph, segment, [&](const Part& part, int64_t first_out, int64_t first_in) {
             for (int64_t y = 0; y < part.outs; ++y)
                 ahead.merge(graph, part.destinations[y], REAL(part.block.ins), own.ahead, first_out + y);
@@ -443,29 +457,38 @@ struct Sums {
 
 // ---- gradients ------------------------------------------------------------------------------------------------------
 
-// From the gradients `de` of the states of F sources' edges to those of the gates and of the table: the sources are
-// the xth and next of the near ones, and in `own` they begin at `place`. There, array 2k is that of a[k] and array 2k + 1
-// that of b[k]; those of the destinations are collected in `out_a` and `out_b`.
+// How many arrays of gradients of gates a block has.
+int64_t gate_arrays(const Graph& graph, const Block& block) { return 2 * (graph.layers - first_gate(graph, block)); }
+
+// From the gradients `de` of the states of F sources' edges, the first of which is the part's edge `at`, to those of the
+// gates and of the table: the sources are the xth and next of the near ones, and in `own` they begin at `place`. There,
+// array 2k is that of a[first + k] and array 2k + 1 that of b[first + k]; those of the destinations are collected in `out_a`
+// and `out_b`.
 template <int F, int R>
-inline void through_gates(V (*de)[R], const Kept<R>& kept, const Graph& graph, const Part& part, const REAL* weights,
-                          const Gates<R>& gates, int64_t x, int64_t place, int64_t h, V* out_a, V* out_b,
-                          Sums& own, bool fresh) {
-    const int64_t H = graph.hidden, taps = part.block.taps, row = part.block.ins * taps;
-    for (int64_t k = graph.layers - 1; k >= 0; --k) {
-        V y_a[R], y_b[R], sum_a[R], sum_b[R];
+inline void through_gates(V (*de)[R], const Kept<R>& kept, const Graph& graph, const Part& part, const Gates<R>& gates, int64_t y, int64_t x, int64_t near, int64_t place, int64_t h, V* out_a, V* out_b, Sums& own) {
+    const int64_t H = graph.hidden, ins = part.block.ins, taps = part.block.taps, row = ins * taps;
+    const int64_t first = first_gate(graph, part.block);
+    const bool carried = part.block.carried >= 0;
+    if (carried && graph.above) {
+        const REAL* from = graph.above + part.carried<R>(graph, y, x, h);
+        for (int i = 0; i < F; ++i)
+            for (int r = 0; r < R; ++r, from += N) de[i][r] += load(from);
+    }
+    for (int64_t k = graph.layers - 1; k >= first; --k) {
+        V to_y_a[R], to_y_b[R], sum_a[R], sum_b[R];
         for (int r = 0; r < R; ++r) {
-            y_a[r] = gates.a[k * R + r], y_b[r] = gates.b[k * R + r];
+            to_y_a[r] = gates.a[k * R + r], to_y_b[r] = gates.b[k * R + r];
             sum_a[r] = out_a[k * R + r], sum_b[r] = out_b[k * R + r];
         }
         for (int i = 0; i < F; ++i) {
-            V a = own.near.a(k, x + i), b = own.near.b(graph, k, x + i);
-            REAL *to_a = own.of_in(2 * k, place + i, h), *to_b = own.of_in(2 * k + 1, place + i, h);
-            V grad_a = fresh ? V{} : load(to_a), grad_b = fresh ? V{} : load(to_b);
+            V a = own.near.a(k, near + i), b = own.near.b(graph, k, near + i);
+            REAL *to_a = own.of_in(2 * (k - first), place + i, h), *to_b = own.of_in(2 * (k - first) + 1, place + i, h);
+            V grad_a = y == 0 ? V{} : load(to_a), grad_b = y == 0 ? V{} : load(to_b);
             for (int r = 0; r < R; ++r) {
                 V dg = de[i][r] * kept.states[k][i][r];
                 de[i][r] = de[i][r] * kept.gates[k][i][r];
-                grad_a = dg * y_b[r] + grad_a;
-                grad_b = dg * y_a[r] + grad_b;
+                grad_a = dg * to_y_b[r] + grad_a;
+                grad_b = dg * to_y_a[r] + grad_b;
                 sum_a[r] = dg * b + sum_a[r];
                 sum_b[r] = dg * a + sum_b[r];
             }
@@ -473,6 +496,13 @@ inline void through_gates(V (*de)[R], const Kept<R>& kept, const Graph& graph, c
         }
         for (int r = 0; r < R; ++r) out_a[k * R + r] = sum_a[r], out_b[k * R + r] = sum_b[r];
     }
+    if (carried && graph.layers) {
+        REAL* to = graph.below + part.carried<R>(graph, y, x, h);
+        for (int i = 0; i < F; ++i)
+            for (int r = 0; r < R; ++r, to += N) store(to, de[i][r]);
+        return;
+    }
+    const REAL* weights = part.weights + (y * ins + x) * taps;
     for (int64_t t = 0; t < taps; ++t) {
         V sum = load(own.taps + t * H + h);
         for (int i = 0; i < F; ++i)
@@ -481,20 +511,22 @@ inline void through_gates(V (*de)[R], const Kept<R>& kept, const Graph& graph, c
     }
 }
 
-template <int R> inline void keep_gates(const Graph& graph, const V* out_a, const V* out_b, int64_t place, int64_t h, Sums& own,
-                                          bool fresh) {
-    for (int64_t k = 0; k < graph.layers; ++k)
+template <int R> inline void keep_gates(const Graph& graph, const Block& block, const V* out_a, const V* out_b, int64_t place,
+                                        int64_t h, Sums& own, bool fresh) {
+    const int64_t first = first_gate(graph, block);
+    for (int64_t k = first; k < graph.layers; ++k)
         for (int r = 0; r < R; ++r) {
-            put(own.of_out(2 * k, place + r, h), out_a[k * R + r], fresh);
-            put(own.of_out(2 * k + 1, place + r, h), out_b[k * R + r], fresh);
+            put(own.of_out(2 * (k - first), place + r, h), out_a[k * R + r], fresh);
+            put(own.of_out(2 * (k - first) + 1, place + r, h), out_b[k * R + r], fresh);
         }
 }
 
 void merge_states(const Graph& graph, const Segment& segment, const Sums& own, REAL* grad_table, REAL* const* grad_a,
                   REAL* const* grad_b) {
-    for (int64_t k = 0; k < graph.layers; ++k) {
-        own.merge(graph, segment, 2 * k, grad_a[k], grad_a[k]);
-        own.merge(graph, segment, 2 * k + 1, grad_b[k], grad_b[k]);
+    const int64_t first = first_gate(graph, *segment.block);
+    for (int64_t k = first; k < graph.layers; ++k) {
+        own.merge(graph, segment, 2 * (k - first), grad_a[k], grad_a[k]);
+        own.merge(graph, segment, 2 * (k - first) + 1, grad_b[k], grad_b[k]);
     }
     own.merge_table(graph, segment, 0, grad_table);
 }
@@ -505,19 +537,20 @@ void merge_states(const Graph& graph, const Segment& segment, const Sums& own, R
 void hear_backward(const Graph& graph, const REAL* send, const REAL* send_back, const REAL* heard, const REAL* slopes,
                    REAL* counts, REAL* grad_table, REAL* const* grad_a, REAL* const* grad_b, REAL* grad_send,
                    REAL* grad_send_back) {
-    const int64_t H = graph.hidden, plane = graph.num_nodes * H, last = 2 * graph.layers;
+    const int64_t H = graph.hidden, plane = graph.num_nodes * H;
     const int64_t back = 4 * plane;  // from what is about the edges to the same about the reversed edges
     const V one = all(1);
     const REAL *const ahead[6] = {slopes, slopes + plane, heard + 2 * plane, heard + 3 * plane, slopes + 2 * plane,
                                   slopes + 3 * plane};
     auto work = [&](const Segment& segment, Sums& own) {
-        own.begin(graph, segment, 2 * graph.layers + 3, 1);
+        const int64_t last = gate_arrays(graph, *segment.block);
+        own.begin(graph, segment, last + 3, 1);
         for_groups(graph, segment, [&](const Part& part, int64_t first_out, int64_t first_in) {
             const int64_t ins = part.block.ins, taps = part.block.taps;
             for (int64_t h = 0; h < H; h += N)
                 by_fours(graph, part, h, own.near, {send, ahead[0] + back, ahead[1] + back, ahead[2] + back, ahead[3] + back,
                                                     ahead[4] + back, ahead[5] + back},
-                         2 * graph.layers + 3, [&](auto count, int64_t y, int64_t begin, int64_t end) {
+                         last + 3, [&](auto count, int64_t y, int64_t begin, int64_t end) {
                     constexpr int R = decltype(count)::value;
                     Gates<R> gates;
                     gates.gather(graph, part.destinations + y, h);
@@ -563,10 +596,9 @@ void hear_backward(const Graph& graph, const REAL* send, const REAL* send_back, 
                             put(own.of_in(last + 1, place, h), in_highs, y == 0);
                             put(own.of_in(last + 2, place, h), in_lows, y == 0);
                         }
-                        through_gates<F, R>(de, kept, graph, part, weights, gates, x - begin, first_in + x, h, out_a,
-                                         out_b, own, y == 0);
+                        through_gates<F, R>(de, kept, graph, part, gates, y, x, x - begin, first_in + x, h, out_a, out_b, own);
                     });
-                    keep_gates<R>(graph, out_a, out_b, first_out + y, h, own, begin == 0);
+                    keep_gates<R>(graph, part.block, out_a, out_b, first_out + y, h, own, begin == 0);
                     for (int r = 0; r < R; ++r) {
                         const int64_t place = first_out + y + r;
                         put(own.of_out(last, place, h), grad[r], begin == 0);
@@ -576,7 +608,9 @@ void hear_backward(const Graph& graph, const REAL* send, const REAL* send_back, 
                 });
         });
     };
-    in_order<Sums>(graph, 2 * graph.layers + 3, work, [&](const Segment& segment, Sums& own) {
+    auto arrays = [&](const Block& block) { return gate_arrays(graph, block) + 3; };
+    in_order<Sums>(graph, arrays, work, [&](const Segment& segment, Sums& own) {
+        const int64_t last = gate_arrays(graph, *segment.block);
         merge_states(graph, segment, own, grad_table, grad_a, grad_b);
         own.merge(graph, segment, last, grad_send_back, grad_send);
         own.merge(graph, segment, last + 1, counts, counts + 2 * plane);
@@ -626,20 +660,21 @@ void decode_states(const Graph& graph, const REAL* out_table, REAL* out) {
                 });
         });
     };
-    in_order<Gathered>(graph, 0, work, [](const Segment&, Gathered&) {});
+    in_order<Gathered>(graph, [](const Block&) { return 0; }, work, [](const Segment&, Gathered&) {});
 }
 
 void decode_states_backward(const Graph& graph, const REAL* out_table, const REAL* grad_out, REAL* grad_table,
                             REAL* const* grad_a, REAL* const* grad_b, REAL* grad_out_table) {
     const int64_t H = graph.hidden;
     auto work = [&](const Segment& segment, Sums& own) {
-        own.begin(graph, segment, 2 * graph.layers, 2);
+        const int64_t arrays = gate_arrays(graph, *segment.block);
+        own.begin(graph, segment, arrays, 2);
         for_groups(graph, segment, [&](const Part& part, int64_t first_out, int64_t first_in) {
             const int64_t ins = part.block.ins, taps = part.block.taps, row = ins * taps;
             const REAL* table = out_table + part.block.table * H;
             REAL* const grad_table_out = own.taps + taps * H;
             for (int64_t h = 0; h < H; h += N)
-                by_fours(graph, part, h, own.near, {}, 2 * graph.layers, [&](auto count, int64_t y, int64_t begin, int64_t end) {
+                by_fours(graph, part, h, own.near, {}, arrays, [&](auto count, int64_t y, int64_t begin, int64_t end) {
                     constexpr int R = decltype(count)::value;
                     Gates<R> gates;
                     gates.gather(graph, part.destinations + y, h);
@@ -665,14 +700,13 @@ void decode_states_backward(const Graph& graph, const REAL* out_table, const REA
                                 }
                             store(grad_table_out + t * H + h, sum);
                         }
-                        through_gates<F, R>(de, kept, graph, part, weights, gates, x - begin, first_in + x, h, out_a,
-                                         out_b, own, y == 0);
+                        through_gates<F, R>(de, kept, graph, part, gates, y, x, x - begin, first_in + x, h, out_a, out_b, own);
                     });
-                    keep_gates<R>(graph, out_a, out_b, first_out + y, h, own, begin == 0);
+                    keep_gates<R>(graph, part.block, out_a, out_b, first_out + y, h, own, begin == 0);
                 });
         });
     };
-    in_order<Sums>(graph, 2 * graph.layers, work, [&](const Segment& segment, Sums& own) {
+    in_order<Sums>(graph, [&](const Block& block) { return gate_arrays(graph, block); }, work, [&](const Segment& segment, Sums& own) {
         merge_states(graph, segment, own, grad_table, grad_a, grad_b);
         own.merge_table(graph, segment, 1, grad_out_table);
     });

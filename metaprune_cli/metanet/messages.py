@@ -33,7 +33,8 @@ def listen(
     receive: Float[Tensor, "n h"],
     send: Float[Tensor, "n h"],
     send_back: Float[Tensor, "n h"],
-) -> Float[Tensor, "n h4"]:
+    states: Tensor | None,
+) -> tuple[Float[Tensor, "n h4"], Tensor]:
     """Mean, deviation, maximum and minimum of the messages r[i] ⊙ s[j] ⊙ e along the edges plus along the reversed.
 
     The receiving gate r is common to a neuron's messages, so it is applied to their summary instead of to each of them.
@@ -48,8 +49,8 @@ def listen(
         send_back: s ⊙ σ, for reversed edges.
     """
     inputs = _whole(table, receive, send, send_back, *gates)
-    received: Tensor = Listen.apply(layout, _engine(weights, gates), weights, *inputs)
-    return received
+    received, states = Listen.apply(layout, _engine(weights, gates), weights, states, *inputs)
+    return received, states
 
 
 def decode(
@@ -58,9 +59,10 @@ def decode(
     table: Float[Tensor, "taps h"],
     gates: Sequence[Float[Tensor, "n h"]],
     out_table: Float[Tensor, "taps h"],
+    states: Tensor | None,
 ) -> Float[Tensor, " size"]:
     """The change of every weight: ⟨out_table[tap], e_L⟩; flat. The identity edges' is zero."""
-    change: Tensor = Decode.apply(layout, _engine(weights, gates), weights, *_whole(table, out_table, *gates))
+    change: Tensor = Decode.apply(layout, _engine(weights, gates), weights, states, *_whole(table, out_table, *gates))
     return change
 
 
@@ -82,33 +84,41 @@ class Listen(torch.autograd.Function):
         layout: Layout,
         engine: ModuleType,
         weights: Tensor,
+        states: Tensor | None,
         table: Tensor,
         receive: Tensor,
         send: Tensor,
         send_back: Tensor,
         *gates: Tensor,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """What the neurons receive."""
         heard: Tensor = engine.summaries(layout, weights, table, gates, send, send_back)
         roots = (receive.square() * heard[:, 1]).add_(EPSILON).sqrt_()
         received: Tensor = engine.receive(receive, heard, roots)
-        ctx.layout, ctx.engine = layout, engine
+        ctx.layout, ctx.engine, ctx.carries = layout, engine, states is not None and states.numel()
+        ctx.set_materialize_grads(False)
+        size = engine.carried(layout, table) if states is not None or not gates else 0
         ctx.save_for_backward(heard, roots, weights, table, receive, send, send_back, *gates)
-        return received
+        return received, weights.new_empty(1).expand(size)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, gradient: Tensor, above: Tensor | None) -> tuple[Any, ...]:
         """Gradients from those of what is received."""
         heard, roots, weights, table, receive, send, send_back, *gates = ctx.saved_tensors
+        below = above if ctx.carries else None
+        if gradient is None:
+            gradient = receive.new_zeros(len(receive), 4 * receive.shape[1])
+        if ctx.carries and below is None:
+            below = table.new_empty(ctx.engine.carried(ctx.layout, table))
         of_receive, slopes = ctx.engine.receive_backward(receive, heard, roots, ctx.layout.heard, gradient)
-        edges = (ctx.layout, weights, table, gates, send, send_back, heard, slopes, ctx.needs_input_grad[2])
+        edges = (ctx.layout, weights, table, gates, send, send_back, heard, slopes, ctx.needs_input_grad[2], above, below)
         counts, *gradients = ctx.engine.summaries_backward(*edges)
         if counts.numel() and counts.max() > 1:  # extremes are shared: once more, now that it is known by how many
             slopes[:, 2:].div_(counts.clamp_(min=1))
             _, *gradients = ctx.engine.summaries_backward(*edges)
         of_weights, of_table, of_gates, *of_sent = gradients
-        return None, None, of_weights, of_table, of_receive, *of_sent, *of_gates
+        return None, None, of_weights, below, of_table, of_receive, *of_sent, *of_gates
 
 
 class Decode(torch.autograd.Function):
@@ -116,10 +126,17 @@ class Decode(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, layout: Layout, engine: ModuleType, weights: Tensor, table: Tensor, out_table: Tensor, *gates: Tensor
+        ctx: Any,
+        layout: Layout,
+        engine: ModuleType,
+        weights: Tensor,
+        states: Tensor | None,
+        table: Tensor,
+        out_table: Tensor,
+        *gates: Tensor,
     ) -> Tensor:
         """The change of the weights."""
-        ctx.layout, ctx.engine = layout, engine
+        ctx.layout, ctx.engine, ctx.carries = layout, engine, states is not None and states.numel()
         ctx.save_for_backward(weights, table, out_table, *gates)
         change: Tensor = engine.decode(layout, weights, table, gates, out_table)
         return change
@@ -129,7 +146,8 @@ class Decode(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         """Gradients from that of the change."""
         weights, table, out_table, *gates = ctx.saved_tensors
+        below = table.new_empty(ctx.engine.carried(ctx.layout, table)) if ctx.carries else None
         of_weights, of_table, of_gates, of_out_table = ctx.engine.decode_backward(
-            ctx.layout, weights, table, gates, out_table, gradient.contiguous(), ctx.needs_input_grad[2]
+            ctx.layout, weights, table, gates, out_table, gradient.contiguous(), ctx.needs_input_grad[2], below
         )
-        return None, None, of_weights, of_table, of_out_table, *of_gates
+        return None, None, of_weights, below, of_table, of_out_table, *of_gates

@@ -56,6 +56,10 @@ class Tile:
         return numbers[self.destinations][:, :, None], numbers[self.sources][:, None]
 
 
+def carried(layout: Layout, table: Tensor) -> int:
+    return 0
+
+
 def summaries(
     layout: Layout, weights: Tensor, table: Tensor, gates: Sequence[Tensor], send: Tensor, send_back: Tensor
 ) -> Tensor:
@@ -97,6 +101,8 @@ def summaries_backward(
     heard: Tensor,
     slopes: Tensor,
     of_weights: bool,
+    above: Tensor | None,
+    below: Tensor | None,
 ) -> tuple[Tensor, Tensor | None, Tensor, list[Tensor], Tensor, Tensor]:
     """How many messages are an extreme; gradients of the weights, the table, the gates and what is sent both ways."""
     gradients = _Gradients(weights, table, gates, of_weights)
@@ -171,6 +177,7 @@ def decode_backward(
     out_table: Tensor,
     gradient: Tensor,
     of_weights: bool,
+    below: Tensor | None,
 ) -> tuple[Tensor | None, Tensor, list[Tensor], Tensor]:
     """Gradients of the weights, the table, the gates and the table of the way out."""
     gradients = _Gradients(weights, table, gates, of_weights)
