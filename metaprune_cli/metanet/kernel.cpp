@@ -307,6 +307,7 @@ struct Sets {
 struct Heard {
     REAL *mean, *squares, *high, *low;
     std::vector<REAL> count;
+    V tied{};  // not zero where an extreme of one set is that of another as well
     Heard(const Graph& graph, REAL* planes) : count(graph.num_nodes, REAL(0)) {
         const int64_t plane = graph.num_nodes * graph.hidden;
         mean = planes, squares = mean + plane, high = squares + plane, low = high + plane;
@@ -324,8 +325,10 @@ struct Heard {
             own = own < REAL(0) ? V{} : own;
             add(mean + to, delta * (size / now));
             add(squares + to, own + delta * delta * (before * size / now));
-            store(high + to, larger(load(high + to), load(sets.high + from)));
-            store(low + to, smaller(load(low + to), load(sets.low + from)));
+            V top = load(sets.high + from), bottom = load(sets.low + from), known_top = load(high + to), known_bottom = load(low + to);
+            tied = (top == known_top) | (bottom == known_bottom) ? all(1) : tied;
+            store(high + to, larger(known_top, top));
+            store(low + to, smaller(known_bottom, bottom));
         }
     }
     void end(const Graph& graph) {
@@ -339,10 +342,14 @@ struct Heard {
 struct BothSets {
     Near near;
     Sets ahead, back;
+    V tied{};
 };
 
-void hear(const Graph& graph, const REAL* send, const REAL* send_back, REAL* out) {
+// Whether some extreme may be shared by several messages, too: for that each is compared with those before it.
+template <bool TIES> bool hear(const Graph& graph, const REAL* send, const REAL* send_back, REAL* out) {
     const int64_t H = graph.hidden;
+    const V one = all(1);
+    V tied{};
     Heard ahead(graph, out), back(graph, out + 4 * graph.num_nodes * H);
     auto work = [&](const Segment& segment, BothSets& own) {
         own.ahead.begin(segment.groups * segment.outs, H);
@@ -355,7 +362,7 @@ void hear(const Graph& graph, const REAL* send, const REAL* send_back, REAL* out
                     Gates<R> gates;
                     gates.gather(graph, part.destinations + y, h);
                     const REAL* weights = part.weights + (y * ins + begin) * taps;
-                    V shift[R], s1[R], s2[R], high[R], low[R], returned[R];
+                    V shift[R], s1[R], s2[R], high[R], low[R], returned[R], tied = own.tied;
                     for (int r = 0; r < R; ++r) {
                         const int64_t at = own.ahead.at(first_out + y + r, h);
                         returned[r] = load(send_back + part.destinations[y + r] * H + h);
@@ -376,6 +383,7 @@ void hear(const Graph& graph, const REAL* send, const REAL* send_back, REAL* out
                             V d = m - shift[r];
                             s1[r] += d;
                             s2[r] = d * d + s2[r];
+                            if (TIES) tied = m == high[r] ? one : tied, tied = m == low[r] ? one : tied;
                             high[r] = larger(high[r], m);
                             low[r] = smaller(low[r], m);
                         }
@@ -387,14 +395,16 @@ void hear(const Graph& graph, const REAL* send, const REAL* send_back, REAL* out
                             d = m - c;
                             sum += d;
                             squares = d * d + squares;
+                            if (TIES) tied = m == top ? one : tied, tied = m == bottom ? one : tied;
                             top = larger(top, m);
                             bottom = smaller(bottom, m);
                         }
                         if (y == 0) store(own.back.shift + at, c);
                         else {
                             sum += load(own.back.s1 + at), squares += load(own.back.s2 + at);
-                            top = larger(top, load(own.back.high + at));
-                            bottom = smaller(bottom, load(own.back.low + at));
+                            V known_top = load(own.back.high + at), known_bottom = load(own.back.low + at);
+                            if (TIES) tied = known_top == top ? one : tied, tied = known_bottom == bottom ? one : tied;
+                            top = larger(top, known_top), bottom = smaller(bottom, known_bottom);
                         }
                         store(own.back.s1 + at, sum), store(own.back.s2 + at, squares);
                         store(own.back.high + at, top), store(own.back.low + at, bottom);
@@ -405,6 +415,7 @@ void hear(const Graph& graph, const REAL* send, const REAL* send_back, REAL* out
                         store(own.ahead.s2 + at, s2[r]), store(own.ahead.high + at, high[r]);
                         store(own.ahead.low + at, low[r]);
                     }
+                    if (TIES) own.tied = tied;
                 });
         });
     };
@@ -415,9 +426,14 @@ void hear(const Graph& graph, const REAL* send, const REAL* send_back, REAL* out
             for (int64_t x = 0; x < part.block.ins; ++x)
                 back.merge(graph, part.sources[x], REAL(part.outs), own.back, first_in + x);
         });
+        tied += own.tied;
     });
     ahead.end(graph);
     back.end(graph);
+    tied += ahead.tied + back.tied;
+    for (int i = 0; i < N; ++i)
+        if (tied[i] != 0) return true;
+    return false;
 }
 
 // ---- sums per node --------------------------------------------------------------------------------------------------
@@ -454,6 +470,55 @@ struct Sums {
             add(to + segment.block->table * graph.hidden + i, load(taps + number * size + i));
     }
 };
+
+// How many messages of a node are the maximum that was `heard`, and how many the minimum; in both directions.
+void count_extremes(const Graph& graph, const REAL* send, const REAL* send_back, const REAL* heard, REAL* counts) {
+    const int64_t H = graph.hidden, plane = graph.num_nodes * H;
+    const REAL *const top = heard + 2 * plane, *const bottom = heard + 3 * plane;
+    const V one = all(1);
+    auto work = [&](const Segment& segment, Sums& own) {
+        own.begin(graph, segment, 2, 0);
+        for_groups(graph, segment, [&](const Part& part, int64_t first_out, int64_t first_in) {
+            const int64_t ins = part.block.ins;
+            for (int64_t h = 0; h < H; h += N)
+                by_fours(graph, part, h, own.near, {send, top + 4 * plane, bottom + 4 * plane}, 2,
+                         [&](auto count, int64_t y, int64_t begin, int64_t end) {
+                    constexpr int R = decltype(count)::value;
+                    Gates<R> gates;
+                    gates.gather(graph, part.destinations + y, h);
+                    V high[R], low[R], returned[R], highs[R], lows[R];
+                    for (int r = 0; r < R; ++r) {
+                        const int64_t node = part.destinations[y + r] * H + h;
+                        high[r] = load(top + node), low[r] = load(bottom + node), returned[r] = load(send_back + node);
+                        highs[r] = lows[r] = V{};
+                    }
+                    for (int64_t x = begin; x < end; ++x) {
+                        const REAL* weights = part.weights + (y * ins + x) * part.block.taps;
+                        V e[R], in_highs{}, in_lows{};
+                        states<R, false>(e, nullptr, 0, graph, part, weights, gates, own.near, x - begin, h);
+                        auto known = [&](int array) { return own.near.other(graph, array, x - begin); };
+                        for (int r = 0; r < R; ++r) {
+                            V m = e[r] * known(0), back = e[r] * returned[r];
+                            highs[r] = m == high[r] ? highs[r] + one : highs[r];
+                            lows[r] = m == low[r] ? lows[r] + one : lows[r];
+                            in_highs = back == known(1) ? in_highs + one : in_highs;
+                            in_lows = back == known(2) ? in_lows + one : in_lows;
+                        }
+                        put(own.of_in(0, first_in + x, h), in_highs, y == 0);
+                        put(own.of_in(1, first_in + x, h), in_lows, y == 0);
+                    }
+                    for (int r = 0; r < R; ++r) {
+                        put(own.of_out(0, first_out + y + r, h), highs[r], begin == 0);
+                        put(own.of_out(1, first_out + y + r, h), lows[r], begin == 0);
+                    }
+                });
+        });
+    };
+    in_order<Sums>(graph, [](const Block&) { return 2; }, work, [&](const Segment& segment, Sums& own) {
+        own.merge(graph, segment, 0, counts, counts + 2 * plane);
+        own.merge(graph, segment, 1, counts + plane, counts + 3 * plane);
+    });
+}
 
 // ---- gradients ------------------------------------------------------------------------------------------------------
 
@@ -532,35 +597,32 @@ void merge_states(const Graph& graph, const Segment& segment, const Sums& own, R
 }
 
 // `slopes`, per direction four planes: a message m gets the first plus the second times m, the third where it is the
-// maximum that was `heard`, the fourth where it is the minimum. `counts`, per direction: how many messages are the one, and
-// the other.
+// maximum that was `heard`, the fourth where it is the minimum.
 void hear_backward(const Graph& graph, const REAL* send, const REAL* send_back, const REAL* heard, const REAL* slopes,
-                   REAL* counts, REAL* grad_table, REAL* const* grad_a, REAL* const* grad_b, REAL* grad_send,
-                   REAL* grad_send_back) {
+                   REAL* grad_table, REAL* const* grad_a, REAL* const* grad_b, REAL* grad_send, REAL* grad_send_back) {
     const int64_t H = graph.hidden, plane = graph.num_nodes * H;
     const int64_t back = 4 * plane;  // from what is about the edges to the same about the reversed edges
-    const V one = all(1);
     const REAL *const ahead[6] = {slopes, slopes + plane, heard + 2 * plane, heard + 3 * plane, slopes + 2 * plane,
                                   slopes + 3 * plane};
     auto work = [&](const Segment& segment, Sums& own) {
         const int64_t last = gate_arrays(graph, *segment.block);
-        own.begin(graph, segment, last + 3, 1);
+        own.begin(graph, segment, last + 1, 1);
         for_groups(graph, segment, [&](const Part& part, int64_t first_out, int64_t first_in) {
             const int64_t ins = part.block.ins, taps = part.block.taps;
             for (int64_t h = 0; h < H; h += N)
                 by_fours(graph, part, h, own.near, {send, ahead[0] + back, ahead[1] + back, ahead[2] + back, ahead[3] + back,
                                                     ahead[4] + back, ahead[5] + back},
-                         last + 3, [&](auto count, int64_t y, int64_t begin, int64_t end) {
+                         last + 1, [&](auto count, int64_t y, int64_t begin, int64_t end) {
                     constexpr int R = decltype(count)::value;
                     Gates<R> gates;
                     gates.gather(graph, part.destinations + y, h);
                     Kept<R> kept;
-                    V out_a[MAX_LAYERS * R], out_b[MAX_LAYERS * R], slope[R][6], returned[R], grad[R], highs[R], lows[R];
+                    V out_a[MAX_LAYERS * R], out_b[MAX_LAYERS * R], slope[R][6], returned[R], grad[R];
                     for (int64_t k = 0; k < graph.layers * R; ++k) out_a[k] = out_b[k] = V{};
                     for (int r = 0; r < R; ++r) {
                         const int64_t node = part.destinations[y + r] * H + h;
                         for (int i = 0; i < 6; ++i) slope[r][i] = load(ahead[i] + node);
-                        returned[r] = load(send_back + node), grad[r] = highs[r] = lows[r] = V{};
+                        returned[r] = load(send_back + node), grad[r] = V{};
                     }
                     by_few(begin, end, [&](auto size, int64_t x) {
                         constexpr int F = decltype(size)::value;
@@ -572,49 +634,34 @@ void hear_backward(const Graph& graph, const REAL* send, const REAL* send_back, 
                             auto known = [&](int array) { return own.near.other(graph, array, x - begin + i); };
                             V sent = known(0), constant = known(1), factor = known(2), top = known(3), bottom = known(4);
                             V at_top = known(5), at_bottom = known(6), grad_sent{};
-                            V in_highs{}, in_lows{};
                             for (int r = 0; r < R; ++r) {
                                 V m = e[r] * sent;
                                 V dm = m * slope[r][1] + slope[r][0];
                                 dm = m == slope[r][2] ? dm + slope[r][4] : dm;
                                 dm = m == slope[r][3] ? dm + slope[r][5] : dm;
-                                highs[r] = m == slope[r][2] ? highs[r] + one : highs[r];
-                                lows[r] = m == slope[r][3] ? lows[r] + one : lows[r];
                                 grad_sent = dm * e[r] + grad_sent;
                                 V d = dm * sent;
                                 m = e[r] * returned[r];
                                 dm = m * factor + constant;
                                 dm = m == top ? dm + at_top : dm;
                                 dm = m == bottom ? dm + at_bottom : dm;
-                                in_highs = m == top ? in_highs + one : in_highs;
-                                in_lows = m == bottom ? in_lows + one : in_lows;
                                 grad[r] = dm * e[r] + grad[r];
                                 de[i][r] = dm * returned[r] + d;
                             }
-                            const int64_t place = first_in + x + i;
-                            put(own.of_in(last, place, h), grad_sent, y == 0);
-                            put(own.of_in(last + 1, place, h), in_highs, y == 0);
-                            put(own.of_in(last + 2, place, h), in_lows, y == 0);
+                            put(own.of_in(last, first_in + x + i, h), grad_sent, y == 0);
                         }
                         through_gates<F, R>(de, kept, graph, part, gates, y, x, x - begin, first_in + x, h, out_a, out_b, own);
                     });
                     keep_gates<R>(graph, part.block, out_a, out_b, first_out + y, h, own, begin == 0);
-                    for (int r = 0; r < R; ++r) {
-                        const int64_t place = first_out + y + r;
-                        put(own.of_out(last, place, h), grad[r], begin == 0);
-                        put(own.of_out(last + 1, place, h), highs[r], begin == 0);
-                        put(own.of_out(last + 2, place, h), lows[r], begin == 0);
-                    }
+                    for (int r = 0; r < R; ++r) put(own.of_out(last, first_out + y + r, h), grad[r], begin == 0);
                 });
         });
     };
-    auto arrays = [&](const Block& block) { return gate_arrays(graph, block) + 3; };
+    auto arrays = [&](const Block& block) { return gate_arrays(graph, block) + 1; };
     in_order<Sums>(graph, arrays, work, [&](const Segment& segment, Sums& own) {
         const int64_t last = gate_arrays(graph, *segment.block);
         merge_states(graph, segment, own, grad_table, grad_a, grad_b);
         own.merge(graph, segment, last, grad_send_back, grad_send);
-        own.merge(graph, segment, last + 1, counts, counts + 2 * plane);
-        own.merge(graph, segment, last + 2, counts + plane, counts + 3 * plane);
     });
 }
 
@@ -810,13 +857,21 @@ void receive_all_backward(int64_t neurons, int64_t H, int threads, const REAL* g
 extern "C" {
 
 void summaries(const Graph* graph, const REAL* send, const REAL* send_back, REAL* out) {
-    hear(*graph, send, send_back, out);
+    hear<false>(*graph, send, send_back, out);
+}
+
+void summaries_and_ties(const Graph* graph, const REAL* send, const REAL* send_back, REAL* out, REAL* tied) {
+    *tied = hear<true>(*graph, send, send_back, out);
+}
+
+void extremes(const Graph* graph, const REAL* send, const REAL* send_back, const REAL* heard, REAL* counts) {
+    count_extremes(*graph, send, send_back, heard, counts);
 }
 
 void summaries_backward(const Graph* graph, const REAL* send, const REAL* send_back, const REAL* heard,
-                        const REAL* slopes, REAL* counts, REAL* grad_table, REAL* const* grad_a, REAL* const* grad_b,
+                        const REAL* slopes, REAL* grad_table, REAL* const* grad_a, REAL* const* grad_b,
                         REAL* grad_send, REAL* grad_send_back) {
-    hear_backward(*graph, send, send_back, heard, slopes, counts, grad_table, grad_a, grad_b, grad_send, grad_send_back);
+    hear_backward(*graph, send, send_back, heard, slopes, grad_table, grad_a, grad_b, grad_send, grad_send_back);
 }
 
 void receive(int64_t neurons, int64_t hidden, int32_t threads, const REAL* gate, const REAL* heard, const REAL* roots,

@@ -75,13 +75,32 @@ def carried(layout: Layout, table: Tensor) -> int:
 
 
 def summaries(
-    layout: Layout, weights: Tensor, table: Tensor, gates: Sequence[Tensor], send: Tensor, send_back: Tensor
-) -> Tensor:
-    """Shape (2, 4, n, h); see :func:`metaprune_cli.metanet.messages.listen`."""
+    layout: Layout, weights: Tensor, table: Tensor, gates: Sequence[Tensor], send: Tensor, send_back: Tensor, ties: bool
+) -> tuple[Tensor, bool]:
+    """Shape (2, 4, n, h), see :func:`metaprune_cli.metanet.messages.listen`; where ``ties``, may extremes be shared?
+
+    Lanes of padding always tie: then the answer is yes where there are any.
+    """
     call = _Call(layout, weights, table, gates)
-    out = call.new(2, 4, layout.num_neurons)
-    call.run("summaries", send, send_back, out)
-    return call.cut(out)
+    out, tied = call.new(2, 4, layout.num_neurons), weights.new_zeros(1)
+    call.run("summaries_and_ties" if ties else "summaries", send, send_back, out, *([tied] if ties else []))
+    return call.cut(out), bool(tied)
+
+
+def extremes(
+    layout: Layout,
+    weights: Tensor,
+    table: Tensor,
+    gates: Sequence[Tensor],
+    send: Tensor,
+    send_back: Tensor,
+    heard: Tensor,
+) -> Tensor:
+    """How many messages of a neuron are the maximum that was ``heard``, how many the minimum; shape (2, 2, n, h)."""
+    call = _Call(layout, weights, table, gates)
+    counts = call.new(2, 2, layout.num_neurons)
+    call.run("extremes", send, send_back, heard, counts)
+    return call.cut(counts)
 
 
 def summaries_backward(
@@ -96,20 +115,19 @@ def summaries_backward(
     of_weights: bool,
     above: Tensor | None,
     below: Tensor | None,
-) -> tuple[Tensor, None, Tensor, list[Tensor | None], Tensor, Tensor]:
+) -> tuple[None, Tensor, list[Tensor | None], Tensor, Tensor]:
     """Gradients of the weights (none here), the table, the gates and what is sent both ways.
 
     ``slopes``, shape (2, 4, n, h), says what a message m of a neuron gets: the first plus the second times m, the third
-    where m is the maximum that was ``heard``, the fourth where it is the minimum. Before the gradients: how many
-    messages are the maximum, and how many the minimum, shape (2, 2, n, h).
+    where m is the maximum that was ``heard``, the fourth where it is the minimum.
     """
     assert not of_weights
     call = _Call(layout, weights, table, gates, carry=(above, below))
     of_table, of_gates = call.new(len(table)), call.new_gates()
-    counts, of_sent = call.new(2, 2, layout.num_neurons), call.new(2, layout.num_neurons)
-    call.run("summaries_backward", send, send_back, heard, slopes, counts, of_table, *call.split(of_gates), *of_sent)
+    of_sent = call.new(2, layout.num_neurons)
+    call.run("summaries_backward", send, send_back, heard, slopes, of_table, *call.split(of_gates), *of_sent)
     gates_ = [gate if gate is None else call.cut(gate) for gate in of_gates]
-    return call.cut(counts), None, call.cut(of_table), gates_, call.cut(of_sent[0]), call.cut(of_sent[1])
+    return None, call.cut(of_table), gates_, call.cut(of_sent[0]), call.cut(of_sent[1])
 
 
 def receive(gate: Tensor, heard: Tensor, roots: Tensor) -> Tensor:

@@ -92,7 +92,8 @@ class Listen(torch.autograd.Function):
         *gates: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """What the neurons receive."""
-        heard: Tensor = engine.summaries(layout, weights, table, gates, send, send_back)
+        ties = any(ctx.needs_input_grad)
+        heard, ctx.tied = engine.summaries(layout, weights, table, gates, send, send_back, ties)
         roots = (receive.square() * heard[:, 1]).add_(EPSILON).sqrt_()
         received: Tensor = engine.receive(receive, heard, roots)
         ctx.layout, ctx.engine, ctx.carries = layout, engine, states is not None and states.numel()
@@ -112,11 +113,10 @@ class Listen(torch.autograd.Function):
         if ctx.carries and below is None:
             below = table.new_empty(ctx.engine.carried(ctx.layout, table))
         of_receive, slopes = ctx.engine.receive_backward(receive, heard, roots, ctx.layout.heard, gradient)
-        edges = (ctx.layout, weights, table, gates, send, send_back, heard, slopes, ctx.needs_input_grad[2], above, below)
-        counts, *gradients = ctx.engine.summaries_backward(*edges)
-        if counts.numel() and counts.max() > 1:  # extremes are shared: once more, now that it is known by how many
-            slopes[:, 2:].div_(counts.clamp_(min=1))
-            _, *gradients = ctx.engine.summaries_backward(*edges)
+        messages = (ctx.layout, weights, table, gates, send, send_back, heard)
+        if ctx.tied:
+            slopes[:, 2:].div_(ctx.engine.extremes(*messages).clamp_(min=1))
+        gradients = ctx.engine.summaries_backward(*messages, slopes, ctx.needs_input_grad[2], above, below)
         of_weights, of_table, of_gates, *of_sent = gradients
         return None, None, of_weights, below, of_table, of_receive, *of_sent, *of_gates
 
