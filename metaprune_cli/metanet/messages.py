@@ -7,6 +7,11 @@ its weights and the neurons' gates,
 
 and it is computed again wherever it is needed, forward and backward: memory grows with the neurons. Two engines do
 this: ``kernel``, compiled C++ on a CPU, and ``tiles``, PyTorch on any device and in any precision.
+
+The gradient of e_l is the sum of what layer l says itself and of the gradient of e_{l+1} through one gate. In deep
+metanetworks a backward pass carries it from layer to layer, for as many edges as there is room for
+(:data:`metaprune_cli.metanet.layout.CARRIED`); for all others every layer goes back through all gates. To autograd the
+states are a tensor that takes no memory; what it hands on as its gradient is an array that each layer overwrites.
 """
 
 from __future__ import annotations
@@ -25,7 +30,22 @@ from metaprune_cli.metanet.layers import EPSILON
 from metaprune_cli.metanet.layout import Layout
 
 
+CARRY_FROM = 4
+"""Layers from which on gradients are carried: with fewer, there is next to no walk to save."""
+
+
+def engine_for(weights: Tensor, layers: int) -> ModuleType:
+    """The compiled engine where there is a compiler, but where the weights want gradients themselves."""
+    return tiles if weights.requires_grad or not kernel.available(weights, layers) else kernel
+
+
+def first_states(engine: ModuleType, layout: Layout, table: Tensor, layers: int) -> Tensor:
+    """What the first layer takes for the states of the edges: as many numbers as have gradients that are carried."""
+    return table.new_empty(1).expand(engine.carried(layout, table) if layers >= CARRY_FROM else 0)
+
+
 def listen(
+    engine: ModuleType,
     layout: Layout,
     weights: Float[Tensor, " size"],
     table: Float[Tensor, "taps h"],
@@ -33,13 +53,14 @@ def listen(
     receive: Float[Tensor, "n h"],
     send: Float[Tensor, "n h"],
     send_back: Float[Tensor, "n h"],
-    states: Tensor | None,
+    states: Tensor,
 ) -> tuple[Float[Tensor, "n h4"], Tensor]:
     """Mean, deviation, maximum and minimum of the messages r[i] ⊙ s[j] ⊙ e along the edges plus along the reversed.
 
     The receiving gate r is common to a neuron's messages, so it is applied to their summary instead of to each of them.
 
     Args:
+        engine: what does the work.
         layout: of the edges.
         weights: flat; constant for the compiled engine.
         table: first state of an edge per tap, and of identity edges.
@@ -47,28 +68,28 @@ def listen(
         receive: r, where the edge ends.
         send: s, where the edge starts.
         send_back: s ⊙ σ, for reversed edges.
+        states: of the edges, as the layer before this one returned them.
+
+    Returns:
+        What the neurons receive; the states.
     """
     inputs = _whole(table, receive, send, send_back, *gates)
-    received, states = Listen.apply(layout, _engine(weights, gates), weights, states, *inputs)
+    received, states = Listen.apply(engine, layout, weights, states, *inputs)
     return received, states
 
 
 def decode(
+    engine: ModuleType,
     layout: Layout,
     weights: Float[Tensor, " size"],
     table: Float[Tensor, "taps h"],
     gates: Sequence[Float[Tensor, "n h"]],
     out_table: Float[Tensor, "taps h"],
-    states: Tensor | None,
+    states: Tensor,
 ) -> Float[Tensor, " size"]:
     """The change of every weight: ⟨out_table[tap], e_L⟩; flat. The identity edges' is zero."""
-    change: Tensor = Decode.apply(layout, _engine(weights, gates), weights, states, *_whole(table, out_table, *gates))
+    change: Tensor = Decode.apply(engine, layout, weights, states, *_whole(table, out_table, *gates))
     return change
-
-
-def _engine(weights: Tensor, gates: Sequence[Tensor]) -> ModuleType:
-    """The compiled one where there is a compiler, but where the weights want gradients themselves."""
-    return tiles if weights.requires_grad or not kernel.available(weights, len(gates) // 2) else kernel
 
 
 def _whole(*tensors: Tensor) -> list[Tensor]:
@@ -81,37 +102,34 @@ class Listen(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        layout: Layout,
         engine: ModuleType,
+        layout: Layout,
         weights: Tensor,
-        states: Tensor | None,
+        states: Tensor,
         table: Tensor,
         receive: Tensor,
         send: Tensor,
         send_back: Tensor,
         *gates: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """What the neurons receive."""
-        ties = any(ctx.needs_input_grad)
-        heard, ctx.tied = engine.summaries(layout, weights, table, gates, send, send_back, ties)
+        """What the neurons receive, and the states."""
+        heard, ctx.tied = engine.summaries(layout, weights, table, gates, send, send_back, any(ctx.needs_input_grad))
         roots = (receive.square() * heard[:, 1]).add_(EPSILON).sqrt_()
         received: Tensor = engine.receive(receive, heard, roots)
-        ctx.layout, ctx.engine, ctx.carries = layout, engine, states is not None and states.numel()
+        ctx.engine, ctx.layout, ctx.carried = engine, layout, states.numel()
         ctx.set_materialize_grads(False)
-        size = engine.carried(layout, table) if states is not None or not gates else 0
         ctx.save_for_backward(heard, roots, weights, table, receive, send, send_back, *gates)
-        return received, weights.new_empty(1).expand(size)
+        return received, states.view_as(states)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, above: Tensor | None) -> tuple[Any, ...]:
-        """Gradients from those of what is received."""
+    def backward(ctx: Any, gradient: Tensor | None, above: Tensor | None) -> tuple[Any, ...]:
+        """Gradients from those of what is received, and of the states."""
         heard, roots, weights, table, receive, send, send_back, *gates = ctx.saved_tensors
-        below = above if ctx.carries else None
-        if gradient is None:
-            gradient = receive.new_zeros(len(receive), 4 * receive.shape[1])
-        if ctx.carries and below is None:
-            below = table.new_empty(ctx.engine.carried(ctx.layout, table))
+        gradient = receive.new_zeros(len(receive), 4 * receive.shape[1]) if gradient is None else gradient
+        below = None
+        if ctx.carried:
+            below = table.new_empty(ctx.carried) if above is None else above
         of_receive, slopes = ctx.engine.receive_backward(receive, heard, roots, ctx.layout.heard, gradient)
         messages = (ctx.layout, weights, table, gates, send, send_back, heard)
         if ctx.tied:
@@ -127,16 +145,16 @@ class Decode(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        layout: Layout,
         engine: ModuleType,
+        layout: Layout,
         weights: Tensor,
-        states: Tensor | None,
+        states: Tensor,
         table: Tensor,
         out_table: Tensor,
         *gates: Tensor,
     ) -> Tensor:
         """The change of the weights."""
-        ctx.layout, ctx.engine, ctx.carries = layout, engine, states is not None and states.numel()
+        ctx.engine, ctx.layout, ctx.carried = engine, layout, states.numel()
         ctx.save_for_backward(weights, table, out_table, *gates)
         change: Tensor = engine.decode(layout, weights, table, gates, out_table)
         return change
@@ -146,7 +164,7 @@ class Decode(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         """Gradients from that of the change."""
         weights, table, out_table, *gates = ctx.saved_tensors
-        below = table.new_empty(ctx.engine.carried(ctx.layout, table)) if ctx.carries else None
+        below = table.new_empty(ctx.carried) if ctx.carried else None
         of_weights, of_table, of_gates, of_out_table = ctx.engine.decode_backward(
             ctx.layout, weights, table, gates, out_table, gradient.contiguous(), ctx.needs_input_grad[2], below
         )
