@@ -172,7 +172,7 @@ def decode_backward(
 ) -> tuple[None, Tensor, list[Tensor | None], Tensor]:
     """Gradients of the weights (none here), the table, the gates and the table of the way out."""
     assert not of_weights
-    call = _Call(layout, weights, table, gates, carry=(None, below))
+    call = _Call(layout, weights, table, gates, identity=False, carry=(None, below))
     of_table, of_out_table = call.new(len(table)), call.new(len(table))
     of_gates = call.new_gates()
     call.run("decode_backward", out_table, gradient, of_table, *call.split(of_gates), of_out_table)

@@ -164,7 +164,7 @@ class Decode(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         """Gradients from that of the change."""
         weights, table, out_table, *gates = ctx.saved_tensors
-        below = table.new_empty(ctx.carried) if ctx.carried else None
+        below = table.new_zeros(ctx.carried) if ctx.carried else None  # of identity edges nothing is decoded
         of_weights, of_table, of_gates, of_out_table = ctx.engine.decode_backward(
             ctx.layout, weights, table, gates, out_table, gradient.contiguous(), ctx.needs_input_grad[2], below
         )

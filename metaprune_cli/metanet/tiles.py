@@ -212,7 +212,7 @@ def decode_backward(
     """Gradients of the weights, the table, the gates and the table of the way out."""
     gradients = _Gradients(layout, weights, table, gates, of_weights, None, below)
     of_out_table = torch.zeros_like(out_table)
-    for tile in _tiles(layout.bundles, table.shape[1], weights, len(gates) // 2):
+    for tile in _tiles(layout.blocks, table.shape[1], weights, len(gates) // 2):
         kept = _kept_states(tile, weights, table, gates)
         incoming = tile.weights(gradient)
         tile.taps(of_out_table).add_(_product(incoming, kept[-1]))
