@@ -19,7 +19,6 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.metanet.codec import Kernel
 from metaprune_cli.metanet.values import block_index
 
-
 CARRIED = 2**30
 """Bytes of gradients of edges' states that a backward pass carries from layer to layer."""
 

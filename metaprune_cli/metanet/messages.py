@@ -29,7 +29,6 @@ from metaprune_cli.metanet import kernel, tiles
 from metaprune_cli.metanet.layers import EPSILON
 from metaprune_cli.metanet.layout import Layout
 
-
 CARRY_FROM = 4
 """Layers from which on gradients are carried: with fewer, there is next to no walk to save."""
 

@@ -73,14 +73,14 @@ def summaries(
     n, hidden = send.shape
     count = send.new_zeros(2, n, 1)
     mean, squares = send.new_zeros(2, n, hidden), send.new_zeros(2, n, hidden)
-    extremes, shared = send.new_full((2, 2, n, hidden), -torch.inf), send.new_zeros(2, 2, n, hidden)
-    extremes[:, 1] = torch.inf
+    found, shared = send.new_full((2, 2, n, hidden), -torch.inf), send.new_zeros(2, 2, n, hidden)
+    found[:, 1] = torch.inf
     for tile in _tiles(layout.bundles, hidden, weights):
         states = _kept_states(tile, weights, table, gates, keep=False)[-1]
         for direction, (who, axis, sender) in enumerate(_ways(tile, send, send_back)):
             messages, sets = states * sender, who.flatten()
             index = sets[:, None].expand(-1, hidden)
-            for extreme, sharing, name in zip(extremes[direction], shared[direction], ("amax", "amin"), strict=True):
+            for extreme, sharing, name in zip(found[direction], shared[direction], ("amax", "amin"), strict=True):
                 before = extreme.clone()
                 extreme.scatter_reduce_(0, index, getattr(messages, name)(axis).flatten(0, 1), name)
                 if ties:
@@ -99,8 +99,8 @@ def summaries(
             count[direction] = total
     silent = count == 0
     variance = squares.clamp(min=0) / count.clamp(min=1)
-    heard = torch.stack([mean, variance, *extremes.masked_fill_(silent[:, None], 0).unbind(1)], dim=1)
-    return heard, bool((shared > 1).any())
+    heard = torch.stack([mean, variance, *found.masked_fill_(silent[:, None], 0).unbind(1)], dim=1)
+    return heard, ties and bool((shared > 1).any())
 
 
 def extremes(
@@ -135,7 +135,7 @@ def summaries_backward(
     of_weights: bool,
     above: Tensor | None,
     below: Tensor | None,
-) -> tuple[Tensor | None, Tensor, list[Tensor | None], Tensor, Tensor]:
+) -> tuple[Tensor | None, Tensor, list[Tensor], Tensor, Tensor]:
     """Gradients of the weights, the table, the gates and what is sent both ways."""
     gradients = _Gradients(layout, weights, table, gates, of_weights, above, below)
     of_sent = torch.zeros_like(send), torch.zeros_like(send_back)
@@ -208,7 +208,7 @@ def decode_backward(
     gradient: Tensor,
     of_weights: bool,
     below: Tensor | None,
-) -> tuple[Tensor | None, Tensor, list[Tensor | None], Tensor]:
+) -> tuple[Tensor | None, Tensor, list[Tensor], Tensor]:
     """Gradients of the weights, the table, the gates and the table of the way out."""
     gradients = _Gradients(layout, weights, table, gates, of_weights, None, below)
     of_out_table = torch.zeros_like(out_table)
@@ -246,8 +246,8 @@ class _Gradients:
         self.of_gates = [torch.zeros_like(gate) for gate in gates]
 
     @property
-    def parts(self) -> tuple[Tensor | None, Tensor, list[Tensor | None]]:
-        return self.of_weights, self.of_table, list(self.of_gates)
+    def parts(self) -> tuple[Tensor | None, Tensor, list[Tensor]]:
+        return self.of_weights, self.of_table, self.of_gates
 
     def add_(self, tile: Tile, kept: Sequence[Tensor], of_states: Tensor) -> None:
         """Add a tile's, given those of its last states; ``kept`` are its states after 0, 1, … gates."""

@@ -166,7 +166,8 @@ def test_gradients_are_carried_where_part_of_the_results_is_used(
             total = sum(value.square().sum() for value in edges.run_layers(*edges.leaves())[part])
             assert isinstance(total, Tensor)
             leaves = edges.leaves()
-            found.append([g for g in torch.autograd.grad(total, leaves, allow_unused=True) if g is not None and g.any()])
+            gradients = torch.autograd.grad(total, leaves, allow_unused=True)
+            found.append([g for g in gradients if g is not None and g.any()])
     for without, carried in zip(found[:3], found[3:], strict=True):
         assert_close(carried, without)
 
