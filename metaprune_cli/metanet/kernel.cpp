@@ -596,7 +596,8 @@ void merge_states(const Graph& graph, const Segment& segment, const Sums& own, R
     own.merge_table(graph, segment, 0, grad_table);
 }
 
-constexpr int64_t SENT = 3;  // arrays besides the gates' that sizes are chosen for: sums are rounded by them, so this stays
+// How many arrays besides the gates' the sizes of segments and steps are chosen for: they are the order of all sums.
+constexpr int64_t OTHERS = 3;
 
 // `slopes`, per direction four planes: a message m gets the first plus the second times m, the third where it is the
 // maximum that was `heard`, the fourth where it is the minimum.
@@ -614,7 +615,7 @@ void hear_backward(const Graph& graph, const REAL* send, const REAL* send_back, 
             for (int64_t h = 0; h < H; h += N)
                 by_fours(graph, part, h, own.near, {send, ahead[0] + back, ahead[1] + back, ahead[2] + back, ahead[3] + back,
                                                     ahead[4] + back, ahead[5] + back},
-                         last + SENT, [&](auto count, int64_t y, int64_t begin, int64_t end) {
+                         last + OTHERS, [&](auto count, int64_t y, int64_t begin, int64_t end) {
                     constexpr int R = decltype(count)::value;
                     Gates<R> gates;
                     gates.gather(graph, part.destinations + y, h);
@@ -659,7 +660,7 @@ void hear_backward(const Graph& graph, const REAL* send, const REAL* send_back, 
                 });
         });
     };
-    auto arrays = [&](const Block& block) { return gate_arrays(graph, block) + SENT; };
+    auto arrays = [&](const Block& block) { return gate_arrays(graph, block) + OTHERS; };
     in_order<Sums>(graph, arrays, work, [&](const Segment& segment, Sums& own) {
         const int64_t last = gate_arrays(graph, *segment.block);
         merge_states(graph, segment, own, grad_table, grad_a, grad_b);
