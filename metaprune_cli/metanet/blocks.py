@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -12,12 +12,12 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.metanet.codec import KINDS, Codec
 from metaprune_cli.metanet.layers import MessageLayer, normalise
 from metaprune_cli.metanet.layout import Layout
-from metaprune_cli.metanet.messages import decode, listen
+from metaprune_cli.metanet.messages import decode, engine_for, first_states, listen
 from metaprune_cli.metanet.values import Values, feature_neurons
 
 
 def run_blocks(
-    codec: Codec, layers: Iterable[MessageLayer], graph: NeuronGraph, values: Values
+    codec: Codec, layers: Sequence[MessageLayer], graph: NeuronGraph, values: Values
 ) -> tuple[Values, Float[Tensor, "n h"]]:
     """The decoded change of every weight and feature of a graph, and the last (normalised) state of its neurons.
 
@@ -34,14 +34,19 @@ def run_blocks(
     slots, h = _encode_features(codec, graph, values.features)
     sources: list[Tensor] = []
     destinations: list[Tensor] = []
+    engine = engine_for(weights, len(layers))
+    states = first_states(engine, layout, table, len(layers))
     for layer in layers:
         g = layer.gates(h)
         gates = [*sources, *destinations]
-        h = layer.update(h, listen(layout, weights, table, gates, g.receive, g.send, g.send * layer.sigma))
+        sent = g.receive, g.send, g.send * layer.sigma
+        heard, states = listen(engine, layout, weights, table, gates, *sent, states)
+        h = layer.update(h, heard)
         sources.append(g.source.contiguous())
         destinations.append(g.destination.contiguous())
     out_table = torch.cat([*(codec.change_table(kernel) for kernel in layout.kernels), torch.zeros_like(identity)])
-    change = layout.unflatten(decode(layout, weights, table, [*sources, *destinations], out_table))
+    flat = decode(engine, layout, weights, table, [*sources, *destinations], out_table, states)
+    change = layout.unflatten(flat)
     nodes = normalise(h)
     return Values(change, codec.decode_nodes(nodes).flatten()[slots]), nodes
 

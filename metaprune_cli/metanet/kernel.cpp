@@ -30,6 +30,7 @@ struct Block {
     int64_t table;         // first row in the tables
     int64_t destinations;  // first element in the list of nodes: (groups, outs)
     int64_t sources;       // (groups, ins)
+    int64_t carried;       // first edge of those whose gradients are carried from layer to layer; -1: none of it are
 };
 
 // Nodes and tables have rows of `hidden` numbers, a multiple of the width of a vector.
@@ -41,6 +42,8 @@ struct Graph {
     const REAL* table;
     const REAL* const* a;  // per layer that the edges have passed, (nodes, hidden)
     const REAL* const* b;
+    const REAL* above;  // gradients of the states after all gates, carried from the layer above; null: none
+    REAL* below;        // of those before the last gate, to be carried to the layer below
     int32_t threads;
 };
 }
@@ -111,20 +114,25 @@ struct Segment {
     int64_t group, groups, out, outs;
 };
 
+// The first gate that the gradients of a block's states pass; where they are carried on, the last.
+int64_t first_gate(const Graph& graph, const Block& block) {
+    return block.carried < 0 ? 0 : std::max<int64_t>(graph.layers - 1, 0);
+}
+
 // How many of `size` things together make one of several equal parts.
 int64_t even(int64_t size, int64_t parts, int64_t multiple) {
     parts = std::max<int64_t>(std::min(size, parts), 1);
     return std::max(multiple, ((size + parts - 1) / parts + multiple - 1) / multiple * multiple);
 }
 
-// `arrays`: how many numbers are collected per end of an edge and hidden dimension.
-std::vector<Segment> cut(const Graph& graph, int64_t arrays) {
+// `arrays`: how many numbers are collected per end of an edge of a block and hidden dimension.
+template <class Arrays> std::vector<Segment> cut(const Graph& graph, const Arrays& arrays) {
     std::vector<Segment> segments;
     for (int64_t i = 0; i < graph.num_blocks; ++i) {
         const Block& block = graph.blocks[i];
         if (block.ins == 0) continue;
         const int64_t per_out = block.ins * block.taps + 4, per_group = block.outs * per_out + 4 * block.ins;
-        const int64_t ends = arrays * graph.hidden * int64_t(sizeof(REAL)) * (block.outs + block.ins);
+        const int64_t ends = arrays(block) * graph.hidden * int64_t(sizeof(REAL)) * (block.outs + block.ins);
         auto parts = [](int64_t total, int64_t most) { return (total + most - 1) / most; };
         // alike in size: threads wait for each other's turn
         const int64_t all_parts = std::max(parts(block.groups * per_group, SEGMENT), parts(block.groups * ends, COLLECTED));
@@ -143,12 +151,17 @@ struct Part {
     int64_t outs;
     const int64_t* destinations;
     const int64_t* sources;
+    int64_t edge;  // first one, in the block
     const REAL* weights;
     Part(const Graph& graph, const Segment& segment, int64_t group)
         : block(*segment.block), outs(segment.outs),
           destinations(graph.nodes + block.destinations + group * block.outs + segment.out),
           sources(graph.nodes + block.sources + group * block.ins),
-          weights(graph.weights + block.weights + (group * block.outs + segment.out) * block.ins * block.taps) {}
+          edge((group * block.outs + segment.out) * block.ins), weights(graph.weights + block.weights + edge * block.taps) {}
+    // Where carried gradients are, in the order of `by_fours`: of the edges from the xth source on to R destinations.
+    template <int R> int64_t carried(const Graph& graph, int64_t y, int64_t x, int64_t h) const {
+        return block.carried * graph.hidden + h * block.groups * block.outs * block.ins + (edge + y * block.ins + x * R) * N;
+    }
 };
 
 // run() on some threads at once.
@@ -165,7 +178,8 @@ template <class Run> void on_threads(int threads, const Run& run) {
 }
 
 // work(segment, own) of all segments on all threads, then merge(segment, own) of each, one at a time and in order.
-template <class Own, class Work, class Merge> void in_order(const Graph& graph, int64_t arrays, const Work& work, const Merge& merge) {
+template <class Own, class Arrays, class Work, class Merge>
+void in_order(const Graph& graph, const Arrays& arrays, const Work& work, const Merge& merge) {
     const std::vector<Segment> segments = cut(graph, arrays);
     std::atomic<size_t> next{0}, turn{0};
     auto run = [&] {
@@ -258,7 +272,7 @@ template <int R> struct Kept {
 template <int R, bool KEEP>
 inline void states(V* e, Kept<R>* kept, int64_t place, const Graph& graph, const Part& part, const REAL* weights,
                    const Gates<R>& gates, const Near& near, int64_t x, int64_t h) {
-    const int64_t taps = part.block.taps, row = part.block.ins * taps;
+    const int64_t taps = part.block.taps, row = part.block.ins * taps, first = first_gate(graph, part.block);
     const REAL* table = graph.table + part.block.table * graph.hidden + h;
     for (int r = 0; r < R; ++r) e[r] = load(table) * weights[r * row];
     for (int64_t t = 1; t < taps; ++t) {
@@ -269,7 +283,7 @@ inline void states(V* e, Kept<R>* kept, int64_t place, const Graph& graph, const
         V a = near.a(k, x), b = near.b(graph, k, x);
         for (int r = 0; r < R; ++r) {
             V g = gate(a, b, gates.a[k * R + r], gates.b[k * R + r]);
-            if (KEEP) kept->states[k][place][r] = e[r], kept->gates[k][place][r] = g;
+            if (KEEP && k >= first) kept->states[k][place][r] = e[r], kept->gates[k][place][r] = g;
             e[r] = e[r] * g;
         }
     }
@@ -293,6 +307,7 @@ struct Sets {
 struct Heard {
     REAL *mean, *squares, *high, *low;
     std::vector<REAL> count;
+    V tied{};  // not zero where an extreme of one set is that of another as well
     Heard(const Graph& graph, REAL* planes) : count(graph.num_nodes, REAL(0)) {
         const int64_t plane = graph.num_nodes * graph.hidden;
         mean = planes, squares = mean + plane, high = squares + plane, low = high + plane;
@@ -310,8 +325,10 @@ struct Heard {
             own = own < REAL(0) ? V{} : own;
             add(mean + to, delta * (size / now));
             add(squares + to, own + delta * delta * (before * size / now));
-            store(high + to, larger(load(high + to), load(sets.high + from)));
-            store(low + to, smaller(load(low + to), load(sets.low + from)));
+            V top = load(sets.high + from), bottom = load(sets.low + from), known_top = load(high + to), known_bottom = load(low + to);
+            tied = (top == known_top) | (bottom == known_bottom) ? all(1) : tied;
+            store(high + to, larger(known_top, top));
+            store(low + to, smaller(known_bottom, bottom));
         }
     }
     void end(const Graph& graph) {
@@ -325,10 +342,14 @@ struct Heard {
 struct BothSets {
     Near near;
     Sets ahead, back;
+    V tied{};
 };
 
-void hear(const Graph& graph, const REAL* send, const REAL* send_back, REAL* out) {
+// Whether some extreme may be shared by several messages, too: for that each is compared with those before it.
+template <bool TIES> bool hear(const Graph& graph, const REAL* send, const REAL* send_back, REAL* out) {
     const int64_t H = graph.hidden;
+    const V one = all(1);
+    V tied{};
     Heard ahead(graph, out), back(graph, out + 4 * graph.num_nodes * H);
     auto work = [&](const Segment& segment, BothSets& own) {
         own.ahead.begin(segment.groups * segment.outs, H);
@@ -341,7 +362,7 @@ void hear(const Graph& graph, const REAL* send, const REAL* send_back, REAL* out
                     Gates<R> gates;
                     gates.gather(graph, part.destinations + y, h);
                     const REAL* weights = part.weights + (y * ins + begin) * taps;
-                    V shift[R], s1[R], s2[R], high[R], low[R], returned[R];
+                    V shift[R], s1[R], s2[R], high[R], low[R], returned[R], tied = own.tied;
                     for (int r = 0; r < R; ++r) {
                         const int64_t at = own.ahead.at(first_out + y + r, h);
                         returned[r] = load(send_back + part.destinations[y + r] * H + h);
@@ -362,6 +383,7 @@ void hear(const Graph& graph, const REAL* send, const REAL* send_back, REAL* out
                             V d = m - shift[r];
                             s1[r] += d;
                             s2[r] = d * d + s2[r];
+                            if (TIES) tied = m == high[r] ? one : tied, tied = m == low[r] ? one : tied;
                             high[r] = larger(high[r], m);
                             low[r] = smaller(low[r], m);
                         }
@@ -373,14 +395,16 @@ void hear(const Graph& graph, const REAL* send, const REAL* send_back, REAL* out
                             d = m - c;
                             sum += d;
                             squares = d * d + squares;
+                            if (TIES) tied = m == top ? one : tied, tied = m == bottom ? one : tied;
                             top = larger(top, m);
                             bottom = smaller(bottom, m);
                         }
                         if (y == 0) store(own.back.shift + at, c);
                         else {
                             sum += load(own.back.s1 + at), squares += load(own.back.s2 + at);
-                            top = larger(top, load(own.back.high + at));
-                            bottom = smaller(bottom, load(own.back.low + at));
+                            V known_top = load(own.back.high + at), known_bottom = load(own.back.low + at);
+                            if (TIES) tied = known_top == top ? one : tied, tied = known_bottom == bottom ? one : tied;
+                            top = larger(top, known_top), bottom = smaller(bottom, known_bottom);
                         }
                         store(own.back.s1 + at, sum), store(own.back.s2 + at, squares);
                         store(own.back.high + at, top), store(own.back.low + at, bottom);
@@ -391,19 +415,25 @@ void hear(const Graph& graph, const REAL* send, const REAL* send_back, REAL* out
                         store(own.ahead.s2 + at, s2[r]), store(own.ahead.high + at, high[r]);
                         store(own.ahead.low + at, low[r]);
                     }
+                    if (TIES) own.tied = tied;
                 });
         });
     };
-    in_order<BothSets>(graph, 5, work, [&](const Segment& segment, BothSets& own) {
+    in_order<BothSets>(graph, [](const Block&) { return 5; }, work, [&](const Segment& segment, BothSets& own) {
         for_groups(graph, segment, [&](const Part& part, int64_t first_out, int64_t first_in) {
             for (int64_t y = 0; y < part.outs; ++y)
                 ahead.merge(graph, part.destinations[y], REAL(part.block.ins), own.ahead, first_out + y);
             for (int64_t x = 0; x < part.block.ins; ++x)
                 back.merge(graph, part.sources[x], REAL(part.outs), own.back, first_in + x);
         });
+        tied += own.tied;
     });
     ahead.end(graph);
     back.end(graph);
+    tied += ahead.tied + back.tied;
+    for (int i = 0; i < N; ++i)
+        if (tied[i] != 0) return true;
+    return false;
 }
 
 // ---- sums per node --------------------------------------------------------------------------------------------------
@@ -441,31 +471,89 @@ struct Sums {
     }
 };
 
+// How many messages of a node are the maximum that was `heard`, and how many the minimum; in both directions.
+void count_extremes(const Graph& graph, const REAL* send, const REAL* send_back, const REAL* heard, REAL* counts) {
+    const int64_t H = graph.hidden, plane = graph.num_nodes * H;
+    const REAL *const top = heard + 2 * plane, *const bottom = heard + 3 * plane;
+    const V one = all(1);
+    auto work = [&](const Segment& segment, Sums& own) {
+        own.begin(graph, segment, 2, 0);
+        for_groups(graph, segment, [&](const Part& part, int64_t first_out, int64_t first_in) {
+            const int64_t ins = part.block.ins;
+            for (int64_t h = 0; h < H; h += N)
+                by_fours(graph, part, h, own.near, {send, top + 4 * plane, bottom + 4 * plane}, 2,
+                         [&](auto count, int64_t y, int64_t begin, int64_t end) {
+                    constexpr int R = decltype(count)::value;
+                    Gates<R> gates;
+                    gates.gather(graph, part.destinations + y, h);
+                    V high[R], low[R], returned[R], highs[R], lows[R];
+                    for (int r = 0; r < R; ++r) {
+                        const int64_t node = part.destinations[y + r] * H + h;
+                        high[r] = load(top + node), low[r] = load(bottom + node), returned[r] = load(send_back + node);
+                        highs[r] = lows[r] = V{};
+                    }
+                    for (int64_t x = begin; x < end; ++x) {
+                        const REAL* weights = part.weights + (y * ins + x) * part.block.taps;
+                        V e[R], in_highs{}, in_lows{};
+                        states<R, false>(e, nullptr, 0, graph, part, weights, gates, own.near, x - begin, h);
+                        auto known = [&](int array) { return own.near.other(graph, array, x - begin); };
+                        for (int r = 0; r < R; ++r) {
+                            V m = e[r] * known(0), back = e[r] * returned[r];
+                            highs[r] = m == high[r] ? highs[r] + one : highs[r];
+                            lows[r] = m == low[r] ? lows[r] + one : lows[r];
+                            in_highs = back == known(1) ? in_highs + one : in_highs;
+                            in_lows = back == known(2) ? in_lows + one : in_lows;
+                        }
+                        put(own.of_in(0, first_in + x, h), in_highs, y == 0);
+                        put(own.of_in(1, first_in + x, h), in_lows, y == 0);
+                    }
+                    for (int r = 0; r < R; ++r) {
+                        put(own.of_out(0, first_out + y + r, h), highs[r], begin == 0);
+                        put(own.of_out(1, first_out + y + r, h), lows[r], begin == 0);
+                    }
+                });
+        });
+    };
+    in_order<Sums>(graph, [](const Block&) { return 2; }, work, [&](const Segment& segment, Sums& own) {
+        own.merge(graph, segment, 0, counts, counts + 2 * plane);
+        own.merge(graph, segment, 1, counts + plane, counts + 3 * plane);
+    });
+}
+
 // ---- gradients ------------------------------------------------------------------------------------------------------
 
-// From the gradients `de` of the states of F sources' edges to those of the gates and of the table: the sources are
-// the xth and next of the near ones, and in `own` they begin at `place`. There, array 2k is that of a[k] and array 2k + 1
-// that of b[k]; those of the destinations are collected in `out_a` and `out_b`.
+// How many arrays of gradients of gates a block has.
+int64_t gate_arrays(const Graph& graph, const Block& block) { return 2 * (graph.layers - first_gate(graph, block)); }
+
+// From the gradients `de` of the states of F sources' edges, the first of which is the part's edge `at`, to those of the
+// gates and of the table: the sources are the xth and next of the near ones, and in `own` they begin at `place`. There,
+// array 2k is that of a[first + k] and array 2k + 1 that of b[first + k]; those of the destinations are collected in `out_a`
+// and `out_b`.
 template <int F, int R>
-inline void through_gates(V (*de)[R], const Kept<R>& kept, const Graph& graph, const Part& part, const REAL* weights,
-                          const Gates<R>& gates, int64_t x, int64_t place, int64_t h, V* out_a, V* out_b,
-                          Sums& own, bool fresh) {
-    const int64_t H = graph.hidden, taps = part.block.taps, row = part.block.ins * taps;
-    for (int64_t k = graph.layers - 1; k >= 0; --k) {
-        V y_a[R], y_b[R], sum_a[R], sum_b[R];
+inline void through_gates(V (*de)[R], const Kept<R>& kept, const Graph& graph, const Part& part, const Gates<R>& gates, int64_t y, int64_t x, int64_t near, int64_t place, int64_t h, V* out_a, V* out_b, Sums& own) {
+    const int64_t H = graph.hidden, ins = part.block.ins, taps = part.block.taps, row = ins * taps;
+    const int64_t first = first_gate(graph, part.block);
+    const bool carried = part.block.carried >= 0;
+    if (carried && graph.above) {
+        const REAL* from = graph.above + part.carried<R>(graph, y, x, h);
+        for (int i = 0; i < F; ++i)
+            for (int r = 0; r < R; ++r, from += N) de[i][r] += load(from);
+    }
+    for (int64_t k = graph.layers - 1; k >= first; --k) {
+        V to_y_a[R], to_y_b[R], sum_a[R], sum_b[R];
         for (int r = 0; r < R; ++r) {
-            y_a[r] = gates.a[k * R + r], y_b[r] = gates.b[k * R + r];
+            to_y_a[r] = gates.a[k * R + r], to_y_b[r] = gates.b[k * R + r];
             sum_a[r] = out_a[k * R + r], sum_b[r] = out_b[k * R + r];
         }
         for (int i = 0; i < F; ++i) {
-            V a = own.near.a(k, x + i), b = own.near.b(graph, k, x + i);
-            REAL *to_a = own.of_in(2 * k, place + i, h), *to_b = own.of_in(2 * k + 1, place + i, h);
-            V grad_a = fresh ? V{} : load(to_a), grad_b = fresh ? V{} : load(to_b);
+            V a = own.near.a(k, near + i), b = own.near.b(graph, k, near + i);
+            REAL *to_a = own.of_in(2 * (k - first), place + i, h), *to_b = own.of_in(2 * (k - first) + 1, place + i, h);
+            V grad_a = y == 0 ? V{} : load(to_a), grad_b = y == 0 ? V{} : load(to_b);
             for (int r = 0; r < R; ++r) {
                 V dg = de[i][r] * kept.states[k][i][r];
                 de[i][r] = de[i][r] * kept.gates[k][i][r];
-                grad_a = dg * y_b[r] + grad_a;
-                grad_b = dg * y_a[r] + grad_b;
+                grad_a = dg * to_y_b[r] + grad_a;
+                grad_b = dg * to_y_a[r] + grad_b;
                 sum_a[r] = dg * b + sum_a[r];
                 sum_b[r] = dg * a + sum_b[r];
             }
@@ -473,6 +561,13 @@ inline void through_gates(V (*de)[R], const Kept<R>& kept, const Graph& graph, c
         }
         for (int r = 0; r < R; ++r) out_a[k * R + r] = sum_a[r], out_b[k * R + r] = sum_b[r];
     }
+    if (carried && graph.layers) {
+        REAL* to = graph.below + part.carried<R>(graph, y, x, h);
+        for (int i = 0; i < F; ++i)
+            for (int r = 0; r < R; ++r, to += N) store(to, de[i][r]);
+        return;
+    }
+    const REAL* weights = part.weights + (y * ins + x) * taps;
     for (int64_t t = 0; t < taps; ++t) {
         V sum = load(own.taps + t * H + h);
         for (int i = 0; i < F; ++i)
@@ -481,53 +576,56 @@ inline void through_gates(V (*de)[R], const Kept<R>& kept, const Graph& graph, c
     }
 }
 
-template <int R> inline void keep_gates(const Graph& graph, const V* out_a, const V* out_b, int64_t place, int64_t h, Sums& own,
-                                          bool fresh) {
-    for (int64_t k = 0; k < graph.layers; ++k)
+template <int R> inline void keep_gates(const Graph& graph, const Block& block, const V* out_a, const V* out_b, int64_t place,
+                                        int64_t h, Sums& own, bool fresh) {
+    const int64_t first = first_gate(graph, block);
+    for (int64_t k = first; k < graph.layers; ++k)
         for (int r = 0; r < R; ++r) {
-            put(own.of_out(2 * k, place + r, h), out_a[k * R + r], fresh);
-            put(own.of_out(2 * k + 1, place + r, h), out_b[k * R + r], fresh);
+            put(own.of_out(2 * (k - first), place + r, h), out_a[k * R + r], fresh);
+            put(own.of_out(2 * (k - first) + 1, place + r, h), out_b[k * R + r], fresh);
         }
 }
 
 void merge_states(const Graph& graph, const Segment& segment, const Sums& own, REAL* grad_table, REAL* const* grad_a,
                   REAL* const* grad_b) {
-    for (int64_t k = 0; k < graph.layers; ++k) {
-        own.merge(graph, segment, 2 * k, grad_a[k], grad_a[k]);
-        own.merge(graph, segment, 2 * k + 1, grad_b[k], grad_b[k]);
+    const int64_t first = first_gate(graph, *segment.block);
+    for (int64_t k = first; k < graph.layers; ++k) {
+        own.merge(graph, segment, 2 * (k - first), grad_a[k], grad_a[k]);
+        own.merge(graph, segment, 2 * (k - first) + 1, grad_b[k], grad_b[k]);
     }
     own.merge_table(graph, segment, 0, grad_table);
 }
 
+// How many arrays besides the gates' the sizes of segments and steps are chosen for: they are the order of all sums.
+constexpr int64_t OTHERS = 3;
+
 // `slopes`, per direction four planes: a message m gets the first plus the second times m, the third where it is the
-// maximum that was `heard`, the fourth where it is the minimum. `counts`, per direction: how many messages are the one, and
-// the other.
+// maximum that was `heard`, the fourth where it is the minimum.
 void hear_backward(const Graph& graph, const REAL* send, const REAL* send_back, const REAL* heard, const REAL* slopes,
-                   REAL* counts, REAL* grad_table, REAL* const* grad_a, REAL* const* grad_b, REAL* grad_send,
-                   REAL* grad_send_back) {
-    const int64_t H = graph.hidden, plane = graph.num_nodes * H, last = 2 * graph.layers;
+                   REAL* grad_table, REAL* const* grad_a, REAL* const* grad_b, REAL* grad_send, REAL* grad_send_back) {
+    const int64_t H = graph.hidden, plane = graph.num_nodes * H;
     const int64_t back = 4 * plane;  // from what is about the edges to the same about the reversed edges
-    const V one = all(1);
     const REAL *const ahead[6] = {slopes, slopes + plane, heard + 2 * plane, heard + 3 * plane, slopes + 2 * plane,
                                   slopes + 3 * plane};
     auto work = [&](const Segment& segment, Sums& own) {
-        own.begin(graph, segment, 2 * graph.layers + 3, 1);
+        const int64_t last = gate_arrays(graph, *segment.block);
+        own.begin(graph, segment, last + 1, 1);
         for_groups(graph, segment, [&](const Part& part, int64_t first_out, int64_t first_in) {
             const int64_t ins = part.block.ins, taps = part.block.taps;
             for (int64_t h = 0; h < H; h += N)
                 by_fours(graph, part, h, own.near, {send, ahead[0] + back, ahead[1] + back, ahead[2] + back, ahead[3] + back,
                                                     ahead[4] + back, ahead[5] + back},
-                         2 * graph.layers + 3, [&](auto count, int64_t y, int64_t begin, int64_t end) {
+                         last + OTHERS, [&](auto count, int64_t y, int64_t begin, int64_t end) {
                     constexpr int R = decltype(count)::value;
                     Gates<R> gates;
                     gates.gather(graph, part.destinations + y, h);
                     Kept<R> kept;
-                    V out_a[MAX_LAYERS * R], out_b[MAX_LAYERS * R], slope[R][6], returned[R], grad[R], highs[R], lows[R];
+                    V out_a[MAX_LAYERS * R], out_b[MAX_LAYERS * R], slope[R][6], returned[R], grad[R];
                     for (int64_t k = 0; k < graph.layers * R; ++k) out_a[k] = out_b[k] = V{};
                     for (int r = 0; r < R; ++r) {
                         const int64_t node = part.destinations[y + r] * H + h;
                         for (int i = 0; i < 6; ++i) slope[r][i] = load(ahead[i] + node);
-                        returned[r] = load(send_back + node), grad[r] = highs[r] = lows[r] = V{};
+                        returned[r] = load(send_back + node), grad[r] = V{};
                     }
                     by_few(begin, end, [&](auto size, int64_t x) {
                         constexpr int F = decltype(size)::value;
@@ -539,48 +637,34 @@ void hear_backward(const Graph& graph, const REAL* send, const REAL* send_back, 
                             auto known = [&](int array) { return own.near.other(graph, array, x - begin + i); };
                             V sent = known(0), constant = known(1), factor = known(2), top = known(3), bottom = known(4);
                             V at_top = known(5), at_bottom = known(6), grad_sent{};
-                            V in_highs{}, in_lows{};
                             for (int r = 0; r < R; ++r) {
                                 V m = e[r] * sent;
                                 V dm = m * slope[r][1] + slope[r][0];
                                 dm = m == slope[r][2] ? dm + slope[r][4] : dm;
                                 dm = m == slope[r][3] ? dm + slope[r][5] : dm;
-                                highs[r] = m == slope[r][2] ? highs[r] + one : highs[r];
-                                lows[r] = m == slope[r][3] ? lows[r] + one : lows[r];
                                 grad_sent = dm * e[r] + grad_sent;
                                 V d = dm * sent;
                                 m = e[r] * returned[r];
                                 dm = m * factor + constant;
                                 dm = m == top ? dm + at_top : dm;
                                 dm = m == bottom ? dm + at_bottom : dm;
-                                in_highs = m == top ? in_highs + one : in_highs;
-                                in_lows = m == bottom ? in_lows + one : in_lows;
                                 grad[r] = dm * e[r] + grad[r];
                                 de[i][r] = dm * returned[r] + d;
                             }
-                            const int64_t place = first_in + x + i;
-                            put(own.of_in(last, place, h), grad_sent, y == 0);
-                            put(own.of_in(last + 1, place, h), in_highs, y == 0);
-                            put(own.of_in(last + 2, place, h), in_lows, y == 0);
+                            put(own.of_in(last, first_in + x + i, h), grad_sent, y == 0);
                         }
-                        through_gates<F, R>(de, kept, graph, part, weights, gates, x - begin, first_in + x, h, out_a,
-                                         out_b, own, y == 0);
+                        through_gates<F, R>(de, kept, graph, part, gates, y, x, x - begin, first_in + x, h, out_a, out_b, own);
                     });
-                    keep_gates<R>(graph, out_a, out_b, first_out + y, h, own, begin == 0);
-                    for (int r = 0; r < R; ++r) {
-                        const int64_t place = first_out + y + r;
-                        put(own.of_out(last, place, h), grad[r], begin == 0);
-                        put(own.of_out(last + 1, place, h), highs[r], begin == 0);
-                        put(own.of_out(last + 2, place, h), lows[r], begin == 0);
-                    }
+                    keep_gates<R>(graph, part.block, out_a, out_b, first_out + y, h, own, begin == 0);
+                    for (int r = 0; r < R; ++r) put(own.of_out(last, first_out + y + r, h), grad[r], begin == 0);
                 });
         });
     };
-    in_order<Sums>(graph, 2 * graph.layers + 3, work, [&](const Segment& segment, Sums& own) {
+    auto arrays = [&](const Block& block) { return gate_arrays(graph, block) + OTHERS; };
+    in_order<Sums>(graph, arrays, work, [&](const Segment& segment, Sums& own) {
+        const int64_t last = gate_arrays(graph, *segment.block);
         merge_states(graph, segment, own, grad_table, grad_a, grad_b);
         own.merge(graph, segment, last, grad_send_back, grad_send);
-        own.merge(graph, segment, last + 1, counts, counts + 2 * plane);
-        own.merge(graph, segment, last + 2, counts + plane, counts + 3 * plane);
     });
 }
 
@@ -626,20 +710,21 @@ void decode_states(const Graph& graph, const REAL* out_table, REAL* out) {
                 });
         });
     };
-    in_order<Gathered>(graph, 0, work, [](const Segment&, Gathered&) {});
+    in_order<Gathered>(graph, [](const Block&) { return 0; }, work, [](const Segment&, Gathered&) {});
 }
 
 void decode_states_backward(const Graph& graph, const REAL* out_table, const REAL* grad_out, REAL* grad_table,
                             REAL* const* grad_a, REAL* const* grad_b, REAL* grad_out_table) {
     const int64_t H = graph.hidden;
     auto work = [&](const Segment& segment, Sums& own) {
-        own.begin(graph, segment, 2 * graph.layers, 2);
+        const int64_t arrays = gate_arrays(graph, *segment.block);
+        own.begin(graph, segment, arrays, 2);
         for_groups(graph, segment, [&](const Part& part, int64_t first_out, int64_t first_in) {
             const int64_t ins = part.block.ins, taps = part.block.taps, row = ins * taps;
             const REAL* table = out_table + part.block.table * H;
             REAL* const grad_table_out = own.taps + taps * H;
             for (int64_t h = 0; h < H; h += N)
-                by_fours(graph, part, h, own.near, {}, 2 * graph.layers, [&](auto count, int64_t y, int64_t begin, int64_t end) {
+                by_fours(graph, part, h, own.near, {}, arrays, [&](auto count, int64_t y, int64_t begin, int64_t end) {
                     constexpr int R = decltype(count)::value;
                     Gates<R> gates;
                     gates.gather(graph, part.destinations + y, h);
@@ -665,14 +750,13 @@ void decode_states_backward(const Graph& graph, const REAL* out_table, const REA
                                 }
                             store(grad_table_out + t * H + h, sum);
                         }
-                        through_gates<F, R>(de, kept, graph, part, weights, gates, x - begin, first_in + x, h, out_a,
-                                         out_b, own, y == 0);
+                        through_gates<F, R>(de, kept, graph, part, gates, y, x, x - begin, first_in + x, h, out_a, out_b, own);
                     });
-                    keep_gates<R>(graph, out_a, out_b, first_out + y, h, own, begin == 0);
+                    keep_gates<R>(graph, part.block, out_a, out_b, first_out + y, h, own, begin == 0);
                 });
         });
     };
-    in_order<Sums>(graph, 2 * graph.layers, work, [&](const Segment& segment, Sums& own) {
+    in_order<Sums>(graph, [&](const Block& block) { return gate_arrays(graph, block); }, work, [&](const Segment& segment, Sums& own) {
         merge_states(graph, segment, own, grad_table, grad_a, grad_b);
         own.merge_table(graph, segment, 1, grad_out_table);
     });
@@ -776,13 +860,21 @@ void receive_all_backward(int64_t neurons, int64_t H, int threads, const REAL* g
 extern "C" {
 
 void summaries(const Graph* graph, const REAL* send, const REAL* send_back, REAL* out) {
-    hear(*graph, send, send_back, out);
+    hear<false>(*graph, send, send_back, out);
+}
+
+void summaries_and_ties(const Graph* graph, const REAL* send, const REAL* send_back, REAL* out, REAL* tied) {
+    *tied = hear<true>(*graph, send, send_back, out);
+}
+
+void extremes(const Graph* graph, const REAL* send, const REAL* send_back, const REAL* heard, REAL* counts) {
+    count_extremes(*graph, send, send_back, heard, counts);
 }
 
 void summaries_backward(const Graph* graph, const REAL* send, const REAL* send_back, const REAL* heard,
-                        const REAL* slopes, REAL* counts, REAL* grad_table, REAL* const* grad_a, REAL* const* grad_b,
+                        const REAL* slopes, REAL* grad_table, REAL* const* grad_a, REAL* const* grad_b,
                         REAL* grad_send, REAL* grad_send_back) {
-    hear_backward(*graph, send, send_back, heard, slopes, counts, grad_table, grad_a, grad_b, grad_send, grad_send_back);
+    hear_backward(*graph, send, send_back, heard, slopes, grad_table, grad_a, grad_b, grad_send, grad_send_back);
 }
 
 void receive(int64_t neurons, int64_t hidden, int32_t threads, const REAL* gate, const REAL* heard, const REAL* roots,

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -27,11 +28,13 @@ FLAGS = ("-std=gnu++17", "-O3", "-march=native", "-fPIC", "-shared", "-pthread",
 MAX_LAYERS = 64
 VECTOR = 64  # bytes
 
+T = TypeVar("T")
+
 
 class _Block(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_int64)
-        for name in ("weights", "groups", "outs", "ins", "taps", "table", "destinations", "sources")
+        for name in ("weights", "groups", "outs", "ins", "taps", "table", "destinations", "sources", "carried")
     ]
 
 
@@ -47,6 +50,8 @@ class _Graph(ctypes.Structure):
         ("table", ctypes.c_void_p),
         ("a", ctypes.c_void_p),
         ("b", ctypes.c_void_p),
+        ("above", ctypes.c_void_p),
+        ("below", ctypes.c_void_p),
         ("threads", ctypes.c_int32),
     ]
 
@@ -63,14 +68,39 @@ def available(weights: Tensor, layers: int) -> bool:
     return fits and _library(REALS[weights.dtype]) is not None
 
 
+def carried(layout: Layout, table: Tensor) -> int:
+    """How many numbers a backward pass carries from one layer to the one below: the gradients of edges' states."""
+    width = _padded(table)
+    return layout.carried(width * table.element_size())[1] * width
+
+
 def summaries(
-    layout: Layout, weights: Tensor, table: Tensor, gates: Sequence[Tensor], send: Tensor, send_back: Tensor
-) -> Tensor:
-    """Shape (2, 4, n, h); see :func:`metaprune_cli.metanet.messages.listen`."""
+    layout: Layout, weights: Tensor, table: Tensor, gates: Sequence[Tensor], send: Tensor, send_back: Tensor, ties: bool
+) -> tuple[Tensor, bool]:
+    """Shape (2, 4, n, h), see :func:`metaprune_cli.metanet.messages.listen`; where ``ties``, may extremes be shared?
+
+    Lanes of padding always tie: then the answer is yes where there are any.
+    """
     call = _Call(layout, weights, table, gates)
-    out = call.new(2, 4, layout.num_neurons)
-    call.run("summaries", send, send_back, out)
-    return call.cut(out)
+    out, tied = call.new(2, 4, layout.num_neurons), weights.new_zeros(1)
+    call.run("summaries_and_ties" if ties else "summaries", send, send_back, out, *([tied] if ties else []))
+    return call.cut(out), bool(tied)
+
+
+def extremes(
+    layout: Layout,
+    weights: Tensor,
+    table: Tensor,
+    gates: Sequence[Tensor],
+    send: Tensor,
+    send_back: Tensor,
+    heard: Tensor,
+) -> Tensor:
+    """How many messages of a neuron are the maximum that was ``heard``, how many the minimum; shape (2, 2, n, h)."""
+    call = _Call(layout, weights, table, gates)
+    counts = call.new(2, 2, layout.num_neurons)
+    call.run("extremes", send, send_back, heard, counts)
+    return call.cut(counts)
 
 
 def summaries_backward(
@@ -83,20 +113,21 @@ def summaries_backward(
     heard: Tensor,
     slopes: Tensor,
     of_weights: bool,
-) -> tuple[Tensor, None, Tensor, list[Tensor], Tensor, Tensor]:
+    above: Tensor | None,
+    below: Tensor | None,
+) -> tuple[None, Tensor, list[Tensor | None], Tensor, Tensor]:
     """Gradients of the weights (none here), the table, the gates and what is sent both ways.
 
     ``slopes``, shape (2, 4, n, h), says what a message m of a neuron gets: the first plus the second times m, the third
-    where m is the maximum that was ``heard``, the fourth where it is the minimum. Before the gradients: how many
-    messages are the maximum, and how many the minimum, shape (2, 2, n, h).
+    where m is the maximum that was ``heard``, the fourth where it is the minimum.
     """
     assert not of_weights
-    call = _Call(layout, weights, table, gates)
-    of_table, of_gates = call.new(len(table)), [call.new(layout.num_neurons) for _ in gates]
-    counts, of_sent = call.new(2, 2, layout.num_neurons), call.new(2, layout.num_neurons)
-    call.run("summaries_backward", send, send_back, heard, slopes, counts, of_table, *call.split(of_gates), *of_sent)
-    gates_ = [call.cut(gate) for gate in of_gates]
-    return call.cut(counts), None, call.cut(of_table), gates_, call.cut(of_sent[0]), call.cut(of_sent[1])
+    call = _Call(layout, weights, table, gates, carry=(above, below))
+    of_table, of_gates = call.new(len(table)), call.new_gates()
+    of_sent = call.new(2, layout.num_neurons)
+    call.run("summaries_backward", send, send_back, heard, slopes, of_table, *call.split(of_gates), *of_sent)
+    gates_ = [gate if gate is None else call.cut(gate) for gate in of_gates]
+    return None, call.cut(of_table), gates_, call.cut(of_sent[0]), call.cut(of_sent[1])
 
 
 def receive(gate: Tensor, heard: Tensor, roots: Tensor) -> Tensor:
@@ -137,14 +168,16 @@ def decode_backward(
     out_table: Tensor,
     gradient: Tensor,
     of_weights: bool,
-) -> tuple[None, Tensor, list[Tensor], Tensor]:
+    below: Tensor | None,
+) -> tuple[None, Tensor, list[Tensor | None], Tensor]:
     """Gradients of the weights (none here), the table, the gates and the table of the way out."""
     assert not of_weights
-    call = _Call(layout, weights, table, gates, identity=False)
+    call = _Call(layout, weights, table, gates, identity=False, carry=(None, below))
     of_table, of_out_table = call.new(len(table)), call.new(len(table))
-    of_gates = [call.new(layout.num_neurons) for _ in gates]
+    of_gates = call.new_gates()
     call.run("decode_backward", out_table, gradient, of_table, *call.split(of_gates), of_out_table)
-    return None, call.cut(of_table), [call.cut(gate) for gate in of_gates], call.cut(of_out_table)
+    gates_ = [gate if gate is None else call.cut(gate) for gate in of_gates]
+    return None, call.cut(of_table), gates_, call.cut(of_out_table)
 
 
 class _Call:
@@ -154,13 +187,21 @@ class _Call:
     """
 
     def __init__(
-        self, layout: Layout, weights: Tensor, table: Tensor, gates: Sequence[Tensor], identity: bool = True
+        self,
+        layout: Layout,
+        weights: Tensor,
+        table: Tensor,
+        gates: Sequence[Tensor],
+        identity: bool = True,
+        carry: tuple[Tensor | None, Tensor | None] = (None, None),
     ) -> None:
         self.like, self.hidden, self.layers = weights, table.shape[1], len(gates) // 2
-        lanes = VECTOR // weights.element_size()
-        self.padded = -(-self.hidden // lanes) * lanes
-        self.kept: list[object] = []
-        blocks, nodes = _described(layout)
+        self.padded, self.neurons = _padded(table), layout.num_neurons
+        self.kept: list[object] = [*carry]
+        carries = any(part is not None and part.numel() for part in carry)
+        first = layout.carried(self.padded * weights.element_size())[0]
+        blocks, nodes = _described(layout, first if carries else (-1,) * len(first))
+        self.all_carried = carries and all(block.carried >= 0 for block in blocks)
         a, b = (self._addresses(part) for part in self.split(gates))
         self.graph = _Graph(
             blocks,
@@ -173,11 +214,12 @@ class _Call:
             self._address(table),
             ctypes.addressof(a),
             ctypes.addressof(b),
+            *(None if part is None else part.data_ptr() for part in carry),
             torch.get_num_threads(),
         )
         self.kept += [blocks, nodes, weights, a, b]
 
-    def split(self, gates: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    def split(self, gates: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
         """The a of all layers, and the b."""
         return gates[: self.layers], gates[self.layers :]
 
@@ -185,11 +227,16 @@ class _Call:
         """Zeros, padded."""
         return self.like.new_zeros(*shape, self.padded)
 
+    def new_gates(self) -> list[Tensor | None]:
+        """Zeros for the gradients of the gates; of the last alone, if those of all edges are carried on from there."""
+        wanted = [k == self.layers - 1 or not self.all_carried for k in range(self.layers)]
+        return [self.new(self.neurons) if want else None for want in 2 * wanted]
+
     def cut(self, numbers: Tensor) -> Tensor:
         """Without the padding."""
         return numbers[..., : self.hidden]
 
-    def run(self, name: str, *arguments: Tensor | Sequence[Tensor]) -> None:
+    def run(self, name: str, *arguments: Tensor | Sequence[Tensor | None]) -> None:
         """Call one function."""
         library = _library(REALS[self.like.dtype])
         assert library is not None
@@ -198,14 +245,16 @@ class _Call:
             ctypes.byref(self.graph), *(ctypes.c_void_p(x) if isinstance(x, int) else x for x in rest)
         )
 
-    def _address(self, tensor: Tensor) -> int:
+    def _address(self, tensor: Tensor | None) -> int | None:
+        if tensor is None:
+            return None
         if tensor.dim() > 1 and tensor.shape[-1] != self.padded:
             tensor = nn.functional.pad(tensor, (0, self.padded - self.hidden))
         tensor = tensor.contiguous()
         self.kept.append(tensor)
         return tensor.data_ptr()
 
-    def _addresses(self, tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    def _addresses(self, tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
         return (ctypes.c_void_p * max(len(tensors), 1))(*(self._address(tensor) for tensor in tensors))
 
 
@@ -219,23 +268,29 @@ def _run_per_neuron(name: str, gate: Tensor, *arguments: Tensor) -> None:
     getattr(library, name)(*sizes, ctypes.c_int32(torch.get_num_threads()), *addresses)
 
 
-_DESCRIBED: WeakKeyDictionary[Layout, tuple[ctypes.Array[_Block], Tensor]] = WeakKeyDictionary()
+def _padded(table: Tensor) -> int:
+    lanes = VECTOR // table.element_size()
+    return -(-table.shape[1] // lanes) * lanes
 
 
-def _described(layout: Layout) -> tuple[ctypes.Array[_Block], Tensor]:
+_DESCRIBED: WeakKeyDictionary[Layout, dict[Sequence[int], tuple[ctypes.Array[_Block], Tensor]]] = WeakKeyDictionary()
+
+
+def _described(layout: Layout, carried: tuple[int, ...]) -> tuple[ctypes.Array[_Block], Tensor]:
     """The blocks as the library reads them, and the list of neurons they point into; made once for each layout."""
-    if layout not in _DESCRIBED:
-        _DESCRIBED[layout] = _description(layout)
-    return _DESCRIBED[layout]
+    known = _DESCRIBED.setdefault(layout, {})
+    if carried not in known:
+        known[carried] = _description(layout, carried)
+    return known[carried]
 
 
-def _description(layout: Layout) -> tuple[ctypes.Array[_Block], Tensor]:
+def _description(layout: Layout, carried: Sequence[int]) -> tuple[ctypes.Array[_Block], Tensor]:
     nodes = torch.cat([ids.flatten() for bundle in layout.bundles for ids in (bundle.destinations, bundle.sources)])
     blocks, at = [], 0
-    for bundle in layout.bundles:
+    for bundle, first in zip(layout.bundles, carried, strict=True):
         (groups, outs), ins = bundle.destinations.shape, bundle.sources.shape[1]
         here = at, at + groups * outs
-        blocks.append(_Block(bundle.offset, groups, outs, ins, bundle.taps, bundle.table, *here))
+        blocks.append(_Block(bundle.offset, groups, outs, ins, bundle.taps, bundle.table, *here, first))
         at += groups * (outs + ins)
     return (_Block * len(blocks))(*blocks), nodes
 

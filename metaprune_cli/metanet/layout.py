@@ -19,6 +19,9 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.metanet.codec import Kernel
 from metaprune_cli.metanet.values import block_index
 
+CARRIED = 2**30
+"""Bytes of gradients of edges' states that a backward pass carries from layer to layer."""
+
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
@@ -116,6 +119,23 @@ class Layout:
                 messages = torch.full((sets.numel(),), float(other.shape[1]), device=self.device)
                 counts[direction].index_add_(0, sets.flatten(), messages)
         return counts.clamp(min=1)
+
+    def carried(self, size: int) -> tuple[tuple[int, ...], int]:
+        """The bundles whose edges' gradients are carried from layer to layer: as many as there is room for.
+
+        Args:
+            size: bytes of an edge's state.
+
+        Returns:
+            Per bundle, where its edges begin among all that are carried; -1 where they are not. How many are.
+        """
+        starts, total = [], 0
+        for bundle in self.bundles:
+            edges = bundle.size // bundle.taps
+            fits = (total + edges) * size <= CARRIED
+            starts.append(total if fits else -1)
+            total += edges * fits
+        return tuple(starts), total
 
     def flatten(self, weights: Sequence[Tensor], like: Tensor) -> Float[Tensor, " size"]:
         """All blocks' weights, each of shape (groups, out, in, taps), in one array like ``like``; differentiable."""

@@ -7,6 +7,11 @@ its weights and the neurons' gates,
 
 and it is computed again wherever it is needed, forward and backward: memory grows with the neurons. Two engines do
 this: ``kernel``, compiled C++ on a CPU, and ``tiles``, PyTorch on any device and in any precision.
+
+The gradient of e_l is the sum of what layer l says itself and of the gradient of e_{l+1} through one gate. In deep
+metanetworks a backward pass carries it from layer to layer, for as many edges as there is room for
+(:data:`metaprune_cli.metanet.layout.CARRIED`); for all others every layer goes back through all gates. To autograd the
+states are a tensor that takes no memory; what it hands on as its gradient is an array that each layer overwrites.
 """
 
 from __future__ import annotations
@@ -24,8 +29,22 @@ from metaprune_cli.metanet import kernel, tiles
 from metaprune_cli.metanet.layers import EPSILON
 from metaprune_cli.metanet.layout import Layout
 
+CARRY_FROM = 4
+"""Layers from which on gradients are carried: with fewer, there is next to no walk to save."""
+
+
+def engine_for(weights: Tensor, layers: int) -> ModuleType:
+    """The compiled engine where there is a compiler, but where the weights want gradients themselves."""
+    return tiles if weights.requires_grad or not kernel.available(weights, layers) else kernel
+
+
+def first_states(engine: ModuleType, layout: Layout, table: Tensor, layers: int) -> Tensor:
+    """What the first layer takes for the states of the edges: as many numbers as have gradients that are carried."""
+    return table.new_empty(1).expand(engine.carried(layout, table) if layers >= CARRY_FROM else 0)
+
 
 def listen(
+    engine: ModuleType,
     layout: Layout,
     weights: Float[Tensor, " size"],
     table: Float[Tensor, "taps h"],
@@ -33,12 +52,14 @@ def listen(
     receive: Float[Tensor, "n h"],
     send: Float[Tensor, "n h"],
     send_back: Float[Tensor, "n h"],
-) -> Float[Tensor, "n h4"]:
+    states: Tensor,
+) -> tuple[Float[Tensor, "n h4"], Tensor]:
     """Mean, deviation, maximum and minimum of the messages r[i] ⊙ s[j] ⊙ e along the edges plus along the reversed.
 
     The receiving gate r is common to a neuron's messages, so it is applied to their summary instead of to each of them.
 
     Args:
+        engine: what does the work.
         layout: of the edges.
         weights: flat; constant for the compiled engine.
         table: first state of an edge per tap, and of identity edges.
@@ -46,27 +67,28 @@ def listen(
         receive: r, where the edge ends.
         send: s, where the edge starts.
         send_back: s ⊙ σ, for reversed edges.
+        states: of the edges, as the layer before this one returned them.
+
+    Returns:
+        What the neurons receive; the states.
     """
     inputs = _whole(table, receive, send, send_back, *gates)
-    received: Tensor = Listen.apply(layout, _engine(weights, gates), weights, *inputs)
-    return received
+    received, states = Listen.apply(engine, layout, weights, states, *inputs)
+    return received, states
 
 
 def decode(
+    engine: ModuleType,
     layout: Layout,
     weights: Float[Tensor, " size"],
     table: Float[Tensor, "taps h"],
     gates: Sequence[Float[Tensor, "n h"]],
     out_table: Float[Tensor, "taps h"],
+    states: Tensor,
 ) -> Float[Tensor, " size"]:
     """The change of every weight: ⟨out_table[tap], e_L⟩; flat. The identity edges' is zero."""
-    change: Tensor = Decode.apply(layout, _engine(weights, gates), weights, *_whole(table, out_table, *gates))
+    change: Tensor = Decode.apply(engine, layout, weights, states, *_whole(table, out_table, *gates))
     return change
-
-
-def _engine(weights: Tensor, gates: Sequence[Tensor]) -> ModuleType:
-    """The compiled one where there is a compiler, but where the weights want gradients themselves."""
-    return tiles if weights.requires_grad or not kernel.available(weights, len(gates) // 2) else kernel
 
 
 def _whole(*tensors: Tensor) -> list[Tensor]:
@@ -79,36 +101,41 @@ class Listen(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        layout: Layout,
         engine: ModuleType,
+        layout: Layout,
         weights: Tensor,
+        states: Tensor,
         table: Tensor,
         receive: Tensor,
         send: Tensor,
         send_back: Tensor,
         *gates: Tensor,
-    ) -> Tensor:
-        """What the neurons receive."""
-        heard: Tensor = engine.summaries(layout, weights, table, gates, send, send_back)
+    ) -> tuple[Tensor, Tensor]:
+        """What the neurons receive, and the states."""
+        heard, ctx.tied = engine.summaries(layout, weights, table, gates, send, send_back, any(ctx.needs_input_grad))
         roots = (receive.square() * heard[:, 1]).add_(EPSILON).sqrt_()
         received: Tensor = engine.receive(receive, heard, roots)
-        ctx.layout, ctx.engine = layout, engine
+        ctx.engine, ctx.layout, ctx.carried = engine, layout, states.numel()
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(heard, roots, weights, table, receive, send, send_back, *gates)
-        return received
+        return received, states.view_as(states)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        """Gradients from those of what is received."""
+    def backward(ctx: Any, gradient: Tensor | None, above: Tensor | None) -> tuple[Any, ...]:
+        """Gradients from those of what is received, and of the states."""
         heard, roots, weights, table, receive, send, send_back, *gates = ctx.saved_tensors
+        gradient = receive.new_zeros(len(receive), 4 * receive.shape[1]) if gradient is None else gradient
+        below = None
+        if ctx.carried:
+            below = table.new_empty(ctx.carried) if above is None else above
         of_receive, slopes = ctx.engine.receive_backward(receive, heard, roots, ctx.layout.heard, gradient)
-        edges = (ctx.layout, weights, table, gates, send, send_back, heard, slopes, ctx.needs_input_grad[2])
-        counts, *gradients = ctx.engine.summaries_backward(*edges)
-        if counts.numel() and counts.max() > 1:  # extremes are shared: once more, now that it is known by how many
-            slopes[:, 2:].div_(counts.clamp_(min=1))
-            _, *gradients = ctx.engine.summaries_backward(*edges)
+        messages = (ctx.layout, weights, table, gates, send, send_back, heard)
+        if ctx.tied:
+            slopes[:, 2:].div_(ctx.engine.extremes(*messages).clamp_(min=1))
+        gradients = ctx.engine.summaries_backward(*messages, slopes, ctx.needs_input_grad[2], above, below)
         of_weights, of_table, of_gates, *of_sent = gradients
-        return None, None, of_weights, of_table, of_receive, *of_sent, *of_gates
+        return None, None, of_weights, below, of_table, of_receive, *of_sent, *of_gates
 
 
 class Decode(torch.autograd.Function):
@@ -116,10 +143,17 @@ class Decode(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, layout: Layout, engine: ModuleType, weights: Tensor, table: Tensor, out_table: Tensor, *gates: Tensor
+        ctx: Any,
+        engine: ModuleType,
+        layout: Layout,
+        weights: Tensor,
+        states: Tensor,
+        table: Tensor,
+        out_table: Tensor,
+        *gates: Tensor,
     ) -> Tensor:
         """The change of the weights."""
-        ctx.layout, ctx.engine = layout, engine
+        ctx.engine, ctx.layout, ctx.carried = engine, layout, states.numel()
         ctx.save_for_backward(weights, table, out_table, *gates)
         change: Tensor = engine.decode(layout, weights, table, gates, out_table)
         return change
@@ -129,7 +163,8 @@ class Decode(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         """Gradients from that of the change."""
         weights, table, out_table, *gates = ctx.saved_tensors
+        below = table.new_zeros(ctx.carried) if ctx.carried else None  # of identity edges nothing is decoded
         of_weights, of_table, of_gates, of_out_table = ctx.engine.decode_backward(
-            ctx.layout, weights, table, gates, out_table, gradient.contiguous(), ctx.needs_input_grad[2]
+            ctx.layout, weights, table, gates, out_table, gradient.contiguous(), ctx.needs_input_grad[2], below
         )
-        return None, None, of_weights, of_table, of_out_table, *of_gates
+        return None, None, of_weights, below, of_table, of_out_table, *of_gates

@@ -5,6 +5,7 @@ The functions are those of :mod:`metaprune_cli.metanet.kernel`, where their argu
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -56,21 +57,35 @@ class Tile:
         return numbers[self.destinations][:, :, None], numbers[self.sources][:, None]
 
 
+def carried(layout: Layout, table: Tensor) -> int:
+    """How many numbers a backward pass carries from one layer to the one below: the gradients of edges' states."""
+    width = table.shape[1]
+    return layout.carried(width * table.element_size())[1] * width
+
+
 def summaries(
-    layout: Layout, weights: Tensor, table: Tensor, gates: Sequence[Tensor], send: Tensor, send_back: Tensor
-) -> Tensor:
-    """Shape (2, 4, n, h); variances are merged by the parallel formula (Chan et al., 1979)."""
+    layout: Layout, weights: Tensor, table: Tensor, gates: Sequence[Tensor], send: Tensor, send_back: Tensor, ties: bool
+) -> tuple[Tensor, bool]:
+    """Shape (2, 4, n, h), and where ``ties`` whether an extreme is shared by several messages.
+
+    Variances are merged by the parallel formula (Chan et al., 1979).
+    """
     n, hidden = send.shape
     count = send.new_zeros(2, n, 1)
     mean, squares = send.new_zeros(2, n, hidden), send.new_zeros(2, n, hidden)
-    high, low = send.new_full((2, n, hidden), -torch.inf), send.new_full((2, n, hidden), torch.inf)
+    found, shared = send.new_full((2, 2, n, hidden), -torch.inf), send.new_zeros(2, 2, n, hidden)
+    found[:, 1] = torch.inf
     for tile in _tiles(layout.bundles, hidden, weights):
         states = _kept_states(tile, weights, table, gates, keep=False)[-1]
         for direction, (who, axis, sender) in enumerate(_ways(tile, send, send_back)):
             messages, sets = states * sender, who.flatten()
             index = sets[:, None].expand(-1, hidden)
-            high[direction].scatter_reduce_(0, index, messages.amax(axis).flatten(0, 1), "amax")
-            low[direction].scatter_reduce_(0, index, messages.amin(axis).flatten(0, 1), "amin")
+            for extreme, sharing, name in zip(found[direction], shared[direction], ("amax", "amin"), strict=True):
+                before = extreme.clone()
+                extreme.scatter_reduce_(0, index, getattr(messages, name)(axis).flatten(0, 1), name)
+                if ties:
+                    reached = (messages == extreme[who].unsqueeze(axis)).sum(axis).flatten(0, 1)
+                    sharing.mul_(extreme == before).index_add_(0, sets, reached.to(sharing))
             own = messages.mean(axis, keepdim=True)
             spread = messages.sub_(own).square_().sum(axis).flatten(0, 1)
             # several sets of one tile may be of the same neuron: all of them are merged with what it has at once
@@ -84,7 +99,28 @@ def summaries(
             count[direction] = total
     silent = count == 0
     variance = squares.clamp(min=0) / count.clamp(min=1)
-    return torch.stack([mean, variance, high.masked_fill(silent, 0), low.masked_fill(silent, 0)], dim=1)
+    heard = torch.stack([mean, variance, *found.masked_fill_(silent[:, None], 0).unbind(1)], dim=1)
+    return heard, ties and bool((shared > 1).any())
+
+
+def extremes(
+    layout: Layout,
+    weights: Tensor,
+    table: Tensor,
+    gates: Sequence[Tensor],
+    send: Tensor,
+    send_back: Tensor,
+    heard: Tensor,
+) -> Tensor:
+    """How many messages of a neuron are the maximum, and how many the minimum; shape (2, 2, n, h)."""
+    counts = send.new_zeros(2, 2, *send.shape)
+    for tile in _tiles(layout.bundles, send.shape[1], weights):
+        states = _kept_states(tile, weights, table, gates, keep=False)[-1]
+        for direction, (who, axis, sender) in enumerate(_ways(tile, send, send_back)):
+            for count, extreme in zip(counts[direction], heard[direction, 2:], strict=True):
+                reached = (states * sender == extreme[who].unsqueeze(axis)).sum(axis).flatten(0, 1)
+                count.index_add_(0, who.flatten(), reached.to(count))
+    return counts
 
 
 def summaries_backward(
@@ -97,10 +133,12 @@ def summaries_backward(
     heard: Tensor,
     slopes: Tensor,
     of_weights: bool,
-) -> tuple[Tensor, Tensor | None, Tensor, list[Tensor], Tensor, Tensor]:
-    """How many messages are an extreme; gradients of the weights, the table, the gates and what is sent both ways."""
-    gradients = _Gradients(weights, table, gates, of_weights)
-    counts, of_sent = send.new_zeros(2, 2, *send.shape), (torch.zeros_like(send), torch.zeros_like(send_back))
+    above: Tensor | None,
+    below: Tensor | None,
+) -> tuple[Tensor | None, Tensor, list[Tensor], Tensor, Tensor]:
+    """Gradients of the weights, the table, the gates and what is sent both ways."""
+    gradients = _Gradients(layout, weights, table, gates, of_weights, above, below)
+    of_sent = torch.zeros_like(send), torch.zeros_like(send_back)
     for tile in _tiles(layout.bundles, send.shape[1], weights, len(gates) // 2):
         kept = _kept_states(tile, weights, table, gates)
         states = kept[-1]
@@ -112,15 +150,13 @@ def summaries_backward(
                 numbers[who].unsqueeze(axis) for numbers in (*slopes[direction], *extremes)
             )
             of_messages = torch.addcmul(constant, factor, messages)
-            for count, extreme, share in zip(counts[direction], (high, low), (at_high, at_low), strict=True):
-                reached = (messages == extreme).to(messages)
-                of_messages.addcmul_(reached, share)
-                count.index_add_(0, who.flatten(), reached.sum(axis).flatten(0, 1))
+            for extreme, share in ((high, at_high), (low, at_low)):
+                of_messages.addcmul_((messages == extreme).to(messages), share)
             of_states.addcmul_(of_messages, sender)
             senders = (tile.sources, tile.destinations)[direction]
             of_sent[direction].index_add_(0, senders.flatten(), (of_messages * states).sum(3 - axis).flatten(0, 1))
         gradients.add_(tile, kept, of_states)
-    return counts, *gradients.parts, *of_sent
+    return *gradients.parts, *of_sent
 
 
 def receive(gate: Tensor, heard: Tensor, roots: Tensor) -> Tensor:
@@ -171,9 +207,10 @@ def decode_backward(
     out_table: Tensor,
     gradient: Tensor,
     of_weights: bool,
+    below: Tensor | None,
 ) -> tuple[Tensor | None, Tensor, list[Tensor], Tensor]:
     """Gradients of the weights, the table, the gates and the table of the way out."""
-    gradients = _Gradients(weights, table, gates, of_weights)
+    gradients = _Gradients(layout, weights, table, gates, of_weights, None, below)
     of_out_table = torch.zeros_like(out_table)
     for tile in _tiles(layout.blocks, table.shape[1], weights, len(gates) // 2):
         kept = _kept_states(tile, weights, table, gates)
@@ -184,10 +221,26 @@ def decode_backward(
 
 
 class _Gradients:
-    """Of what the states are made of."""
+    """Of what the states are made of.
 
-    def __init__(self, weights: Tensor, table: Tensor, gates: Sequence[Tensor], of_weights: bool) -> None:
-        self.inputs = weights, table, gates
+    Those of the states themselves are carried, where there is room for them: added are those from the layer ``above``,
+    and those of the states before the last gate are left for the layer ``below``.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        weights: Tensor,
+        table: Tensor,
+        gates: Sequence[Tensor],
+        of_weights: bool,
+        above: Tensor | None,
+        below: Tensor | None,
+    ) -> None:
+        self.inputs, self.above, self.below = (weights, table, gates), above, below
+        starts, _ = layout.carried(table.shape[1] * table.element_size())
+        carries = above is not None or below is not None
+        self.starts = {b: start for b, start in zip(layout.bundles, starts, strict=True) if carries and start >= 0}
         self.of_weights = torch.zeros_like(weights) if of_weights else None
         self.of_table = torch.zeros_like(table)
         self.of_gates = [torch.zeros_like(gate) for gate in gates]
@@ -199,16 +252,26 @@ class _Gradients:
     def add_(self, tile: Tile, kept: Sequence[Tensor], of_states: Tensor) -> None:
         """Add a tile's, given those of its last states; ``kept`` are its states after 0, 1, … gates."""
         weights, table, gates = self.inputs
-        layers = len(gates) // 2
-        for k in reversed(range(layers)):
+        layers, carried = len(gates) // 2, tile.bundle in self.starts
+        if carried and self.above is not None:
+            of_states = of_states + self._carried(tile, self.above)
+        for k in reversed(range(max(layers - 1, 0) if carried else 0, layers)):
             of_gate = of_states * kept[k]
             of_states = of_states * _gate(tile, gates[k], gates[layers + k])
             for mine, other in ((k, layers + k), (layers + k, k)):
                 at_destinations, at_sources = tile.ends(gates[other])
                 self._add_ends(tile, mine, (of_gate * at_sources).sum(2), (of_gate * at_destinations).sum(1))
+        if carried and layers and self.below is not None:
+            self._carried(tile, self.below).copy_(of_states)
+            return
         tile.taps(self.of_table).add_(_product(tile.weights(weights), of_states))
         if self.of_weights is not None:
             tile.weights(self.of_weights).add_(of_states @ tile.taps(table).T)
+
+    def _carried(self, tile: Tile, flat: Tensor) -> Float[Tensor, "g o i h"]:
+        shape = *tile.bundle.destinations.shape, tile.bundle.sources.shape[1], self.of_table.shape[1]
+        start = self.starts[tile.bundle] * shape[-1]
+        return flat[start : start + math.prod(shape)].view(shape)[tile.part]
 
     def _add_ends(self, tile: Tile, gate: int, at_destinations: Tensor, at_sources: Tensor) -> None:
         self.of_gates[gate].index_add_(0, tile.destinations.flatten(), at_destinations.flatten(0, 1))

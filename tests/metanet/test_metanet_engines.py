@@ -50,13 +50,27 @@ class Edges:
     def run(self, *leaves: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
         table, out_table, receive, send, send_back, *gates = leaves
         weights = self.weights if weights is None else weights
-        received = messages.listen(self.layout, weights, table, gates, receive, send, send_back)
-        return received, messages.decode(self.layout, weights, table, gates, out_table)
+        engine, states = messages.engine_for(weights, len(gates) // 2), table.new_empty(0)
+        received, states = messages.listen(engine, self.layout, weights, table, gates, receive, send, send_back, states)
+        return received, messages.decode(engine, self.layout, weights, table, gates, out_table, states)
 
-    def results(self) -> list[Tensor]:
+    def run_layers(self, *leaves: Tensor) -> tuple[Tensor, ...]:
+        """One layer after the other, as a metanetwork does, so that gradients may be carried."""
+        table, out_table, receive, send, send_back, *gates = leaves
+        layers = len(gates) // 2
+        engine, values = messages.engine_for(self.weights, layers), []
+        states = messages.first_states(engine, self.layout, table, layers)
+        for k in range(layers):
+            passed = [*gates[:k], *gates[layers : layers + k]]
+            ends = receive, send, send_back
+            received, states = messages.listen(engine, self.layout, self.weights, table, passed, *ends, states)
+            values.append(received)
+        return *values, messages.decode(engine, self.layout, self.weights, table, gates, out_table, states)
+
+    def results(self, run: Callable[..., tuple[Tensor, ...]] | None = None) -> list[Tensor]:
         """Values, and gradients of a function of them that tells all of them apart."""
         leaves = self.leaves()
-        values = self.run(*leaves)
+        values = (run or self.run)(*leaves)
         total = sum((value * torch.linspace(-1, 1, value.numel()).view_as(value).to(value)).sum() for value in values)
         assert isinstance(total, Tensor)
         return [*(value.detach() for value in values), *torch.autograd.grad(total, leaves)]
@@ -64,7 +78,7 @@ class Edges:
 
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], None]:
-    return lambda engine: monkeypatch.setattr(messages, "_engine", lambda *_: engine)
+    return lambda engine: monkeypatch.setattr(messages, "engine_for", lambda *_: engine)
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +123,53 @@ def test_engines_agree(
         found.append(Edges(make(), hidden, layers=3, dtype=dtype).results())
     for one, other in zip(*found, strict=True):
         assert_close(one, other, rtol=0, atol=tolerance * float(other.abs().max()))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("room", [0.5, 1.0])
+@pytest.mark.parametrize("make", GRAPHS)
+def test_carried_gradients_are_exact(
+    engine: ModuleType,
+    room: float,
+    make: Callable[[], NeuronGraph],
+    use: Callable[[ModuleType], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With room for some edges and for all; extremes are shared in layers below and above."""
+    graph, hidden = make(), 8  # a vector: nothing is padded
+    for name in {block.param for block in graph.blocks}:
+        graph.tensors[name].view(-1)[::3] = 0
+    edges = Edges(graph, hidden, messages.CARRY_FROM, torch.float64)
+    use(tiles)
+    monkeypatch.setattr("metaprune_cli.metanet.layout.CARRIED", 0)
+    expected = edges.results(edges.run_layers)
+    use(engine)
+    total = sum(bundle.size // bundle.taps for bundle in edges.layout.bundles)
+    monkeypatch.setattr("metaprune_cli.metanet.layout.CARRIED", int(room * 8 * hidden * total))
+    carried = messages.first_states(engine, edges.layout, edges.table, messages.CARRY_FROM).numel()
+    assert 0 < carried <= total * hidden
+    assert (carried == total * hidden) == (room == 1)
+    for one, other in zip(edges.results(edges.run_layers), expected, strict=True):
+        assert_close(one, other, rtol=0, atol=1e-11 * float(other.abs().max()))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_gradients_are_carried_where_part_of_the_results_is_used(
+    engine: ModuleType, use: Callable[[ModuleType], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(engine)
+    edges = Edges(mlp(), 5, messages.CARRY_FROM, torch.float64)
+    found = []
+    for room in (0, 2**20):
+        monkeypatch.setattr("metaprune_cli.metanet.layout.CARRIED", room)
+        for part in (slice(-1, None), slice(1, 2), slice(-2, -1)):
+            total = sum(value.square().sum() for value in edges.run_layers(*edges.leaves())[part])
+            assert isinstance(total, Tensor)
+            leaves = edges.leaves()
+            gradients = torch.autograd.grad(total, leaves, allow_unused=True)
+            found.append([g for g in gradients if g is not None and g.any()])
+    for without, carried in zip(found[:3], found[3:], strict=True):
+        assert_close(carried, without)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -184,7 +245,8 @@ def test_the_number_of_threads_does_not_change_a_bit(use: Callable[[ModuleType],
     graph, found = mlp(sizes=(150, 300, 170, 90)), []
     for threads in (1, 2, 7):
         torch.set_num_threads(threads)
-        found.append(Edges(graph, 20, 2, torch.float32).results())
+        edges = Edges(graph, 20, messages.CARRY_FROM, torch.float32)
+        found.append([*edges.results(), *edges.results(edges.run_layers)])
     assert all(torch.equal(one, other) for other in found[1:] for one, other in zip(found[0], other, strict=True))
 
 
