@@ -72,10 +72,18 @@ def read_artifact(path: str | os.PathLike[str], kind: str | None = None) -> Arti
             next_step="give a file of the right kind; `metaprune inspect` shows what a file is",
         )
     try:
-        tensors = dict(sorted(safetensors.torch.load(data).items()))
+        tensors = aligned(safetensors.torch.load(data))
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise _corrupt(path, f"tensors that cannot be read: {error}") from error
     return Artifact(document["kind"], document["format_version"], document, tensors, path, document["digest"])
+
+
+def aligned(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in alphabetical order, each where PyTorch's allocator would put it; ``tensors`` is empty afterwards.
+
+    In a file tensors lie anywhere, and the last bits of what a kernel computes can depend on the address.
+    """
+    return {name: tensors.pop(name).clone() for name in sorted(tensors)}
 
 
 def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:

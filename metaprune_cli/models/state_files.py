@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from metaprune_cli.artifacts import aligned
 from metaprune_cli.errors import CorruptFileError, InputError
 
 _NESTED_UNDER = ("state_dict", "model", "model_state_dict")
@@ -53,7 +54,7 @@ def _open(path: Path, trust_pickle: bool) -> object:
     if head.startswith((_ZIP, _PICKLE)) and not is_safetensors:
         return _open_pickle(path, trust_pickle)
     try:
-        return dict(sorted(safetensors.torch.load_file(path).items()))
+        return aligned(safetensors.torch.load_file(path))
     except (SafetensorError, ValueError, OSError) as error:
         raise CorruptFileError(
             "The file is neither a sound safetensors file nor one that torch.save wrote.",

@@ -56,6 +56,14 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert os.listdir(path.parent) == [path.name]  # noqa: PTH208 - hidden files too
 
 
+def test_tensors_lie_where_an_allocator_puts_them(tmp_path: Path) -> None:
+    odd = {f"t{size}": torch.randn(size) for size in range(1, 30, 2)}
+    write_artifact(tmp_path / "a", "model", odd, {}, {})
+    addresses = {tensor.data_ptr() for tensor in read_artifact(tmp_path / "a").tensors.values()}
+    assert len(addresses) == len(odd)
+    assert all(address % 64 == 0 for address in addresses)
+
+
 def test_equal_contents_are_equal_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_artifact(tmp_path / name, "graph", dict(reversed(tensors().items())), DOCUMENT)

@@ -98,9 +98,12 @@ def test_results_and_progress_do_not_mix(pipeline: Path, tmp_path: Path) -> None
 def test_ctrl_c_exits_130_and_leaves_whole_files_only(tmp_path: Path) -> None:
     settings = TINY | {"zoo": TINY["zoo"] | {"train": {"epochs": 100_000}}}
     (tmp_path / "params.yaml").write_text(json.dumps(settings))
+    # a shell's background job ignores the signal, and so would what it starts
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [*METAPRUNE, "zoo", "-o", "zoo"], cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
     )
+    signal.signal(signal.SIGINT, before)
     checkpoint = tmp_path / "zoo" / "train" / "resnet8-0.checkpoint.safetensors"
     deadline = time.monotonic() + 100
     while not checkpoint.exists() and time.monotonic() < deadline:
