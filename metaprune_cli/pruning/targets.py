@@ -17,7 +17,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.slicing import alive_neurons, params_of
 from metaprune_cli.graph.trace import ExampleInputs
-from metaprune_cli.metrics.latency import measure_interleaved
+from metaprune_cli.metrics.latency import gain, measure_latency, times_interleaved
 from metaprune_cli.metrics.memory import peak_activations
 from metaprune_cli.pruning.cost import Cost
 from metaprune_cli.pruning.surgery import without
@@ -25,8 +25,10 @@ from metaprune_cli.pruning.surgery import without
 Measure = Callable[[Bool[Tensor, " units"]], float]
 """How much of a quantity there is when only these units are left."""
 
-RUNS = 15
-"""Turns of the two models; about ten smaller models are tried."""
+TURNS, MOST_TURNS = 15, 120
+"""Of the two models, at a time and at most; about ten smaller models are tried."""
+PRECISION = 0.01
+"""Half the 95 % confidence interval of a gain in latency, relative to it."""
 PREFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "ki": 2.0**10, "mi": 2.0**20, "gi": 2.0**30}
 UNITS = {"macs": "", "params": "", "size": "b", "memory": "b", "latency": "s", "drop": " points"}
 
@@ -123,8 +125,9 @@ def measure_for(
     """How the target's quantity is told: in closed form, or by the smaller model itself, which is made and runs.
 
     No table of layers' latencies is summed up: what a small model needs beside its layers would be missing. A smaller
-    model's latency is that of the whole model, measured once, times the ratio of the two while they take turns, so that
-    what slows the machine down for a while slows both.
+    model's latency is that of the whole model, measured once, over the gain of the one over the other, which take turns
+    so that what slows the machine down for a while slows both. They do until it is clear on which side of the target
+    the smaller model is, or the gain is known to ``PRECISION``.
 
     Args:
         target: what it is.
@@ -140,12 +143,19 @@ def measure_for(
         return remembered(
             lambda kept: peak_activations(without(model, graph, kept, example_inputs).eval(), example_inputs)
         )
-    whole = measure_interleaved({"whole": model}, example_inputs, RUNS, device=device)["whole"].median_ms / 1e3
+    whole = measure_latency(model, example_inputs, 2 * TURNS, device=device).median_ms / 1e3
+    due = whole / target.limit_for(whole)
 
     def latency(kept: Tensor) -> float:
         both = {"whole": model, "small": without(model, graph, kept, example_inputs)}
-        turns = measure_interleaved(both, example_inputs, RUNS, device=device)
-        return whole * turns["small"].median_ms / turns["whole"].median_ms
+        times_ms: dict[str, list[float]] = {name: [] for name in both}
+        while True:
+            for name, more in times_interleaved(both, example_inputs, TURNS, warmup=3, device=device).items():
+                times_ms[name] += more
+            found = gain(times_ms["whole"], times_ms["small"])
+            known = found.high - found.low < 2 * PRECISION * found.median
+            if known or not found.low < due < found.high or len(times_ms["small"]) >= MOST_TURNS:
+                return whole / found.median
 
     return remembered(latency)
 

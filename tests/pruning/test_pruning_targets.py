@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 
@@ -10,7 +8,7 @@ from metaprune_cli.graph.slicing import slice_tensors
 from metaprune_cli.metrics.memory import peak_activations
 from metaprune_cli.pruning.plan import make_plan
 from metaprune_cli.pruning.surgery import without
-from metaprune_cli.pruning.targets import Target, counted, measure_for, read_target
+from metaprune_cli.pruning.targets import MOST_TURNS, TURNS, Target, counted, measure_for, read_target
 
 READ = {
     "params=2x": Target("params", factor=2.0),
@@ -112,17 +110,26 @@ def test_peak_memory_is_the_largest_that_lives_at_once():
     assert peak_activations(model, torch.zeros(3, 10)) == 3 * 2 * 1000 * 4
 
 
-@dataclass(frozen=True)
-class Timed:
-    median_ms: float
+def timed_ms(case, spread: float, asked: list[int]):
+    """In the place of the clock: a millisecond a parameter, every second turn of a small model slower by ``spread``."""
+    whole = sum(p.numel() for p in case.model.parameters())
+
+    def times_interleaved(models, inputs, runs, *_, **__):
+        asked.append(runs)
+        sizes = {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()}
+        return {
+            name: [size * (1 + spread * (turn % 2) * (size < whole)) for turn in range(runs)]
+            for name, size in sizes.items()
+        }
+
+    return times_interleaved
 
 
-def test_latency_is_measured_on_the_smaller_model(traced, monkeypatch):
-    case = traced("residual")
-    monkeypatch.setattr(
-        "metaprune_cli.pruning.targets.measure_interleaved",
-        lambda models, *_, **__: {name: Timed(sum(p.numel() for p in m.parameters())) for name, m in models.items()},
-    )
+@pytest.mark.parametrize("spread", [0.0, 0.02])
+def test_latency_is_measured_on_the_smaller_model(traced, monkeypatch, spread):
+    case, asked = traced("residual"), []
+    monkeypatch.setattr("metaprune_cli.metrics.latency.times_interleaved", timed_ms(case, spread, asked))
+    monkeypatch.setattr("metaprune_cli.pruning.targets.times_interleaved", timed_ms(case, spread, asked))
     target = read_target("latency=60%")
     plan = make_plan(
         case.graph,
@@ -130,8 +137,31 @@ def test_latency_is_measured_on_the_smaller_model(traced, monkeypatch):
         target,
         measure=measure_for(target, case.model, case.graph, case.inputs),
     )
-    assert plan.params_after <= 0.6 * plan.params_before
+    assert plan.params_after * (1 + spread / 2) <= 0.601 * plan.params_before
     assert plan.quantity == "latency"
+
+
+def test_latency_is_measured_until_it_is_clear(traced, monkeypatch):
+    case = traced("residual")
+    kept = torch.ones(case.graph.units.num_units, dtype=torch.bool)
+    asked: dict[float, int] = {}
+    for percent in (50, 99):
+        rounds: list[int] = []
+        monkeypatch.setattr("metaprune_cli.metrics.latency.times_interleaved", timed_ms(case, 0.0, []))
+        monkeypatch.setattr("metaprune_cli.pruning.targets.times_interleaved", noisy(rounds))
+        measure_for(read_target(f"latency={percent}%"), case.model, case.graph, case.inputs)(kept)
+        asked[percent] = sum(rounds)
+    assert asked == {50: TURNS, 99: MOST_TURNS}
+
+
+def noisy(rounds: list[int]):
+    """Two models of which now the one, now the other takes half as long again."""
+
+    def times_interleaved(models, inputs, runs, *_, **__):
+        rounds.append(runs)
+        return {name: [1.5 if (turn + n) % 2 else 1.0 for turn in range(runs)] for n, name in enumerate(models)}
+
+    return times_interleaved
 
 
 def test_a_drop_goes_as_far_as_it_may(traced):

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from metaprune_cli.config import BenchSettings
-from metaprune_cli.metrics.latency import summary, times_interleaved
+from metaprune_cli.metrics.latency import gain, summary, times_interleaved
 from metaprune_cli.metrics.layers import time_layers
 from metaprune_cli.metrics.macs import count_macs, count_params
 from metaprune_cli.metrics.memory import peak_memory
 from metaprune_cli.stages.benching.blame import Layer, causes, changed_weights, in_words, layers_to_blame
-from metaprune_cli.stages.benching.verdict import Verdict, gain, judge
+from metaprune_cli.stages.benching.verdict import Verdict, judge
 from metaprune_cli.stages.inputs import random_inputs
 from metaprune_cli.stages.loading import Opened
 
