@@ -45,9 +45,10 @@ from metaprune_cli.metanet import MetaNetwork, rewritten
 from metaprune_cli.metanet.layers import MessageLayer
 from metaprune_cli.metrics.accuracy import evaluate
 from metaprune_cli.pruning import by_unit
+from metaprune_cli.stages.importance import Importance
 from metaprune_cli.stages.loading import ModelSource, open_graph, open_model
 from metaprune_cli.stages.meta_train import config_of
-from metaprune_cli.stages.prune import criterion_for
+from metaprune_cli.stages.prune import criterion_for, normaliser_for
 from metaprune_cli.training.loop import RECALIBRATION_BATCHES, fit, recalibrate_
 from metaprune_cli.training.meta import meta_train
 from metaprune_cli.training.progress import Silence
@@ -118,8 +119,7 @@ def words(variant: str) -> list[str]:
 
 def network_of(variant: str, settings: Settings, entries: Sequence[ZooEntry]) -> MetaNetwork:
     """An untrained metanetwork."""
-    score_head = settings.meta_train.criterion == "metanet"
-    network = MetaNetwork(config_of(settings.metanet, entries, score_head=score_head))
+    network = MetaNetwork(config_of(settings.metanet, entries, settings.meta_train))
     for word in words(variant):
         if word in HEARD:
             for layer in network.layers:
@@ -192,7 +192,8 @@ def used(
         model = metaprune.decode(graph, model)
         if written.importance is not None:
             importance = by_unit(graph.units, written.importance)
-            opened = replace(opened, importance=tuple(importance.tolist()))
+            opened = replace(opened, importance=Importance(tuple(importance.tolist()), network.config.normaliser))
+    criterion = criterion_for(prune, opened)
     for speedup in prune.speedup:
         row = {"model": path.name, "speedup": speedup}
         try:
@@ -200,10 +201,11 @@ def used(
                 model,
                 example,
                 speedup=speedup,
-                criterion=criterion_for(prune, opened),
+                criterion=criterion,
                 scope=prune.scope,
                 max_ratio=prune.max_ratio,
                 importance=importance,
+                normaliser=normaliser_for(prune, opened, criterion),
                 graph=graph,
             ).model
         except TargetError:

@@ -39,7 +39,8 @@ WITH_DATA = ("taylor", "obd-c", "hessian", "activation")
 MetaCriterion = Literal["group-l1", "group-l2", "bn-scale", "taylor", "metanet", "random"]
 Ranking = Literal["auto", Criterion]
 Reduction = Literal["mean", "sum", "max"]
-Normaliser = Literal["max", "mean", "sum", "none"]
+Normaliser = Literal["max", "mean", "sum", "rank", "none"]
+Normalising = Literal["auto", Normaliser]
 Scope = Literal["global", "family"]
 Quantity = Literal["macs", "params", "size", "memory", "latency", "drop"]
 Repair = Literal["none", "bn", "bias", "least-squares"]
@@ -141,6 +142,7 @@ class MetaTrainSettings:
     epochs: Natural = 40
     objective: Objective = "pruned"
     criterion: MetaCriterion = "metanet"
+    normaliser: Normaliser = "max"
     scope: Scope = "global"
     max_ratio: Fraction = 0.95
     speedup_min: Speedup = 1.5
@@ -218,7 +220,8 @@ class PruneSettings:
     """Section ``prune``: how much to remove, ranked how, and what is done about it.
 
     The criterion ``auto`` is ``metanet`` for models whose units a metanetwork has scored, else ``group-l2``;
-    ``package.module:function`` is a user's own. Every kind but ``structured`` zeroes weights and keeps all shapes; its
+    ``package.module:function`` is a user's own. The normaliser ``auto`` is what that metanetwork was trained with, else
+    ``max``. Every kind but ``structured`` zeroes weights and keeps all shapes; its
     settings are the second half.
     """
 
@@ -227,7 +230,7 @@ class PruneSettings:
     target: tuple[str, ...] = ()  # less of something else, instead: params=2x, size=10MB, latency=3ms, drop=0.5
     criterion: Ranking | Annotated[str, Reference()] = "auto"
     reduction: Reduction = "mean"
-    normaliser: Normaliser = "max"
+    normaliser: Normalising = "auto"
     scope: Scope = "global"
     max_ratio: Fraction = 0.8
     round_to: Count = 1

@@ -13,7 +13,7 @@ from metaprune_cli.cli.kinds import check_options
 from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.config import (
     Kind,
-    Normaliser,
+    Normalising,
     PruneSettings,
     Ranking,
     Reduction,
@@ -95,7 +95,10 @@ def prune(
         Reduction | None, typer.Option("--reduction", help="Of a unit's slices to one number.")
     ] = None,
     normaliser: Annotated[
-        Normaliser | None, typer.Option("--normaliser", help="What a layer's scores are divided by.")
+        Normalising | None,
+        typer.Option(
+            "--normaliser", help="What a layer's scores are divided by; rank: places in the layer instead."
+        ),
     ] = None,
     scope: Annotated[
         Scope | None, typer.Option("--scope", help="Rank all units together, or take as much from each family.")

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from metaprune_cli.config import Normaliser
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.metanet.blocks import run_blocks
@@ -44,6 +45,7 @@ class MetaNetworkConfig:
         ratio: output = input + ratio · decoded change.
         kernels: for the ``per-kernel`` codec, every kernel it shall know; () is a single tap.
         score_head: also say of every neuron how much it matters (the criterion ``metanet``).
+        normaliser: of the scores that the score head adjusts.
     """
 
     layers: int = 8
@@ -53,6 +55,7 @@ class MetaNetworkConfig:
     ratio: float = 0.01
     kernels: tuple[Kernel, ...] = ()
     score_head: bool = False
+    normaliser: Normaliser = "max"
 
     def __post_init__(self) -> None:
         """Check all fields at once.
@@ -65,6 +68,7 @@ class MetaNetworkConfig:
             ("hidden ≥ 2", self.hidden >= 2),
             (f"codec one of {', '.join(get_args(CodecName))}", self.codec in get_args(CodecName)),
             ("ratio > 0", self.ratio > 0),
+            (f"normaliser one of {', '.join(get_args(Normaliser))}", self.normaliser in get_args(Normaliser)),
             ("kernels with codec per-kernel, and only then", bool(self.kernels) == (self.codec == "per-kernel")),
         ]
         if broken := [demand for demand, met in demands if not met]:

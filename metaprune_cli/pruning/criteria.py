@@ -46,7 +46,8 @@ def unit_scores(
         importance: what a metanetwork's score head says (see ``by_unit``); needed by ``metanet`` alone.
         generator: draws the ``random`` scores.
         reduction: of a unit's slices to one magnitude.
-        normaliser: what scores are divided by, family by family: its maximum, mean or sum; ``none`` leaves them.
+        normaliser: what scores are divided by, family by family: its maximum, mean or sum; ``none`` leaves them, and
+            ``rank`` takes the place in the family for them, from 1 / size to 1.
 
     Returns:
         float32 or wider on the CPU, shape (units,).
@@ -75,6 +76,7 @@ def differentiable_scores(
     tensors: Mapping[str, Tensor],
     criterion: Criterion,
     importance: Float[Tensor, " units"] | None = None,
+    normaliser: Normaliser = "max",
 ) -> Float[Tensor, " units"] | None:
     """The same scores, differentiable in the tensors and the importance, on the tensors' device.
 
@@ -84,7 +86,7 @@ def differentiable_scores(
     """
     if criterion in ("taylor", "random"):
         return None
-    scores = normalised(_magnitude(graph, tensors, criterion), graph.units)
+    scores = normalised(_magnitude(graph, tensors, criterion), graph.units, normaliser)
     return _weighed(scores, importance) if criterion == "metanet" else scores
 
 
@@ -284,6 +286,9 @@ def normalised(raw: Float[Tensor, " units"], units: Units, by: Normaliser = "max
     """Divide by the family's maximum, mean or sum; a family of nothing but zeros stays zero."""
     if by == "none":
         return raw
+    if by == "rank":
+        smooth = normalised(raw, units)
+        return _ranks(raw.detach(), units) + (smooth - smooth.detach())
     family_of = units.family_of.to(raw.device)
     zeros = raw.new_zeros(len(units.families))
     if by == "max":
@@ -292,6 +297,15 @@ def normalised(raw: Float[Tensor, " units"], units: Units, by: Normaliser = "max
         whole = zeros.index_add(0, family_of, raw)
         whole = whole / units.sizes.to(raw) if by == "mean" else whole
     return raw / torch.where(whole > 0, whole, 1.0)[family_of]
+
+
+def _ranks(raw: Float[Tensor, " units"], units: Units) -> Float[Tensor, " units"]:
+    """Place in the family, in ascending order from 1, over its size."""
+    ranks = torch.zeros_like(raw)
+    for family in units.families:
+        places = torch.arange(1, len(family.units) + 1).to(raw)
+        ranks[family.units[raw[family.units].argsort(stable=True).cpu()]] = places / len(family.units)
+    return ranks
 
 
 def _lamp(raw: Float[Tensor, " units"], units: Units) -> Float[Tensor, " units"]:

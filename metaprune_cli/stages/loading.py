@@ -30,6 +30,7 @@ from metaprune_cli.models import Architecture, save_model
 from metaprune_cli.models.assemble import assemble
 from metaprune_cli.models.examples import example_inputs, has_example
 from metaprune_cli.models.programs import KEY, program_from_document
+from metaprune_cli.stages.importance import Importance
 from metaprune_cli.stages.made import Made
 from metaprune_cli.stages.zeros import Zeros
 
@@ -59,7 +60,7 @@ class Opened:
         path: the file it came from.
         shape_is_stated: whether the file or the user says the input's shape, or it is only usual for the architecture.
         graph: its graph, if it came as one.
-        importance: what a metanetwork's score head says of every unit, if one has; it holds while the units do.
+        importance: what a metanetwork's score head says of every unit, if one has.
         pruning: the plan of its last pruning, as it was written; it too holds while the units do.
         zeros: which entries are sparse, if any are; what is made of it keeps them unless it says otherwise.
     """
@@ -70,7 +71,7 @@ class Opened:
     path: Path
     shape_is_stated: bool = True
     graph: NeuronGraph | None = None
-    importance: tuple[float, ...] | None = None
+    importance: Importance | None = None
     pruning: Mapping[str, Any] | None = None
     zeros: Zeros | None = None
 
@@ -116,7 +117,7 @@ def open_model(path: Path, source: ModelSource) -> Opened:
         _lineage(document),
         path,
         shape_is_stated=stated,
-        importance=tuple(document["importance"]) if "importance" in document else None,
+        importance=Importance.of(document),
         pruning=document.get("pruning"),
         zeros=Zeros.of(document),
     )

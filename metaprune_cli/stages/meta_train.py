@@ -87,7 +87,7 @@ def meta_train(
         device=device.type,
     )
     seed_everything(settings.seed)
-    network = MetaNetwork(config_of(metanet, entries, score_head=settings.criterion == "metanet"))
+    network = MetaNetwork(config_of(metanet, entries, settings))
     checkpoint, history_file = made.checkpoint(output), history_of(output)
     with threads_for(max(entry.graph.macs for entry in entries) * settings.batch_size):
         result = train_metanetwork(
@@ -169,7 +169,7 @@ def _named(role: str, files: Sequence[Path]) -> dict[str, Path]:
     return {f"{role}/{path.name}": path for path in files}
 
 
-def config_of(settings: MetanetSettings, entries: Sequence[ZooEntry], *, score_head: bool = False) -> MetaNetworkConfig:
+def config_of(settings: MetanetSettings, entries: Sequence[ZooEntry], training: MetaTrainSettings) -> MetaNetworkConfig:
     """The metanetwork's configuration; the per-kernel codec learns the kernels that the zoo has."""
     kernels = {block.kernel for entry in entries for block in entry.graph.blocks}
     return MetaNetworkConfig(
@@ -179,7 +179,8 @@ def config_of(settings: MetanetSettings, entries: Sequence[ZooEntry], *, score_h
         scale_blocks=settings.scale_blocks,
         ratio=settings.ratio,
         kernels=tuple(sorted(kernels)) if settings.codec == "per-kernel" else (),
-        score_head=score_head,
+        score_head=training.criterion == "metanet",
+        normaliser=training.normaliser,
     )
 
 

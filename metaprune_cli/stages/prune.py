@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metaprune_cli.config import WITH_DATA, DataSettings, PruneSettings, PruningRule
+from metaprune_cli.config import WITH_DATA, DataSettings, Normaliser, PruneSettings, PruningRule
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph, encode
 from metaprune_cli.metrics.accuracy import evaluate
@@ -183,8 +183,9 @@ def _prune(
         small, layers = _repaired(small, opened, graph, plan.kept, settings, calibration)
         further: dict[str, Any] = {"pruning": plan.to_document() | {"check": asdict(checked), "repair": _plain(layers)}}
         if opened.importance is not None:
-            left = left_of_scores(torch.tensor(opened.importance), graph, plan.kept, encode(small, example))
-            further |= {} if left is None else {"importance": left.tolist()}
+            left = left_of_scores(opened.importance.tensor(), graph, plan.kept, encode(small, example))
+            if left is not None:
+                further |= replace(opened.importance, by_unit=tuple(left.tolist())).to_document()
         _save(small, target, opened, plan, settings, calibration, noted, further)
         yield _described(opened, plan, target, checked, layers)
 
@@ -241,6 +242,13 @@ def criterion_for(settings: PruneSettings, opened: Opened) -> str:
     return "group-l2" if opened.importance is None else "metanet"
 
 
+def normaliser_for(settings: PruneSettings, opened: Opened, criterion: str) -> Normaliser:
+    """What ``auto`` is: for ``metanet`` what the score head has learnt with."""
+    if settings.normaliser != "auto":
+        return settings.normaliser
+    return "max" if opened.importance is None or criterion != "metanet" else opened.importance.normaliser
+
+
 def scores_of(opened: Opened, graph: NeuronGraph, settings: PruneSettings, calibration: Calibration | None) -> Tensor:
     """The scores of a model's units, shape (units,)."""
     criterion = criterion_for(settings, opened)
@@ -252,9 +260,9 @@ def scores_of(opened: Opened, graph: NeuronGraph, settings: PruneSettings, calib
         graph,
         criterion,
         batches=batches,
-        importance=None if opened.importance is None else torch.tensor(opened.importance),
+        importance=None if opened.importance is None else opened.importance.tensor(),
         reduction=settings.reduction,
-        normaliser=settings.normaliser,
+        normaliser=normaliser_for(settings, opened, criterion),
         seed=settings.seed,
     )
 

@@ -103,7 +103,7 @@ class Trainer:
         if self.ranks.first:
             further: dict[str, Any] = {"history": result.history}
             if opened.importance is not None:
-                further["importance"] = list(opened.importance)
+                further |= opened.importance.to_document()
             if opened.pruning is not None:
                 further["pruning"] = opened.pruning
             save(result.model.cpu(), target, opened, made, step=step, metrics=metrics, **further)

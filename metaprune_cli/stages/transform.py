@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from metaprune_cli.metanet import MetaNetwork
 from metaprune_cli.metanet.shipped import metanetwork_file
 from metaprune_cli.pruning import by_unit
 from metaprune_cli.stages.images import check_fits
+from metaprune_cli.stages.importance import Importance
 from metaprune_cli.stages.loading import ModelSource, Opened, open_either, save
 from metaprune_cli.stages.made import Made
 from metaprune_cli.stages.paths import find_sources, plan_targets
@@ -88,8 +90,8 @@ def transform(
         step = {"metanetwork": artifact.digest, "recalibrated": splits is not None}
         step |= {} if written.importance is None else {"scored": True}
         change = _change(opened.model, rewritten.cpu())
-        importance = {} if written.importance is None else _importance(graph, written.importance)
-        save(rewritten, target, _dense(opened), made, step=step, metrics={"change": change}, **importance)
+        scored = {} if written.importance is None else _scored(graph, written.importance, network)
+        save(rewritten, target, _dense(opened), made, step=step, metrics={"change": change}, **scored)
         done.append(Transformed(str(file.path), str(target), change, splits is not None))
         progress.step()
     progress.end()
@@ -103,8 +105,9 @@ def _dense(opened: Opened) -> Opened:
     return replace(opened, zeros=None)
 
 
-def _importance(graph: NeuronGraph, by_neuron: Tensor) -> dict[str, list[float]]:
-    return {"importance": by_unit(graph.units, by_neuron).tolist()}
+def _scored(graph: NeuronGraph, by_neuron: Tensor, network: MetaNetwork) -> dict[str, Any]:
+    importance = tuple(by_unit(graph.units, by_neuron).tolist())
+    return Importance(importance, network.config.normaliser).to_document()
 
 
 @torch.no_grad()

@@ -124,7 +124,7 @@ def _save(opened: Opened, plan: ZeroPlan, target: Path) -> None:
     zeros = Zeros(asked.kind, asked.shape, tuple(plan.masks)).and_before(opened.zeros)
     step = {"kind": asked.kind, "pattern": asked.shape, "sparsity": asked.fraction, "achieved": plan.sparsity}
     step |= {} if asked.kind == "n:m" else {"scope": asked.scope}
-    further = {} if opened.importance is None else {"importance": list(opened.importance)}
+    further = {} if opened.importance is None else opened.importance.to_document()
     save(
         zeroed_copy(opened.model, plan.masks),
         target,

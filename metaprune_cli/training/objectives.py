@@ -212,14 +212,21 @@ def _scores(task: Task, weights: Weights) -> Tensor:
     graph, criterion = task.member.graph, task.settings.criterion
     tensors = {**graph.tensors, **weights}
     importance = None if task.importance is None else by_unit(graph.units, task.importance)
-    scores = differentiable_scores(graph, tensors, criterion, importance)
+    scores = differentiable_scores(graph, tensors, criterion, importance, task.settings.normaliser)
     if scores is not None:
         return scores
     gradients = None
     if criterion == "taylor":
         leaves = _leaves(weights)
         gradients = _gradients(task.loss(leaves, next(task.batches)), leaves)
-    return unit_scores(graph, tensors, criterion, gradients=gradients, generator=task.generator)
+    return unit_scores(
+        graph,
+        tensors,
+        criterion,
+        gradients=gradients,
+        generator=task.generator,
+        normaliser=task.settings.normaliser,
+    )
 
 
 def _leaves(weights: Weights) -> dict[str, Tensor]:

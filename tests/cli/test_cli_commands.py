@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 from cli_calling import TINY, call, run
 
 from metaprune_cli.artifacts import read_artifact, read_document
+from metaprune_cli.metanet import MetaNetwork
 from metaprune_cli.models import Architecture, build, load_model, save_model
 from metaprune_cli.stages.made import Checkpoint
 from metaprune_cli.training.state import TrainState
@@ -331,6 +333,22 @@ def test_a_score_head_goes_all_the_way(work: Path, model: Path, tmp_path: Path) 
     assert set(left) <= set(importance)
     shown = run("eval", tmp_path / "small.safetensors", longer, "--base", model, "--json").json["models"]
     assert {row["arm"] for row in shown} == {"plain", "metanet", "metanet finetuned"}
+
+
+def test_scores_are_normalised_as_the_metanetwork_learnt_them(work: Path, model: Path, tmp_path: Path) -> None:
+    network = MetaNetwork.load(work / "metanet.safetensors")
+    network.config = replace(network.config, normaliser="rank")
+    network.save(tmp_path / "ranks.safetensors")
+    rewritten, auto, given = (tmp_path / f"{name}.safetensors" for name in ("rewritten", "auto", "given"))
+    run("transform", model, "--metanet", tmp_path / "ranks.safetensors", "-o", rewritten)
+    run("prune", rewritten, "-s", "2", "-o", auto)
+    run("prune", rewritten, "-s", "2", "--normaliser", "rank", "-o", given)
+    documents = [read_document(path) for path in (rewritten, auto, given)]
+    assert {document["importance_normaliser"] for document in documents} == {"rank"}
+    assert documents[1]["pruning"] == documents[2]["pruning"]
+    run("prune", rewritten, "-s", "2", "--criterion", "group-l2", "-o", auto)  # auto is max there
+    run("prune", rewritten, "-s", "2", "--criterion", "group-l2", "--normaliser", "max", "-o", given)
+    assert read_document(auto)["pruning"] == read_document(given)["pruning"]
 
 
 def test_a_model_without_a_score_cannot_be_ranked_by_it(model: Path, tmp_path: Path) -> None:

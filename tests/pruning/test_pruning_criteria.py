@@ -9,7 +9,8 @@ from torch.testing import assert_close
 
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import encode
-from metaprune_cli.pruning.criteria import by_unit, group_magnitude, unit_scores
+from metaprune_cli.pruning import make_plan
+from metaprune_cli.pruning.criteria import by_unit, differentiable_scores, group_magnitude, unit_scores
 
 CRITERIA = ["group-l1", "group-l2", "bn-scale", "taylor", "random"]
 
@@ -185,6 +186,34 @@ def test_reductions_and_normalisers_are_what_they_say(traced):
         for normaliser, by in (("max", reduced.max()), ("mean", reduced.mean()), ("sum", reduced.sum()), ("none", 1)):
             scores = unit_scores(case.graph, tensors, "group-l2", reduction=reduction, normaliser=normaliser)
             assert_close(hidden(case.graph, scores), reduced / by)
+
+
+def test_ranks_are_places_in_the_family_and_as_a_global_ranking_take_the_same_share_of_each(traced):
+    case = traced("residual")
+    scores = unit_scores(case.graph, case.model.state_dict(), "group-l2", normaliser="rank")
+    plain = unit_scores(case.graph, case.model.state_dict(), "group-l2")
+    for family in case.graph.units.families:
+        size = len(family.units)
+        assert_close(scores[family.units].sort().values, torch.arange(1, size + 1) / size)
+        assert torch.equal(scores[family.units].argsort(), plain[family.units].argsort())
+    for speedup in (1.3, 2.0, 3.0):
+        ours = make_plan(case.graph, scores, speedup, scope="global", max_ratio=0.95)
+        assert torch.equal(ours.kept, make_plan(case.graph, scores, speedup, scope="family", max_ratio=0.95).kept)
+
+
+def test_a_rank_feels_what_its_magnitude_does(traced):
+    graph = traced("residual").graph
+    importance = torch.randn(graph.units.num_units).requires_grad_()
+    tensors = {name: tensor.clone().requires_grad_(name in graph.trainable) for name, tensor in graph.tensors.items()}
+    weights = [tensors[name] for name in sorted(graph.trainable)]
+    slopes = []
+    for normaliser in ("max", "rank"):
+        scores = differentiable_scores(graph, tensors, "metanet", importance, normaliser)
+        slopes.append(torch.autograd.grad(scores.sum(), [*weights, importance], allow_unused=True, retain_graph=True))
+        torch.testing.assert_close(slopes[-1][-1], scores.detach())
+    for smooth, ranked in zip(slopes[0][:-1], slopes[1][:-1], strict=True):
+        assert (smooth is None) == (ranked is None)
+        assert smooth is None or torch.equal(smooth, ranked)
 
 
 @pytest.mark.parametrize("criterion", ["obd-c", "hessian", "activation"])
