@@ -48,7 +48,7 @@ from metaprune_cli.pruning import by_unit
 from metaprune_cli.stages.importance import Importance
 from metaprune_cli.stages.loading import ModelSource, open_graph, open_model
 from metaprune_cli.stages.meta_train import config_of
-from metaprune_cli.stages.prune import criterion_for, normaliser_for
+from metaprune_cli.stages.planning import criterion_for, normaliser_for
 from metaprune_cli.training.loop import RECALIBRATION_BATCHES, fit, recalibrate_
 from metaprune_cli.training.meta import meta_train
 from metaprune_cli.training.progress import Silence

@@ -31,7 +31,7 @@ from metaprune_cli.pruning import apply_plan, make_plan
 from metaprune_cli.pruning.repair import repaired
 from metaprune_cli.stages.calibration import Calibration
 from metaprune_cli.stages.loading import ModelSource, open_model
-from metaprune_cli.stages.prune import scores_of
+from metaprune_cli.stages.planning import scores_of
 from metaprune_cli.training.loop import fit
 from metaprune_cli.training.progress import Silence
 

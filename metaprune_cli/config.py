@@ -239,6 +239,8 @@ class PruneSettings:
     batches: Count = 4
     repair: Repair = "none"
     repair_images: Count = 512
+    search: Natural = 0  # trials of other shares for the families, judged by what is left; 0: none
+    search_images: Count = 1024
     seed: Seed = 0
     sparsity: tuple[Fraction, ...] = (0.8,)  # of unstructured and block: the fraction of weights that goes
     pattern: str = "2:4"  # of n:m; in YAML in quotes, where 2:4 is the number 124
@@ -251,11 +253,18 @@ class PruneSettings:
     def needs_images(self) -> bool:
         """Whether units cannot be chosen, or what is left not repaired, without images."""
         drop = any(target.partition("=")[0].strip() == "drop" for target in self.target)
-        return drop or self.criterion in WITH_DATA or self.repair != "none"
+        return drop or self.criterion in WITH_DATA or self.repair != "none" or self.search > 0
 
     def __post_init__(self) -> None:
         n_of_m(self.pattern, where="prune.pattern")
         rows_by_columns(self.block, where="prune.block")
+        if self.search and self.scope == "family":
+            raise InputError(
+                "Where every family loses the same share, there is nothing to search for.",
+                expected="scope global, or no search",
+                got=f"{self.search} trials in scope family",
+                where="prune.search",
+            )
         if self.kernel_only and n_of_m(self.pattern, where="prune.pattern") != (2, 4):
             raise InputError(
                 "PyTorch has kernels for 2:4 alone.", expected="2:4", got=self.pattern, where="prune.pattern"

@@ -96,9 +96,7 @@ def prune(
     ] = None,
     normaliser: Annotated[
         Normalising | None,
-        typer.Option(
-            "--normaliser", help="What a layer's scores are divided by; rank: places in the layer instead."
-        ),
+        typer.Option("--normaliser", help="What a layer's scores are divided by; rank: places in the layer instead."),
     ] = None,
     scope: Annotated[
         Scope | None, typer.Option("--scope", help="Rank all units together, or take as much from each family.")
@@ -136,6 +134,12 @@ def prune(
     ] = None,
     repair_images: Annotated[
         int | None, typer.Option("--repair-images", metavar="N", help="How many. Default: 512.")
+    ] = None,
+    search: Annotated[
+        int | None,
+        typer.Option(
+            "--search", metavar="N", help="Try N other shares for the layers, judged by what is left on images."
+        ),
     ] = None,
     kind: Annotated[
         Kind | None, typer.Option("--kind", help="Remove units (structured, the default), or zero weights.")
@@ -193,6 +197,7 @@ def prune(
         batches=batches,
         repair=repair,
         repair_images=repair_images,
+        search=search,
         seed=seed,
         kind=kind,
         sparsity=sparsity or None,

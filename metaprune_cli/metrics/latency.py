@@ -28,20 +28,21 @@ class Latency:
 
 @dataclass(frozen=True)
 class Gain:
-    """Time of the base over time of the model: the median over the turns, and its 95 % confidence interval."""
+    """Time of the base over time of the model: the median over the turns, and its confidence interval."""
 
     median: float
     low: float
     high: float
 
 
-def gain(base_ms: Sequence[float], own_ms: Sequence[float]) -> Gain:
+def gain(base_ms: Sequence[float], own_ms: Sequence[float], deviations: float = 1.96) -> Gain:
     """The gain from measurements that took turns: each is compared with its neighbour, so a drift cancels.
 
-    The interval is that of order statistics, which assumes no distribution: ranks n/2 ± 0.98 √n.
+    The interval is that of order statistics, which assumes no distribution: ranks n/2 ± z/2 √n, with z = 1.96
+    standard ``deviations`` for 95 %.
     """
     ratios = sorted(base / own for base, own in zip(base_ms, own_ms, strict=True))
-    count, reach = len(ratios), 0.98 * math.sqrt(len(ratios))
+    count, reach = len(ratios), deviations / 2 * math.sqrt(len(ratios))
     low = max(0, math.floor(count / 2 - reach) - 1)
     high = min(count - 1, math.ceil(count / 2 + reach))
     middle = (ratios[(count - 1) // 2] + ratios[count // 2]) / 2

@@ -29,6 +29,8 @@ TURNS, MOST_TURNS = 15, 120
 """Of the two models, at a time and at most; about ten smaller models are tried."""
 PRECISION = 0.01
 """Half the 95 % confidence interval of a gain in latency, relative to it."""
+SURE = 3.0
+"""Standard deviations for the side of the target: one wrong answer sends the whole bisection astray."""
 PREFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "ki": 2.0**10, "mi": 2.0**20, "gi": 2.0**30}
 UNITS = {"macs": "", "params": "", "size": "b", "memory": "b", "latency": "s", "drop": " points"}
 
@@ -154,7 +156,8 @@ def measure_for(
                 times_ms[name] += more
             found = gain(times_ms["whole"], times_ms["small"])
             known = found.high - found.low < 2 * PRECISION * found.median
-            if known or not found.low < due < found.high or len(times_ms["small"]) >= MOST_TURNS:
+            sure = gain(times_ms["whole"], times_ms["small"], SURE)
+            if known or not sure.low < due < sure.high or len(times_ms["small"]) >= MOST_TURNS:
                 return whole / found.median
 
     return remembered(latency)

@@ -45,6 +45,15 @@ class Calibration:
         return tuple(islice(batches, self.settings.batches))
 
     @cached_property
+    def judged(self) -> tuple[Batch, ...]:
+        """For a search: ``search_images`` and their classes, others than those for repairs while there are any."""
+        repairing = 0 if self.settings.repair == "none" else self.settings.repair_images
+        wanted = repairing + self.settings.search_images
+        images, labels = next(iter(self.splits.train.batches(wanted, shuffle_seed=0, device=self.device)))
+        parts = (tensor[-self.settings.search_images :].split(self.data.batch_size) for tensor in (images, labels))
+        return tuple(zip(*parts, strict=True))
+
+    @cached_property
     def inputs(self) -> Tensor | None:
         """For repairs: ``repair_images`` of the shuffled training images at once; None where nothing is repaired."""
         if self.settings.repair == "none":

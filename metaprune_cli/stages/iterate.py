@@ -19,6 +19,7 @@ from metaprune_cli.pruning.targets import Target, measure_for
 from metaprune_cli.stages import finetune, prune
 from metaprune_cli.stages.loading import ModelSource, Opened
 from metaprune_cli.stages.paths import SUFFIX, find_sources, plan_targets
+from metaprune_cli.stages.planning import goals_of, limits_for
 from metaprune_cli.stages.teachers import open_fitting
 from metaprune_cli.training.progress import Progress
 
@@ -108,7 +109,7 @@ def iterate(
         TargetError: a target cannot be met, or the first round costs more than ``max_drop``.
         InputError: a target is a drop, zeros are asked for, or there is no training.
     """
-    goals = prune.goals_of(pruning)
+    goals = goals_of(pruning)
     _check(goals, pruning, training)
     sources = find_sources(models, ("model",))
     targets = plan_targets(sources, output, [f"iterated-{goal.tag}" for goal in goals], "model")
@@ -151,7 +152,7 @@ def _iterate(opened: Opened, goal: Target, target: Path, course: Course) -> Iter
     """One model to one target."""
     graph = opened.neuron_graph()
     total = _factor(goal, opened, graph, course.device)
-    room = room_of(graph, prune.limits_for(opened, graph, course.pruning))
+    room = room_of(graph, limits_for(opened, graph, course.pruning))
     whole = _val_top1(opened, course)
     rounds: list[Round] = []
     current, achieved = opened.path, 1.0
@@ -236,7 +237,7 @@ def _prune(
     """One round's removal."""
 
     def limits(opened: Opened, graph: NeuronGraph, settings: PruneSettings) -> Limits:
-        return limits_left(graph, prune.limits_for(opened, graph, settings), room)
+        return limits_left(graph, limits_for(opened, graph, settings), room)
 
     by_macs = goal.quantity == "macs"
     settings = replace(

@@ -5,8 +5,8 @@ Every model artifact carries its ``lineage``: a list of steps, oldest first, eac
 
     zoo        arch, seed
     transform  metanetwork (digest), recalibrated, scored (where units were)
-    prune      requested, achieved, criterion, scope, repair (where there was any), quantity (where it is not MACs); of
-               zeros: kind, pattern, sparsity, achieved, scope
+    prune      requested, achieved, criterion, scope, repair and search (where there were any), quantity (where it is
+               not MACs); of zeros: kind, pattern, sparsity, achieved, scope
     finetune   epochs (asked for), seed, recalibrated; where there were any: teacher (a file name), sparsity, mixup,
                cutmix, ema, patience and with it best_epoch
 """

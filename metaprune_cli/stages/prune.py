@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,26 +9,23 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from metaprune_cli.config import WITH_DATA, DataSettings, Normaliser, PruneSettings, PruningRule
+from metaprune_cli.config import DataSettings, PruneSettings
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph, encode
-from metaprune_cli.metrics.accuracy import evaluate
 from metaprune_cli.pruning.check import Check, How, Weights, check
-from metaprune_cli.pruning.evidence import Batch
-from metaprune_cli.pruning.plan import FamilyPlan, Plan, make_plan
+from metaprune_cli.pruning.plan import FamilyPlan, Plan
 from metaprune_cli.pruning.ranking import Limits
-from metaprune_cli.pruning.repair import RepairedLayer, repaired
-from metaprune_cli.pruning.rules import limits_of
-from metaprune_cli.pruning.scoring import left_of_scores, score_units
-from metaprune_cli.pruning.surgery import apply_plan, without
-from metaprune_cli.pruning.targets import Measure, Target, measure_for, read_target, remembered
+from metaprune_cli.pruning.repair import RepairedLayer
+from metaprune_cli.pruning.scoring import left_of_scores
+from metaprune_cli.pruning.surgery import apply_plan
 from metaprune_cli.stages.calibration import Calibration
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, Opened, open_model, save
 from metaprune_cli.stages.made import Made
 from metaprune_cli.stages.paths import find_sources, plan_targets
+from metaprune_cli.stages.planning import criterion_for, goals_of, limits_for, plans, repaired_on
 from metaprune_cli.stages.structures import Structures
 from metaprune_cli.training.progress import Progress
 
@@ -111,7 +107,8 @@ def prune(
         opened = _for_images(open_model(file.path, source), calibration)
         graph = structures.graph_of(opened)
         own = (limits or limits_for)(opened, graph, settings)
-        done.extend(_prune(opened, graph, zip(goals, row, strict=True), settings, own, calibration, noted))
+        planned = plans(opened, graph, goals, settings, own, calibration, progress)
+        done.extend(_prune(opened, graph, zip(planned, row, strict=True), settings, calibration, noted))
         progress.step()
     progress.end()
     return tuple(done)
@@ -140,47 +137,24 @@ def _for_images(opened: Opened, calibration: Calibration | None) -> Opened:
     return shaped
 
 
-def goals_of(settings: PruneSettings) -> tuple[Target, ...]:
-    """What the settings ask for: other targets take the place of the speed-ups.
-
-    Raises:
-        InputError: nothing is asked for, or a target cannot be read.
-    """
-    goals = tuple(map(read_target, settings.target)) or tuple(Target("macs", factor=s) for s in settings.speedup)
-    if not goals:
-        raise InputError("No speed-up is given.", where="prune.speedup", next_step="--speedup X")
-    return goals
-
-
 def _prune(
     opened: Opened,
     graph: NeuronGraph,
-    goals: Iterator[tuple[Target, Path | None]],
+    planned: Iterator[tuple[Plan, Path | None]],
     settings: PruneSettings,
-    limits: Limits,
     calibration: Calibration | None,
     noted: Mapping[str, Any],
 ) -> Iterator[PrunedFile]:
-    """One model to every target: all plans are made before anything is written."""
+    """One model by every plan; all were made before anything is written."""
     settings = replace(settings, criterion=criterion_for(settings, opened))
-    scores = scores_of(opened, graph, settings, calibration)
     example = opened.example()
-    device = torch.device("cpu") if calibration is None else calibration.device
-    planned = []
-    for goal, target in goals:
-        measure = (
-            _dropped(opened, graph, settings, calibration)
-            if goal.quantity == "drop"
-            else measure_for(goal, opened.model, graph, example, device)
-        )
-        planned.append((make_plan(graph, scores, goal, scope=settings.scope, limits=limits, measure=measure), target))
     for plan, target in planned:
         if target is None:
             yield _described(opened, plan)
             continue
         small = apply_plan(opened.model, graph, plan, example)
         checked = check(opened.model, small, graph, plan, example)
-        small, layers = _repaired(small, opened, graph, plan.kept, settings, calibration)
+        small, layers = repaired_on(small, opened, graph, plan.kept, settings, calibration)
         further: dict[str, Any] = {"pruning": plan.to_document() | {"check": asdict(checked), "repair": _plain(layers)}}
         if opened.importance is not None:
             left = left_of_scores(opened.importance.tensor(), graph, plan.kept, encode(small, example))
@@ -188,90 +162,6 @@ def _prune(
                 further |= replace(opened.importance, by_unit=tuple(left.tolist())).to_document()
         _save(small, target, opened, plan, settings, calibration, noted, further)
         yield _described(opened, plan, target, checked, layers)
-
-
-def _dropped(opened: Opened, graph: NeuronGraph, settings: PruneSettings, calibration: Calibration | None) -> Measure:
-    """By how many points the accuracy on the validation images falls when only certain units are left, repaired.
-
-    Raises:
-        InputError: there are no images.
-    """
-    if calibration is None:
-        raise InputError("A drop of the accuracy needs images.", next_step="give --dataset and --data-root")
-    images, size, device = calibration.splits.val, calibration.data.batch_size, calibration.device
-
-    def accuracy(model: nn.Module) -> float:
-        return evaluate(copy.deepcopy(model).to(device), images.batches(size, device=device), device).top1
-
-    whole = accuracy(opened.model)
-
-    def drop(kept: Tensor) -> float:
-        small = without(opened.model, graph, kept, opened.example())
-        return whole - accuracy(_repaired(small, opened, graph, kept, settings, calibration)[0])
-
-    return remembered(drop)
-
-
-def _repaired(
-    small: nn.Module,
-    opened: Opened,
-    graph: NeuronGraph,
-    kept: Tensor,
-    settings: PruneSettings,
-    calibration: Calibration | None,
-) -> tuple[nn.Module, tuple[RepairedLayer, ...]]:
-    """On the device where the images are, and back."""
-    if opened.zeros is not None and settings.repair == "least-squares":
-        raise InputError(
-            "Least squares would fill the zeros of a sparse model.",
-            where=opened.path,
-            next_step="prune it with --repair bias, or repair first and zero weights then",
-        )
-    inputs = None if calibration is None else calibration.inputs
-    model = opened.model
-    if calibration is not None and calibration.device.type != "cpu":
-        model, small = copy.deepcopy(model).to(calibration.device), small.to(calibration.device)
-    small, layers = repaired(small, model, graph, kept, inputs, settings.repair, seed=settings.seed)
-    return small.cpu(), layers
-
-
-def criterion_for(settings: PruneSettings, opened: Opened) -> str:
-    """What ``auto`` is for this model."""
-    if settings.criterion != "auto":
-        return settings.criterion
-    return "group-l2" if opened.importance is None else "metanet"
-
-
-def normaliser_for(settings: PruneSettings, opened: Opened, criterion: str) -> Normaliser:
-    """What ``auto`` is: for ``metanet`` what the score head has learnt with."""
-    if settings.normaliser != "auto":
-        return settings.normaliser
-    return "max" if opened.importance is None or criterion != "metanet" else opened.importance.normaliser
-
-
-def scores_of(opened: Opened, graph: NeuronGraph, settings: PruneSettings, calibration: Calibration | None) -> Tensor:
-    """The scores of a model's units, shape (units,)."""
-    criterion = criterion_for(settings, opened)
-    model, batches = opened.model, tuple[Batch, ...]()
-    if calibration is not None and (criterion in WITH_DATA or ":" in criterion):
-        model, batches = copy.deepcopy(opened.model).to(calibration.device), calibration.batches
-    return score_units(
-        model,
-        graph,
-        criterion,
-        batches=batches,
-        importance=None if opened.importance is None else opened.importance.tensor(),
-        reduction=settings.reduction,
-        normaliser=normaliser_for(settings, opened, criterion),
-        seed=settings.seed,
-    )
-
-
-def limits_for(opened: Opened, graph: NeuronGraph, settings: PruneSettings) -> Limits:
-    """What the settings say may go of each family."""
-    heads = any(family.kind == "heads" for family in graph.units.families)
-    rules = settings.rules + ((PruningRule("kind:heads", ignore=True),) if settings.keep_heads and heads else ())
-    return limits_of(graph, rules, settings.max_ratio, round_to=settings.round_to, model=opened.model)
 
 
 def _save(
@@ -296,6 +186,7 @@ def _save(
         "scope": settings.scope,
         **goal,
         **({} if settings.repair == "none" else {"repair": settings.repair}),
+        **({"search": settings.search} if settings.search else {}),
         **noted,
     }
     metrics = {"speedup": plan.speedup, "macs": plan.macs_after, "params": plan.params_after}

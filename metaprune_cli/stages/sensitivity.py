@@ -18,7 +18,7 @@ from metaprune_cli.stages.calibration import Calibration
 from metaprune_cli.stages.evaluation.files import check_folder
 from metaprune_cli.stages.loading import ModelSource, Opened
 from metaprune_cli.stages.paths import find_sources, stem
-from metaprune_cli.stages.prune import criterion_for, scores_of
+from metaprune_cli.stages.planning import criterion_for, scores_of
 from metaprune_cli.stages.sensing.files import write
 from metaprune_cli.stages.teachers import open_fitting
 from metaprune_cli.training.progress import Progress

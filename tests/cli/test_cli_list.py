@@ -109,12 +109,13 @@ def test_metanetworks_of_a_folder_are_listed(tmp_path: Path) -> None:
 
 
 def test_the_metanetwork_that_comes_with_the_package_is_taken_by_name(work: Path, model: Path, tmp_path: Path) -> None:
-    (row,) = run("list", "metanets", "--json").json["metanets"]
-    assert (row["name"], row["score_head"]) == ("digits", True)
+    rows = run("list", "metanets", "--json").json["metanets"]
+    assert [(row["name"], row["score_head"]) for row in rows] == [("digits", True), ("digits-rank", True)]
+    row = rows[0]
     run("transform", model, "--metanet", "digits", "-o", tmp_path / "named.safetensors")
     run("transform", model, "--metanet", row["path"], "-o", tmp_path / "filed.safetensors")
     assert (tmp_path / "named.safetensors").read_bytes() == (tmp_path / "filed.safetensors").read_bytes()
-    assert MetaNetwork.load("digits").config.score_head
+    assert [MetaNetwork.load(row["name"]).config.normaliser for row in rows] == ["max", "rank"]
     ran = call("transform", model, "--metanet", "digit", "-o", tmp_path / "none.safetensors")
     assert ran.code == 2
     assert "did you mean 'digits'?" in " ".join(ran.err.replace("│", " ").split())

@@ -43,6 +43,7 @@ WORDS = {
     "obd-c": "ranked by what the loss would change, second order",
     "hessian": "ranked by the Hessian's diagonal",
     "activation": "ranked by what the units send",
+    "searched": "the layers' shares searched for",
     REPAIRED: "what is left repaired without training",
     "taught": "finetuned with a teacher",
     "mixup": "finetuned on mixed images",
@@ -85,6 +86,7 @@ def arm_of(
     zeros: str | None = None,
     after: Sequence[Mapping[str, Any]] = (),
     rounds: int = 1,
+    search: int = 0,
 ) -> Arm:
     """The arm of a model.
 
@@ -96,6 +98,7 @@ def arm_of(
         zeros: what was zeroed, in a word.
         after: the lineage from then on.
         rounds: how often units were removed.
+        search: how many shares were tried for the layers in the last pruning.
     """
     commands = [step["command"] for step in before]
     rewritten, finetunings = "transform" in commands, [step for step in before if step["command"] == "finetune"]
@@ -108,6 +111,7 @@ def arm_of(
         ("finetuned", any(step["command"] == "finetune" and step.get("epochs", 1) for step in since) and not sparse),
         (criterion, criterion != usual),
         ("uniform", scope == "family" and not rewritten),
+        ("searched", search > 0),
         (f"{rounds}-rounds", rounds > 1),
         *((word, any(step.get(key) and step.get("epochs", 1) for step in after)) for key, word in FINETUNED.items()),
     )

@@ -18,7 +18,7 @@ from metaprune_cli.stages.evaluation.lineage import descent
 from metaprune_cli.stages.evaluation.summary import Row, speedup_label
 from metaprune_cli.stages.loading import ModelSource, Opened
 from metaprune_cli.stages.paths import stem
-from metaprune_cli.stages.prune import criterion_for, scores_of
+from metaprune_cli.stages.planning import criterion_for, scores_of
 from metaprune_cli.stages.structures import Structures
 from metaprune_cli.training.loop import recalibrate_
 

@@ -58,6 +58,7 @@ def descent(lineage: Lineage, path: Path) -> Descent:
         zeros=zeros_word(lineage[zeroings[-1]]) if zeroings else None,
         after=since,
         rounds=len(removals),
+        search=removal.get("search", 0),
     )
     return Descent(origin, arm, _step(since), _requested([lineage[place] for place in removals]), True, epochs)
 

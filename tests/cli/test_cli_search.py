@@ -1,0 +1,43 @@
+"""``prune --search``: shares of the layers that are searched for, from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cli_calling import call, run
+
+from metaprune_cli.artifacts import read_document
+
+
+def test_a_search_is_no_worse_and_says_that_it_was(work: Path, model: Path, tmp_path: Path) -> None:
+    plain, found, again = (tmp_path / f"{name}.safetensors" for name in ("plain", "found", "again"))
+    options = ["-s", "2", "--repair", "least-squares", "--repair-images", "64", "--max-ratio", "0.9"]
+    run("prune", model, *options, "-o", plain)
+    done = run("prune", model, *options, "--search", "6", "-o", found)
+    assert "loss" in done.err
+    run("prune", model, *options, "--search", "6", "-o", again)
+    assert found.read_bytes() == again.read_bytes()
+    document = read_document(found)
+    assert document["lineage"][-1]["search"] == 6
+    assert "search" not in read_document(plain)["lineage"][-1]
+    assert document["pruning"]["speedup"] >= 2
+    shown = run("eval", plain, found, "--base", model, "--json").json["models"]
+    assert {row["arm"] for row in shown} == {"plain", "searched"}
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["-s", "2", "--scope", "family"], "there is nothing to search for"),
+        (["--target", "latency=70%"], "cannot be searched for with a target of latency"),
+        (["--target", "drop=1"], "cannot be searched for with a target of drop"),
+    ],
+)
+def test_what_cannot_be_searched_for_is_said_at_once(
+    options: list[str], text: str, work: Path, model: Path, tmp_path: Path
+) -> None:
+    ran = call("prune", model, *options, "--search", "3", "-o", tmp_path / "small.safetensors")
+    assert ran.code == 2
+    assert text in " ".join(ran.err.replace("│", " ").split())
+    assert not list(tmp_path.iterdir())
