@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import cast, get_args
 
 import torch
@@ -104,13 +105,15 @@ def left_of_scores(
 
     None where the two cannot be matched family by family (a family fell apart, or two became one).
     """
-    sizes = {family.name: len(family.units) for family in small.units.families}
-    left = {family.name: family.units[kept[family.units]] for family in graph.units.families}
-    if sizes != {name: len(units) for name, units in left.items()}:
+    left = [(family.name, family.units[kept[family.units]]) for family in graph.units.families]
+    here = [(family.name, family.units) for family in small.units.families]
+    pairs = list(zip(*(sorted(families, key=itemgetter(0)) for families in (left, here)), strict=False))
+    alike = all(old[0] == new[0] and len(old[1]) == len(new[1]) for old, new in pairs)  # several may share a name
+    if len(left) != len(here) or not alike:
         return None
     found = scores.new_zeros(small.units.num_units)
-    for family in small.units.families:
-        found[family.units] = scores[left[family.name]]
+    for (_, old), (_, new) in pairs:
+        found[new] = scores[old]
     return found
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from metaprune_cli.config import PruningRule
 from metaprune_cli.graph import encode
@@ -78,3 +79,23 @@ def test_what_is_left_of_scores_is_in_the_order_of_the_smaller_model() -> None:
     survivors = next(family for family in left.units.families if family.name == name)
     assert found[survivors.units].equal(small.get_parameter("stages.1.0.first.1.weight"))
     assert left_of_scores(numbered, graph, plan.kept, graph) is None
+
+
+def test_families_of_one_name_keep_their_own_scores() -> None:
+    model, example = (
+        nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)),
+        torch.zeros(1, 3),
+    )
+    graph = encode(model, example)
+    scores = torch.rand(graph.units.num_units, generator=torch.Generator().manual_seed(0))
+    plan = make_plan(graph, scores, 1.5)
+    left = encode(apply_plan(model, graph, plan, example), example)
+    expected = left_of_scores(scores, graph, plan.kept, left)
+    assert expected is not None
+    for traced in (graph, left):
+        for family in traced.units.families:
+            object.__setattr__(family, "name", "one of several")
+    found = left_of_scores(scores, graph, plan.kept, left)
+    assert found is not None
+    assert torch.equal(found, expected)
+    assert sorted(found.tolist()) == sorted(scores[plan.kept].tolist())
