@@ -221,8 +221,8 @@ class PruneSettings:
 
     The criterion ``auto`` is ``metanet`` for models whose units a metanetwork has scored, else ``group-l2``;
     ``package.module:function`` is a user's own. The normaliser ``auto`` is what that metanetwork was trained with, else
-    ``max``. Every kind but ``structured`` zeroes weights and keeps all shapes; its
-    settings are the second half.
+    ``max``, and ``rank`` where a search starts from it. Every kind but ``structured`` zeroes weights and keeps all
+    shapes; its settings are the second half.
     """
 
     kind: Kind = "structured"
