@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -61,8 +60,7 @@ def plans(
     calibration: Calibration | None,
     progress: Progress,
 ) -> list[Plan]:
-    """One for every target."""
-    settings = replace(settings, criterion=criterion_for(settings, opened))
+    """One for every target; the settings name their criterion."""
     scores = scores_of(opened, graph, settings, calibration)
     device = torch.device("cpu") if calibration is None else calibration.device
     plans = []

@@ -107,8 +107,9 @@ def prune(
         opened = _for_images(open_model(file.path, source), calibration)
         graph = structures.graph_of(opened)
         own = (limits or limits_for)(opened, graph, settings)
-        planned = plans(opened, graph, goals, settings, own, calibration, progress)
-        done.extend(_prune(opened, graph, zip(planned, row, strict=True), settings, calibration, noted))
+        chosen = replace(settings, criterion=criterion_for(settings, opened))
+        planned = plans(opened, graph, goals, chosen, own, calibration, progress)
+        done.extend(_prune(opened, graph, zip(planned, row, strict=True), chosen, calibration, noted))
         progress.step()
     progress.end()
     return tuple(done)
@@ -146,7 +147,6 @@ def _prune(
     noted: Mapping[str, Any],
 ) -> Iterator[PrunedFile]:
     """One model by every plan; all were made before anything is written."""
-    settings = replace(settings, criterion=criterion_for(settings, opened))
     example = opened.example()
     for plan, target in planned:
         if target is None:

@@ -110,12 +110,11 @@ def test_peak_memory_is_the_largest_that_lives_at_once():
     assert peak_activations(model, torch.zeros(3, 10)) == 3 * 2 * 1000 * 4
 
 
-def timed_ms(case, spread: float, asked: list[int]):
+def timed_ms(case, spread: float):
     """In the place of the clock: a millisecond a parameter, every second turn of a small model slower by ``spread``."""
     whole = sum(p.numel() for p in case.model.parameters())
 
     def times_interleaved(models, inputs, runs, *_, **__):
-        asked.append(runs)
         sizes = {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()}
         return {
             name: [size * (1 + spread * (turn % 2) * (size < whole)) for turn in range(runs)]
@@ -127,9 +126,9 @@ def timed_ms(case, spread: float, asked: list[int]):
 
 @pytest.mark.parametrize("spread", [0.0, 0.02])
 def test_latency_is_measured_on_the_smaller_model(traced, monkeypatch, spread):
-    case, asked = traced("residual"), []
-    monkeypatch.setattr("metaprune_cli.metrics.latency.times_interleaved", timed_ms(case, spread, asked))
-    monkeypatch.setattr("metaprune_cli.pruning.targets.times_interleaved", timed_ms(case, spread, asked))
+    case = traced("residual")
+    monkeypatch.setattr("metaprune_cli.metrics.latency.times_interleaved", timed_ms(case, spread))
+    monkeypatch.setattr("metaprune_cli.pruning.targets.times_interleaved", timed_ms(case, spread))
     target = read_target("latency=60%")
     plan = make_plan(
         case.graph,
@@ -147,7 +146,7 @@ def test_latency_is_measured_until_it_is_clear(traced, monkeypatch):
     asked: dict[float, int] = {}
     for percent in (50, 99):
         rounds: list[int] = []
-        monkeypatch.setattr("metaprune_cli.metrics.latency.times_interleaved", timed_ms(case, 0.0, []))
+        monkeypatch.setattr("metaprune_cli.metrics.latency.times_interleaved", timed_ms(case, 0.0))
         monkeypatch.setattr("metaprune_cli.pruning.targets.times_interleaved", noisy(rounds))
         measure_for(read_target(f"latency={percent}%"), case.model, case.graph, case.inputs)(kept)
         asked[percent] = sum(rounds)
