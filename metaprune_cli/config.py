@@ -46,7 +46,7 @@ Quantity = Literal["macs", "params", "size", "memory", "latency", "drop"]
 Repair = Literal["none", "bn", "bias", "least-squares"]
 Rounds = Literal["geometric", "linear", "cubic"]
 Kind = Literal["structured", "unstructured", "n:m", "block"]
-Objective = Literal["pruned", "sparsity", "unstructured", "n:m", "l1"]
+Objective = Literal["pruned", "sparsity", "shares", "unstructured", "n:m", "l1"]
 Codec = Literal["coordinate", "per-kernel"]
 Backend = Literal["blocks", "edges"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -150,6 +150,7 @@ class MetaTrainSettings:
     dense_weight: NonNegative = 1.0
     choice_slope: NonNegative = 0.3  # how strongly the scores feel which units should have been kept; 0: not at all
     fixed_cost: bool = True  # the scores feel what a choice is worth at equal MACs, not as if it were free
+    imitate: NonNegative = 1.0  # weight of the examples given as `--shares`, where there are any
     distill: NonNegative = 0.0  # weight of staying close to the original model's outputs
     repair: bool = False  # the masked model is repaired by least squares before the loss, as `prune.repair` would
     lookahead: Natural = 0  # SGD steps of finetuning between masking and the loss
@@ -164,6 +165,7 @@ class MetaTrainSettings:
     warmup_epochs: Natural = 0
     weight_decay: NonNegative = 5e-4
     clip: Positive = 1.0
+    precision: Precision = "auto"  # of the images' passes; auto: bfloat16 on CUDA devices that have it, else float32
     members_per_step: Count = 1  # models of the zoo whose mean gradient is one step; several processes share them out
     batches: Count = 1
     batch_size: Count = 128

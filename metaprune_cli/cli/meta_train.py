@@ -37,6 +37,15 @@ def meta_train(
             help="Graphs to choose the epoch by; may be repeated. Default: the last one.",
         ),
     ] = None,
+    shares: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--shares",
+            metavar="PRUNED",
+            help="Pruned models of the zoo, or folders of them, that show how much each layer is to lose "
+            "(see prune --search); may be repeated.",
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", metavar="N", help="Times through all graphs.")] = None,
     objective: Annotated[Objective | None, typer.Option("--objective", help="What is trained for.")] = None,
     members_per_step: Annotated[
@@ -83,6 +92,7 @@ def meta_train(
             data=data,
             device=where,
             progress=progress,
+            shares=shares or (),
             resume=resume,
             ranks=ranks,
         )

@@ -71,6 +71,13 @@ def memory_format_for(model: nn.Module, images: Tensor) -> torch.memory_format:
     return torch.channels_last
 
 
+def laid_out(model: nn.Module, example_inputs: Any) -> Any:
+    """The same inputs; a tensor of images in the memory format in which ``model`` is fastest."""
+    if not isinstance(example_inputs, Tensor):
+        return example_inputs
+    return example_inputs.contiguous(memory_format=memory_format_for(model, example_inputs))
+
+
 def in_fast_format(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
     """The same batches, images in the memory format in which ``model`` is fastest."""
     layout = None

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -31,7 +31,7 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.slicing import masks
 from metaprune_cli.graph.trace import ExampleInputs
-from metaprune_cli.metrics.calling import call
+from metaprune_cli.metrics.calling import call, laid_out
 from metaprune_cli.pruning.calls import Call, Calls, seen_whole
 from metaprune_cli.pruning.masking import mask_tensors
 from metaprune_cli.pruning.ridge import Fit, fitted
@@ -70,6 +70,7 @@ def repaired(
     how: Repair,
     *,
     seed: int = 0,
+    original: Original | None = None,
 ) -> tuple[nn.Module, tuple[RepairedLayer, ...]]:
     """A copy of ``small`` whose layers do what they did in ``model``, as far as what is left of them can.
 
@@ -83,6 +84,7 @@ def repaired(
         how: ``none``: nothing; ``bn``: running statistics are measured anew; ``bias``: and every bias takes up the mean
             that is lost; ``least-squares``: every weight is fitted, with its bias or the running mean after it.
         seed: of the positions that are looked at.
+        original: what the model did on these inputs, if it is known already (:meth:`Original.of`).
 
     Returns:
         The repaired model, and what was done to each weight that meets activations (nothing is said of ``bn``).
@@ -100,16 +102,14 @@ def repaired(
             got="none",
             next_step="give --dataset and --data-root (in Python: repair_inputs), or --repair none",
         )
-    original = _Original(masks(graph, kept), torch.Generator().manual_seed(seed))
-    if how != "bn":
-        with seen_whole(model), Calls(model.named_parameters(), original.seen):
-            call(model, inputs)
+    if original is None:
+        original = Original(torch.Generator()) if how == "bn" else Original.of(model, inputs, seed)
     small = copied(small)
     samples = next((tensor.size(0) for tensor in pytree.tree_leaves(inputs) if isinstance(tensor, Tensor)), 1)
     names = {buffer.data_ptr(): name for name, buffer in small.named_buffers()}
-    fitting = _Fitting(original, how == "least-squares", samples, _normalised(graph), names)
+    fitting = _Fitting(original, masks(graph, kept), how == "least-squares", samples, _normalised(graph), names)
     with seen_whole(small), Calls(small.named_parameters(), fitting.seen, fitting.statistics):
-        call(small, inputs)
+        call(small, laid_out(small, inputs))
     weights = dict.fromkeys(block.param for block in graph.blocks) if how != "bn" else {}
     return small, tuple(fitting.done.get(name) or _left_alone(name, original) for name in weights)
 
@@ -129,12 +129,14 @@ def repaired_weights(
         weights: by entry; constants here.
         kept: which units stay.
     """
-    original = _Original(masks(graph, kept), torch.Generator().manual_seed(0), most_rows=1024, sliced=False)
+    original = Original(torch.Generator().manual_seed(0), most_rows=1024)
     whole = {name: tensor.detach() for name, tensor in weights.items()}
     with Calls(whole.items(), original.seen):
         run(whole)
     masked = {name: tensor.clone() for name, tensor in mask_tensors(graph, whole, kept).items()}
-    fitting = _Fitting(original, weights=True, samples=0, normalised=_normalised(graph), names={})
+    fitting = _Fitting(
+        original, masks(graph, kept), weights=True, samples=0, normalised=_normalised(graph), names={}, sliced=False
+    )
     with Calls(masked.items(), fitting.seen):
         run(masked)
     return mask_tensors(graph, masked, kept)
@@ -142,11 +144,15 @@ def repaired_weights(
 
 @dataclass(frozen=True, eq=False)
 class _Target:
-    """What one layer of the original gave at ``rows``; of its outputs those that are left, or which these are."""
+    """What one layer of the original gave at ``rows``, and the call (without its activations)."""
 
     rows: Int[Tensor, " rows"]
     outputs: Float[Tensor, "rows out"]
-    left: Bool[Tensor, " out"] | None
+    made: Call
+
+    def left(self, mask: Bool[Tensor, ...]) -> Bool[Tensor, " out"]:
+        """Which of the outputs are left, by what is left of the parameter."""
+        return self.made.part_of(mask).any(1).flatten().to(self.outputs.device)
 
 
 @dataclass(eq=False)
@@ -163,18 +169,25 @@ class _Parts:
 
 
 @dataclass(eq=False)
-class _Original:
-    """Takes down what comes out of the original's layers."""
+class Original:
+    """What the layers of the whole model gave at some positions: taken down once, for any number of smaller models."""
 
-    masks: Mapping[str, Tensor]
     generator: torch.Generator
     most_rows: int | None = None
-    sliced: bool = True
     targets: dict[Key, _Target] = field(default_factory=dict)
     repeated: set[Key] = field(default_factory=set)
     parts: _Parts = field(default_factory=_Parts)
 
+    @classmethod
+    def of(cls, model: nn.Module, inputs: ExampleInputs, seed: int = 0) -> Original:
+        """One pass over the inputs."""
+        original = cls(torch.Generator().manual_seed(seed))
+        with seen_whole(model), Calls(model.named_parameters(), original.seen):
+            call(model, laid_out(model, inputs))
+        return original
+
     def seen(self, made: Call) -> bool:
+        """Take down what comes out of one layer; nothing is changed."""
         key = self.parts.key(made)
         if key in self.targets:
             self.repeated.add(key)
@@ -182,12 +195,8 @@ class _Original:
         unknowns = made.matrix().size(1)
         wanted = min(made.num_rows, self.most_rows or max(LEAST_ROWS, ROWS_PER_UNKNOWN * unknowns))
         rows = torch.randperm(made.num_rows, generator=self.generator)[:wanted].to(made.out.device)
-        outputs, left, mask = made.outputs(rows), None, self.masks.get(made.param)
-        if mask is not None:
-            left = made.part_of(mask).any(1).flatten().to(outputs.device)
-        if left is not None and self.sliced:
-            outputs, left = outputs[:, left], None
-        self.targets[key] = _Target(rows, outputs, left)
+        nothing = torch.empty(0)
+        self.targets[key] = _Target(rows, made.outputs(rows), replace(made, x=nothing, out=nothing))
         return False
 
 
@@ -195,11 +204,13 @@ class _Original:
 class _Fitting:
     """Fits the layers of the smaller model one after the other, while it runs."""
 
-    original: _Original
+    original: Original
+    masks: Mapping[str, Tensor]
     weights: bool
     samples: int
     normalised: Mapping[str, str]
     names: Mapping[int, str]
+    sliced: bool = True
     shifts: dict[str, Tensor] = field(default_factory=dict)
     done: dict[str, RepairedLayer] = field(default_factory=dict)
     parts: _Parts = field(default_factory=_Parts)
@@ -209,10 +220,14 @@ class _Fitting:
         target = self.original.targets.get(key)
         if target is None or key in self.original.repeated or not (self.weights or made.bias is not None):
             return False
-        missing = target.outputs - made.outputs(target.rows)
-        if target.left is not None:
-            missing = missing * target.left
-        scale = float((target.outputs - target.outputs.mean(0)).norm()) or 1.0
+        wanted, mask = target.outputs, self.masks.get(made.param)
+        left = None if mask is None else target.left(mask)
+        if left is not None and self.sliced:
+            wanted = wanted[:, left]
+        missing = wanted - made.outputs(target.rows)
+        if left is not None and not self.sliced:
+            missing = missing * left
+        scale = float((wanted - wanted.mean(0)).norm()) or 1.0
         before = float(missing.norm()) / scale
         if not math.isfinite(before):
             raise NumericsError(
@@ -271,7 +286,7 @@ class _Fitting:
             mean.sub_(shift.to(mean))
 
 
-def _left_alone(param: str, original: _Original) -> RepairedLayer:
+def _left_alone(param: str, original: Original) -> RepairedLayer:
     if any(name == param for name, _ in original.repeated):
         return RepairedLayer(param, reason="it is used more than once")
     if any(name == param for name, _ in original.targets):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -34,7 +35,7 @@ def searched(
     Args:
         units: of the model.
         scores: not negative.
-        loss: of what stays when units are ranked by such scores; the lower, the better.
+        loss: of what stays when units are ranked by such scores; the lower, the better, and NaN the worst.
         trials: how often it is asked, beside once for the scores as they are.
         seed: of the trials.
         on_trial: is told the lowest loss so far, after every trial.
@@ -46,7 +47,7 @@ def searched(
         tried = shifts + spread * torch.randn(len(shifts), generator=generator)
         candidate = scores * tried.exp()[units.family_of]
         found = loss(candidate)
-        if found < lowest:
+        if found < lowest or math.isnan(lowest):
             lowest, shifts, best, spread = found, tried, candidate, min(spread * WIDER, MOST)
         else:
             spread = max(spread * NARROWER, LEAST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from metaprune_cli.data import Splits, load_splits
 from metaprune_cli.errors import InputError
 from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
 from metaprune_cli.stages.device import threads_for
+from metaprune_cli.stages.examples import lifts_for
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, open_graph
 from metaprune_cli.stages.made import Checkpoint, Made
@@ -53,6 +54,7 @@ def meta_train(
     data: DataSettings,
     device: torch.device,
     progress: Progress,
+    shares: Sequence[Path] = (),
     resume: bool = False,
     ranks: Ranks = ALONE,
 ) -> MetaTrained:
@@ -70,6 +72,8 @@ def meta_train(
         data: the images.
         device: where the training runs.
         progress: is told about each epoch.
+        shares: pruned models, or folders of them: of each graph's model at least one, whose layers' shares the score
+            head is to learn.
         resume: go on from the checkpoint of an interrupted run.
         ranks: the processes that train it together; the first of them writes the files.
     """
@@ -77,10 +81,16 @@ def meta_train(
     train_files, validation_files = _split(find_sources(graphs, ("graph",)), validation)
     splits = load_splits(data)
     entries = [_entry(path, source, splits) for path in (*train_files, *validation_files)]
+    zoo, held_out = entries[: len(train_files)], entries[len(train_files) :]
+    graphs_of_zoo = [(path, entry.graph) for path, entry in zip(train_files, zoo, strict=True)]
+    lifts = lifts_for(graphs_of_zoo, shares, settings)
+    zoo = [replace(entry, lifts=lift) for entry, lift in zip(zoo, lifts, strict=True)]
     made = Made.by(
         "meta-train",
         seed=settings.seed,
-        inputs=_named("train", train_files) | _named("validation", validation_files),
+        inputs=_named("train", train_files)
+        | _named("validation", validation_files)
+        | _named("shares", [file.path for file in find_sources(shares, ("model",)).files]),
         metanet=metanet,
         **{"meta-train": settings},
         data=data,
@@ -92,8 +102,8 @@ def meta_train(
     with threads_for(max(entry.graph.macs for entry in entries) * settings.batch_size):
         result = train_metanetwork(
             network,
-            entries[: len(train_files)],
-            entries[len(train_files) :],
+            zoo,
+            held_out,
             splits.train,
             splits.val,
             settings,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from metaprune_cli.metrics.accuracy import evaluate
 from metaprune_cli.pruning.evidence import Batch
 from metaprune_cli.pruning.plan import Plan, make_plan
 from metaprune_cli.pruning.ranking import Limits
-from metaprune_cli.pruning.repair import RepairedLayer, repaired
+from metaprune_cli.pruning.repair import Original, RepairedLayer, repaired
 from metaprune_cli.pruning.rules import limits_of
 from metaprune_cli.pruning.scoring import score_units
 from metaprune_cli.pruning.search import searched
@@ -51,48 +52,96 @@ def goals_of(settings: PruneSettings) -> tuple[Target, ...]:
     return goals
 
 
-def plans(
-    opened: Opened,
-    graph: NeuronGraph,
-    goals: Sequence[Target],
-    settings: PruneSettings,
-    limits: Limits,
-    calibration: Calibration | None,
-    progress: Progress,
-) -> list[Plan]:
-    """One for every target; the settings name their criterion."""
-    scores = scores_of(opened, graph, settings, calibration)
-    device = torch.device("cpu") if calibration is None else calibration.device
+@dataclass(frozen=True, eq=False)
+class Remains:
+    """What is left of one model with certain units alone; the whole one runs over the images for repairs once.
+
+    Attributes:
+        opened: the model.
+        graph: its graph.
+        settings: how it is pruned and repaired; they name their criterion.
+        calibration: the images; None: there are none.
+    """
+
+    opened: Opened
+    graph: NeuronGraph
+    settings: PruneSettings
+    calibration: Calibration | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where what is left is repaired and measured."""
+        return torch.device("cpu") if self.calibration is None else self.calibration.device
+
+    def images(self, wanted_for: str) -> Calibration:
+        """The images.
+
+        Raises:
+            InputError: there are none.
+        """
+        if self.calibration is None:
+            raise InputError(f"{wanted_for} needs images.", next_step="give --dataset and --data-root")
+        return self.calibration
+
+    def of(self, kept: Tensor) -> nn.Module:
+        """What is left with certain units alone, repaired."""
+        return self.repaired(without(self.opened.model, self.graph, kept, self.opened.example()), kept)[0]
+
+    def repaired(self, small: nn.Module, kept: Tensor) -> tuple[nn.Module, tuple[RepairedLayer, ...]]:
+        """What is left, on the device where the images are, and back.
+
+        Raises:
+            InputError: the model is sparse, and the repair would fill its zeros.
+        """
+        if self.opened.zeros is not None and self.settings.repair == "least-squares":
+            raise InputError(
+                "Least squares would fill the zeros of a sparse model.",
+                where=self.opened.path,
+                next_step="prune it with --repair bias, or repair first and zero weights then",
+            )
+        how, inputs = self.settings.repair, None if self.calibration is None else self.calibration.inputs
+        small = small.to(self.device)
+        original = self._original if inputs is not None and how in ("bias", "least-squares") else None
+        small, layers = repaired(
+            small, self._model, self.graph, kept, inputs, how, seed=self.settings.seed, original=original
+        )
+        return small.cpu(), layers
+
+    @cached_property
+    def _model(self) -> nn.Module:
+        model = self.opened.model
+        return model if self.device.type == "cpu" else copy.deepcopy(model).to(self.device)
+
+    @cached_property
+    def _original(self) -> Original:
+        assert self.calibration is not None
+        assert self.calibration.inputs is not None
+        return Original.of(self._model, self.calibration.inputs, self.settings.seed)
+
+
+def plans(remains: Remains, goals: Sequence[Target], limits: Limits, progress: Progress) -> list[Plan]:
+    """One for every target."""
+    opened, graph, settings = remains.opened, remains.graph, remains.settings
+    scores = scores_of(opened, graph, settings, remains.calibration)
     plans = []
     for goal in goals:
         measure = (
-            _dropped(opened, graph, settings, calibration)
+            _dropped(remains)
             if goal.quantity == "drop"
-            else measure_for(goal, opened.model, graph, opened.example(), device)
+            else measure_for(goal, opened.model, graph, opened.example(), remains.device)
         )
         by = partial(make_plan, graph, target=goal, scope=settings.scope, limits=limits, measure=measure)
-        plans.append(by(_searched(scores, by, opened, graph, settings, calibration, progress)))
+        plans.append(by(_searched(scores, by, remains, progress) if settings.search else scores))
     return plans
 
 
-def _searched(
-    scores: Tensor,
-    plan: Callable[[Tensor], Plan],
-    opened: Opened,
-    graph: NeuronGraph,
-    settings: PruneSettings,
-    calibration: Calibration | None,
-    progress: Progress,
-) -> Tensor:
-    """The scores as they are, or what a search makes of them."""
-    if not settings.search:
-        return scores
-    if calibration is None:
-        raise InputError("A search needs images.", next_step="give --dataset and --data-root")
-    loss = remembered(lambda kept: _judged(_left(opened, graph, kept, settings, calibration), calibration))
+def _searched(scores: Tensor, plan: Callable[[Tensor], Plan], remains: Remains, progress: Progress) -> Tensor:
+    """What a search makes of the scores."""
+    images, settings = remains.images("A search"), remains.settings
+    loss = remembered(lambda kept: evaluate(remains.of(kept).to(images.device), images.judged, images.device).loss)
     progress.begin("search", settings.search)
     found = searched(
-        graph.units,
+        remains.graph.units,
         scores,
         lambda candidate: loss(plan(candidate).kept),
         settings.search,
@@ -103,57 +152,17 @@ def _searched(
     return found
 
 
-def _judged(model: nn.Module, calibration: Calibration) -> float:
-    return evaluate(model.to(calibration.device), calibration.judged, calibration.device).loss
-
-
-def _dropped(opened: Opened, graph: NeuronGraph, settings: PruneSettings, calibration: Calibration | None) -> Measure:
-    """By how many points the accuracy on the validation images falls when only certain units are left, repaired.
-
-    Raises:
-        InputError: there are no images.
-    """
-    if calibration is None:
-        raise InputError("A drop of the accuracy needs images.", next_step="give --dataset and --data-root")
-    images, size, device = calibration.splits.val, calibration.data.batch_size, calibration.device
+def _dropped(remains: Remains) -> Measure:
+    """By how many points the accuracy on the validation images falls when only certain units are left, repaired."""
+    images = remains.images("A drop of the accuracy")
+    device = images.device
 
     def accuracy(model: nn.Module) -> float:
-        return evaluate(copy.deepcopy(model).to(device), images.batches(size, device=device), device).top1
+        batches = images.splits.val.batches(images.data.batch_size, device=device)
+        return evaluate(copy.deepcopy(model).to(device), batches, device).top1
 
-    whole = accuracy(opened.model)
-
-    return remembered(lambda kept: whole - accuracy(_left(opened, graph, kept, settings, calibration)))
-
-
-def _left(
-    opened: Opened, graph: NeuronGraph, kept: Tensor, settings: PruneSettings, calibration: Calibration | None
-) -> nn.Module:
-    """What is left with certain units alone, repaired."""
-    small = without(opened.model, graph, kept, opened.example())
-    return repaired_on(small, opened, graph, kept, settings, calibration)[0]
-
-
-def repaired_on(
-    small: nn.Module,
-    opened: Opened,
-    graph: NeuronGraph,
-    kept: Tensor,
-    settings: PruneSettings,
-    calibration: Calibration | None,
-) -> tuple[nn.Module, tuple[RepairedLayer, ...]]:
-    """On the device where the images are, and back."""
-    if opened.zeros is not None and settings.repair == "least-squares":
-        raise InputError(
-            "Least squares would fill the zeros of a sparse model.",
-            where=opened.path,
-            next_step="prune it with --repair bias, or repair first and zero weights then",
-        )
-    inputs = None if calibration is None else calibration.inputs
-    model = opened.model
-    if calibration is not None and calibration.device.type != "cpu":
-        model, small = copy.deepcopy(model).to(calibration.device), small.to(calibration.device)
-    small, layers = repaired(small, model, graph, kept, inputs, settings.repair, seed=settings.seed)
-    return small.cpu(), layers
+    whole = accuracy(remains.opened.model)
+    return remembered(lambda kept: whole - accuracy(remains.of(kept)))
 
 
 def criterion_for(settings: PruneSettings, opened: Opened) -> str:

@@ -25,7 +25,7 @@ from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, Opened, open_model, save
 from metaprune_cli.stages.made import Made
 from metaprune_cli.stages.paths import find_sources, plan_targets
-from metaprune_cli.stages.planning import criterion_for, goals_of, limits_for, plans, repaired_on
+from metaprune_cli.stages.planning import Remains, criterion_for, goals_of, limits_for, plans
 from metaprune_cli.stages.structures import Structures
 from metaprune_cli.training.progress import Progress
 
@@ -108,8 +108,8 @@ def prune(
         graph = structures.graph_of(opened)
         own = (limits or limits_for)(opened, graph, settings)
         chosen = replace(settings, criterion=criterion_for(settings, opened))
-        planned = plans(opened, graph, goals, chosen, own, calibration, progress)
-        done.extend(_prune(opened, graph, zip(planned, row, strict=True), chosen, calibration, noted))
+        remains = Remains(opened, graph, chosen, calibration)
+        done.extend(_prune(remains, zip(plans(remains, goals, own, progress), row, strict=True), noted))
         progress.step()
     progress.end()
     return tuple(done)
@@ -139,14 +139,10 @@ def _for_images(opened: Opened, calibration: Calibration | None) -> Opened:
 
 
 def _prune(
-    opened: Opened,
-    graph: NeuronGraph,
-    planned: Iterator[tuple[Plan, Path | None]],
-    settings: PruneSettings,
-    calibration: Calibration | None,
-    noted: Mapping[str, Any],
+    remains: Remains, planned: Iterator[tuple[Plan, Path | None]], noted: Mapping[str, Any]
 ) -> Iterator[PrunedFile]:
     """One model by every plan; all were made before anything is written."""
+    opened, graph = remains.opened, remains.graph
     example = opened.example()
     for plan, target in planned:
         if target is None:
@@ -154,26 +150,25 @@ def _prune(
             continue
         small = apply_plan(opened.model, graph, plan, example)
         checked = check(opened.model, small, graph, plan, example)
-        small, layers = repaired_on(small, opened, graph, plan.kept, settings, calibration)
+        small, layers = remains.repaired(small, plan.kept)
         further: dict[str, Any] = {"pruning": plan.to_document() | {"check": asdict(checked), "repair": _plain(layers)}}
         if opened.importance is not None:
             left = left_of_scores(opened.importance.tensor(), graph, plan.kept, encode(small, example))
             if left is not None:
                 further |= replace(opened.importance, by_unit=tuple(left.tolist())).to_document()
-        _save(small, target, opened, plan, settings, calibration, noted, further)
+        _save(small, target, remains, plan, noted, further)
         yield _described(opened, plan, target, checked, layers)
 
 
 def _save(
     small: nn.Module,
     target: Path,
-    opened: Opened,
+    remains: Remains,
     plan: Plan,
-    settings: PruneSettings,
-    calibration: Calibration | None,
     noted: Mapping[str, Any],
     further: Mapping[str, Any],
 ) -> None:
+    opened, settings, calibration = remains.opened, remains.settings, remains.calibration
     # the other targets have no part in this file
     own = replace(settings, speedup=(plan.requested,) if plan.quantity == "macs" else (), target=())
     goal = {} if plan.quantity == "macs" else {"quantity": plan.quantity}

@@ -15,14 +15,17 @@ from metaprune_cli.config import MetaTrainSettings
 from metaprune_cli.data import ImageSplit
 from metaprune_cli.errors import InputError
 from metaprune_cli.metanet import MetaNetwork
+from metaprune_cli.pruning import by_unit
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.loop import set_learning_rate_, train_batches
 from metaprune_cli.training.numerics import not_finite
 from metaprune_cli.training.objectives import OBJECTIVES, Batch, Task
+from metaprune_cli.training.precision import check_precision
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.training.schedules import learning_rate
 from metaprune_cli.training.seeds import derive
 from metaprune_cli.training.selection import check_reachable, validate
+from metaprune_cli.training.shares import imitation
 from metaprune_cli.training.state import Best, Record, TrainState, snapshot
 from metaprune_cli.training.zoo import Member, Weights, ZooEntry
 
@@ -102,7 +105,8 @@ def meta_train(
     Raises:
         NumericsError: a loss or gradient is not finite; names the parameter.
         TargetError: a model cannot reach ``speedup_max``.
-        InputError: there are no models or no images, or more ranks than members in a step.
+        InputError: there are no models or no images, more ranks than members in a step, or the device does not compute
+            in the precision that is wanted.
         CorruptFileError: ``state`` is that of another metanetwork.
     """
     if settings.criterion == "metanet" and not metanet.config.score_head:
@@ -156,6 +160,7 @@ def _prepared(
             where="meta-train.members_per_step",
             next_step=f"--members-per-step {ranks.world}, with the learning rate that suits it; or fewer processes",
         )
+    check_precision(settings.precision, device)
     images, _ = next(train_batches(train, 1, seed=0, augment=False, device=device))
     members = tuple(Member.of(entry, device, images) for entry in graphs)
     held_out = tuple(Member.of(entry, device, images) for entry in validation) or members
@@ -223,9 +228,12 @@ def _add_gradient(metanet: MetaNetwork, task: Task) -> float:
 
 
 def _losses(task: Task, written: Weights) -> Iterable[Tensor]:
-    """The objective's, of everything that the metanetwork wrote."""
+    """The objective's, of everything that the metanetwork wrote, and how far its scores are from the examples."""
     weights = {name: tensor for name, tensor in written.items() if name != IMPORTANCE}
-    return OBJECTIVES[task.settings.objective](replace(task, importance=written.get(IMPORTANCE)), weights)
+    importance, wanted, units = written.get(IMPORTANCE), task.member.lifts, task.member.graph.units
+    yield from OBJECTIVES[task.settings.objective](replace(task, importance=importance), weights)
+    if importance is not None and wanted is not None:
+        yield task.settings.imitate * imitation(units, by_unit(units, importance), wanted)
 
 
 def summed_gradients(

@@ -30,6 +30,7 @@ from metaprune_cli.pruning import (
 )
 from metaprune_cli.pruning.repair import repaired_weights
 from metaprune_cli.pruning.zeroing import WeightLayer, Zeroing, choose, divided, find_layers, zero_tensors
+from metaprune_cli.training.precision import in_precision
 from metaprune_cli.training.sparsity import growth, penalty
 from metaprune_cli.training.zoo import Member, Weights
 
@@ -57,7 +58,8 @@ class Task:
     def loss(self, weights: Weights, batch: Batch) -> Tensor:
         """Cross-entropy, plus ``distill`` times the divergence from the original model's outputs."""
         images, labels = batch
-        logits = self.member.logits(weights, images)
+        with in_precision(self.settings.precision, images.device):
+            logits = self.member.logits(weights, images).float()
         loss = F.cross_entropy(logits, labels)
         if self.settings.distill:
             original = self.member.own_logits(images).log_softmax(1)
@@ -128,8 +130,13 @@ def l1(task: Task, weights: Weights) -> Iterator[Tensor]:
     yield settings.reg * torch.stack([weights[name].abs().sum() for name in names]).sum()
 
 
+def shares(task: Task, weights: Weights) -> Iterator[Tensor]:  # noqa: ARG001 - an objective's arguments
+    """Nothing but the examples (``training/shares.py``): no images pass, and the weights stay all but as they are."""
+    return iter(())
+
+
 OBJECTIVES: MappingProxyType[ObjectiveName, Objective] = MappingProxyType(
-    {"pruned": pruned, "sparsity": sparsity, "unstructured": zeroed, "n:m": zeroed, "l1": l1}
+    {"pruned": pruned, "sparsity": sparsity, "shares": shares, "unstructured": zeroed, "n:m": zeroed, "l1": l1}
 )
 
 
@@ -141,7 +148,7 @@ def smaller(task: Task, weights: Weights, speedup: float) -> dict[str, Tensor]:
 
 def removes_units(settings: MetaTrainSettings) -> bool:
     """Whether what is trained for is structured pruning."""
-    return settings.objective in ("pruned", "sparsity")
+    return settings.objective in ("pruned", "sparsity", "shares")
 
 
 def with_zeros(task: Task, weights: Weights, speedup: float) -> dict[str, Tensor]:

@@ -20,11 +20,19 @@ Weights = Mapping[str, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class ZooEntry:
-    """A trained model and its graph; neither is changed."""
+    """A trained model and its graph; neither is changed.
+
+    Attributes:
+        name: for messages.
+        model: the model.
+        graph: its graph.
+        lifts: how far each family is to be lifted in the ranking (``training/shares.py``), where examples say so.
+    """
 
     name: str
     model: nn.Module
     graph: NeuronGraph
+    lifts: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +47,7 @@ class Member:
     model: nn.Module
     graph: NeuronGraph
     memory_format: torch.memory_format = torch.contiguous_format
+    lifts: Tensor | None = None
 
     @classmethod
     def of(cls, entry: ZooEntry, device: torch.device, images: Tensor | None = None) -> Member:
@@ -47,7 +56,7 @@ class Member:
         use_batch_statistics_(model)
         tensors = {name: tensor.to(device) for name, tensor in entry.graph.tensors.items()}
         layout = torch.contiguous_format if images is None else memory_format_for(model, images)
-        return cls(entry.name, model, entry.graph.with_tensors(tensors), layout)
+        return cls(entry.name, model, entry.graph.with_tensors(tensors), layout, entry.lifts)
 
     def logits(self, weights: Weights, images: Tensor) -> Tensor:
         """Class scores (n, classes) of the architecture with ``weights`` in place of its own."""
