@@ -1,11 +1,13 @@
 """One step of meta-training: one pass through the metanetwork, against the published schedule.
 
     python benchmarks/meta_step.py [--arch cifar:resnet56] [--batches 20] [--batch-size 100] [--layers 8] [--hidden 64]
+                                   [--precision bfloat16]
 
 ``published`` is the schedule of arXiv 2506.12041's code: for each batch the model goes through the metanetwork, as a
 list of edges, and the loss goes back through both. ``ours`` is a step of ``metaprune meta-train``: the model goes
 through the metanetwork once, the gradients of all batches are summed up on the rewritten weights and go back once. Same
-model (random weights), same images (random), same sum of cross-entropies. Printed: seconds of each, the ratio, and the
+model (random weights), same images (random), same sum of cross-entropies; ``--precision`` is that of our passes of the
+images. Printed: seconds of each, the ratio, and the
 largest relative difference of the metanetwork's gradients, over its parameters.
 """
 
@@ -14,16 +16,19 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 import metaprune_cli as metaprune
+from metaprune_cli.config import Precision
 from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
 from metaprune_cli.models import Architecture, build
 from metaprune_cli.training.meta import summed_gradients
+from metaprune_cli.training.precision import in_precision
 from metaprune_cli.training.zoo import Member, Weights, ZooEntry
 
 Batch = tuple[Tensor, Tensor]
@@ -36,12 +41,14 @@ def published(network: MetaNetwork, member: Member, batches: list[Batch]) -> Non
         F.cross_entropy(member.logits(written, images), labels).backward()
 
 
-def ours(network: MetaNetwork, member: Member, batches: list[Batch]) -> None:
+def ours(network: MetaNetwork, member: Member, batches: list[Batch], precision: Precision = "float32") -> None:
     """Once for all of them."""
 
     def losses(weights: Weights) -> Iterator[Tensor]:
         for images, labels in batches:
-            yield F.cross_entropy(member.logits(weights, images), labels)
+            with in_precision(precision, images.device):
+                logits = member.logits(weights, images).float()
+            yield F.cross_entropy(logits, labels)
 
     written = member.rewritten(network(member.graph))
     summed_gradients(written, losses)
@@ -55,6 +62,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--hidden", type=int, default=64)
+    parser.add_argument("--precision", choices=get_args(Precision), default="float32")
     given = parser.parse_args()
 
     torch.manual_seed(0)
@@ -72,11 +80,14 @@ def main() -> None:
         for _ in range(given.batches)
     ]
     seconds, gradients = {}, {}
-    ours(network, member, batches[:1])  # what comes once: compilation
+    ours(network, member, batches[:1], given.precision)  # what comes once: compilation
     for schedule in (ours, published):
         network.zero_grad()
         start = time.perf_counter()
-        schedule(network, member if schedule is ours else as_published, batches)
+        if schedule is ours:
+            ours(network, member, batches, given.precision)
+        else:
+            published(network, as_published, batches)
         seconds[schedule.__name__] = time.perf_counter() - start
         gradients[schedule.__name__] = [p.grad.clone() for p in network.parameters() if p.grad is not None]
     pairs = zip(gradients["ours"], gradients["published"], strict=True)

@@ -143,6 +143,7 @@ class MetaTrainSettings:
     objective: Objective = "pruned"
     criterion: MetaCriterion = "metanet"
     normaliser: Normaliser = "max"
+    by_speedup: bool = False  # the score head also learns how importance changes with the speed-up
     scope: Scope = "global"
     max_ratio: Fraction = 0.95
     speedup_min: Speedup = 1.5
@@ -243,6 +244,7 @@ class PruneSettings:
     repair_images: Count = 512
     search: Natural = 0  # trials of other shares for the families, judged by what is left; 0: none
     search_images: Count = 1024
+    together: bool = False  # one search for all models of a structure: what it finds is less a matter of chance
     seed: Seed = 0
     sparsity: tuple[Fraction, ...] = (0.8,)  # of unstructured and block: the fraction of weights that goes
     pattern: str = "2:4"  # of n:m; in YAML in quotes, where 2:4 is the number 124
@@ -266,6 +268,12 @@ class PruneSettings:
                 expected="scope global, or no search",
                 got=f"{self.search} trials in scope family",
                 where="prune.search",
+            )
+        if self.together and not self.search:
+            raise InputError(
+                "Models are put together for a search, and there is none.",
+                where="prune.together",
+                next_step="--search N, or leave it out",
             )
         if self.kernel_only and n_of_m(self.pattern, where="prune.pattern") != (2, 4):
             raise InputError(

@@ -141,6 +141,9 @@ def prune(
             "--search", metavar="N", help="Try N other shares for the layers, judged by what is left on images."
         ),
     ] = None,
+    together: Annotated[
+        bool, typer.Option("--together", help="One search for all models of the same structure.")
+    ] = False,
     kind: Annotated[
         Kind | None, typer.Option("--kind", help="Remove units (structured, the default), or zero weights.")
     ] = None,
@@ -198,6 +201,7 @@ def prune(
         repair=repair,
         repair_images=repair_images,
         search=search,
+        together=together or None,
         seed=seed,
         kind=kind,
         sparsity=sparsity or None,

@@ -66,6 +66,11 @@ class Units:
         """Units per family."""
         return self.family_of.bincount(minlength=len(self.families))
 
+    @property
+    def signature(self) -> tuple[tuple[str, int], ...]:
+        """Name and size of every family: the same for models of one structure."""
+        return tuple((family.name, len(family.units)) for family in self.families)
+
     @cached_property
     def on_grid(self) -> Int[Tensor, " members"]:
         """The neurons that have a row besides their column (a head neuron's two units are one)."""

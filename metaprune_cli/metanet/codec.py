@@ -102,7 +102,7 @@ class Codec(nn.Module):
 
     importance: nn.Parameter | None
 
-    def __init__(self, hidden: int, codec: CodecName, kernels: tuple[Kernel, ...], *, importance: bool = False) -> None:
+    def __init__(self, hidden: int, codec: CodecName, kernels: tuple[Kernel, ...], *, importance: int = 0) -> None:
         super().__init__()
         self.hidden = hidden
         self.taps_in, self.taps_out = (
@@ -114,7 +114,8 @@ class Codec(nn.Module):
         self.kinds_out = nn.Parameter(SMALL * torch.randn(len(KINDS), hidden))
         self.neuron = nn.Parameter(torch.randn(hidden))
         # zero: an untrained head leaves every ranking as it is
-        self.register_parameter("importance", nn.Parameter(torch.zeros(hidden)) if importance else None)
+        head = {0: None, 1: torch.zeros(hidden), 2: torch.zeros(hidden, 2)}[importance]
+        self.register_parameter("importance", None if head is None else nn.Parameter(head))
 
     def edge_table(self, kernel: Kernel) -> Float[Tensor, "taps h"]:
         """The first state of an edge is the sum over its taps: weight times row."""
@@ -137,6 +138,9 @@ class Codec(nn.Module):
         """Change of the features of each kind of each neuron."""
         return nodes @ (self.kinds_out.T / math.sqrt(self.hidden))
 
-    def decode_importance(self, nodes: Float[Tensor, "n h"]) -> Float[Tensor, " n"] | None:
-        """What the score head says of each neuron; None without such a head."""
+    def decode_importance(self, nodes: Float[Tensor, "n h"]) -> Float[Tensor, "n ..."] | None:
+        """What the score head says of each neuron; None without such a head.
+
+        With two terms, the second is how that changes with the speed-up (``pruning.criteria.importance_at``).
+        """
         return None if self.importance is None else nodes @ (self.importance / math.sqrt(self.hidden))

@@ -46,6 +46,7 @@ class MetaNetworkConfig:
         kernels: for the ``per-kernel`` codec, every kernel it shall know; () is a single tap.
         score_head: also say of every neuron how much it matters (the criterion ``metanet``).
         normaliser: of the scores that the score head adjusts.
+        by_speedup: the score head also says how importance changes with the speed-up that is asked for.
     """
 
     layers: int = 8
@@ -56,6 +57,7 @@ class MetaNetworkConfig:
     kernels: tuple[Kernel, ...] = ()
     score_head: bool = False
     normaliser: Normaliser = "max"
+    by_speedup: bool = False
 
     def __post_init__(self) -> None:
         """Check all fields at once.
@@ -81,11 +83,12 @@ class Written:
 
     Attributes:
         tensors: the state dict: trainable entries rewritten, all others (buffers, verbatim ones) the same objects.
-        importance: by neuron, what the score head adds to the logarithm of a score; None without such a head.
+        importance: by neuron, what the score head adds to the logarithm of a score; None without such a head. By
+            speed-up there are two terms of it (see ``pruning.importance_at``).
     """
 
     tensors: dict[str, Tensor]
-    importance: Float[Tensor, " neurons"] | None
+    importance: Float[Tensor, "neurons ..."] | None
 
 
 class MetaNetwork(nn.Module):
@@ -98,7 +101,8 @@ class MetaNetwork(nn.Module):
     def __init__(self, config: MetaNetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.codec = Codec(config.hidden, config.codec, config.kernels, importance=config.score_head)
+        terms = (2 if config.by_speedup else 1) if config.score_head else 0
+        self.codec = Codec(config.hidden, config.codec, config.kernels, importance=terms)
         self.layers = nn.ModuleList(MessageLayer(config.hidden) for _ in range(config.layers))
 
     def forward(

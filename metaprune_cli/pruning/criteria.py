@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -17,6 +18,8 @@ from metaprune_cli.graph.units import Units
 SCALE = frozenset({"scale"})
 OWNED = frozenset({"scale", "shift", "bias"})
 """Kinds of features whose removal changes the function; statistics only normalise."""
+USUAL = 3.0
+"""The speed-up at which a score head's first term is meant, and for which it speaks where none is named."""
 
 
 def unit_scores(
@@ -90,8 +93,18 @@ def differentiable_scores(
     return _weighed(scores, importance) if criterion == "metanet" else scores
 
 
-def by_unit(units: Units, by_neuron: Float[Tensor, " neurons"]) -> Float[Tensor, " units"]:
+def importance_at(importance: Float[Tensor, "units ..."], speedup: float) -> Float[Tensor, " units"]:
+    """What a score head says at this speed-up: of two terms the second is the slope over its logarithm.
+
+    i(s) = i₀ + i₁ · log(s / USUAL)
+    """
+    return importance if importance.dim() == 1 else importance[:, 0] + importance[:, 1] * math.log(speedup / USUAL)
+
+
+def by_unit(units: Units, by_neuron: Float[Tensor, "neurons ..."]) -> Float[Tensor, "units ..."]:
     """The mean over every unit's neurons; differentiable."""
+    if by_neuron.dim() > 1:
+        return torch.stack([by_unit(units, term) for term in by_neuron.unbind(1)], dim=1)
     total, count = _reduce([(torch.arange(len(by_neuron)), by_neuron)], units)
     return total / count.clamp_min(1)
 

@@ -6,25 +6,23 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor
-
 from metaprune_cli.artifacts import read_document
 from metaprune_cli.config import MetaTrainSettings
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.stages.paths import find_sources
-from metaprune_cli.training.shares import wanted_lifts
+from metaprune_cli.training.shares import Example, examples_of
 
-Plans = dict[str, list[tuple[int, ...]]]
-"""For every model (the sha256 of its file) or structure, how many units of each family are left by each example."""
+Signature = tuple[tuple[str, int], ...]
+"""Name and size of every family of a model."""
 
 
-def lifts_for(
+def examples_for(
     graphs: Sequence[tuple[Path, NeuronGraph]], pruned: Sequence[Path], settings: MetaTrainSettings
-) -> list[Tensor | None]:
-    """What the examples say of each graph's families (``training/shares.py``); None for all where there are none.
+) -> list[tuple[Example, ...]]:
+    """What pruned models show of each graph's families; all that are pruned from the same structure count alike.
 
-    Models of the same families share their examples: what a search finds for a single one is chance to a good part.
+    What a search finds for a single model is chance to a good part; what its examples have in common is not.
 
     Args:
         graphs: graph files and what is in them.
@@ -32,17 +30,17 @@ def lifts_for(
         settings: of the meta-training that is to learn from them.
 
     Raises:
-        InputError: there are examples and nothing can learn from them, or the reverse; a graph's model has none; a file
-            is no example. Names all files.
+        InputError: there are examples and nothing can learn from them, or the reverse; a structure has none; a file is
+            no example. Names all files.
     """
     if not pruned:
         if settings.objective == "shares":
             raise InputError(
                 "The objective shares has nothing to learn from.",
                 where="meta-train.objective",
-                next_step="prune the zoo's models with --search N, and give the folder as --shares",
+                next_step="prune the zoo's models with --search N --together, and give the folder as --shares",
             )
-        return [None] * len(graphs)
+        return [()] * len(graphs)
     if settings.criterion != "metanet" or settings.normaliser != "rank":
         raise InputError(
             "Only a score head over ranks learns how much each layer is to lose.",
@@ -51,39 +49,32 @@ def lifts_for(
             where="meta-train.criterion, meta-train.normaliser",
             next_step="set them, or leave --shares out",
         )
-    plans = _plans([file.path for file in find_sources(pruned, ("model",)).files])
-    models = [str(read_document(path)["inputs"].get("model")) for path, _ in graphs]
-    orphans = [str(path) for (path, _), model in zip(graphs, models, strict=True) if model not in plans]
+    left = _left([file.path for file in find_sources(pruned, ("model",)).files])
+    orphans = [str(path) for path, graph in graphs if graph.units.signature not in left]
     if orphans:
         raise InputError(
-            "Some graphs' models are not among those that were pruned.",
-            expected="an example for each graph that is trained on",
+            "Nothing of the same structure was pruned for some graphs.",
+            expected="an example for each structure that is trained on",
             got="\n".join(orphans),
             where="--shares",
-            next_step="metaprune prune the very files that were encoded, and give the results",
+            next_step="metaprune prune models of each architecture and width, and give all results",
         )
-    alike: Plans = defaultdict(list)
-    for (_, graph), model in zip(graphs, models, strict=True):
-        alike[_structure(graph)] += plans[model]
-    return [wanted_lifts(graph.units, alike[_structure(graph)]) for _, graph in graphs]
+    return [examples_of(graph.units, left[graph.units.signature]) for _, graph in graphs]
 
 
-def _structure(graph: NeuronGraph) -> str:
-    """The same for models whose families are the same."""
-    return " ".join(f"{family.name}:{len(family.units)}" for family in graph.units.families)
-
-
-def _plans(files: Sequence[Path]) -> Plans:
-    found: Plans = defaultdict(list)
+def _left(files: Sequence[Path]) -> dict[Signature, list[tuple[float, tuple[int, ...]]]]:
+    """For every structure the speed-ups, and how many units of each family were left."""
+    found = defaultdict(list)
     strangers = []
     for path in files:
         document = read_document(path)
         last = document.get("lineage", [{}])[-1].get("command")
-        if last != "prune" or "families" not in document.get("pruning", {}):
+        plan = document.get("pruning", {})
+        if last != "prune" or "families" not in plan:
             strangers.append(str(path))
             continue
-        after = tuple(int(family["after"]) for family in document["pruning"]["families"])
-        found[document["inputs"]["model"]].append(after)
+        signature = tuple((family["name"], int(family["before"])) for family in plan["families"])
+        found[signature].append((float(plan["speedup"]), tuple(int(family["after"]) for family in plan["families"])))
     if strangers:
         raise InputError(
             "Some files show nothing about shares.",

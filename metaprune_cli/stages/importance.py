@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metaprune_cli.config import Normaliser
 from metaprune_cli.errors import CorruptFileError
+from metaprune_cli.graph import NeuronGraph
+from metaprune_cli.pruning import importance_at
+from metaprune_cli.pruning.criteria import USUAL
+from metaprune_cli.pruning.scoring import left_of_scores
 
-KEY, NORMALISER = "importance", "importance_normaliser"
+KEY, SLOPE, NORMALISER = "importance", "importance_slope", "importance_normaliser"
 """Of the document of a model that went through a metanetwork with a score head."""
 
 
@@ -24,10 +28,20 @@ class Importance:
     Attributes:
         by_unit: one number for every unit.
         normaliser: of the scores it was learnt for.
+        slope: for every unit how that changes with the speed-up (see ``pruning.importance_at``); None: it does not.
     """
 
     by_unit: tuple[float, ...]
     normaliser: Normaliser
+    slope: tuple[float, ...] | None = None
+
+    @classmethod
+    def said(cls, importance: Float[Tensor, "units ..."], normaliser: Normaliser) -> Importance:
+        """What a score head said."""
+        if importance.dim() == 1:
+            return cls(tuple(importance.tolist()), normaliser)
+        level, slope = (tuple(term.tolist()) for term in importance.unbind(1))
+        return cls(level, normaliser, slope)
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Importance | None:
@@ -46,12 +60,31 @@ class Importance:
                 got=normaliser,
                 next_step="metaprune transform it again",
             )
-        return cls(tuple(document[KEY]), cast("Normaliser", normaliser))
+        slope = document.get(SLOPE)
+        return cls(tuple(document[KEY]), cast("Normaliser", normaliser), None if slope is None else tuple(slope))
 
     def to_document(self) -> dict[str, Any]:
         """As plain values."""
-        return {KEY: list(self.by_unit), **({} if self.normaliser == "max" else {NORMALISER: self.normaliser})}
+        return {
+            KEY: list(self.by_unit),
+            **({} if self.slope is None else {SLOPE: list(self.slope)}),
+            **({} if self.normaliser == "max" else {NORMALISER: self.normaliser}),
+        }
 
-    def tensor(self) -> Float[Tensor, " units"]:
-        """The same, as what ranks units takes it."""
-        return torch.tensor(self.by_unit)
+    def tensor(self, speedup: float = USUAL) -> Float[Tensor, " units"]:
+        """The same at this speed-up, as what ranks units takes it."""
+        level = torch.tensor(self.by_unit)
+        return (
+            level
+            if self.slope is None
+            else importance_at(torch.stack([level, torch.tensor(self.slope)], dim=1), speedup)
+        )
+
+    def left(self, graph: NeuronGraph, kept: Bool[Tensor, " units"], small: NeuronGraph) -> Importance | None:
+        """What holds of the units that are kept; None where they cannot be matched."""
+        terms = [self.by_unit, *([] if self.slope is None else [self.slope])]
+        found = [left_of_scores(torch.tensor(term), graph, kept, small) for term in terms]
+        left = [tuple(term.tolist()) for term in found if term is not None]
+        if len(left) < len(terms):
+            return None
+        return replace(self, by_unit=left[0], slope=None if self.slope is None else left[1])

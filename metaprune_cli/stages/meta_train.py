@@ -16,7 +16,7 @@ from metaprune_cli.data import Splits, load_splits
 from metaprune_cli.errors import InputError
 from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
 from metaprune_cli.stages.device import threads_for
-from metaprune_cli.stages.examples import lifts_for
+from metaprune_cli.stages.examples import examples_for
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, open_graph
 from metaprune_cli.stages.made import Checkpoint, Made
@@ -72,8 +72,8 @@ def meta_train(
         data: the images.
         device: where the training runs.
         progress: is told about each epoch.
-        shares: pruned models, or folders of them: of each graph's model at least one, whose layers' shares the score
-            head is to learn.
+        shares: pruned models, or folders of them: of each structure that is trained on at least one, whose layers'
+            shares the score head is to learn.
         resume: go on from the checkpoint of an interrupted run.
         ranks: the processes that train it together; the first of them writes the files.
     """
@@ -83,8 +83,8 @@ def meta_train(
     entries = [_entry(path, source, splits) for path in (*train_files, *validation_files)]
     zoo, held_out = entries[: len(train_files)], entries[len(train_files) :]
     graphs_of_zoo = [(path, entry.graph) for path, entry in zip(train_files, zoo, strict=True)]
-    lifts = lifts_for(graphs_of_zoo, shares, settings)
-    zoo = [replace(entry, lifts=lift) for entry, lift in zip(zoo, lifts, strict=True)]
+    examples = examples_for(graphs_of_zoo, shares, settings)
+    zoo = [replace(entry, examples=own) for entry, own in zip(zoo, examples, strict=True)]
     made = Made.by(
         "meta-train",
         seed=settings.seed,
@@ -191,6 +191,7 @@ def config_of(settings: MetanetSettings, entries: Sequence[ZooEntry], training: 
         kernels=tuple(sorted(kernels)) if settings.codec == "per-kernel" else (),
         score_head=training.criterion == "metanet",
         normaliser=training.normaliser,
+        by_speedup=training.by_speedup,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -14,6 +15,7 @@ from metaprune_cli.config import WITH_DATA, Normaliser, PruneSettings, PruningRu
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.metrics.accuracy import evaluate
+from metaprune_cli.pruning.criteria import USUAL
 from metaprune_cli.pruning.evidence import Batch
 from metaprune_cli.pruning.plan import Plan, make_plan
 from metaprune_cli.pruning.ranking import Limits
@@ -61,12 +63,14 @@ class Remains:
         graph: its graph.
         settings: how it is pruned and repaired; they name their criterion.
         calibration: the images; None: there are none.
+        limits: what may go of each family.
     """
 
     opened: Opened
     graph: NeuronGraph
     settings: PruneSettings
     calibration: Calibration | None
+    limits: Limits
 
     @property
     def device(self) -> torch.device:
@@ -119,37 +123,60 @@ class Remains:
         return Original.of(self._model, self.calibration.inputs, self.settings.seed)
 
 
-def plans(remains: Remains, goals: Sequence[Target], limits: Limits, progress: Progress) -> list[Plan]:
-    """One for every target."""
-    opened, graph, settings = remains.opened, remains.graph, remains.settings
-    scores = scores_of(opened, graph, settings, remains.calibration)
-    plans = []
-    for goal in goals:
+def plans(group: Sequence[Remains], goals: Sequence[Target], progress: Progress) -> list[list[Plan]]:
+    """For each model one for every target; where shares are searched for, they are the same for the whole group."""
+    rankings = [[_Ranking.of(remains, goal) for goal in goals] for remains in group]
+    columns = [_planned([row[place] for row in rankings], progress) for place in range(len(goals))]
+    return [[column[place] for column in columns] for place in range(len(group))]
+
+
+@dataclass(frozen=True, eq=False)
+class _Ranking:
+    """A model, and what one target makes of its scores once every family is lifted so far."""
+
+    remains: Remains
+    scores: Tensor
+    by: Callable[[Tensor], Plan]
+
+    @classmethod
+    def of(cls, remains: Remains, goal: Target) -> _Ranking:
+        opened, graph = remains.opened, remains.graph
         measure = (
             _dropped(remains)
             if goal.quantity == "drop"
             else measure_for(goal, opened.model, graph, opened.example(), remains.device)
         )
-        by = partial(make_plan, graph, target=goal, scope=settings.scope, limits=limits, measure=measure)
-        plans.append(by(_searched(scores, by, remains, progress) if settings.search else scores))
-    return plans
+        by = partial(
+            make_plan, graph, target=goal, scope=remains.settings.scope, limits=remains.limits, measure=measure
+        )
+        scores = scores_of(opened, graph, remains.settings, remains.calibration, goal.factor or USUAL)
+        return cls(remains, scores, by)
+
+    def plan(self, lifts: Tensor | None) -> Plan:
+        return self.by(self.scores if lifts is None else self.scores * lifts.exp()[self.remains.graph.units.family_of])
+
+    @cached_property
+    def loss(self) -> Callable[[Tensor], float]:
+        """Of what is left by such lifts, on the images that judge."""
+        remains, images = self.remains, self.remains.images("A search")
+        loss = remembered(lambda kept: evaluate(remains.of(kept).to(images.device), images.judged, images.device).loss)
+        return lambda lifts: loss(self.plan(lifts).kept)
 
 
-def _searched(scores: Tensor, plan: Callable[[Tensor], Plan], remains: Remains, progress: Progress) -> Tensor:
-    """What a search makes of the scores."""
-    images, settings = remains.images("A search"), remains.settings
-    loss = remembered(lambda kept: evaluate(remains.of(kept).to(images.device), images.judged, images.device).loss)
-    progress.begin("search", settings.search)
-    found = searched(
-        remains.graph.units,
-        scores,
-        lambda candidate: loss(plan(candidate).kept),
-        settings.search,
-        seed=settings.seed,
-        on_trial=lambda lowest: progress.step(loss=lowest),
-    )
-    progress.end()
-    return found
+def _planned(rankings: Sequence[_Ranking], progress: Progress) -> list[Plan]:
+    """For each model of a group the plan for one target."""
+    remains, lifts = rankings[0].remains, None
+    if remains.settings.search:
+        progress.begin("search", remains.settings.search)
+        lifts = searched(
+            len(remains.graph.units.families),
+            lambda lifts: statistics.fmean(ranking.loss(lifts) for ranking in rankings),
+            remains.settings.search,
+            seed=remains.settings.seed,
+            on_trial=lambda lowest: progress.step(loss=lowest),
+        )
+        progress.end()
+    return [ranking.plan(lifts) for ranking in rankings]
 
 
 def _dropped(remains: Remains) -> Measure:
@@ -181,8 +208,14 @@ def normaliser_for(settings: PruneSettings, opened: Opened, criterion: str) -> N
     return "rank" if settings.search else "max"
 
 
-def scores_of(opened: Opened, graph: NeuronGraph, settings: PruneSettings, calibration: Calibration | None) -> Tensor:
-    """The scores of a model's units, shape (units,)."""
+def scores_of(
+    opened: Opened,
+    graph: NeuronGraph,
+    settings: PruneSettings,
+    calibration: Calibration | None,
+    speedup: float = USUAL,
+) -> Tensor:
+    """The scores of a model's units, shape (units,); ``speedup`` is for score heads that ask for it."""
     criterion = criterion_for(settings, opened)
     model, batches = opened.model, tuple[Batch, ...]()
     if calibration is not None and (criterion in WITH_DATA or ":" in criterion):
@@ -192,7 +225,7 @@ def scores_of(opened: Opened, graph: NeuronGraph, settings: PruneSettings, calib
         graph,
         criterion,
         batches=batches,
-        importance=None if opened.importance is None else opened.importance.tensor(),
+        importance=None if opened.importance is None else opened.importance.tensor(speedup),
         reduction=settings.reduction,
         normaliser=normaliser_for(settings, opened, criterion),
         seed=settings.seed,

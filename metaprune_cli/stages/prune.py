@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +19,6 @@ from metaprune_cli.pruning.check import Check, How, Weights, check
 from metaprune_cli.pruning.plan import FamilyPlan, Plan
 from metaprune_cli.pruning.ranking import Limits
 from metaprune_cli.pruning.repair import RepairedLayer
-from metaprune_cli.pruning.scoring import left_of_scores
 from metaprune_cli.pruning.surgery import apply_plan
 from metaprune_cli.stages.calibration import Calibration
 from metaprune_cli.stages.images import check_fits
@@ -103,16 +103,32 @@ def prune(
     structures = Structures(source)
     progress.begin("prune", len(sources.files))
     done: list[PrunedFile] = []
-    for file, row in zip(sources.files, targets, strict=True):
-        opened = _for_images(open_model(file.path, source), calibration)
+
+    def read(path: Path) -> Remains:
+        opened = _for_images(open_model(path, source), calibration)
         graph = structures.graph_of(opened)
-        own = (limits or limits_for)(opened, graph, settings)
         chosen = replace(settings, criterion=criterion_for(settings, opened))
-        remains = Remains(opened, graph, chosen, calibration)
-        done.extend(_prune(remains, zip(plans(remains, goals, own, progress), row, strict=True), noted))
-        progress.step()
+        return Remains(opened, graph, chosen, calibration, (limits or limits_for)(opened, graph, settings))
+
+    rows = dict(zip((file.path for file in sources.files), targets, strict=True))
+    for group in _groups(map(read, rows), together=settings.together):
+        beside = {f"together/{remains.opened.path}": remains.opened.path for remains in group if len(group) > 1}
+        for remains, planned in zip(group, plans(group, goals, progress), strict=True):
+            found = zip(planned, rows[remains.opened.path], strict=True)
+            done.extend(_prune(remains, found, noted, beside))
+            progress.step()
     progress.end()
     return tuple(done)
+
+
+def _groups(models: Iterable[Remains], *, together: bool) -> Iterable[list[Remains]]:
+    """Each model by itself, one after the other; or those of the same structure together."""
+    if not together:
+        return ([model] for model in models)
+    alike = defaultdict(list)
+    for model in models:
+        alike[model.graph.units.signature].append(model)
+    return alike.values()
 
 
 def _for_images(opened: Opened, calibration: Calibration | None) -> Opened:
@@ -139,7 +155,10 @@ def _for_images(opened: Opened, calibration: Calibration | None) -> Opened:
 
 
 def _prune(
-    remains: Remains, planned: Iterator[tuple[Plan, Path | None]], noted: Mapping[str, Any]
+    remains: Remains,
+    planned: Iterator[tuple[Plan, Path | None]],
+    noted: Mapping[str, Any],
+    beside: Mapping[str, Path],
 ) -> Iterator[PrunedFile]:
     """One model by every plan; all were made before anything is written."""
     opened, graph = remains.opened, remains.graph
@@ -153,10 +172,9 @@ def _prune(
         small, layers = remains.repaired(small, plan.kept)
         further: dict[str, Any] = {"pruning": plan.to_document() | {"check": asdict(checked), "repair": _plain(layers)}}
         if opened.importance is not None:
-            left = left_of_scores(opened.importance.tensor(), graph, plan.kept, encode(small, example))
-            if left is not None:
-                further |= replace(opened.importance, by_unit=tuple(left.tolist())).to_document()
-        _save(small, target, remains, plan, noted, further)
+            left = opened.importance.left(graph, plan.kept, encode(small, example))
+            further |= {} if left is None else left.to_document()
+        _save(small, target, remains, plan, noted, beside, further)
         yield _described(opened, plan, target, checked, layers)
 
 
@@ -166,6 +184,7 @@ def _save(
     remains: Remains,
     plan: Plan,
     noted: Mapping[str, Any],
+    beside: Mapping[str, Path],
     further: Mapping[str, Any],
 ) -> None:
     opened, settings, calibration = remains.opened, remains.settings, remains.calibration
@@ -173,7 +192,7 @@ def _save(
     own = replace(settings, speedup=(plan.requested,) if plan.quantity == "macs" else (), target=())
     goal = {} if plan.quantity == "macs" else {"quantity": plan.quantity}
     data = calibration.data if calibration is not None and calibration.needed else None
-    made = Made.by("prune", seed=settings.seed, inputs={"model": opened.path}, prune=own, data=data, **goal)
+    made = Made.by("prune", seed=settings.seed, inputs={"model": opened.path, **beside}, prune=own, data=data, **goal)
     step = {
         "requested": plan.requested,
         "achieved": plan.achieved,
@@ -182,6 +201,7 @@ def _save(
         **goal,
         **({} if settings.repair == "none" else {"repair": settings.repair}),
         **({"search": settings.search} if settings.search else {}),
+        **({"together": len(beside)} if beside else {}),
         **noted,
     }
     metrics = {"speedup": plan.speedup, "macs": plan.macs_after, "params": plan.params_after}

@@ -106,8 +106,7 @@ def _dense(opened: Opened) -> Opened:
 
 
 def _scored(graph: NeuronGraph, by_neuron: Tensor, network: MetaNetwork) -> dict[str, Any]:
-    importance = tuple(by_unit(graph.units, by_neuron).tolist())
-    return Importance(importance, network.config.normaliser).to_document()
+    return Importance.said(by_unit(graph.units, by_neuron), network.config.normaliser).to_document()
 
 
 @torch.no_grad()

@@ -230,10 +230,10 @@ def _add_gradient(metanet: MetaNetwork, task: Task) -> float:
 def _losses(task: Task, written: Weights) -> Iterable[Tensor]:
     """The objective's, of everything that the metanetwork wrote, and how far its scores are from the examples."""
     weights = {name: tensor for name, tensor in written.items() if name != IMPORTANCE}
-    importance, wanted, units = written.get(IMPORTANCE), task.member.lifts, task.member.graph.units
+    importance, examples, units = written.get(IMPORTANCE), task.member.examples, task.member.graph.units
     yield from OBJECTIVES[task.settings.objective](replace(task, importance=importance), weights)
-    if importance is not None and wanted is not None:
-        yield task.settings.imitate * imitation(units, by_unit(units, importance), wanted)
+    if importance is not None and examples:
+        yield task.settings.imitate * imitation(units, by_unit(units, importance), examples)
 
 
 def summed_gradients(

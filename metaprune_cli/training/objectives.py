@@ -24,6 +24,7 @@ from metaprune_cli.pruning import (
     by_unit,
     differentiable_scores,
     gate_tensors,
+    importance_at,
     mask_tensors,
     select,
     unit_scores,
@@ -192,7 +193,7 @@ def finetuned(task: Task, weights: Weights, speedup: float) -> dict[str, Tensor]
     Steps and repair count as constants: what is differentiated is θ ↦ mask(θ + steps), and gone elements stay gone.
     """
     graph, settings = task.member.graph, task.settings
-    scores = _scores(task, weights)
+    scores = _scores(task, weights, speedup)
     kept = select(graph, scores, speedup, settings.scope, settings.max_ratio)
     moving = _leaves(_repaired(task, weights, kept) if settings.repair else weights)
     for _ in range(settings.lookahead):
@@ -214,11 +215,11 @@ def _repaired(task: Task, weights: Weights, kept: Tensor) -> dict[str, Tensor]:
     return {name: tensor.detach() + (fitted[name] - masked[name].detach()) for name, tensor in weights.items()}
 
 
-def _scores(task: Task, weights: Weights) -> Tensor:
+def _scores(task: Task, weights: Weights, speedup: float) -> Tensor:
     """Shape (units,); differentiable where the criterion is a function of the weights alone."""
     graph, criterion = task.member.graph, task.settings.criterion
     tensors = {**graph.tensors, **weights}
-    importance = None if task.importance is None else by_unit(graph.units, task.importance)
+    importance = None if task.importance is None else importance_at(by_unit(graph.units, task.importance), speedup)
     scores = differentiable_scores(graph, tensors, criterion, importance, task.settings.normaliser)
     if scores is not None:
         return scores

@@ -13,6 +13,7 @@ from torch.func import functional_call
 from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.metrics.calling import logits_of, memory_format_for
 from metaprune_cli.training.norms import use_batch_statistics_
+from metaprune_cli.training.shares import Example
 
 Weights = Mapping[str, Tensor]
 """The rewritten entries of a state dict, by name."""
@@ -26,13 +27,13 @@ class ZooEntry:
         name: for messages.
         model: the model.
         graph: its graph.
-        lifts: how far each family is to be lifted in the ranking (``training/shares.py``), where examples say so.
+        examples: how far each family is to be lifted in the ranking, where pruned models show it.
     """
 
     name: str
     model: nn.Module
     graph: NeuronGraph
-    lifts: Tensor | None = None
+    examples: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,7 @@ class Member:
     model: nn.Module
     graph: NeuronGraph
     memory_format: torch.memory_format = torch.contiguous_format
-    lifts: Tensor | None = None
+    examples: tuple[Example, ...] = ()
 
     @classmethod
     def of(cls, entry: ZooEntry, device: torch.device, images: Tensor | None = None) -> Member:
@@ -56,7 +57,7 @@ class Member:
         use_batch_statistics_(model)
         tensors = {name: tensor.to(device) for name, tensor in entry.graph.tensors.items()}
         layout = torch.contiguous_format if images is None else memory_format_for(model, images)
-        return cls(entry.name, model, entry.graph.with_tensors(tensors), layout, entry.lifts)
+        return cls(entry.name, model, entry.graph.with_tensors(tensors), layout, entry.examples)
 
     def logits(self, weights: Weights, images: Tensor) -> Tensor:
         """Class scores (n, classes) of the architecture with ``weights`` in place of its own."""

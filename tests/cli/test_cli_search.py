@@ -26,9 +26,22 @@ def test_a_search_is_no_worse_and_says_that_it_was(work: Path, model: Path, tmp_
     assert {row["arm"] for row in shown} == {"plain", "searched"}
 
 
+def test_models_of_a_structure_are_searched_for_together(work: Path, tmp_path: Path) -> None:
+    options = ["-s", "2", "--repair", "least-squares", "--repair-images", "64", "--search", "4"]
+    run("prune", "zoo/train", *options, "--together", "-o", tmp_path)
+    documents = [read_document(path) for path in sorted(tmp_path.rglob("*.safetensors"))]
+    left = [[family["after"] for family in document["pruning"]["families"]] for document in documents]
+    assert len(left) > 1
+    assert all(row == left[0] for row in left)
+    for document in documents:
+        assert document["lineage"][-1]["together"] == len(documents)
+        assert len(document["inputs"]) == 1 + len(documents)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
+        (["-s", "2", "--together", "--search", "0"], "put together for a search, and there is none"),
         (["-s", "2", "--scope", "family"], "there is nothing to search for"),
         (["--target", "latency=70%"], "cannot be searched for with a target of latency"),
         (["--target", "drop=1"], "cannot be searched for with a target of drop"),
@@ -37,7 +50,7 @@ def test_a_search_is_no_worse_and_says_that_it_was(work: Path, model: Path, tmp_
 def test_what_cannot_be_searched_for_is_said_at_once(
     options: list[str], text: str, work: Path, model: Path, tmp_path: Path
 ) -> None:
-    ran = call("prune", model, *options, "--search", "3", "-o", tmp_path / "small.safetensors")
+    ran = call("prune", model, "--search", "3", *options, "-o", tmp_path / "small.safetensors")
     assert ran.code == 2
     assert text in " ".join(ran.err.replace("│", " ").split())
     assert not list(tmp_path.iterdir())

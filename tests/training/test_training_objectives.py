@@ -74,7 +74,7 @@ def test_a_member_runs_with_the_weights_it_is_given(task: Task, train: ImageSpli
     torch.testing.assert_close(blind, task.member.model.get_parameter("head.bias").expand_as(blind))
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"shares"}))
 @pytest.mark.parametrize("criterion", ["group-l2", "bn-scale", "taylor", "random"])
 def test_every_objective_reaches_every_weight(task: Task, name: str, criterion: Criterion) -> None:
     task, weights = with_settings(task, criterion=criterion, distill=0.5, lookahead=1), leaves(task)

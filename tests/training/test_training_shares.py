@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from test_training_meta import World, world  # noqa: F401 - a fixture
@@ -10,7 +12,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
 from metaprune_cli.pruning import by_unit, make_plan, unit_scores
 from metaprune_cli.pruning.ranking import plain_limits, removal_order
-from metaprune_cli.training.shares import imitation, movable_families, wanted_lifts
+from metaprune_cli.training.shares import Example, examples_of, imitation, movable_families
 from metaprune_cli.training.zoo import ZooEntry
 
 
@@ -33,33 +35,38 @@ def test_ranks_lifted_as_wanted_leave_what_the_example_left(zoo: list[ZooEntry],
         int(torch.randint(1, int(size), (), generator=draw)) if can else int(size)
         for size, can in zip(units.sizes, movable, strict=True)
     ]
-    lifted = ranks * wanted_lifts(units, [example]).exp()[units.family_of]
+    [wanted] = examples_of(units, [(2.0, example)])
+    lifted = ranks * wanted.lifts.exp()[units.family_of]
     assert left(lifted, units, int(units.sizes.sum()) - sum(example)) == example
 
 
 def test_what_all_families_have_in_common_is_nobodys_error(zoo: list[ZooEntry]) -> None:
     units = zoo[0].graph.units
     plan = make_plan(zoo[0].graph, torch.rand(units.num_units), 1.5, max_ratio=0.9)
-    wanted = wanted_lifts(units, [[family.after for family in plan.families]])
-    as_wanted = wanted[units.family_of] + 0.7
+    wanted = examples_of(units, [(plan.speedup, [family.after for family in plan.families])])
+    as_wanted = wanted[0].lifts[units.family_of] + 0.7
     assert float(imitation(units, as_wanted, wanted)) == pytest.approx(0, abs=1e-10)
     one = as_wanted.clone()
     one[units.families[int(movable_families(units).nonzero()[0])].units] += 1
     assert float(imitation(units, one, wanted)) > 0.05
 
 
-def test_several_examples_count_alike(zoo: list[ZooEntry]) -> None:
+def test_two_terms_can_follow_examples_at_two_speedups_and_one_cannot(zoo: list[ZooEntry]) -> None:
     units = zoo[0].graph.units
-    some, others = ([max(1, int(n) // by) for n in units.sizes] for by in (2, 3))
-    both = wanted_lifts(units, [some, others])
-    torch.testing.assert_close(both, (wanted_lifts(units, [some]) + wanted_lifts(units, [others])) / 2)
+    low, high = (torch.rand(len(units.families), generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    examples = [Example(2.0, low), Example(4.0, high)]
+    slope = (high - low) / math.log(2)
+    terms = torch.stack([low + slope * math.log(1.5), slope], dim=1)[units.family_of]  # the first at 3x
+    assert float(imitation(units, terms, examples)) == pytest.approx(0, abs=1e-10)
+    for level in (low, high, (low + high) / 2):
+        assert float(imitation(units, level[units.family_of], examples)) > 1e-3
 
 
 def test_a_plan_of_another_model_is_refused(zoo: list[ZooEntry]) -> None:
     units = zoo[0].graph.units
     for plan in ([1], [int(n) + 1 for n in units.sizes]):
         with pytest.raises(InputError, match="that of another model"):
-            wanted_lifts(units, [plan])
+            examples_of(units, [(2.0, plan)])
 
 
 @pytest.mark.parametrize("objective", ["shares", "pruned"])
@@ -75,14 +82,14 @@ def test_the_score_head_learns_the_examples(world: World, objective: str) -> Non
             int(n) if not can else int(n) - 1 if i == first else 1
             for i, (n, can) in enumerate(zip(units.sizes, movable, strict=True))
         ]
-        taught.append(ZooEntry(entry.name, entry.model, entry.graph, wanted_lifts(units, [example])))
+        taught.append(ZooEntry(entry.name, entry.model, entry.graph, examples_of(units, [(2.0, example)])))
 
     def far(network: MetaNetwork) -> float:
         made = [network.rewrite(entry.graph) for entry in taught]
         return sum(
-            float(imitation(entry.graph.units, by_unit(entry.graph.units, one.importance), entry.lifts).detach())
+            float(imitation(entry.graph.units, by_unit(entry.graph.units, one.importance), entry.examples).detach())
             for entry, one in zip(taught, made, strict=True)
-            if one.importance is not None and entry.lifts is not None
+            if one.importance is not None
         )
 
     result, states = world.run(

@@ -56,11 +56,12 @@ def _points(
     model, graph, found = opened.model.cpu(), structures.graph_of(opened), descent(opened.lineage, opened.path)
     train, batch_size = conditions.splits.train, conditions.data.batch_size
     criterion = criterion_for(pruning, opened)
-    scores = scores_of(opened, graph, pruning, Calibration(conditions.data, pruning, conditions.device))
+    calibration = Calibration(conditions.data, pruning, conditions.device)
     scopes: tuple[Scope, ...] = (pruning.scope,) if is_metanet(found.arm) else get_args(Scope)
     for scope, speedup in product(scopes, conditions.settings.curve):
         arm = arm_of(opened.lineage, criterion, scope)
         name = f"{stem(opened.path)} @ {speedup_label(speedup)}, {arm}"
+        scores = scores_of(opened, graph, pruning, calibration, speedup)
         try:
             plan = make_plan(graph, scores, speedup, scope=scope, max_ratio=pruning.max_ratio)
         except TargetError as error:
