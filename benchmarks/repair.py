@@ -67,8 +67,8 @@ def used(path: Path, arm: str, given: argparse.Namespace) -> Iterator[Row]:
     splits = calibration.splits
     opened = open_model(path, ModelSource()).of_shape(splits.input_shape[1:])
     graph, example = opened.neuron_graph(), opened.example()
-    scores = scores_of(opened, graph, pruning, calibration)
     for speedup in given.speedup:
+        scores = scores_of(opened, graph, pruning, calibration, speedup)
         scope = "family" if arm == "uniform" else "global"
         plan = make_plan(graph, scores, speedup, scope=scope, max_ratio=pruning.max_ratio)
         small = apply_plan(opened.model, graph, plan, example)

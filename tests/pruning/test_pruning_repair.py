@@ -11,7 +11,7 @@ from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.graph import encode
 from metaprune_cli.pruning import make_plan, prune
 from metaprune_cli.pruning.plan import Plan
-from metaprune_cli.pruning.repair import repaired
+from metaprune_cli.pruning.repair import Original, repaired
 from metaprune_cli.pruning.ridge import fitted
 from metaprune_cli.pruning.surgery import apply_plan
 
@@ -117,6 +117,21 @@ def test_the_same_repair_twice_gives_the_same_bits(traced):
         for _ in "ab"
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("how", ["bias", "least-squares"])
+@pytest.mark.parametrize("name", ["residual", "vit"])
+def test_what_the_original_did_is_taken_down_once_for_any_number_of_smaller_models(traced, name, how):
+    case = traced(name)
+    images = images_for(case)
+    original = Original.of(case.model, images)
+    for speedup in (1.5, 2.0, 1.5):
+        plan, small = pruned(case, speedup)
+        given = (small, case.model, case.graph, plan.kept, images, how)
+        (afresh, layers), (again, same) = repaired(*given), repaired(*given, original=original)
+        assert layers == same
+        for name_, tensor in afresh.state_dict().items():
+            assert torch.equal(tensor, again.state_dict()[name_]), name_
 
 
 def test_a_layer_that_is_used_twice_is_left_alone_and_said_to_be():

@@ -100,6 +100,14 @@ def test_a_pattern_that_does_not_fit_is_refused_before_any_training(world: World
         world.run(objective="n:m", pattern="1:3")
 
 
+def test_images_may_pass_in_half_precision(world: World) -> None:
+    whole, half = (world.run(precision=precision)[0] for precision in ("float32", "bfloat16"))
+    losses = [[record["loss"] for record in run.history[1:]] for run in (whole, half)]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert all(tensor.dtype == torch.float32 for tensor in half.metanet_state.values())
+
+
 def test_nothing_that_is_given_is_changed(world: World) -> None:
     before = copy.deepcopy((world.metanet.state_dict(), world.zoo[0].model.state_dict()))
     result, _ = world.run()
