@@ -27,11 +27,11 @@ def transform(
     inputs: Annotated[
         list[Path], typer.Argument(metavar="MODEL|GRAPH...", help="Model or graph files, or folders of such artifacts.")
     ],
+    output: options.Output = None,
     metanet: Annotated[
         Path,
-        typer.Option("--metanet", metavar="FILE|NAME", help="The metanetwork, or the name of one of ours: digits."),
-    ],
-    output: options.Output = None,
+        typer.Option("--metanet", metavar="FILE|NAME", help="The metanetwork, or the name of one of ours."),
+    ] = Path("builtin"),
     recalibrate: Annotated[
         bool | None,
         typer.Option(

@@ -24,7 +24,7 @@ def metanetwork_file(given: str | Path) -> Path:
         InputError: there is neither.
     """
     path = Path(given)
-    if path.exists():
+    if path.exists() and not (path.is_dir() and str(given) in shipped()):
         return path
     if str(given) in shipped():
         return SHIPPED / f"{given}{SUFFIX}"

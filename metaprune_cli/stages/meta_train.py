@@ -90,7 +90,7 @@ def meta_train(
         seed=settings.seed,
         inputs=_named("train", train_files)
         | _named("validation", validation_files)
-        | _named("shares", [file.path for file in find_sources(shares, ("model",)).files]),
+        | {f"shares/{n}/{file.path.name}": file.path for n, file in enumerate(find_sources(shares, ("model",)).files)},
         metanet=metanet,
         **{"meta-train": settings},
         data=data,

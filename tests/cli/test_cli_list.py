@@ -110,15 +110,27 @@ def test_metanetworks_of_a_folder_are_listed(tmp_path: Path) -> None:
 
 def test_the_metanetwork_that_comes_with_the_package_is_taken_by_name(work: Path, model: Path, tmp_path: Path) -> None:
     rows = run("list", "metanets", "--json").json["metanets"]
-    assert [(row["name"], row["score_head"]) for row in rows] == [("digits", True), ("digits-rank", True)]
-    row = rows[0]
+    assert [row["name"] for row in rows] == ["builtin", "digits", "digits-rank"]
+    assert all(row["score_head"] for row in rows)
+    row = rows[1]
     run("transform", model, "--metanet", "digits", "-o", tmp_path / "named.safetensors")
     run("transform", model, "--metanet", row["path"], "-o", tmp_path / "filed.safetensors")
     assert (tmp_path / "named.safetensors").read_bytes() == (tmp_path / "filed.safetensors").read_bytes()
-    assert [MetaNetwork.load(row["name"]).config.normaliser for row in rows] == ["max", "rank"]
+    assert [MetaNetwork.load(row["name"]).config.normaliser for row in rows] == ["rank", "max", "rank"]
     ran = call("transform", model, "--metanet", "digit", "-o", tmp_path / "none.safetensors")
     assert ran.code == 2
     assert "did you mean 'digits'?" in " ".join(ran.err.replace("│", " ").split())
+
+
+def test_the_builtin_one_is_taken_where_none_is_named(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model.resolve()
+    (tmp_path / "builtin").mkdir()  # is no metanetwork
+    monkeypatch.chdir(tmp_path)
+    run("transform", model, "-o", "unnamed.safetensors")
+    run("transform", model, "--metanet", "builtin", "-o", "named.safetensors")
+    assert Path("unnamed.safetensors").read_bytes() == Path("named.safetensors").read_bytes()
 
 
 def test_that_none_comes_with_the_package_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
