@@ -68,7 +68,7 @@ def _left(files: Sequence[Path]) -> dict[Signature, list[tuple[float, tuple[int,
     strangers = []
     for path in files:
         document = read_document(path)
-        last = document.get("lineage", [{}])[-1].get("command")
+        last = (document.get("lineage") or [{}])[-1].get("command")
         plan = document.get("pruning", {})
         if last != "prune" or "families" not in plan:
             strangers.append(str(path))

@@ -6,7 +6,7 @@ import copy
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -125,7 +125,7 @@ class Remains:
 
 def plans(group: Sequence[Remains], goals: Sequence[Target], progress: Progress) -> list[list[Plan]]:
     """For each model one for every target; where shares are searched for, they are the same for the whole group."""
-    rankings = [[_Ranking.of(remains, goal) for goal in goals] for remains in group]
+    rankings = [_rankings(remains, goals) for remains in group]
     columns = [_planned([row[place] for row in rankings], progress) for place in range(len(goals))]
     return [[column[place] for column in columns] for place in range(len(group))]
 
@@ -138,20 +138,6 @@ class _Ranking:
     scores: Tensor
     by: Callable[[Tensor], Plan]
 
-    @classmethod
-    def of(cls, remains: Remains, goal: Target) -> _Ranking:
-        opened, graph = remains.opened, remains.graph
-        measure = (
-            _dropped(remains)
-            if goal.quantity == "drop"
-            else measure_for(goal, opened.model, graph, opened.example(), remains.device)
-        )
-        by = partial(
-            make_plan, graph, target=goal, scope=remains.settings.scope, limits=remains.limits, measure=measure
-        )
-        scores = scores_of(opened, graph, remains.settings, remains.calibration, goal.factor or USUAL)
-        return cls(remains, scores, by)
-
     def plan(self, lifts: Tensor | None) -> Plan:
         return self.by(self.scores if lifts is None else self.scores * lifts.exp()[self.remains.graph.units.family_of])
 
@@ -161,6 +147,21 @@ class _Ranking:
         remains, images = self.remains, self.remains.images("A search")
         loss = remembered(lambda kept: evaluate(remains.of(kept).to(images.device), images.judged, images.device).loss)
         return lambda lifts: loss(self.plan(lifts).kept)
+
+
+def _rankings(remains: Remains, goals: Sequence[Target]) -> list[_Ranking]:
+    opened, graph, settings = remains.opened, remains.graph, remains.settings
+    scores = scores_by_speedup(opened, graph, settings, remains.calibration)
+    found = []
+    for goal in goals:
+        measure = (
+            _dropped(remains)
+            if goal.quantity == "drop"
+            else measure_for(goal, opened.model, graph, opened.example(), remains.device)
+        )
+        by = partial(make_plan, graph, target=goal, scope=settings.scope, limits=remains.limits, measure=measure)
+        found.append(_Ranking(remains, scores(goal.factor or USUAL), by))
+    return found
 
 
 def _planned(rankings: Sequence[_Ranking], progress: Progress) -> list[Plan]:
@@ -230,6 +231,19 @@ def scores_of(
         normaliser=normaliser_for(settings, opened, criterion),
         seed=settings.seed,
     )
+
+
+def scores_by_speedup(
+    opened: Opened, graph: NeuronGraph, settings: PruneSettings, calibration: Calibration | None
+) -> Callable[[float], Tensor]:
+    """The scores at any speed-up: made once, but where a score head follows the speed-up."""
+    follows = opened.importance is not None and opened.importance.slope is not None
+
+    @cache
+    def at(speedup: float) -> Tensor:
+        return scores_of(opened, graph, settings, calibration, speedup)
+
+    return lambda speedup: at(speedup if follows else USUAL)
 
 
 def limits_for(opened: Opened, graph: NeuronGraph, settings: PruneSettings) -> Limits:

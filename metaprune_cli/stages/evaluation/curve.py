@@ -18,7 +18,7 @@ from metaprune_cli.stages.evaluation.lineage import descent
 from metaprune_cli.stages.evaluation.summary import Row, speedup_label
 from metaprune_cli.stages.loading import ModelSource, Opened
 from metaprune_cli.stages.paths import stem
-from metaprune_cli.stages.planning import criterion_for, scores_of
+from metaprune_cli.stages.planning import criterion_for, scores_by_speedup
 from metaprune_cli.stages.structures import Structures
 from metaprune_cli.training.loop import recalibrate_
 
@@ -56,14 +56,13 @@ def _points(
     model, graph, found = opened.model.cpu(), structures.graph_of(opened), descent(opened.lineage, opened.path)
     train, batch_size = conditions.splits.train, conditions.data.batch_size
     criterion = criterion_for(pruning, opened)
-    calibration = Calibration(conditions.data, pruning, conditions.device)
+    scores = scores_by_speedup(opened, graph, pruning, Calibration(conditions.data, pruning, conditions.device))
     scopes: tuple[Scope, ...] = (pruning.scope,) if is_metanet(found.arm) else get_args(Scope)
     for scope, speedup in product(scopes, conditions.settings.curve):
         arm = arm_of(opened.lineage, criterion, scope)
         name = f"{stem(opened.path)} @ {speedup_label(speedup)}, {arm}"
-        scores = scores_of(opened, graph, pruning, calibration, speedup)
         try:
-            plan = make_plan(graph, scores, speedup, scope=scope, max_ratio=pruning.max_ratio)
+            plan = make_plan(graph, scores(speedup), speedup, scope=scope, max_ratio=pruning.max_ratio)
         except TargetError as error:
             log.warning("%s: no point at %s (%s): %s", opened.path, speedup_label(speedup), arm, error.what)
             continue
