@@ -80,7 +80,8 @@ def transform(
         written = metanet.rewritten(graph, network)
         rewritten = decode(graph.with_tensors(written.tensors), opened.model)
         if splits is not None and data is not None:
-            recalibrate_(rewritten.to(device), splits.train, settings.batches, batch_size=data.batch_size)
+            size, augment = data.batch_size, data.augment != "none"
+            recalibrate_(rewritten.to(device), splits.train, settings.batches, batch_size=size, augment=augment)
         made = Made.by(
             "transform",
             inputs={"model": file.path, "metanetwork": metanetwork},

@@ -155,7 +155,7 @@ def test_a_split_smaller_than_a_batch_is_one_batch(model: nn.Module, train: Imag
 def test_no_epochs_is_recalibration_alone(model: nn.Module, train: ImageSplit) -> None:
     result, states = fitted(model, train, OptimSettings(epochs=0, recalibrate=True))
     assert not states
-    recalibrate_(model, train, 100, batch_size=32)
+    recalibrate_(model, train, 100, batch_size=32, augment=True)  # as it trains
     assert_same(result.model, model)
 
 

@@ -121,7 +121,7 @@ def test_what_is_evaluated_is_the_average_with_statistics_of_its_own(
     assert states[-1].average is not None
     assert not torch.equal(states[-1].average["stem.weight"], states[-1].model["stem.weight"])
     measured = copy.deepcopy(result.model)
-    recalibrate_(measured, train, RECALIBRATION_BATCHES, batch_size=32)
+    recalibrate_(measured, train, RECALIBRATION_BATCHES, batch_size=32, augment=True)
     assert_same(result.model, measured)
 
 

@@ -69,7 +69,8 @@ def _points(
         small = apply_plan(model, graph, plan, opened.example())
         check(model, small, graph, plan, opened.example())
         small = small.to(conditions.device)
-        recalibrate_(small, train, conditions.settings.batches, batch_size=batch_size)
+        augment = conditions.data.augment != "none"
+        recalibrate_(small, train, conditions.settings.batches, batch_size=batch_size, augment=augment)
         yield _point(name, found.origin, arm, speedup, base, plan, conditions.accuracy(small))
 
 
