@@ -10,7 +10,6 @@ from metaprune_cli.artifacts import read_document
 from metaprune_cli.config import MetaTrainSettings
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph
-from metaprune_cli.stages.paths import find_sources
 from metaprune_cli.training.shares import Example, examples_of
 
 Signature = tuple[tuple[str, int], ...]
@@ -18,15 +17,16 @@ Signature = tuple[tuple[str, int], ...]
 
 
 def examples_for(
-    graphs: Sequence[tuple[Path, NeuronGraph]], pruned: Sequence[Path], settings: MetaTrainSettings
+    graphs: Sequence[NeuronGraph], files: Sequence[Path], pruned: Sequence[Path], settings: MetaTrainSettings
 ) -> list[tuple[Example, ...]]:
     """What pruned models show of each graph's families; all that are pruned from the same structure count alike.
 
     What a search finds for a single model is chance to a good part; what its examples have in common is not.
 
     Args:
-        graphs: graph files and what is in them.
-        pruned: models as ``prune`` writes them, or folders of such.
+        graphs: what is trained on.
+        files: where each of them is from.
+        pruned: files of models as ``prune`` writes them.
         settings: of the meta-training that is to learn from them.
 
     Raises:
@@ -49,8 +49,8 @@ def examples_for(
             where="meta-train.criterion, meta-train.normaliser",
             next_step="set them, or leave --shares out",
         )
-    left = _left([file.path for file in find_sources(pruned, ("model",)).files])
-    orphans = [str(path) for path, graph in graphs if graph.units.signature not in left]
+    left = _left(pruned)
+    orphans = [str(path) for path, graph in zip(files, graphs, strict=True) if graph.units.signature not in left]
     if orphans:
         raise InputError(
             "Nothing of the same structure was pruned for some graphs.",
@@ -59,7 +59,7 @@ def examples_for(
             where="--shares",
             next_step="metaprune prune models of each architecture and width, and give all results",
         )
-    return [examples_of(graph.units, left[graph.units.signature]) for _, graph in graphs]
+    return [examples_of(graph.units, left[graph.units.signature]) for graph in graphs]
 
 
 def _left(files: Sequence[Path]) -> dict[Signature, list[tuple[float, tuple[int, ...]]]]:

@@ -81,16 +81,15 @@ def meta_train(
     train_files, validation_files = _split(find_sources(graphs, ("graph",)), validation)
     splits = load_splits(data)
     entries = [_entry(path, source, splits) for path in (*train_files, *validation_files)]
-    zoo, held_out = entries[: len(train_files)], entries[len(train_files) :]
-    graphs_of_zoo = [(path, entry.graph) for path, entry in zip(train_files, zoo, strict=True)]
-    examples = examples_for(graphs_of_zoo, shares, settings)
-    zoo = [replace(entry, examples=own) for entry, own in zip(zoo, examples, strict=True)]
+    share_files = [file.path for file in find_sources(shares, ("model",)).files]
+    examples = examples_for([entry.graph for entry in entries[: len(train_files)]], train_files, share_files, settings)
+    zoo = [replace(entry, examples=own) for entry, own in zip(entries, examples, strict=False)]
     made = Made.by(
         "meta-train",
         seed=settings.seed,
         inputs=_named("train", train_files)
         | _named("validation", validation_files)
-        | {f"shares/{n}/{file.path.name}": file.path for n, file in enumerate(find_sources(shares, ("model",)).files)},
+        | {f"shares/{number}/{path.name}": path for number, path in enumerate(share_files)},
         metanet=metanet,
         **{"meta-train": settings},
         data=data,
@@ -103,7 +102,7 @@ def meta_train(
         result = train_metanetwork(
             network,
             zoo,
-            held_out,
+            entries[len(train_files) :],
             splits.train,
             splits.val,
             settings,
