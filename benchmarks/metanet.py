@@ -3,14 +3,16 @@
     python benchmarks/metanet.py [--cases resnet56:8:64 resnet50:6:16 vit_b_16:4:32] [--engines blocks tiles edges]
 
 A case is a model, the layers and the hidden size of the metanetwork. Engines: ``edges``, the list of edges on PyTorch
-Geometric; ``tiles``, the ``blocks`` backend without a compiler; ``blocks``, as it comes. Every engine runs in a process
-of its own. ``edges`` is left out where its states would not fit into memory (forward and backward hold them per layer).
+Geometric; ``tiles``, the ``blocks`` backend without a compiler; ``bfloat16``, the same with ``edge_precision``;
+``blocks``, as it comes. Every engine runs in a process of its own. ``edges`` is left out where its states would not fit
+into memory (forward and backward hold them per layer).
 
 Printed per line: seconds of a forward pass without gradients and of forward and backward (medians), memory above what
 the process held before (the model, its graph), how many times faster and smaller than ``edges``, and how many times the
 arithmetic floor. The floor is what the same function needs if every state were stored: per edge and hidden dimension
 15 operations a layer forward, 26 backward, 2 and 4 a tap (a fused multiply-add is one), at the rate of this machine's
-own matrix product.
+own matrix product. Below ``bfloat16``: by how much the decoded changes, and the gradient of the metanetwork's
+parameters, differ from those in float32, relative to their norms.
 """
 
 from __future__ import annotations
@@ -25,10 +27,10 @@ from typing import Any
 import measuring
 
 CASES = ("resnet56:8:64", "resnet50:6:16", "vit_b_16:4:32")
-ENGINES = ("edges", "tiles", "blocks")
+ENGINES = ("edges", "tiles", "bfloat16", "blocks")
 GIB = 2**30
 COLUMNS = (
-    ("engine", 8),
+    ("engine", 10),
     ("forward s", 11),
     ("GiB", 7),
     ("faster", 8),
@@ -52,10 +54,11 @@ def measure(case: str, engine: str, repeats: int) -> dict[str, float]:
     name, layers, hidden = case.split(":")
     graph = metaprune.encode(*_model(name))
     torch.manual_seed(0)
-    network = MetaNetwork(MetaNetworkConfig(layers=int(layers), hidden=int(hidden)))
+    precision = "bfloat16" if engine == "bfloat16" else "float32"
+    network = MetaNetwork(MetaNetworkConfig(layers=int(layers), hidden=int(hidden), edge_precision=precision))
     edges, taps = graph.num_edges, sum(block.num_edges * block.size[3] for block in graph.blocks)
     backend = "edges" if engine == "edges" else "blocks"
-    if engine == "tiles":
+    if engine in ("tiles", "bfloat16"):
         kernel.available = lambda *_: False
     network(metaprune.encode(torch.nn.Linear(2, 2), torch.zeros(1, 2)), backend=backend)  # what comes once: compilation
     states = edges * int(hidden)
@@ -87,7 +90,29 @@ def measure(case: str, engine: str, repeats: int) -> dict[str, float]:
             memory.append(measuring.peak() - before)
         figures |= {what: statistics.median(seconds), f"{what}_memory": max(memory)}
         figures[f"{what}_floor"] = operations[place] / rate
+    if engine == "bfloat16":
+        figures |= _differences(network, graph)
     return figures
+
+
+def _differences(network: Any, graph: Any) -> dict[str, float]:
+    """Relative differences, from the same metanetwork in float32, of the decoded changes and of its gradient."""
+    import dataclasses
+
+    import torch
+
+    found = []
+    for precision in ("float32", "bfloat16"):
+        network.config = dataclasses.replace(network.config, edge_precision=precision)
+        network.zero_grad()
+        written = network(graph)
+        change = torch.cat([(written[key] - graph.tensors[key]).flatten() for key in sorted(graph.trainable)])
+        (change * torch.linspace(-1, 1, len(change))).sum().backward()
+        gradient = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+        found.append((change.detach(), gradient))
+    exact, near = found
+    names = "of changes", "of the gradient"
+    return {name: float((b - a).norm() / a.norm()) for name, a, b in zip(names, exact, near, strict=True)}
 
 
 def _model(name: str) -> tuple[Any, Any]:
@@ -137,6 +162,8 @@ def main() -> None:
             baseline = baseline or (run if engine == "edges" else {})
             cells = [engine, *_cells(run, baseline)]
             print("".join(f"{cell:>{width}}" for cell, (_, width) in zip(cells, COLUMNS, strict=True)), flush=True)
+            if "of changes" in run:
+                print(f"  differs by {run['of changes']:.1e} (changes), {run['of the gradient']:.1e} (gradient)")
 
 
 def _cells(run: dict[str, float], baseline: dict[str, float]) -> list[str]:

@@ -50,6 +50,7 @@ Objective = Literal["pruned", "sparsity", "shares", "unstructured", "n:m", "l1"]
 Codec = Literal["coordinate", "per-kernel"]
 Backend = Literal["blocks", "edges"]
 Precision = Literal["auto", "float32", "bfloat16"]
+EdgePrecision = Literal["float32", "bfloat16"]
 StopOn = Literal["loss", "accuracy"]
 ExportFormat = Literal["safetensors", "torch-export", "onnx", "torchscript"]
 
@@ -128,6 +129,7 @@ class MetanetSettings:
     codec: Codec = "coordinate"
     scale_blocks: bool = True
     ratio: Positive = 0.1
+    edge_precision: EdgePrecision = "float32"  # of the edges' states; bfloat16 is for GPUs
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,11 @@ from metaprune_cli.metanet.values import Values, feature_neurons
 
 
 def run_blocks(
-    codec: Codec, layers: Sequence[MessageLayer], graph: NeuronGraph, values: Values
+    codec: Codec,
+    layers: Sequence[MessageLayer],
+    graph: NeuronGraph,
+    values: Values,
+    precision: torch.dtype | None = None,
 ) -> tuple[Values, Float[Tensor, "n h"]]:
     """The decoded change of every weight and feature of a graph, and the last (normalised) state of its neurons.
 
@@ -26,15 +30,16 @@ def run_blocks(
         layers: the message-passing layers, in order.
         graph: the structure.
         values: its (scaled) weights and features.
+        precision: of the edges' states while they are computed; None: that of the values.
     """
-    layout = Layout.of(graph, values.features.device)
+    layout = Layout.of(graph, values.features.device, precision)
     weights = layout.flatten(values.weights, values.features)
     identity = codec.identity[None]
     table = torch.cat([*(codec.edge_table(kernel) for kernel in layout.kernels), identity])
     slots, h = _encode_features(codec, graph, values.features)
     sources: list[Tensor] = []
     destinations: list[Tensor] = []
-    engine = engine_for(weights, len(layers))
+    engine = engine_for(layout, weights, len(layers))
     states = first_states(engine, layout, table, len(layers))
     for layer in layers:
         g = layer.gates(h)

@@ -64,6 +64,7 @@ class Layout:
         num_neurons: how many neurons there are.
         groups: per block of the graph, its number of groups.
         device: of the neuron ids.
+        precision: of the edges' states while they are computed; None: that of the weights.
     """
 
     bundles: tuple[Bundle, ...]
@@ -71,14 +72,15 @@ class Layout:
     num_neurons: int
     groups: tuple[int, ...]
     device: torch.device
+    precision: torch.dtype | None = None
 
     @classmethod
-    def of(cls, graph: NeuronGraph, device: torch.device) -> Layout:
-        """The layout of a graph; made once for each graph and device."""
+    def of(cls, graph: NeuronGraph, device: torch.device, precision: torch.dtype | None = None) -> Layout:
+        """The layout of a graph; made once for each graph, device and precision."""
         known = _LAYOUTS.setdefault(graph, {})
-        if device not in known:
-            known[device] = cls._made(graph, device)
-        return known[device]
+        if (device, precision) not in known:
+            known[device, precision] = dataclasses.replace(cls._made(graph, device), precision=precision)
+        return known[device, precision]
 
     @classmethod
     def _made(cls, graph: NeuronGraph, device: torch.device) -> Layout:
@@ -199,7 +201,7 @@ class Unflatten(torch.autograd.Function):
         return None, ctx.layout.filled(gradients, ctx.like)
 
 
-_LAYOUTS: WeakKeyDictionary[NeuronGraph, dict[torch.device, Layout]] = WeakKeyDictionary()
+_LAYOUTS: WeakKeyDictionary[NeuronGraph, dict[tuple[torch.device, torch.dtype | None], Layout]] = WeakKeyDictionary()
 
 
 def _starts(sizes: Sequence[int]) -> list[int]:

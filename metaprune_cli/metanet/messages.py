@@ -33,9 +33,10 @@ CARRY_FROM = 4
 """Layers from which on gradients are carried: with fewer, there is next to no walk to save."""
 
 
-def engine_for(weights: Tensor, layers: int) -> ModuleType:
-    """The compiled engine where there is a compiler, but where the weights want gradients themselves."""
-    return tiles if weights.requires_grad or not kernel.available(weights, layers) else kernel
+def engine_for(layout: Layout, weights: Tensor, layers: int) -> ModuleType:
+    """The compiled engine where there is a compiler, but where the weights want gradients, or edges less precision."""
+    plain = layout.precision is None and not weights.requires_grad
+    return kernel if plain and kernel.available(weights, layers) else tiles
 
 
 def first_states(engine: ModuleType, layout: Layout, table: Tensor, layers: int) -> Tensor:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metaprune_cli.config import Normaliser
+from metaprune_cli.config import EdgePrecision, Normaliser
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.metanet.blocks import run_blocks
@@ -47,6 +48,9 @@ class MetaNetworkConfig:
         score_head: also say of every neuron how much it matters (the criterion ``metanet``).
         normaliser: of the scores that the score head adjusts.
         by_speedup: the score head also says how importance changes with the speed-up that is asked for.
+        edge_precision: of the edges' states while they are computed; sums over edges, and all that belongs to neurons,
+            keep that of the weights. ``bfloat16`` is for GPUs: no compiled engine has it, and the backend ``edges``
+            knows nothing of it.
     """
 
     layers: int = 8
@@ -58,6 +62,7 @@ class MetaNetworkConfig:
     score_head: bool = False
     normaliser: Normaliser = "max"
     by_speedup: bool = False
+    edge_precision: EdgePrecision = "float32"
 
     def __post_init__(self) -> None:
         """Check all fields at once.
@@ -71,6 +76,10 @@ class MetaNetworkConfig:
             (f"codec one of {', '.join(get_args(CodecName))}", self.codec in get_args(CodecName)),
             ("ratio > 0", self.ratio > 0),
             (f"normaliser one of {', '.join(get_args(Normaliser))}", self.normaliser in get_args(Normaliser)),
+            (
+                f"edge_precision one of {', '.join(get_args(EdgePrecision))}",
+                self.edge_precision in get_args(EdgePrecision),
+            ),
             ("kernels with codec per-kernel, and only then", bool(self.kernels) == (self.codec == "per-kernel")),
         ]
         if broken := [demand for demand, met in demands if not met]:
@@ -143,7 +152,8 @@ class MetaNetwork(nn.Module):
     def _change(self, graph: NeuronGraph, values: Values, backend: BackendName) -> tuple[Values, Tensor]:
         layers = [layer for layer in self.layers if isinstance(layer, MessageLayer)]
         if backend == "blocks":
-            return run_blocks(self.codec, layers, graph, values)
+            precision = torch.bfloat16 if self.config.edge_precision == "bfloat16" else None
+            return run_blocks(self.codec, layers, graph, values, precision)
         from metaprune_cli.metanet.edges import run_edges  # PyG takes seconds to import
 
         return run_edges(self.codec, layers, graph, values)

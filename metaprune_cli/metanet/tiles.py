@@ -1,6 +1,7 @@
 """The engine in PyTorch: any device, any precision, gradients to the weights too; one tile of edges at a time.
 
-The functions are those of :mod:`metaprune_cli.metanet.kernel`, where their arguments are described.
+The functions are those of :mod:`metaprune_cli.metanet.kernel`, where their arguments are described. What is as large as
+a tile has the precision that the layout says; what is summed up over edges has that of the arguments.
 """
 
 from __future__ import annotations
@@ -71,23 +72,24 @@ def summaries(
     Variances are merged by the parallel formula (Chan et al., 1979).
     """
     n, hidden = send.shape
-    count = send.new_zeros(2, n, 1)
+    weights, table, *gates = _rounded(layout, weights, table, *gates)
+    count, sent = send.new_zeros(2, n, 1), _rounded(layout, send, send_back)
     mean, squares = send.new_zeros(2, n, hidden), send.new_zeros(2, n, hidden)
     found, shared = send.new_full((2, 2, n, hidden), -torch.inf), send.new_zeros(2, 2, n, hidden)
     found[:, 1] = torch.inf
     for tile in _tiles(layout.bundles, hidden, weights):
         states = _kept_states(tile, weights, table, gates, keep=False)[-1]
-        for direction, (who, axis, sender) in enumerate(_ways(tile, send, send_back)):
+        for direction, (who, axis, sender) in enumerate(_ways(tile, *sent)):
             messages, sets = states * sender, who.flatten()
             index = sets[:, None].expand(-1, hidden)
             for extreme, sharing, name in zip(found[direction], shared[direction], ("amax", "amin"), strict=True):
                 before = extreme.clone()
-                extreme.scatter_reduce_(0, index, getattr(messages, name)(axis).flatten(0, 1), name)
+                extreme.scatter_reduce_(0, index, getattr(messages, name)(axis).flatten(0, 1).to(extreme), name)
                 if ties:
                     reached = (messages == extreme[who].unsqueeze(axis)).sum(axis).flatten(0, 1)
                     sharing.mul_(extreme == before).index_add_(0, sets, reached.to(sharing))
-            own = messages.mean(axis, keepdim=True)
-            spread = messages.sub_(own).square_().sum(axis).flatten(0, 1)
+            own = messages.mean(axis, keepdim=True, dtype=mean.dtype)
+            spread = messages.sub_(own).square_().sum(axis, dtype=mean.dtype).flatten(0, 1)
             # several sets of one tile may be of the same neuron: all of them are merged with what it has at once
             size = messages.shape[axis]
             total = count[direction].index_add(0, sets, count.new_full((len(sets), 1), size))
@@ -114,6 +116,7 @@ def extremes(
 ) -> Tensor:
     """How many messages of a neuron are the maximum, and how many the minimum; shape (2, 2, n, h)."""
     counts = send.new_zeros(2, 2, *send.shape)
+    weights, table, send, send_back, *gates = _rounded(layout, weights, table, send, send_back, *gates)
     for tile in _tiles(layout.bundles, send.shape[1], weights):
         states = _kept_states(tile, weights, table, gates, keep=False)[-1]
         for direction, (who, axis, sender) in enumerate(_ways(tile, send, send_back)):
@@ -139,22 +142,25 @@ def summaries_backward(
     """Gradients of the weights, the table, the gates and what is sent both ways."""
     gradients = _Gradients(layout, weights, table, gates, of_weights, above, below)
     of_sent = torch.zeros_like(send), torch.zeros_like(send_back)
+    weights, table, *gates = gradients.inputs
+    send, send_back = _rounded(layout, send, send_back)
     for tile in _tiles(layout.bundles, send.shape[1], weights, len(gates) // 2):
         kept = _kept_states(tile, weights, table, gates)
         states = kept[-1]
         of_states = torch.zeros_like(states)
         for direction, (who, axis, sender) in enumerate(_ways(tile, send, send_back)):
             messages = states * sender
-            extremes = heard[direction, 2:]
             constant, factor, at_high, at_low, high, low = (
-                numbers[who].unsqueeze(axis) for numbers in (*slopes[direction], *extremes)
+                numbers[who].unsqueeze(axis) for numbers in (*slopes[direction], *heard[direction, 2:])
             )
-            of_messages = torch.addcmul(constant, factor, messages)
+            # the two all but cancel where messages are nearly equal: only their sum is rounded
+            of_messages = torch.addcmul(constant, factor, messages, out=torch.empty_like(messages))
             for extreme, share in ((high, at_high), (low, at_low)):
                 of_messages.addcmul_((messages == extreme).to(messages), share)
             of_states.addcmul_(of_messages, sender)
             senders = (tile.sources, tile.destinations)[direction]
-            of_sent[direction].index_add_(0, senders.flatten(), (of_messages * states).sum(3 - axis).flatten(0, 1))
+            total = (of_messages * states).sum(3 - axis, dtype=heard.dtype)
+            of_sent[direction].index_add_(0, senders.flatten(), total.flatten(0, 1))
         gradients.add_(tile, kept, of_states)
     return *gradients.parts, *of_sent
 
@@ -193,6 +199,7 @@ def _turned(gate: Tensor, extremes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 def decode(layout: Layout, weights: Tensor, table: Tensor, gates: Sequence[Tensor], out_table: Tensor) -> Tensor:
     """Shape (size,)."""
     out = torch.zeros_like(weights)
+    weights, table, out_table, *gates = _rounded(layout, weights, table, out_table, *gates)
     for tile in _tiles(layout.blocks, table.shape[1], weights):
         states = _kept_states(tile, weights, table, gates, keep=False)[-1]
         tile.weights(out).copy_(states @ tile.taps(out_table).T)
@@ -212,6 +219,8 @@ def decode_backward(
     """Gradients of the weights, the table, the gates and the table of the way out."""
     gradients = _Gradients(layout, weights, table, gates, of_weights, None, below)
     of_out_table = torch.zeros_like(out_table)
+    weights, table, *gates = gradients.inputs
+    out_table, gradient = _rounded(layout, out_table, gradient)
     for tile in _tiles(layout.blocks, table.shape[1], weights, len(gates) // 2):
         kept = _kept_states(tile, weights, table, gates)
         incoming = tile.weights(gradient)
@@ -237,7 +246,7 @@ class _Gradients:
         above: Tensor | None,
         below: Tensor | None,
     ) -> None:
-        self.inputs, self.above, self.below = (weights, table, gates), above, below
+        self.inputs, self.above, self.below = _rounded(layout, weights, table, *gates), above, below
         starts, _ = layout.carried(table.shape[1] * table.element_size())
         carries = above is not None or below is not None
         self.starts = {b: start for b, start in zip(layout.bundles, starts, strict=True) if carries and start >= 0}
@@ -251,16 +260,16 @@ class _Gradients:
 
     def add_(self, tile: Tile, kept: Sequence[Tensor], of_states: Tensor) -> None:
         """Add a tile's, given those of its last states; ``kept`` are its states after 0, 1, … gates."""
-        weights, table, gates = self.inputs
+        weights, table, *gates = self.inputs
         layers, carried = len(gates) // 2, tile.bundle in self.starts
         if carried and self.above is not None:
-            of_states = of_states + self._carried(tile, self.above)
+            of_states = of_states + self._carried(tile, self.above).to(of_states)
         for k in reversed(range(max(layers - 1, 0) if carried else 0, layers)):
             of_gate = of_states * kept[k]
             of_states = of_states * _gate(tile, gates[k], gates[layers + k])
             for mine, other in ((k, layers + k), (layers + k, k)):
                 at_destinations, at_sources = tile.ends(gates[other])
-                self._add_ends(tile, mine, (of_gate * at_sources).sum(2), (of_gate * at_destinations).sum(1))
+                self._add_ends(tile, mine, of_gate * at_sources, of_gate * at_destinations)
         if carried and layers and self.below is not None:
             self._carried(tile, self.below).copy_(of_states)
             return
@@ -274,8 +283,14 @@ class _Gradients:
         return flat[start : start + math.prod(shape)].view(shape)[tile.part]
 
     def _add_ends(self, tile: Tile, gate: int, at_destinations: Tensor, at_sources: Tensor) -> None:
-        self.of_gates[gate].index_add_(0, tile.destinations.flatten(), at_destinations.flatten(0, 1))
-        self.of_gates[gate].index_add_(0, tile.sources.flatten(), at_sources.flatten(0, 1))
+        total = self.of_gates[gate]
+        for ends, axis, edges in ((tile.destinations, 2, at_destinations), (tile.sources, 1, at_sources)):
+            total.index_add_(0, ends.flatten(), edges.sum(axis, dtype=total.dtype).flatten(0, 1))
+
+
+def _rounded(layout: Layout, *tensors: Tensor) -> list[Tensor]:
+    """In the precision of the edges' states."""
+    return [tensor if layout.precision is None else tensor.to(layout.precision) for tensor in tensors]
 
 
 def _ways(tile: Tile, send: Tensor, send_back: Tensor) -> Iterator[tuple[Tensor, int, Tensor]]:

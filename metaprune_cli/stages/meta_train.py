@@ -186,6 +186,7 @@ def config_of(settings: MetanetSettings, entries: Sequence[ZooEntry], training: 
         hidden=settings.hidden,
         codec=settings.codec,
         scale_blocks=settings.scale_blocks,
+        edge_precision=settings.edge_precision,
         ratio=settings.ratio,
         kernels=tuple(sorted(kernels)) if settings.codec == "per-kernel" else (),
         score_head=training.criterion == "metanet",

@@ -50,7 +50,7 @@ class Edges:
     def run(self, *leaves: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
         table, out_table, receive, send, send_back, *gates = leaves
         weights = self.weights if weights is None else weights
-        engine, states = messages.engine_for(weights, len(gates) // 2), table.new_empty(0)
+        engine, states = messages.engine_for(self.layout, weights, len(gates) // 2), table.new_empty(0)
         received, states = messages.listen(engine, self.layout, weights, table, gates, receive, send, send_back, states)
         return received, messages.decode(engine, self.layout, weights, table, gates, out_table, states)
 
@@ -58,7 +58,7 @@ class Edges:
         """One layer after the other, as a metanetwork does, so that gradients may be carried."""
         table, out_table, receive, send, send_back, *gates = leaves
         layers = len(gates) // 2
-        engine, values = messages.engine_for(self.weights, layers), []
+        engine, values = messages.engine_for(self.layout, self.weights, layers), []
         states = messages.first_states(engine, self.layout, table, layers)
         for k in range(layers):
             passed = [*gates[:k], *gates[layers : layers + k]]
@@ -198,6 +198,30 @@ def test_pruned_weights_are_no_obstacle(engine: ModuleType, use: Callable[[Modul
     for name in ("first.weight", "second.weight"):
         graph.tensors[name][:3] = 0
     assert all(result.isfinite().all() for result in Edges(graph, 8, 2, torch.float32).results())
+
+
+@pytest.mark.parametrize("make", GRAPHS)
+def test_edges_in_half_precision_are_near(make: Callable[[], NeuronGraph]) -> None:
+    """Values and gradients, one layer after the other with what is carried. Four layers of large random gates."""
+    edges = Edges(make(), 8, messages.CARRY_FROM, torch.float32)
+    expected = edges.results(edges.run_layers)
+    edges.layout = Layout.of(make(), CPU, torch.bfloat16)
+    assert messages.engine_for(edges.layout, edges.weights, 1) is tiles
+    for found, exact in zip(edges.results(edges.run_layers), expected, strict=True):
+        assert found.dtype == torch.float32
+        assert not torch.equal(found, exact) or not exact.any()
+        assert float((found - exact).norm()) <= 0.1 * float(exact.norm())
+
+
+def test_sums_over_edges_in_half_precision_are_not_rounded() -> None:
+    """Of 8192 equal messages in bfloat16, a sum in bfloat16 would end at 256 times one of them."""
+    graph = mlp(sizes=(8192, 1))
+    graph.tensors["0.weight"].fill_(1.0)
+    edges = Edges(graph, 2, 0, torch.float32)
+    edges.layout = Layout.of(graph, CPU, torch.bfloat16)
+    edges.receive, edges.send = torch.ones_like(edges.receive), torch.ones_like(edges.send)
+    received, _ = edges.run(*edges.leaves())
+    assert_close(received[-1, :2], edges.table[0].bfloat16().float())
 
 
 def test_what_is_not_finite_is_not_hidden() -> None:
