@@ -1,11 +1,13 @@
-"""What the benchmarks share: a run in a process of its own, and its peak memory (Linux)."""
+"""What the benchmarks share: a run in a process of its own, its peak memory (Linux), the rate of this machine."""
 
 from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 
@@ -40,3 +42,16 @@ def available() -> int:
     """Bytes of memory that are free on this machine."""
     with Path("/proc/meminfo").open() as info:
         return next(int(line.split()[1]) * 1024 for line in info if line.startswith("MemAvailable:"))
+
+
+def rate(precision: str = "float32") -> float:
+    """Fused multiply-adds per second of a matrix product."""
+    import torch
+
+    a, b = (torch.randn(2048, 2048).to(getattr(torch, precision)) for _ in range(2))
+    times = []
+    for _ in range(7):
+        start = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - start)
+    return 2048**3 / statistics.median(times)

@@ -64,7 +64,7 @@ def measure(case: str, engine: str, repeats: int) -> dict[str, float]:
     states = edges * int(hidden)
     operations = states * int(layers) * 15 + 2 * taps * int(hidden), states * int(layers) * 41 + 6 * taps * int(hidden)
     needed = 4 * states * 10, 4 * states * 8 * int(layers)  # bytes of the list of edges, roughly
-    rate, free = _rate(), measuring.available()
+    rate, free = measuring.rate(), measuring.available()
 
     def forward() -> None:
         with torch.no_grad():
@@ -126,18 +126,6 @@ def _model(name: str) -> tuple[Any, Any]:
     if name in torchvision.models.list_models():
         return torchvision.models.get_model(name, weights=None).eval(), torch.zeros(1, 3, 224, 224)
     return build(Architecture(f"cifar:{name}", {}, None)).eval(), torch.zeros(1, 3, 32, 32)
-
-
-def _rate() -> float:
-    """Fused multiply-adds per second of a matrix product."""
-    import torch
-
-    a, b, times = torch.randn(2048, 2048), torch.randn(2048, 2048), []
-    for _ in range(7):
-        start = time.perf_counter()
-        a @ b
-        times.append(time.perf_counter() - start)
-    return 2048**3 / statistics.median(times)
 
 
 def main() -> None:
