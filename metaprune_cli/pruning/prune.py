@@ -5,18 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metaprune_cli.config import Normaliser, PruningRule, Reduction, Repair, Scope
+from metaprune_cli.config import Normaliser, Normalising, PruningRule, Reduction, Repair, Scope
 from metaprune_cli.config_loader import did_you_mean
 from metaprune_cli.errors import InputError
-from metaprune_cli.graph.encode import encode
+from metaprune_cli.graph.encode import decode, encode
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.trace import ExampleInputs
+from metaprune_cli.metanet import MetaNetwork, opened, rewritten
 from metaprune_cli.pruning.check import check
+from metaprune_cli.pruning.criteria import USUAL, by_unit, importance_at
 from metaprune_cli.pruning.evidence import Batch
 from metaprune_cli.pruning.plan import Plan, make_plan
 from metaprune_cli.pruning.repair import repaired
@@ -41,16 +45,17 @@ def prune(
     *,
     speedup: float = 2.0,
     target: str | Target | None = None,
-    criterion: str = "group-l2",
+    metanetwork: MetaNetwork | str | Path | None = None,
+    criterion: str = "auto",
     scope: Scope = "global",
     max_ratio: float = 0.8,
     rules: Sequence[PruningRule] = (),
     round_to: int = 1,
     reduction: Reduction = "mean",
-    normaliser: Normaliser = "max",
+    normaliser: Normalising = "auto",
     batches: Iterable[Batch] = (),
     gradients: Mapping[str, Tensor] | None = None,
-    importance: Float[Tensor, " units"] | None = None,
+    importance: Float[Tensor, "units ..."] | None = None,
     repair: Repair = "none",
     repair_inputs: ExampleInputs | None = None,
     seed: int = 0,
@@ -63,16 +68,19 @@ def prune(
         example_inputs: a tensor, or a tuple or dict of them, batch size 1.
         speedup: MACs before / MACs after, reached or exceeded by less than one unit.
         target: less of something else, instead: ``params=2x``, ``size=10MB``, ``latency=3ms`` (see ``read_target``).
-        criterion: how units are scored (see ``score_units``).
+        metanetwork: what the model passes through first: one, its file, or the name of one that comes with the package
+            (``builtin``). Where there are ``repair_inputs``, BatchNorm is then measured anew on them.
+        criterion: how units are scored (see ``score_units``); ``auto``: as the metanetwork says if it has a score head,
+            else ``group-l2``.
         scope: rank the units of all families together, or take the same fraction of each.
         max_ratio: the largest fraction of a family that may go.
         rules: what may happen to single layers (see ``limits_of``).
         round_to: where units of a family go, what stays is a multiple of this.
         reduction: of a unit's slices to one magnitude.
-        normaliser: of a family's scores.
+        normaliser: of a family's scores; ``auto``: for ``metanet`` that of the metanetwork, else ``max``.
         batches: inputs and class numbers, for criteria that need data.
         gradients: of the loss, by state-dict entry, for the criterion ``taylor``.
-        importance: what a metanetwork says of every unit, for the criterion ``metanet``.
+        importance: what a metanetwork says of every unit, for the criterion ``metanet`` (see ``by_unit``).
         repair: what is done about the loss without training (see ``repair``).
         repair_inputs: a few hundred inputs at once for that.
         seed: of the criterion ``random``.
@@ -88,9 +96,21 @@ def prune(
         scope=(scope, Scope),
         repair=(repair, Repair),
         reduction=(reduction, Reduction),
-        normaliser=(normaliser, Normaliser),
+        normaliser=(normaliser, Normalising),
     )
     graph = graph or encode(model, example_inputs)
+    goal = read_target(target) if isinstance(target, str) else target or Target("macs", factor=speedup)
+    learnt: Normaliser = "max"
+    if metanetwork is not None:
+        network = opened(metanetwork)
+        model, said = _through(network, model, graph, repair_inputs)
+        learnt, importance = network.config.normaliser, said if importance is None else importance
+    if importance is not None:
+        importance = importance_at(importance, goal.factor or USUAL)
+    if criterion == "auto":
+        criterion = "group-l2" if importance is None else "metanet"
+    if normaliser == "auto":
+        normaliser = learnt if criterion == "metanet" else "max"
     scores = score_units(
         model,
         graph,
@@ -103,7 +123,6 @@ def prune(
         seed=seed,
     )
     limits = limits_of(graph, rules, max_ratio, round_to=round_to, model=model)
-    goal = read_target(target) if isinstance(target, str) else target or Target("macs", factor=speedup)
     plan = make_plan(
         graph, scores, goal, scope=scope, limits=limits, measure=measure_for(goal, model, graph, example_inputs)
     )
@@ -121,6 +140,17 @@ def prune(
         "repair": {"how": repair, "layers": [dataclasses.asdict(layer) for layer in layers]},
     }
     return Pruned(small, plan, report)
+
+
+def _through(
+    network: MetaNetwork, model: nn.Module, graph: NeuronGraph, inputs: ExampleInputs | None
+) -> tuple[nn.Module, Float[Tensor, "units ..."] | None]:
+    """The model after the metanetwork, and what its score head says of every unit."""
+    written = rewritten(graph.with_tensors(model.state_dict()), network)
+    model = decode(graph.with_tensors(written.tensors), model)
+    if inputs is not None:
+        model, _ = repaired(model, model, graph, torch.ones(len(graph.units.prunable), dtype=torch.bool), inputs, "bn")
+    return model, None if written.importance is None else by_unit(graph.units, written.importance)
 
 
 def check_choices(**given: tuple[str, Any]) -> None:

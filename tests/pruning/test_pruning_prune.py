@@ -11,6 +11,9 @@ from torch.testing import assert_close
 
 from metaprune_cli.config import Criterion, Scope
 from metaprune_cli.errors import InputError, TargetError
+from metaprune_cli.graph import encode
+from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig, transform
+from metaprune_cli.pruning import by_unit, importance_at
 from metaprune_cli.pruning.prune import check_choices, prune
 
 
@@ -85,3 +88,41 @@ def test_modules_that_version_their_entries_are_pruned() -> None:
     model = torchvision.models.mnasnet0_5(weights=None).eval()
     pruned = prune(model, torch.randn(1, 3, 32, 32), speedup=1.5)
     assert pruned.report["check"]["error"] < 1e-10
+
+
+@pytest.fixture(params=[False, True])
+def scoring(request) -> MetaNetwork:
+    """A metanetwork whose score head has something to say, of one term or of two."""
+    torch.manual_seed(0)
+    config = MetaNetworkConfig(layers=2, hidden=4, score_head=True, normaliser="rank", by_speedup=request.param)
+    network = MetaNetwork(config)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return network
+
+
+def test_prune_through_a_metanetwork(traced, scoring):
+    """The same as by hand: transform, then rank by what its head says at this speed-up."""
+    case = traced("residual")
+    scoring.double()
+    before = copy.deepcopy(case.model.state_dict())
+    found = prune(case.model, case.inputs, speedup=2.0, metanetwork=scoring)
+    assert_close(case.model.state_dict(), before, rtol=0, atol=0)
+    graph = encode(case.model, case.inputs)
+    said = by_unit(graph.units, scoring.rewrite(graph).importance.detach())
+    options = {"criterion": "metanet", "normaliser": "rank", "importance": importance_at(said, 2.0)}
+    by_hand = prune(transform(case.model, case.inputs, scoring), case.inputs, speedup=2.0, **options)
+    assert_close(found.plan.kept, by_hand.plan.kept)
+    assert found.report["criterion"] == "metanet"
+    assert_close(found.model.state_dict(), by_hand.model.state_dict())
+    assert not torch.equal(prune(case.model, case.inputs, speedup=2.0).plan.kept, found.plan.kept)
+
+
+def test_a_metanetwork_by_name_and_batchnorm_anew():
+    model, images = torchvision.models.resnet18(weights=None).eval(), torch.randn(2, 3, 64, 64)
+    found = prune(model, images[:1], speedup=3.0, metanetwork="builtin", repair="least-squares", repair_inputs=images)
+    assert found.plan.speedup >= 3
+    assert found.report["criterion"] == "metanet"
+    assert found.report["check"]["error"] < 1e-4
+    with pytest.raises(InputError, match="no such metanetwork"):
+        prune(model, images[:1], metanetwork="bultin")
