@@ -108,8 +108,9 @@ def repaired(
     samples = next((tensor.size(0) for tensor in pytree.tree_leaves(inputs) if isinstance(tensor, Tensor)), 1)
     names = {buffer.data_ptr(): name for name, buffer in small.named_buffers()}
     fitting = _Fitting(original, masks(graph, kept), how == "least-squares", samples, _normalised(graph), names)
+    inputs = laid_out(small, inputs)  # asks the model, and nobody is to watch
     with seen_whole(small), Calls(small.named_parameters(), fitting.seen, fitting.statistics):
-        call(small, laid_out(small, inputs))
+        call(small, inputs)
     weights = dict.fromkeys(block.param for block in graph.blocks) if how != "bn" else {}
     return small, tuple(fitting.done.get(name) or _left_alone(name, original) for name in weights)
 
@@ -182,8 +183,9 @@ class Original:
     def of(cls, model: nn.Module, inputs: ExampleInputs, seed: int = 0) -> Original:
         """One pass over the inputs."""
         original = cls(torch.Generator().manual_seed(seed))
+        inputs = laid_out(model, inputs)
         with seen_whole(model), Calls(model.named_parameters(), original.seen):
-            call(model, laid_out(model, inputs))
+            call(model, inputs)
         return original
 
     def seen(self, made: Call) -> bool:

@@ -11,7 +11,7 @@ from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.graph import encode
 from metaprune_cli.pruning import make_plan, prune
 from metaprune_cli.pruning.plan import Plan
-from metaprune_cli.pruning.repair import Original, repaired
+from metaprune_cli.pruning.repair import Original, _Fitting, repaired
 from metaprune_cli.pruning.ridge import fitted
 from metaprune_cli.pruning.surgery import apply_plan
 
@@ -204,3 +204,19 @@ def test_a_linear_truth_is_found_in_either_system(rows):
     fit = fitted(x, y, torch.arange(rows) % 4 == 0, centred=True)
     assert fit is not None
     assert_close(x.double() @ fit.change + fit.shift, y.double(), rtol=0.05, atol=0.5)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_statistics_are_those_of_all_images(traced, how, monkeypatch):
+    """Which memory format a model takes is found out with one image, before anything is watched."""
+    case = traced("resnet8")
+    plan, small = pruned(case)
+    seen, statistics = [], _Fitting.statistics
+
+    def watched(self, x, *rest):
+        seen.append(len(x))
+        statistics(self, x, *rest)
+
+    monkeypatch.setattr(_Fitting, "statistics", watched)
+    repaired(small, case.model, case.graph, plan.kept, images_for(case), how)
+    assert set(seen) == {64}
