@@ -31,6 +31,10 @@ def init(
     allow_import: options.AllowImport = False,
     dataset: Annotated[DatasetName, typer.Option("--dataset", help="Which images.")] = DataSettings.dataset,
     data_root: options.DataRoot = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option("--image-size", metavar="N", min=1, help="Side of the images. Default: their own; folders: 224."),
+    ] = None,
     metanet: Annotated[
         Path | None,
         typer.Option("--metanet", metavar="FILE", help="A metanetwork: prune with it and without, and compare."),
@@ -42,7 +46,8 @@ def init(
 ) -> None:
     """Lay down dvc.yaml and params.yaml that prune, finetune and evaluate your model: `dvc repro` runs them."""
     source = options.model_source(arch, arch_arg, None, trust_pickle, allow_import)
-    data = DataSettings(dataset=dataset, data_root=None if data_root is None else str(data_root))
+    root = None if data_root is None else str(data_root)
+    data = DataSettings(dataset=dataset, data_root=root, image_size=image_size)
     from metaprune_cli.stages import init as stage
 
     laid = stage.init(folder, model=model, source=source, data=data, metanet=metanet, force=force)

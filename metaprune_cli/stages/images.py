@@ -41,12 +41,12 @@ def check_fits(opened: Opened, splits: Splits) -> None:
 def _scores(opened: Opened, shape: tuple[int, ...], dataset: str) -> Tensor:
     try:
         return logits_of(opened.model(torch.zeros(1, *shape)))
-    except RuntimeError as error:
+    except Exception as error:  # the model is anyone's: a ViT fails by an assertion
         raise InputError(
             f"The model cannot take images of {dataset}.",
             got=f"images of {_written(shape)}: {error}",
             where=opened.path,
-            next_step="choose the data set the model was made for with --dataset",
+            next_step="choose the data set the model was made for with --dataset, or set data.image_size",
         ) from error
 
 

@@ -147,11 +147,12 @@ def settings(project: Project) -> str:
 
 def _data(data: DataSettings) -> str:
     root = f"\n  data_root: {_yaml(data.data_root)}" if data.data_root else ""
+    size = f"\n  image_size: {data.image_size}" if data.image_size else ""
     return f"""\
 # Every setting of the pipeline; a section has the name of the subcommand that reads it, what is left out its default.
 
 data: # which images, how they are split, augmented and batched
-  dataset: {data.dataset}{root}
+  dataset: {data.dataset}{root}{size}
   split_seed: 0
   val_fraction: 0.15 # of the training images; the test images are read by `eval` alone
   augment: {AUGMENT.get(data.dataset, "crop-flip")} # none, crop or crop-flip

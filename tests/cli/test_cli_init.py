@@ -77,6 +77,16 @@ def test_without_a_model_one_is_trained_first(tmp_path: Path, monkeypatch: Any) 
     run("prune", "data/zoo/train", "--dry-run", "--quiet")
 
 
+def test_images_of_another_size(tmp_path: Path) -> None:
+    """Of digits, which are 8x8: without the option the model would not fit them."""
+    own, folder = tmp_path / "own.pt", tmp_path / "p"
+    torch.save(build(Architecture("cifar:vit", {"in_channels": 1, "image_size": 16})).state_dict(), own)
+    shape = ("--arch", "cifar:vit", "--arch-arg", "image_size=16")
+    assert call("init", folder, "--model", own, *shape).code == 2
+    run("init", folder, "--model", own, *shape, "--image-size", "16")
+    assert yaml.safe_load((folder / "params.yaml").read_text())["data"]["image_size"] == 16
+
+
 def test_paths_inside_are_relative_and_others_absolute(work: Path, model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "p"
     folder.mkdir()
