@@ -269,7 +269,7 @@ class _Gradients:
             of_states = of_states * _gate(tile, gates[k], gates[layers + k])
             for mine, other in ((k, layers + k), (layers + k, k)):
                 at_destinations, at_sources = tile.ends(gates[other])
-                self._add_ends(tile, mine, of_gate * at_sources, of_gate * at_destinations)
+                self._add_ends(tile, mine, of_gate, at_destinations, at_sources)
         if carried and layers and self.below is not None:
             self._carried(tile, self.below).copy_(of_states)
             return
@@ -282,10 +282,11 @@ class _Gradients:
         start = self.starts[tile.bundle] * shape[-1]
         return flat[start : start + math.prod(shape)].view(shape)[tile.part]
 
-    def _add_ends(self, tile: Tile, gate: int, at_destinations: Tensor, at_sources: Tensor) -> None:
+    def _add_ends(self, tile: Tile, gate: int, of_gate: Tensor, at_destinations: Tensor, at_sources: Tensor) -> None:
         total = self.of_gates[gate]
-        for ends, axis, edges in ((tile.destinations, 2, at_destinations), (tile.sources, 1, at_sources)):
-            total.index_add_(0, ends.flatten(), edges.sum(axis, dtype=total.dtype).flatten(0, 1))
+        for ends, axis, opposite in ((tile.destinations, 2, at_sources), (tile.sources, 1, at_destinations)):
+            edges = (of_gate * opposite).sum(axis, dtype=total.dtype)
+            total.index_add_(0, ends.flatten(), edges.flatten(0, 1))
 
 
 def _rounded(layout: Layout, *tensors: Tensor) -> list[Tensor]:

@@ -70,8 +70,8 @@ def prune(
         target: less of something else, instead: ``params=2x``, ``size=10MB``, ``latency=3ms`` (see ``read_target``).
         metanetwork: what the model passes through first: one, its file, or the name of one that comes with the package
             (``builtin``). Where there are ``repair_inputs``, BatchNorm is then measured anew on them.
-        criterion: how units are scored (see ``score_units``); ``auto``: as the metanetwork says if it has a score head,
-            else ``group-l2``.
+        criterion: how units are scored (see ``score_units``); ``auto``: ``metanet`` where the metanetwork has a score
+            head or an importance is given, else ``group-l2``.
         scope: rank the units of all families together, or take the same fraction of each.
         max_ratio: the largest fraction of a family that may go.
         rules: what may happen to single layers (see ``limits_of``).
