@@ -11,7 +11,9 @@ after finetuning, and the standard deviation over seeds.
 
 Variants: ``base``; any settings of the sections metanet, meta-train and prune, ``layers=1``, ``codec=per-kernel`` or
 ``criterion=group-l2,fixed_cost=false`` (a name of several sections is set in all of them); ``no-mean``,
-``no-deviation``, ``no-extremes``, ``only-mean``: what of the aggregated messages the neurons are not told; without
+``no-deviation``, ``no-extremes``, ``only-mean``: what of the aggregated messages the neurons are not told;
+``members=8``: so many models of the zoo, and as many steps; ``rescaled``: every filter of the zoo's models times a
+random number, which the BatchNorm after it divides out, ``heldout-rescaled``: of the models that it is used on; without
 a metanetwork ``without,scope=family`` and the like.
 """
 
@@ -19,6 +21,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
+import re
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -61,6 +65,7 @@ VARIANTS = (
     *("no-mean", "no-deviation", "no-extremes", "only-mean"),
     *("without,scope=family", "criterion=group-l2,fixed_cost=false", "fixed_cost=false", "ratio=0.001"),
 )
+RESCALED = 0.5
 HEARD = {  # of mean, deviation, maximum, minimum
     "no-mean": (0, 1, 1, 1),
     "no-deviation": (1, 0, 1, 1),
@@ -113,8 +118,8 @@ VARIED = ("metanet", "meta_train", "prune")
 
 
 def words(variant: str) -> list[str]:
-    """What a variant is made of."""
-    return variant.split(",")
+    """What a variant is made of: between commas, but those of a list."""
+    return re.split(r",(?![^\[]*\])", variant)
 
 
 def network_of(variant: str, settings: Settings, entries: Sequence[ZooEntry]) -> MetaNetwork:
@@ -129,10 +134,43 @@ def network_of(variant: str, settings: Settings, entries: Sequence[ZooEntry]) ->
     return network
 
 
-def entries_of(folder: Path) -> list[ZooEntry]:
-    """The graphs in a folder, and their models."""
-    opened = [open_graph(path, ModelSource()) for path in sorted(folder.glob("*.safetensors"))]
-    return [ZooEntry(one.path.name, one.model, one.neuron_graph()) for one in opened]
+def entries_of(folder: Path, *, rescaled: bool = False) -> list[ZooEntry]:
+    """The graphs in a folder, and their models; all filters rescaled or none."""
+    entries = []
+    for number, path in enumerate(sorted(folder.glob("*.safetensors"))):
+        opened = open_graph(path, ModelSource())
+        graph = opened.neuron_graph()
+        if rescaled:
+            rescale_(opened.model, number)
+            graph = metaprune.encode(opened.model, opened.example())
+        entries.append(ZooEntry(path.name, opened.model, graph))
+    return entries
+
+
+@torch.no_grad()
+def rescale_(model: nn.Module, seed: int) -> None:
+    """Every filter before a BatchNorm times e^(0.5 n), n normal, and its statistics likewise: the same function."""
+    generator = torch.Generator().manual_seed(seed)
+    for pair in (module for module in model.modules() if isinstance(module, nn.Sequential)):
+        for conv, norm in itertools.pairwise(pair):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                factor = (RESCALED * torch.randn(conv.out_channels, generator=generator)).exp()
+                conv.weight *= factor.view(-1, 1, 1, 1)
+                norm.running_mean *= factor
+                norm.running_var.add_(norm.eps).mul_(factor.square()).sub_(norm.eps).clamp_(min=0)
+
+
+def fewer(
+    entries: list[ZooEntry], variant: str, settings: MetaTrainSettings
+) -> tuple[list[ZooEntry], MetaTrainSettings]:
+    """As many models as the variant says, and settings by which they make as many steps as all of them."""
+    for word in words(variant):
+        name, _, value = word.partition("=")
+        if name == "members":
+            longer = len(entries) // int(value)
+            every = settings.validate_every * longer
+            return entries[: int(value)], replace(settings, epochs=settings.epochs * longer, validate_every=every)
+    return entries, settings
 
 
 def measured(model: nn.Module, splits: Splits, settings: Settings, seed: int) -> tuple[float, float]:
@@ -160,31 +198,35 @@ def run(variant: str, seed: int, zoo: Path, graphs: Path, params: Path) -> list[
     splits = load_splits(settings.data)
     network = None
     if "without" not in words(variant):
-        entries = entries_of(graphs / "train")
+        entries = entries_of(graphs / "train", rescaled="rescaled" in words(variant))
+        entries, meta = fewer(entries, variant, settings.meta_train)
         seed_everything(seed)
         network = network_of(variant, settings, entries)
         result = meta_train(
             network,
             entries,
-            entries_of(graphs / "validation"),
+            entries_of(graphs / "validation", rescaled="rescaled" in words(variant)),
             splits.train,
             splits.val,
-            replace(settings.meta_train, seed=seed),
+            replace(meta, seed=seed),
             device=CPU,
             progress=Silence(),
         )
         network.load_state_dict(result.metanet_state)
     found = sorted((zoo / "heldout").glob("*.safetensors"))
     named = {"variant": variant, "seed": seed}
-    return [named | row for path in found for row in used(path, network, splits, settings, seed)]
+    rescaled = "heldout-rescaled" in words(variant)
+    return [named | row for path in found for row in used(path, network, splits, settings, seed, rescaled=rescaled)]
 
 
 def used(
-    path: Path, network: MetaNetwork | None, splits: Splits, settings: Settings, seed: int
+    path: Path, network: MetaNetwork | None, splits: Splits, settings: Settings, seed: int, *, rescaled: bool
 ) -> Iterator[dict[str, Any]]:
     """One model pruned at every speed-up, through a metanetwork or without; no figures where it cannot be met."""
     opened, prune, importance = open_model(path, ModelSource()), settings.prune, None
     model, example = opened.model, opened.example()
+    if rescaled:
+        rescale_(model, seed)
     graph = metaprune.encode(model, example)
     if network is not None:
         written = rewritten(graph, network)

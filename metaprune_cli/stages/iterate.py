@@ -255,6 +255,7 @@ def _prune(
         progress=course.progress,
         limits=limits,
         noted={"total": round(asked, 6)},
+        training=course.training,
     )
     return small
 

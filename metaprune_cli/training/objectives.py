@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metaprune_cli.config import MetaTrainSettings
+from metaprune_cli.config import MetaCriterion, MetaTrainSettings
 from metaprune_cli.config import Objective as ObjectiveName
 from metaprune_cli.config_loader import n_of_m
 from metaprune_cli.pruning import (
@@ -181,6 +181,14 @@ def random_speedup(task: Task, number: int) -> float:
     return speedup_at(task.settings, (number + place) / task.settings.batches)
 
 
+def random_criterion(task: Task) -> MetaCriterion:
+    """One of those to prune by; where there is one alone, nothing is drawn."""
+    several = (task.settings.criterion, *task.settings.criteria)
+    if len(several) == 1:
+        return several[0]
+    return several[int(torch.randint(len(several), (), generator=task.generator))]
+
+
 def speedup_at(settings: MetaTrainSettings, position: float) -> float:
     """From ``speedup_min`` at position 0 to ``speedup_max`` at 1, on a logarithmic scale."""
     low, high = math.log(settings.speedup_min), math.log(settings.speedup_max)
@@ -193,7 +201,7 @@ def finetuned(task: Task, weights: Weights, speedup: float) -> dict[str, Tensor]
     Steps and repair count as constants: what is differentiated is θ ↦ mask(θ + steps), and gone elements stay gone.
     """
     graph, settings = task.member.graph, task.settings
-    scores = _scores(task, weights, speedup)
+    scores = _scores(task, weights, speedup, random_criterion(task))
     kept = select(graph, scores, speedup, settings.scope, settings.max_ratio)
     moving = _leaves(_repaired(task, weights, kept) if settings.repair else weights)
     for _ in range(settings.lookahead):
@@ -215,9 +223,9 @@ def _repaired(task: Task, weights: Weights, kept: Tensor) -> dict[str, Tensor]:
     return {name: tensor.detach() + (fitted[name] - masked[name].detach()) for name, tensor in weights.items()}
 
 
-def _scores(task: Task, weights: Weights, speedup: float) -> Tensor:
+def _scores(task: Task, weights: Weights, speedup: float, criterion: MetaCriterion) -> Tensor:
     """Shape (units,); differentiable where the criterion is a function of the weights alone."""
-    graph, criterion = task.member.graph, task.settings.criterion
+    graph = task.member.graph
     tensors = {**graph.tensors, **weights}
     importance = None if task.importance is None else importance_at(by_unit(graph.units, task.importance), speedup)
     scores = differentiable_scores(graph, tensors, criterion, importance, task.settings.normaliser)
