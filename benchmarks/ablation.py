@@ -13,8 +13,9 @@ Variants: ``base``; any settings of the sections metanet, meta-train and prune, 
 ``criterion=group-l2,fixed_cost=false`` (a name of several sections is set in all of them); ``no-mean``,
 ``no-deviation``, ``no-extremes``, ``only-mean``: what of the aggregated messages the neurons are not told;
 ``members=8``: so many models of the zoo, and as many steps; ``rescaled``: every filter of the zoo's models times a
-random number, which the BatchNorm after it divides out, ``heldout-rescaled``: of the models that it is used on; without
-a metanetwork ``without,scope=family`` and the like.
+random number, which the BatchNorm after it divides out, ``heldout-rescaled``: of the models that it is used on;
+``canonical``: every filter of all models so that the BatchNorm after it divides by one; without a metanetwork
+``without,scope=family`` and the like.
 """
 
 from __future__ import annotations
@@ -134,30 +135,37 @@ def network_of(variant: str, settings: Settings, entries: Sequence[ZooEntry]) ->
     return network
 
 
-def entries_of(folder: Path, *, rescaled: bool = False) -> list[ZooEntry]:
-    """The graphs in a folder, and their models; all filters rescaled or none."""
+def entries_of(folder: Path, variant: str) -> list[ZooEntry]:
+    """The graphs in a folder, and their models, scaled as the variant says."""
     entries = []
     for number, path in enumerate(sorted(folder.glob("*.safetensors"))):
         opened = open_graph(path, ModelSource())
-        graph = opened.neuron_graph()
-        if rescaled:
-            rescale_(opened.model, number)
-            graph = metaprune.encode(opened.model, opened.example())
-        entries.append(ZooEntry(path.name, opened.model, graph))
+        scale_(opened.model, variant, "rescaled", number)
+        entries.append(ZooEntry(path.name, opened.model, metaprune.encode(opened.model, opened.example())))
     return entries
 
 
 @torch.no_grad()
-def rescale_(model: nn.Module, seed: int) -> None:
-    """Every filter before a BatchNorm times e^(0.5 n), n normal, and its statistics likewise: the same function."""
+def scale_(model: nn.Module, variant: str, rescaled: str, seed: int) -> None:
+    """Filters before a BatchNorm times a factor, and its statistics likewise, which leaves the function as it is.
+
+    Where the variant says ``rescaled`` the factor is e^(0.5 n), n normal; then, if it says so, the canonical one.
+    """
     generator = torch.Generator().manual_seed(seed)
     for pair in (module for module in model.modules() if isinstance(module, nn.Sequential)):
         for conv, norm in itertools.pairwise(pair):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                factor = (RESCALED * torch.randn(conv.out_channels, generator=generator)).exp()
-                conv.weight *= factor.view(-1, 1, 1, 1)
-                norm.running_mean *= factor
-                norm.running_var.add_(norm.eps).mul_(factor.square()).sub_(norm.eps).clamp_(min=0)
+                if rescaled in words(variant):
+                    times_(conv, norm, (RESCALED * torch.randn(conv.out_channels, generator=generator)).exp())
+                if "canonical" in words(variant):
+                    times_(conv, norm, (norm.running_var + norm.eps).rsqrt())
+
+
+def times_(conv: nn.Conv2d, norm: nn.BatchNorm2d, factor: Tensor) -> None:
+    """Every filter, and its statistics."""
+    conv.weight *= factor.view(-1, 1, 1, 1)
+    norm.running_mean *= factor
+    norm.running_var.add_(norm.eps).mul_(factor.square()).sub_(norm.eps).clamp_(min=0)
 
 
 def fewer(
@@ -198,14 +206,14 @@ def run(variant: str, seed: int, zoo: Path, graphs: Path, params: Path) -> list[
     splits = load_splits(settings.data)
     network = None
     if "without" not in words(variant):
-        entries = entries_of(graphs / "train", rescaled="rescaled" in words(variant))
+        entries = entries_of(graphs / "train", variant)
         entries, meta = fewer(entries, variant, settings.meta_train)
         seed_everything(seed)
         network = network_of(variant, settings, entries)
         result = meta_train(
             network,
             entries,
-            entries_of(graphs / "validation", rescaled="rescaled" in words(variant)),
+            entries_of(graphs / "validation", variant),
             splits.train,
             splits.val,
             replace(meta, seed=seed),
@@ -215,18 +223,16 @@ def run(variant: str, seed: int, zoo: Path, graphs: Path, params: Path) -> list[
         network.load_state_dict(result.metanet_state)
     found = sorted((zoo / "heldout").glob("*.safetensors"))
     named = {"variant": variant, "seed": seed}
-    rescaled = "heldout-rescaled" in words(variant)
-    return [named | row for path in found for row in used(path, network, splits, settings, seed, rescaled=rescaled)]
+    return [named | row for path in found for row in used(path, network, splits, settings, seed, variant)]
 
 
 def used(
-    path: Path, network: MetaNetwork | None, splits: Splits, settings: Settings, seed: int, *, rescaled: bool
+    path: Path, network: MetaNetwork | None, splits: Splits, settings: Settings, seed: int, variant: str
 ) -> Iterator[dict[str, Any]]:
     """One model pruned at every speed-up, through a metanetwork or without; no figures where it cannot be met."""
     opened, prune, importance = open_model(path, ModelSource()), settings.prune, None
     model, example = opened.model, opened.example()
-    if rescaled:
-        rescale_(model, seed)
+    scale_(model, variant, "heldout-rescaled", seed)
     graph = metaprune.encode(model, example)
     if network is not None:
         written = rewritten(graph, network)
