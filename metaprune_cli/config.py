@@ -37,6 +37,7 @@ Criterion = Literal[
 WITH_DATA = ("taylor", "obd-c", "hessian", "activation")
 """The criteria that look at images."""
 MetaCriterion = Literal["group-l1", "group-l2", "bn-scale", "taylor", "metanet", "random"]
+OtherCriterion = Literal["group-l1", "group-l2", "bn-scale", "taylor", "random"]
 Ranking = Literal["auto", Criterion]
 Reduction = Literal["mean", "sum", "max"]
 Normaliser = Literal["max", "mean", "sum", "rank", "none"]
@@ -144,7 +145,7 @@ class MetaTrainSettings:
     epochs: Natural = 40
     objective: Objective = "pruned"
     criterion: MetaCriterion = "metanet"
-    criteria: tuple[MetaCriterion, ...] = ()  # others; every batch draws one of all to prune by
+    criteria: tuple[OtherCriterion, ...] = ()  # beside it; every batch draws one of all to prune by
     normaliser: Normaliser = "max"
     by_speedup: bool = False  # the score head also learns how importance changes with the speed-up
     scope: Scope = "global"
@@ -247,7 +248,6 @@ class PruneSettings:
     repair_images: Count = 512
     search: Natural = 0  # trials of other shares for the families, judged by what is left; 0: none
     search_images: Count = 1024
-    search_epochs: Natural = 0  # of training, as section ``finetune`` says, before what is left is judged
     together: bool = False  # one search for all models of a structure: what it finds is less a matter of chance
     seed: Seed = 0
     sparsity: tuple[Fraction, ...] = (0.8,)  # of unstructured and block: the fraction of weights that goes
@@ -272,12 +272,6 @@ class PruneSettings:
                 expected="scope global, or no search",
                 got=f"{self.search} trials in scope family",
                 where="prune.search",
-            )
-        if self.search_epochs and not self.search:
-            raise InputError(
-                "What is tried in a search is to be trained, and there is no search.",
-                where="prune.search_epochs",
-                next_step="--search N, or leave it out",
             )
         if self.together and not self.search:
             raise InputError(

@@ -14,7 +14,6 @@ from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.config import (
     Kind,
     Normalising,
-    OptimSettings,
     PruneSettings,
     Ranking,
     Reduction,
@@ -142,12 +141,6 @@ def prune(
             "--search", metavar="N", help="Try N other shares for the layers, judged by what is left on images."
         ),
     ] = None,
-    search_epochs: Annotated[
-        int | None,
-        typer.Option(
-            "--search-epochs", metavar="N", help="Train what is tried for N epochs before it is judged. Default: 0."
-        ),
-    ] = None,
     together: Annotated[
         bool, typer.Option("--together", help="One search for all models of the same structure.")
     ] = False,
@@ -208,7 +201,6 @@ def prune(
         repair=repair,
         repair_images=repair_images,
         search=search,
-        search_epochs=search_epochs,
         together=together or None,
         seed=seed,
         kind=kind,
@@ -249,7 +241,6 @@ def prune(
             device=pick_device(device),
             progress=progress,
             dry_run=dry_run,
-            training=options.settings(OptimSettings, "finetune", params),
         )
     rows = [asdict(model) for model in pruned]
     tables = _plans(pruned) if dry_run else [Table("", COLUMNS, rows)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metaprune_cli.config import DataSettings, PruneSettings
-from metaprune_cli.data import ImageSplit, Splits, load_splits
+from metaprune_cli.data import Splits, load_splits
 from metaprune_cli.pruning.evidence import Batch
 
 
@@ -46,33 +46,12 @@ class Calibration:
 
     @cached_property
     def judged(self) -> tuple[Batch, ...]:
-        """For a search: ``search_images`` and their classes, others than those for repairs while there are any.
-
-        Where the search trains, they are at most half of all.
-        """
-        judges = self.splits.train.at(self._order[self._judging])
-        return tuple(judges.batches(self.data.batch_size, device=self.device))
-
-    @cached_property
-    def others(self) -> ImageSplit:
-        """For training in a search: all images but those that judge it."""
-        rest = torch.ones(len(self._order), dtype=torch.bool)
-        rest[self._order[self._judging]] = False
-        return self.splits.train.at(rest.nonzero().flatten())
-
-    @property
-    def _order(self) -> Tensor:
-        """Positions in the order of the shuffled epoch whose first images are for repairs."""
-        return torch.randperm(len(self.splits.train), generator=torch.Generator().manual_seed(0))
-
-    @property
-    def _judging(self) -> slice:
-        there, wanted = len(self.splits.train), self.settings.search_images
-        if self.settings.search_epochs:
-            wanted = min(wanted, there // 2)
+        """For a search: ``search_images`` and their classes, others than those for repairs while there are any."""
         repairing = 0 if self.settings.repair == "none" else self.settings.repair_images
-        end = min(repairing + wanted, there)
-        return slice(max(0, end - wanted), end)
+        wanted = repairing + self.settings.search_images
+        images, labels = next(iter(self.splits.train.batches(wanted, shuffle_seed=0, device=self.device)))
+        parts = (tensor[-self.settings.search_images :].split(self.data.batch_size) for tensor in (images, labels))
+        return tuple(zip(*parts, strict=True))
 
     @cached_property
     def inputs(self) -> Tensor | None:

@@ -255,7 +255,6 @@ def _prune(
         progress=course.progress,
         limits=limits,
         noted={"total": round(asked, 6)},
-        training=course.training,
     )
     return small
 

@@ -11,7 +11,7 @@ from functools import cache, cached_property, partial
 import torch
 from torch import Tensor, nn
 
-from metaprune_cli.config import WITH_DATA, Normaliser, OptimSettings, PruneSettings, PruningRule
+from metaprune_cli.config import WITH_DATA, Normaliser, PruneSettings, PruningRule
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.metrics.accuracy import evaluate
@@ -27,8 +27,7 @@ from metaprune_cli.pruning.surgery import without
 from metaprune_cli.pruning.targets import Measure, Target, measure_for, read_target, remembered
 from metaprune_cli.stages.calibration import Calibration
 from metaprune_cli.stages.loading import Opened
-from metaprune_cli.training.loop import fit
-from metaprune_cli.training.progress import Progress, Silence
+from metaprune_cli.training.progress import Progress
 
 UNSEARCHED = ("memory", "latency", "drop")
 """Quantities that take a series of smaller models for a single plan."""
@@ -65,7 +64,6 @@ class Remains:
         settings: how it is pruned and repaired; they name their criterion.
         calibration: the images; None: there are none.
         limits: what may go of each family.
-        training: how what a search tries is trained before it is judged; None: it is judged as it is.
     """
 
     opened: Opened
@@ -73,7 +71,6 @@ class Remains:
     settings: PruneSettings
     calibration: Calibration | None
     limits: Limits
-    training: OptimSettings | None = None
 
     @property
     def device(self) -> torch.device:
@@ -114,23 +111,6 @@ class Remains:
         )
         return small.cpu(), layers
 
-    def loss(self, kept: Tensor) -> float:
-        """Of what is left with certain units alone, repaired and trained, on the images that judge a search."""
-        images = self.images("A search")
-        small = self.of(kept)
-        if self.training is not None:
-            small = fit(
-                small,
-                images.others,
-                self.training,
-                batch_size=images.data.batch_size,
-                augment=images.data.augment != "none",
-                seed=self.settings.seed,
-                device=images.device,
-                progress=Silence(),
-            ).model
-        return evaluate(small.to(images.device), images.judged, images.device).loss
-
     @cached_property
     def _model(self) -> nn.Module:
         model = self.opened.model
@@ -163,8 +143,9 @@ class _Ranking:
 
     @cached_property
     def loss(self) -> Callable[[Tensor], float]:
-        """Of what is left by such lifts."""
-        loss = remembered(self.remains.loss)
+        """Of what is left by such lifts, on the images that judge."""
+        remains, images = self.remains, self.remains.images("A search")
+        loss = remembered(lambda kept: evaluate(remains.of(kept).to(images.device), images.judged, images.device).loss)
         return lambda lifts: loss(self.plan(lifts).kept)
 
 

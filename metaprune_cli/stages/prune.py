@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from metaprune_cli.config import DataSettings, OptimSettings, PruneSettings
+from metaprune_cli.config import DataSettings, PruneSettings
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph, encode
 from metaprune_cli.pruning.check import Check, How, Weights, check
@@ -75,7 +75,6 @@ def prune(
     dry_run: bool = False,
     limits: LimitsOf | None = None,
     noted: Mapping[str, Any] = MappingProxyType({}),
-    training: OptimSettings | None = None,
 ) -> tuple[PrunedFile, ...]:
     """Prune every model to every target of the settings.
 
@@ -90,7 +89,6 @@ def prune(
         dry_run: make the plans only; write nothing.
         limits: what may go of each family, instead of what the settings say.
         noted: further figures of the step, for the lineage.
-        training: how what a search tries is trained for ``search_epochs``.
 
     Raises:
         TargetError: a target cannot be met, or nothing would be removed.
@@ -110,8 +108,7 @@ def prune(
         opened = _for_images(open_model(path, source), calibration)
         graph = structures.graph_of(opened)
         chosen = replace(settings, criterion=criterion_for(settings, opened))
-        trained = _in_a_search(training or OptimSettings(), settings.search_epochs)
-        return Remains(opened, graph, chosen, calibration, (limits or limits_for)(opened, graph, settings), trained)
+        return Remains(opened, graph, chosen, calibration, (limits or limits_for)(opened, graph, settings))
 
     rows = dict(zip((file.path for file in sources.files), targets, strict=True))
     for group in _groups(map(read, rows), together=settings.together):
@@ -122,11 +119,6 @@ def prune(
             progress.step()
     progress.end()
     return tuple(done)
-
-
-def _in_a_search(training: OptimSettings, epochs: int) -> OptimSettings | None:
-    """So many epochs of the same; no images are there to stop it early by, nor a graph to make it sparse."""
-    return replace(training, epochs=epochs, patience=0, sparsity=0.0) if epochs else None
 
 
 def _groups(models: Iterable[Remains], *, together: bool) -> Iterable[list[Remains]]:
@@ -200,9 +192,7 @@ def _save(
     own = replace(settings, speedup=(plan.requested,) if plan.quantity == "macs" else (), target=())
     goal = {} if plan.quantity == "macs" else {"quantity": plan.quantity}
     data = calibration.data if calibration is not None and calibration.needed else None
-    trained = {} if remains.training is None else {"finetune": remains.training}
-    inputs = {"model": opened.path, **beside}
-    made = Made.by("prune", seed=settings.seed, inputs=inputs, prune=own, data=data, **goal, **trained)
+    made = Made.by("prune", seed=settings.seed, inputs={"model": opened.path, **beside}, prune=own, data=data, **goal)
     step = {
         "requested": plan.requested,
         "achieved": plan.achieved,
@@ -211,7 +201,6 @@ def _save(
         **goal,
         **({} if settings.repair == "none" else {"repair": settings.repair}),
         **({"search": settings.search} if settings.search else {}),
-        **({"search_epochs": settings.search_epochs} if settings.search_epochs else {}),
         **({"together": len(beside)} if beside else {}),
         **noted,
     }

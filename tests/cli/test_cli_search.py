@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -27,21 +26,6 @@ def test_a_search_is_no_worse_and_says_that_it_was(work: Path, model: Path, tmp_
     assert {row["arm"] for row in shown} == {"plain", "searched"}
 
 
-def test_what_is_tried_can_be_trained_before_it_is_judged(work: Path, model: Path, tmp_path: Path) -> None:
-    untrained, trained, again = (tmp_path / f"{name}.safetensors" for name in ("untrained", "trained", "again"))
-    options = ["-s", "2", "--repair", "least-squares", "--repair-images", "64", "--max-ratio", "0.9", "--search", "6"]
-    as_it_is = run("prune", model, *options, "-o", untrained)
-    judged_later = run("prune", model, *options, "--search-epochs", "1", "-o", trained)
-    run("prune", model, *options, "--search-epochs", "1", "-o", again)
-    assert trained.read_bytes() == again.read_bytes()
-    documents = [read_document(path) for path in (untrained, trained)]
-    assert [document["lineage"][-1].get("search_epochs") for document in documents] == [None, 1]
-    assert "finetune" not in documents[0]["made_by"]["parameters"]
-    assert documents[1]["made_by"]["parameters"]["finetune"]["epochs"] == 1
-    losses = [float(re.findall(r"loss ([0-9.]+)", done.err)[-1]) for done in (as_it_is, judged_later)]
-    assert losses[1] != losses[0]
-
-
 def test_models_of_a_structure_are_searched_for_together(work: Path, tmp_path: Path) -> None:
     options = ["-s", "2", "--repair", "least-squares", "--repair-images", "64", "--search", "4"]
     run("prune", "zoo/train", *options, "--together", "-o", tmp_path)
@@ -57,7 +41,6 @@ def test_models_of_a_structure_are_searched_for_together(work: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["-s", "2", "--search-epochs", "1", "--search", "0"], "and there is no search"),
         (["-s", "2", "--together", "--search", "0"], "put together for a search, and there is none"),
         (["-s", "2", "--scope", "family"], "there is nothing to search for"),
         (["--target", "latency=70%"], "cannot be searched for with a target of latency"),

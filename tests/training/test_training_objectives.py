@@ -14,7 +14,16 @@ from metaprune_cli.errors import InputError, TargetError
 from metaprune_cli.graph.slicing import masks
 from metaprune_cli.pruning import mask_tensors, select, unit_scores
 from metaprune_cli.pruning.zeroing import Zeroing, make_zero_plan
-from metaprune_cli.training.objectives import OBJECTIVES, Task, finetuned, pruned, random_speedup, sparsity, speedup_at
+from metaprune_cli.training.objectives import (
+    OBJECTIVES,
+    Task,
+    finetuned,
+    pruned,
+    random_criterion,
+    random_speedup,
+    sparsity,
+    speedup_at,
+)
 from metaprune_cli.training.zoo import Member, ZooEntry
 
 CPU = torch.device("cpu")
@@ -99,6 +108,31 @@ def test_pruned_is_the_dense_and_the_masked_loss(task: Task) -> None:
         expected = expected + 0.5 * F.cross_entropy(task.member.logits(masked, pixels), labels)
     losses = list(pruned(task, weights))
     torch.testing.assert_close(torch.stack(losses).sum(), expected)
+
+
+def test_of_several_criteria_every_batch_draws_one(task: Task) -> None:
+    task = with_settings(task, criteria=("bn-scale", "random"))
+    drawn = [random_criterion(task) for _ in range(60)]
+    assert set(drawn) == {"group-l2", "bn-scale", "random"}
+    weights, graph = leaves(task), task.member.graph
+    by_each = [
+        mask_tensors(graph, weights, select(graph, unit_scores(graph, graph.tensors, criterion), 2.0))
+        for criterion in ("group-l2", "bn-scale")
+    ]
+    task = with_settings(task, criteria=("bn-scale",))
+    found = [finetuned(task, weights, 2.0) for _ in range(8)]
+    assert all(any(same(one, other) for one in by_each) for other in found)
+    assert all(any(same(one, other) for other in found) for one in by_each)
+
+
+def same(some: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
+    return all(torch.equal(tensor, others[name]) for name, tensor in some.items())
+
+
+def test_a_single_criterion_draws_nothing(task: Task) -> None:
+    before = task.generator.get_state()
+    assert random_criterion(task) == "group-l2"
+    assert torch.equal(task.generator.get_state(), before)
 
 
 def test_without_a_dense_weight_the_dense_loss_is_not_computed(task: Task) -> None:
