@@ -140,8 +140,11 @@ def entries_of(folder: Path, variant: str) -> list[ZooEntry]:
     entries = []
     for number, path in enumerate(sorted(folder.glob("*.safetensors"))):
         opened = open_graph(path, ModelSource())
+        graph = opened.neuron_graph()
         scale_(opened.model, variant, "rescaled", number)
-        entries.append(ZooEntry(path.name, opened.model, metaprune.encode(opened.model, opened.example())))
+        state = opened.model.state_dict()
+        graph = graph.with_tensors({name: state[name] for name in graph.tensors})
+        entries.append(ZooEntry(path.name, opened.model, graph))
     return entries
 
 

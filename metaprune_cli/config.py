@@ -36,8 +36,8 @@ Criterion = Literal[
 ]
 WITH_DATA = ("taylor", "obd-c", "hessian", "activation")
 """The criteria that look at images."""
-MetaCriterion = Literal["group-l1", "group-l2", "bn-scale", "taylor", "metanet", "random"]
 OtherCriterion = Literal["group-l1", "group-l2", "bn-scale", "taylor", "random"]
+MetaCriterion = Literal["metanet", OtherCriterion]
 Ranking = Literal["auto", Criterion]
 Reduction = Literal["mean", "sum", "max"]
 Normaliser = Literal["max", "mean", "sum", "rank", "none"]
