@@ -137,7 +137,7 @@ def open_graph(path: Path, source: ModelSource) -> Opened:
             where=path,
             next_step="in Python, decode(graph, model) puts it back into a model of yours",
         )
-    graph = NeuronGraph.from_parts(artifact.tensors, artifact.document["structure"])
+    graph = NeuronGraph.from_parts(artifact.tensors, artifact.document["structure"], artifact.path)
     architecture = Architecture.from_document(artifact.document["architecture"])
     model: nn.Module
     if KEY in artifact.document:
