@@ -130,7 +130,7 @@ def open_graph(path: Path, source: ModelSource) -> Opened:
         InputError: the file holds a graph alone and does not say which architecture it is of.
     """
     artifact = read_artifact(path, "graph")
-    if "architecture" not in artifact.document:
+    if artifact.document.get("architecture") is None:
         raise InputError(
             "The graph does not say which architecture it is of.",
             expected="a graph written by metaprune encode",

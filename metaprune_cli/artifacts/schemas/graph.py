@@ -13,6 +13,8 @@ FeatureKind = Literal["bias", "scale", "shift", "mean", "variance", "position", 
 Four = Annotated[list[Size], Field(min_length=4, max_length=4)]
 FourOrZero = Annotated[list[Count], Field(min_length=4, max_length=4)]
 Layer = tuple[Text, Count, Count]
+PARTS = 10_000
+"""Parts of one sort that each cost time, whatever their size."""
 
 
 class Index(Record):
@@ -84,9 +86,9 @@ class Structure(Record):
     columns: Index | None = None
     rows: Index | None = None
     heads: Index | None = None
-    products: list[Product]
-    locks: list[Lock]
-    spans: list[Span]
+    products: Annotated[list[Product], Field(max_length=PARTS)]
+    locks: Annotated[list[Lock], Field(max_length=PARTS)]
+    spans: Annotated[list[Span], Field(max_length=PARTS)]
     verbatim: dict[Name, Text]
     aliases: dict[Name, Name]
     trainable: list[Name]
