@@ -50,7 +50,7 @@ def refuse(problems: Sequence[str], kind: str, path: str | os.PathLike[str] | No
     if problems:
         more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
         raise CorruptFileError(
-            f"What the file says is not what a {kind} says.",
+            f"The file does not describe a {kind}.",
             expected="the fields that metaprune writes, of their types and sizes",
             got="\n".join([*problems[:_LISTED], *more]),
             where=path,

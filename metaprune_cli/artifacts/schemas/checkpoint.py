@@ -22,7 +22,7 @@ class State(Record):
     """A run after some epochs."""
 
     epoch: Annotated[int, Field(ge=0, le=EPOCHS)]
-    history: list[dict[Name, Number | None]]
+    history: list[dict[Name, Number]]
     best: Best | None = None
 
     @model_validator(mode="after")
