@@ -6,6 +6,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from metaprune_cli.errors import CorruptFileError
+
+_LISTED = 10
+
 
 def split_aliases(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Separate second names of one tensor (tied weights) from the tensors themselves.
@@ -28,7 +32,19 @@ def split_aliases(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
 
 
 def join_aliases(tensors: Mapping[str, Tensor], aliases: Mapping[str, str]) -> dict[str, Tensor]:
-    """The inverse of ``split_aliases``, but for the order of the entries."""
+    """The inverse of ``split_aliases``, but for the order of the entries.
+
+    Raises:
+        CorruptFileError: a second name is taken already, or there is no tensor of the first; all of them are listed.
+    """
+    wrong = [f"{name} for {first}" for name, first in aliases.items() if name in tensors or first not in tensors]
+    if wrong:
+        raise CorruptFileError(
+            "The names of shared tensors in the file are not those of its tensors.",
+            expected="second names, each of a tensor in the file",
+            got="\n".join(wrong[:_LISTED]),
+            next_step="make the file again",
+        )
     return {**tensors, **{name: tensors[first] for name, first in aliases.items()}}
 
 

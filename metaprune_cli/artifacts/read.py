@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from metaprune_cli.artifacts import format as layout
+from metaprune_cli.artifacts.schemas import check_contents
 from metaprune_cli.errors import CorruptFileError, InputError
 
 # Two independent marks, so that no single flipped bit turns an artifact into some other safetensors file.
@@ -46,7 +47,8 @@ def read_artifact(path: str | os.PathLike[str], kind: str | None = None) -> Arti
 
     Raises:
         InputError: no such file, it cannot be opened, or it is a sound artifact of another kind.
-        CorruptFileError: not an artifact, damaged, or of an unknown version or kind.
+        CorruptFileError: not an artifact, damaged, of an unknown version or kind, or with fields that its kind cannot
+            have (see ``schemas``).
     """
     path = Path(path)
     data = _read(path)
@@ -75,6 +77,7 @@ def read_artifact(path: str | os.PathLike[str], kind: str | None = None) -> Arti
         tensors = aligned(safetensors.torch.load(data))
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise _corrupt(path, f"tensors that cannot be read: {error}") from error
+    check_contents(document, tensors, path)
     return Artifact(document["kind"], document["format_version"], document, tensors, path, document["digest"])
 
 

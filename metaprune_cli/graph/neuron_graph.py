@@ -196,11 +196,17 @@ class NeuronGraph:
         return to_parts(self)
 
     @staticmethod
-    def from_parts(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> NeuronGraph:
-        """The graph that :meth:`to_parts` took apart."""
+    def from_parts(
+        tensors: Mapping[str, Tensor], document: Mapping[str, Any], where: str | PathLike[str] | None = None
+    ) -> NeuronGraph:
+        """The graph that :meth:`to_parts` took apart; ``where`` is its file, for messages.
+
+        Raises:
+            CorruptFileError: the parts do not fit each other.
+        """
         from metaprune_cli.graph.parts import from_parts
 
-        return from_parts(tensors, document)
+        return from_parts(tensors, document, where)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the graph as an artifact of kind "graph"."""
@@ -219,7 +225,7 @@ class NeuronGraph:
         from metaprune_cli.artifacts import read_artifact
 
         artifact = read_artifact(path, "graph")
-        return NeuronGraph.from_parts(artifact.tensors, artifact.document["structure"])
+        return NeuronGraph.from_parts(artifact.tensors, artifact.document["structure"], artifact.path)
 
     def to_pyg(self) -> HeteroData:
         """The graph as PyTorch Geometric data, edges written out."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from metaprune_cli.graph.checks import check_extents, check_indices
 from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, Layer, Lock, NeuronGraph, Product, Span
 
 _STATE, _INDEX = "state.", "structure."
@@ -79,18 +81,41 @@ def to_parts(graph: NeuronGraph) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, document
 
 
-def from_parts(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> NeuronGraph:
-    """The inverse of :func:`to_parts`."""
+def from_parts(
+    tensors: Mapping[str, Tensor], document: Mapping[str, Any], where: str | PathLike[str] | None = None
+) -> NeuronGraph:
+    """The inverse of :func:`to_parts`; nothing in the parts is trusted.
 
+    Args:
+        tensors: as they were stored; those of other names are left alone.
+        document: the structure, which has passed its schema (``artifacts/schemas/graph.py``).
+        where: the file, for messages.
+
+    Raises:
+        CorruptFileError: an index is outside what it points into, or elements are not edges, features or verbatim once.
+    """
+    state, index = (_below(prefix, tensors) for prefix in (_STATE, _INDEX))
+    check_extents(state, index, document, where)
+    graph = _joined(state, index, document)
+    check_indices(graph, where)
+    return graph
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _joined(stored: Mapping[str, Tensor], index: Mapping[str, Tensor], document: Mapping[str, Any]) -> NeuronGraph:
     def unpack(packed: Mapping[str, Any]) -> Tensor:
         shape: Sequence[int] = packed["shape"]
-        if "tensor" in packed:
-            return tensors[_INDEX + packed["tensor"]].to(torch.int64).view(shape)
+        if packed.get("tensor") is not None:
+            return index[packed["tensor"]].to(torch.int64).view(shape)
         count = torch.Size(shape).numel()
         return torch.arange(packed["start"], packed["start"] + count).view(shape)
 
     aliases = document["aliases"]
-    state = {name: tensors[_STATE + aliases.get(name, name)] for name in document["entries"]}
+    state = {name: stored[aliases.get(name, name)] for name in document["entries"]}
+    columns, rows, heads = (document.get(name) for name in ("columns", "rows", "heads"))
     return NeuronGraph(
         layers=tuple(Layer(*layer) for layer in document["layers"]),
         blocks=tuple(
@@ -111,9 +136,9 @@ def from_parts(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Ne
         ),
         identity=unpack(document["identity"]),
         ties=unpack(document["ties"]),
-        columns=unpack(document["columns"]) if "columns" in document else NO_PAIRS,
-        rows=unpack(document["rows"]) if "rows" in document else NO_PAIRS,
-        heads=unpack(document["heads"]) if "heads" in document else NO_PAIRS[0],
+        columns=NO_PAIRS if columns is None else unpack(columns),
+        rows=NO_PAIRS if rows is None else unpack(rows),
+        heads=NO_PAIRS[0] if heads is None else unpack(heads),
         products=tuple(Product(unpack(p["neurons"]), p["macs_per_neuron"]) for p in document["products"]),
         locks=tuple(Lock(unpack(k["neurons"]), k["reason"], k.get("plane", "both")) for k in document["locks"]),
         spans=tuple(Span(unpack(s["neurons"]), s["operator"]) for s in document["spans"]),

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from metaprune_cli.artifacts.schemas import refuse, shortened
 from metaprune_cli.config import EdgePrecision, Normaliser
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.graph.neuron_graph import NeuronGraph
@@ -30,6 +31,7 @@ from metaprune_cli.metanet.values import (
     write_values,
 )
 
+REALS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 BackendName = Literal["blocks", "edges"]
 
 
@@ -163,8 +165,10 @@ class MetaNetwork(nn.Module):
         return dict(self.state_dict()), {"config": dataclasses.asdict(self.config)}
 
     @classmethod
-    def from_parts(cls, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> MetaNetwork:
-        """The metanetwork that :meth:`to_parts` took apart.
+    def from_parts(
+        cls, tensors: Mapping[str, Tensor], document: Mapping[str, Any], where: str | Path | None = None
+    ) -> MetaNetwork:
+        """The metanetwork that :meth:`to_parts` took apart; ``where`` is its file, for messages.
 
         Raises:
             CorruptFileError: the parameters or the configuration are not those of a metanetwork.
@@ -172,12 +176,15 @@ class MetaNetwork(nn.Module):
         try:
             fields = dict(document["config"])
             fields["kernels"] = tuple(tuple(kernel) for kernel in fields["kernels"])
-            network = cls(MetaNetworkConfig(**fields))
+            config = MetaNetworkConfig(**fields)
+            refuse(_unlike(config, tensors), "metanetwork", where)
+            network = cls(config)
             network.load_state_dict(dict(tensors))
-        except (KeyError, TypeError, RuntimeError, InputError) as error:
+        except (KeyError, TypeError, RuntimeError, OverflowError, InputError) as error:
             raise CorruptFileError(
                 "This does not describe a metanetwork",
                 got=error,
+                where=where,
                 next_step="write it again with metaprune meta-train",
             ) from error
         return network
@@ -208,4 +215,26 @@ class MetaNetwork(nn.Module):
         from metaprune_cli.artifacts import read_artifact
 
         artifact = read_artifact(metanetwork_file(path), "metanetwork")
-        return cls.from_parts(artifact.tensors, artifact.document)
+        return cls.from_parts(artifact.tensors, artifact.document, artifact.path)
+
+
+def _unlike(config: MetaNetworkConfig, tensors: Mapping[str, Tensor]) -> list[str]:
+    """How parameters differ from those of a metanetwork; none of its sizes is allocated before it is in the file."""
+    neuron = tensors.get("codec.neuron")
+    if neuron is None or tuple(neuron.shape) != (config.hidden,):
+        found = "none" if neuron is None else list(neuron.shape)
+        return [f"codec.neuron: expected a tensor of shape [{config.hidden}], got {found}"]
+    if max(config.layers, len(config.kernels)) > len(tensors):
+        return [f"config: expected fewer layers and kernels than there are tensors, {len(tensors)}"]
+    with torch.device("meta"):
+        wanted = MetaNetwork(config).state_dict()
+    return [
+        *(f"{name}: missing" for name in wanted if name not in tensors),
+        *(f"{shortened(name)}: not a parameter of this metanetwork" for name in tensors if name not in wanted),
+        *(
+            f"{name}: expected finite real numbers of shape {list(like.shape)}, got {found.dtype} {list(found.shape)}"
+            for name, like in wanted.items()
+            if (found := tensors.get(name)) is not None
+            and (found.shape != like.shape or found.dtype not in REALS or not found.isfinite().all())
+        ),
+    ]

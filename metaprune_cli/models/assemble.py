@@ -15,6 +15,7 @@ from metaprune_cli.graph.resize import fill_, resize_
 from metaprune_cli.graph.trace import call, meta_copy
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.examples import example_inputs, has_example
+from metaprune_cli.models.on_meta import Limits
 from metaprune_cli.models.recognise import shapes_of
 from metaprune_cli.models.registry import build, skeleton
 
@@ -35,10 +36,11 @@ def assemble(
     Raises:
         InputError: the tensors do not fit the architecture; all that is missing, unexpected and mismatched is listed.
     """
-    model = skeleton(architecture, allow_import)
+    limits = Limits.of(state)
+    model = skeleton(architecture, allow_import, limits)
     _fill_(model, state, architecture, where)
     if _has_meta(model):  # constants that are not in the state dict: only a real construction knows them
-        model = build(architecture, allow_import=allow_import)
+        model = build(architecture, allow_import=allow_import, limits=limits)
         _fill_(model, state, architecture, where)
     return model.eval()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from metaprune_cli.models import vision
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.registry import factory_of
 
+LARGEST = 1 << 26
+"""Values of one input: a quarter of a gigabyte."""
 ATTRIBUTE = "example_inputs"
 """The attribute by which a model, its class or its factory says what it takes."""
 
@@ -33,7 +36,7 @@ def example_inputs(architecture: Architecture, model: nn.Module | None = None) -
         InputError: nothing says what the model takes, or what says so is none of the above.
     """
     if architecture.input_shape is not None:
-        return torch.zeros(1, *architecture.input_shape)
+        return torch.zeros(1, *_of_fair_size(architecture))
     for owner in (model, factory_of(architecture)):
         stated = getattr(owner, ATTRIBUTE, None)
         if stated is not None:
@@ -48,6 +51,20 @@ def example_inputs(architecture: Architecture, model: nn.Module | None = None) -
             next_step="--input-shape 3,224,224, without the batch",
         )
     return usual
+
+
+def _of_fair_size(architecture: Architecture) -> tuple[int, ...]:
+    """The input's shape, whether it was stated or follows from the arguments."""
+    shape = architecture.input_shape or ()
+    if not all(isinstance(size, int) and size > 0 for size in shape) or math.prod(shape) > LARGEST:
+        raise InputError(
+            "No input can be of this shape.",
+            expected=f"positive sizes, and at most {LARGEST} values",
+            got=str(shape)[:200],
+            where=architecture.name,
+            next_step="--input-shape 3,224,224, without the batch",
+        )
+    return shape
 
 
 def has_example(architecture: Architecture, model: nn.Module | None = None) -> bool:

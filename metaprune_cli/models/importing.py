@@ -29,7 +29,7 @@ def import_named(name: str, what: str, *, where: str) -> Callable[..., Any]:
             found: Any = import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise InputError(
             f"The {what} could not be imported.",
             expected=f"package.module:{what}, importable from here",

@@ -18,8 +18,9 @@ from metaprune_cli.models import vision
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.importing import import_named
 from metaprune_cli.models.mobilenet import MobileNetV1, MobileNetV2
-from metaprune_cli.models.on_meta import build_on_meta
+from metaprune_cli.models.on_meta import Limits, TooLargeError, build_limited, build_on_meta
 from metaprune_cli.models.resnet import DEPTHS, ResNet
+from metaprune_cli.models.values import check_values
 from metaprune_cli.models.vgg import STAGES, VGG
 from metaprune_cli.models.vit import vit
 
@@ -35,6 +36,8 @@ CIFAR: Mapping[str, Builder] = MappingProxyType(
     }
 )
 CIFAR_CHANNELS, CIFAR_SIZE = 3, 32
+_REACHING_OUT = ("weights", "pretrained", "progress", "quantize")
+"""How torchvision's arguments begin that load weights from elsewhere or say so; its older names are heard as well."""
 
 
 def list_architectures() -> list[str]:
@@ -47,24 +50,27 @@ def is_factory(name: str) -> bool:
     return ":" in name and name.partition(":")[0] not in ("cifar", "torchvision")
 
 
-def build(architecture: Architecture, device: str = "cpu", allow_import: bool = True) -> nn.Module:
+def build(
+    architecture: Architecture, device: str = "cpu", allow_import: bool = True, limits: Limits | None = None
+) -> nn.Module:
     """Build a model with fresh weights, in training mode.
 
     Args:
         architecture: what to build; weights are never downloaded.
         device: ``cpu`` (random weights; seed torch first), or ``meta`` (shapes only).
         allow_import: whether ``package.module:factory`` may be imported.
+        limits: how large it may become, where a file says its arguments.
 
     Raises:
         InputError: an unknown name, a factory that cannot be or may not be imported, or arguments that do not fit.
     """
     make = partial(_call, _builder(architecture, device, allow_import), architecture)
-    return build_on_meta(make).to("meta") if device == "meta" else make().to(device)
+    return build_on_meta(make, limits).to("meta") if device == "meta" else build_limited(make, limits).to(device)
 
 
-def skeleton(architecture: Architecture, allow_import: bool = True) -> nn.Module:
+def skeleton(architecture: Architecture, allow_import: bool = True, limits: Limits | None = None) -> nn.Module:
     """A model whose parameters are on meta, and whose computed constants (index tables) are real."""
-    return build_on_meta(partial(_call, _builder(architecture, "meta", allow_import), architecture))
+    return build_on_meta(partial(_call, _builder(architecture, "meta", allow_import), architecture), limits)
 
 
 def with_input_shape(architecture: Architecture) -> Architecture:
@@ -130,6 +136,8 @@ def _call(builder: Builder, architecture: Architecture) -> nn.Module:
     args = _arguments(builder, architecture)
     try:
         module = builder(**args)
+    except TooLargeError:
+        raise
     except Exception as error:
         raise InputError(
             f"{architecture.name} could not be built.",
@@ -164,7 +172,9 @@ def _arguments(builder: Builder, architecture: Architecture) -> dict[str, Any]:
     family = architecture.name.partition(":")[0]
     if family == "torchvision":  # its builders are open-ended, but nothing is ever downloaded
         accepted = ["num_classes", "any other argument of torchvision's class"]
-        refused = [key for key in args if key in ("weights", "weights_backbone", "progress", "quantize")]
+        refused = [key for key in args if key.startswith(_REACHING_OUT)]
+    if family in ("cifar", "torchvision"):
+        check_values(args, architecture.name)
     if family == "cifar" and "image_size" not in accepted:  # convolutions take any size; it says what the input is
         accepted.append("image_size")
         refused = [key for key in refused if key != "image_size"]

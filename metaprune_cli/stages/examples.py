@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from metaprune_cli.artifacts import read_document
+from metaprune_cli.artifacts import read_artifact
 from metaprune_cli.config import MetaTrainSettings
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph
@@ -67,14 +67,14 @@ def _left(files: Sequence[Path]) -> dict[Signature, list[tuple[float, tuple[int,
     found = defaultdict(list)
     strangers = []
     for path in files:
-        document = read_document(path)
+        document = read_artifact(path, "model").document
         last = (document.get("lineage") or [{}])[-1].get("command")
-        plan = document.get("pruning", {})
-        if last != "prune" or "families" not in plan:
+        plan = document.get("pruning") or {}
+        if last != "prune" or not plan.get("families"):
             strangers.append(str(path))
             continue
         signature = tuple((family["name"], int(family["before"])) for family in plan["families"])
-        found[signature].append((float(plan["speedup"]), tuple(int(family["after"]) for family in plan["families"])))
+        found[signature].append((float(plan.get("speedup", 1)), tuple(int(family["after"]) for family in plan["families"])))
     if strangers:
         raise InputError(
             "Some files show nothing about shares.",

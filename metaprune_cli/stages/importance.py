@@ -50,7 +50,7 @@ class Importance:
         Raises:
             CorruptFileError: it names a normaliser that does not exist.
         """
-        if KEY not in document:
+        if document.get(KEY) is None:
             return None
         normaliser = document.get(NORMALISER, "max")
         if normaliser not in get_args(Normaliser):

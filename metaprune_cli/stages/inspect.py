@@ -131,4 +131,4 @@ def _zeros(artifact: Artifact, tensors: Mapping[str, Tensor]) -> tuple[EntryZero
 
 
 def _graph(artifact: Artifact) -> NeuronGraph:
-    return NeuronGraph.from_parts(artifact.tensors, artifact.document["structure"])
+    return NeuronGraph.from_parts(artifact.tensors, artifact.document["structure"], artifact.path)

@@ -130,14 +130,14 @@ def open_graph(path: Path, source: ModelSource) -> Opened:
         InputError: the file holds a graph alone and does not say which architecture it is of.
     """
     artifact = read_artifact(path, "graph")
-    if "architecture" not in artifact.document:
+    if artifact.document.get("architecture") is None:
         raise InputError(
             "The graph does not say which architecture it is of.",
             expected="a graph written by metaprune encode",
             where=path,
             next_step="in Python, decode(graph, model) puts it back into a model of yours",
         )
-    graph = NeuronGraph.from_parts(artifact.tensors, artifact.document["structure"])
+    graph = NeuronGraph.from_parts(artifact.tensors, artifact.document["structure"], artifact.path)
     architecture = Architecture.from_document(artifact.document["architecture"])
     model: nn.Module
     if KEY in artifact.document:

@@ -71,14 +71,18 @@ class Checkpoint:
             return None
         try:
             artifact = read_artifact(self.path, "checkpoint")
+            if artifact.document["fingerprint"] != self.fingerprint:
+                log.warning("%s is of a run with other settings or inputs: starting from the beginning", self.path)
+                return None
+            return TrainState.from_parts(artifact.tensors, artifact.document["state"])
         except MetapruneError as error:
             raise type(error)(
-                error.what, where=self.path, next_step="delete it: the run then starts from the beginning"
+                error.what,
+                expected=error.details["expected"],
+                got=error.details["got"],
+                where=self.path,
+                next_step="delete it: the run then starts from the beginning",
             ) from error
-        if artifact.document["fingerprint"] != self.fingerprint:
-            log.warning("%s is of a run with other settings or inputs: starting from the beginning", self.path)
-            return None
-        return TrainState.from_parts(artifact.tensors, artifact.document["state"])
 
     def save(self, state: TrainState) -> None:
         """Replace the state on disk."""

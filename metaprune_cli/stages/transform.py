@@ -67,7 +67,7 @@ def transform(
     targets = plan_targets(sources, output, ("transformed",), "model")
     metanetwork = metanetwork_file(metanetwork)
     artifact = read_artifact(metanetwork, "metanetwork")
-    network = MetaNetwork.from_parts(artifact.tensors, artifact.document).eval()
+    network = MetaNetwork.from_parts(artifact.tensors, artifact.document, metanetwork).eval()
     splits = load_splits(data) if settings.recalibrate and data is not None else None
     progress.begin("transform", len(sources.files))
     done = []

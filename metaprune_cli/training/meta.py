@@ -13,7 +13,7 @@ from torch import Tensor
 
 from metaprune_cli.config import MetaTrainSettings
 from metaprune_cli.data import ImageSplit
-from metaprune_cli.errors import InputError
+from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.metanet import MetaNetwork
 from metaprune_cli.pruning import by_unit
 from metaprune_cli.training.distributed import ALONE, Ranks
@@ -122,6 +122,8 @@ def meta_train(
         record = {"epoch": 0, **_validate(metanet, run)}
         untrained = Best(0, record["val_loss"], snapshot(metanet))
         state = TrainState.of(metanet, optimizer, [record], epoch=0, best=untrained)
+    if state.best is None:
+        raise CorruptFileError("The checkpoint does not say which epoch is the best.", next_step="start without --resume")
     state.restore_(metanet, optimizer)
     progress.begin("meta-train", settings.epochs - state.epoch)
     for epoch in range(state.epoch + 1, settings.epochs + 1):

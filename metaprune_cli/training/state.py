@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metaprune_cli.artifacts.schemas import shortened
 from metaprune_cli.errors import CorruptFileError
 
+LISTED = 10
 Record = dict[str, float]
 """The figures of one epoch."""
 
@@ -69,6 +71,9 @@ class TrainState:
         Raises:
             CorruptFileError: the state is that of another model or optimiser.
         """
+        if problems := [*self._unlike(model, average), *_unlike_moments(self.optimizer, optimizer)]:
+            got = "\n".join(problems[:LISTED])
+            raise CorruptFileError("The checkpoint is that of another model.", got=got, next_step="start without --resume")
         try:
             model.load_state_dict(dict(self.model))
             if average is not None:
@@ -79,6 +84,15 @@ class TrainState:
             raise CorruptFileError(
                 "The checkpoint is that of another model.", got=error, next_step="start without --resume"
             ) from error
+
+    def _unlike(self, model: nn.Module, average: nn.Module | None) -> Iterator[str]:
+        """How the weights differ from those of the model; the best are those of what is evaluated."""
+        result = model if average is None else average
+        yield from _unlike("model", self.model, model)
+        if average is not None:
+            yield from _unlike("average", self.average or {}, average)
+        if self.best is not None:
+            yield from _unlike("best", self.best.weights, result)
 
     def to_parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Named tensors and a JSON document, ready to be written without pickle."""
@@ -126,6 +140,36 @@ class TrainState:
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
     """A copy of the state dict that further training does not change."""
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def _unlike(group: str, weights: Mapping[str, Tensor], model: nn.Module) -> Iterator[str]:
+    own = model.state_dict()
+    yield from (f"{group}/{name}: missing" for name in own if name not in weights)
+    yield from (f"{group}/{shortened(name)}: not in the model" for name in weights if name not in own)
+    yield from (
+        f"{group}/{name}: expected {own[name].dtype} {list(own[name].shape)}, got {found.dtype} {list(found.shape)}"
+        for name, found in weights.items()
+        if name in own and (found.shape != own[name].shape or found.dtype != own[name].dtype)
+    )
+
+
+def _unlike_moments(
+    moments: Mapping[int, Mapping[str, Tensor]], optimizer: torch.optim.Optimizer
+) -> Iterator[str]:
+    """How an optimiser's state differs from what it keeps of its parameters: numbers, or tensors of their shape."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    needed = {"step", "exp_avg", "exp_avg_sq"} if isinstance(optimizer, torch.optim.AdamW) else set()
+    for number, state in moments.items():
+        if number not in range(len(parameters)):
+            yield f"optimizer/{number}: expected one of {len(parameters)} parameters"
+            continue
+        yield from (f"optimizer/{number}/{name}: missing" for name in sorted(needed - state.keys()))
+        yield from (
+            f"optimizer/{number}/{shortened(name)}: expected shape {list(wanted)}, got {found.dtype} {list(found.shape)}"
+            for name, found in state.items()
+            if found.shape != (wanted := torch.Size() if name == "step" else parameters[number].shape)
+            or not found.is_floating_point()
+        )
 
 
 def _copied(moments: Mapping[int, Mapping[str, Tensor]]) -> dict[int, dict[str, Tensor]]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -91,3 +92,24 @@ def test_the_state_of_another_model_is_refused() -> None:
     other = nn.Linear(2, 2)
     with pytest.raises(CorruptFileError, match=r"that of another model(.|\n)*without --resume"):
         state.restore_(other, torch.optim.SGD(other.parameters(), lr=0.1))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"best": Best(1, 0.5, {"0.weight": torch.zeros(9, 9)})}, "best/0.bias: missing"),
+        ({"model": {"x": torch.zeros(1)}}, "model/'x': not in the model"),
+        ({"optimizer": {7: {}}}, "optimizer/7: expected one of 4 parameters"),
+        ({"optimizer": {0: {"step": torch.tensor(1.0)}}}, "optimizer/0/exp_avg: missing"),
+        (
+            {"optimizer": {0: {name: torch.zeros(1, 1) for name in ("step", "exp_avg", "exp_avg_sq")}}},
+            r"expected shape \[4, 3\], got torch.float32 \[1, 1\]",
+        ),
+    ],
+)
+def test_a_state_of_other_sizes_is_refused_before_anything_is_restored(change: dict[str, object], said: str) -> None:
+    model, optimizer = trained(torch.optim.AdamW)
+    state = replace(TrainState.of(model, optimizer, [{"epoch": 1}], epoch=1), **change)  # type: ignore[arg-type]
+    other, other_optimizer = trained(torch.optim.AdamW)
+    with pytest.raises(CorruptFileError, match=said):
+        state.restore_(other, other_optimizer)

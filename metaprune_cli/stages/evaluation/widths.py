@@ -54,9 +54,9 @@ class Widths:
 def widths_of(opened: Opened, arm: Arm) -> Widths | None:
     """What the plan of a model says, whose arm is called ``arm`` in this evaluation; None for one without a plan."""
     found = descent(opened.lineage, opened.path)
-    if opened.pruning is None or found.requested is None:
+    families: Sequence[Mapping[str, Any]] = (opened.pruning or {}).get("families") or ()
+    if not families or found.requested is None:  # what was zeroed has a plan without families
         return None
-    families: Sequence[Mapping[str, Any]] = opened.pruning["families"]
     kept = tuple(Family(f["name"], f["before"], f["after"], f["locked"]) for f in families)
     return Widths(opened.architecture.name, found.origin, arm, found.requested, kept)
 

@@ -1,0 +1,68 @@
+"""Types of fields that several kinds of artifacts share, each with its bounds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+DIMENSIONS = 16
+ELEMENTS = 1 << 40
+"""More values than any tensor in a file has; a bound for products, so that they stay far from 64 bits."""
+INPUT_ELEMENTS = 1 << 26
+"""Values of one input: a quarter of a gigabyte."""
+STEPS = 1000
+
+
+class Record(BaseModel):
+    """Fields of exactly these types; what is not named is kept as it is."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, protected_namespaces=())
+
+
+def _of_fair_size(shape: Sequence[int]) -> Sequence[int]:
+    if math.prod(shape) > INPUT_ELEMENTS:
+        raise ValueError(f"a shape of at most {INPUT_ELEMENTS} values")
+    return shape
+
+
+Normaliser = Literal["max", "mean", "sum", "rank", "none"]
+Text = Annotated[str, Field(max_length=1 << 16)]
+Name = Annotated[str, Field(max_length=1 << 12)]
+Count = Annotated[int, Field(ge=0, le=ELEMENTS)]
+Size = Annotated[int, Field(ge=1, le=ELEMENTS)]
+Number = Annotated[float, Field(ge=-1e30, le=1e30)]
+Factor = Annotated[float, Field(gt=0, le=1e12)]
+Seed = Annotated[int, Field(ge=0, lt=2**64)]
+InputShape = Annotated[
+    list[Annotated[int, Field(ge=1, le=INPUT_ELEMENTS)]],
+    Field(max_length=DIMENSIONS),
+    AfterValidator(_of_fair_size),
+]
+
+
+class Architecture(Record):
+    """What to build; ``args`` are compared with what the architecture takes when it is built."""
+
+    name: Annotated[str, Field(min_length=1, max_length=1 << 10)]
+    args: dict[Name, Any] = {}
+    input_shape: InputShape | None = None
+
+
+class MadeBy(Record):
+    """The call that made the file."""
+
+    command: Text = ""
+    parameters: dict[Name, Any] = {}
+    seed: int | None = None
+    versions: dict[Name, Any] = {}
+
+
+class Artifact(Record):
+    """What a document of any kind may have."""
+
+    inputs: dict[Name, Text] = {}
+    made_by: MadeBy | None = None
+    metrics: dict[Name, Any] | None = None
