@@ -122,3 +122,8 @@ def from_parts(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Ne
         trainable=frozenset(document["trainable"]),
         tensors=state,
     )
+
+
+def is_structure(name: str) -> bool:
+    """Whether a tensor of the parts is an index list, not an entry of the state dict."""
+    return name.startswith(_INDEX)

@@ -9,12 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from metaprune_cli.artifacts import aligned
+from metaprune_cli.artifacts import load_tensors
 from metaprune_cli.errors import CorruptFileError, InputError
 
 _NESTED_UNDER = ("state_dict", "model", "model_state_dict")
@@ -54,8 +52,10 @@ def _open(path: Path, trust_pickle: bool) -> object:
     if head.startswith((_ZIP, _PICKLE)) and not is_safetensors:
         return _open_pickle(path, trust_pickle)
     try:
-        return aligned(safetensors.torch.load_file(path))
-    except (SafetensorError, ValueError, OSError) as error:
+        return load_tensors(path)
+    except MemoryError as error:
+        raise InputError("The file does not fit in memory.", got=str(error), where=path) from error
+    except (ValueError, OSError) as error:
         raise CorruptFileError(
             "The file is neither a sound safetensors file nor one that torch.save wrote.",
             expected="an artifact of metaprune, or a state dict in .pt, .pth or .safetensors",
