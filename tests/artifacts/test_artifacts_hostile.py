@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from metaprune_cli.artifacts import is_artifact, load_tensors, read_artifact, read_document
 from metaprune_cli.artifacts import format as layout
+from metaprune_cli.artifacts import is_artifact, load_tensors, read_artifact, read_document
 from metaprune_cli.artifacts.strict_json import MAX_BRACKETS, MAX_DEPTH, parse_json
 from metaprune_cli.artifacts.tensors import MAX_HEADER_BYTES
 from metaprune_cli.errors import CorruptFileError
