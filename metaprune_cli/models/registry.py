@@ -18,7 +18,7 @@ from metaprune_cli.models import vision
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.importing import import_named
 from metaprune_cli.models.mobilenet import MobileNetV1, MobileNetV2
-from metaprune_cli.models.on_meta import build_on_meta
+from metaprune_cli.models.on_meta import build_on_meta, parameters_on_meta
 from metaprune_cli.models.resnet import DEPTHS, ResNet
 from metaprune_cli.models.vgg import STAGES, VGG
 from metaprune_cli.models.vit import vit
@@ -65,6 +65,18 @@ def build(architecture: Architecture, device: str = "cpu", allow_import: bool = 
 def skeleton(architecture: Architecture, allow_import: bool = True) -> nn.Module:
     """A model whose parameters are on meta, and whose computed constants (index tables) are real."""
     return build_on_meta(partial(_call, _builder(architecture, "meta", allow_import), architecture))
+
+
+def shell(architecture: Architecture, allow_import: bool = True) -> nn.Module:
+    """A model whose parameters are on meta, and all of whose constants are real, if its constructor can do without.
+
+    Slower than a skeleton, and parameters still take no memory.
+    """
+    try:
+        with parameters_on_meta():
+            return _call(_builder(architecture, "cpu", allow_import), architecture)
+    except InputError:
+        return build(architecture, allow_import=allow_import)
 
 
 def with_input_shape(architecture: Architecture) -> Architecture:
