@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,11 @@ def _open(path: Path, trust_pickle: bool) -> object:
 
 
 def _open_pickle(path: Path, trust_pickle: bool) -> object:
+    """What torch.save wrote, every storage read to its own place.
+
+    Not mapped: a file that is cut while it is mapped kills the process, and one that changes changes the model.
+    """
+    _check_unpacked_size(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old files: said once more, and better, by what follows
@@ -85,6 +91,23 @@ def _open_pickle(path: Path, trust_pickle: bool) -> object:
             where=path,
             next_step="copy or make the file again",
         ) from error
+
+
+def _check_unpacked_size(path: Path) -> None:
+    """Refuse an archive that unpacks to more than itself: torch.save compresses nothing, and a bomb does."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
+        return  # an old format, or damaged, which torch.load tells
+    if unpacked > path.stat().st_size:
+        raise CorruptFileError(
+            "The file is a compressed archive, or its parts overlap.",
+            expected="an archive as torch.save writes it, uncompressed",
+            got=f"{unpacked:,} bytes in a file of {path.stat().st_size:,}",
+            where=path,
+            next_step="save the state dict with torch.save again",
+        )
 
 
 def _unsafe_part(message: str) -> str:
