@@ -10,16 +10,16 @@ than what they parse to, leaves nothing out: not the padding of the header, not 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
+
+from metaprune_cli.artifacts.strict_json import parse_json
 
 FORMAT_VERSION = 1
 KINDS = ("checkpoint", "graph", "metanetwork", "model")
 METADATA_KEY = "metaprune"
 BLANK_DIGEST = "0" * 64
-LENGTH_BYTES = 8
 
 
 def dump_document(document: Mapping[str, Any]) -> str:
@@ -27,21 +27,16 @@ def dump_document(document: Mapping[str, Any]) -> str:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def header_end(data: bytes) -> int:
-    """Where the header ends and the tensors begin; beyond the end of ``data`` where the file is cut short."""
-    return LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
-
-
-def parse_document(header: bytes) -> dict[str, Any]:
-    """The document inside a header (length included).
+def parse_document(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The document among a file's metadata.
 
     Raises:
-        ValueError: the header holds none.
+        ValueError: there is none.
     """
-    try:
-        document = json.loads(json.loads(header[LENGTH_BYTES:])["__metadata__"][METADATA_KEY])
-    except (KeyError, TypeError, RecursionError) as error:
-        raise ValueError("no document in the header") from error
+    text = metadata.get(METADATA_KEY)
+    if not isinstance(text, str):
+        raise ValueError("no document in the header")
+    document = parse_json(text)
     if not isinstance(document, dict):
         raise ValueError("the document is not a JSON object")
     return document
@@ -50,13 +45,6 @@ def parse_document(header: bytes) -> dict[str, Any]:
 def replace_digest(header: bytes, old: str, new: str) -> bytes:
     """The header with another digest; both are 64 characters long, so nothing moves."""
     return header.replace(_field(old), _field(new), 1)
-
-
-def digest_of(blank_header: bytes, tensors: bytes | memoryview) -> str:
-    """SHA-256 of a file whose digest field is blank."""
-    digest = hashlib.sha256(blank_header)
-    digest.update(tensors)
-    return digest.hexdigest()
 
 
 def _field(digest: str) -> bytes:

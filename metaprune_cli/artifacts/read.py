@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from metaprune_cli.artifacts import format as layout
 from metaprune_cli.artifacts.schemas import check_contents
+from metaprune_cli.artifacts.tensors import (
+    LENGTH_BYTES,
+    METADATA,
+    check_entries,
+    parse_header,
+    read_header,
+    read_tensors,
+)
 from metaprune_cli.errors import CorruptFileError, InputError
 
 # Two independent marks, so that no single flipped bit turns an artifact into some other safetensors file.
-_START = b'{"__metadata__":{"%s":' % layout.METADATA_KEY.encode()
+_START = b'{"%s":{"%s":' % (METADATA.encode(), layout.METADATA_KEY.encode())
 _FIELD = b'\\"format_version\\":'
 _HEAD_BYTES = 1 << 20
 _FOREIGN = {
@@ -28,7 +37,10 @@ _FOREIGN = {
 
 @dataclass(frozen=True, eq=False)
 class Artifact:
-    """What was in a file: its JSON document and its tensors (on the CPU), all of it covered by the digest."""
+    """What was in a file: its JSON document and its tensors (on the CPU), all of it covered by the digest.
+
+    Tensors whose values nobody wanted are on meta.
+    """
 
     kind: str
     version: int
@@ -38,30 +50,39 @@ class Artifact:
     digest: str
 
 
-def read_artifact(path: str | os.PathLike[str], kind: str | None = None) -> Artifact:
+def read_artifact(
+    path: str | os.PathLike[str],
+    kind: str | None = None,
+    wanted: Callable[[Mapping[str, Any], str], bool] | None = None,
+) -> Artifact:
     """Read an artifact and check it whole.
+
+    The file is read once, each tensor to its own place, and hashed on the way: what is returned is what was checked,
+    whatever happens to the file meanwhile, and nothing is in memory twice.
 
     Args:
         path: the file.
         kind: the kind it must be of; None for any.
+        wanted: of a document (not checked yet) and a tensor's name, whether its values are needed; None for all.
 
     Raises:
-        InputError: no such file, it cannot be opened, or it is a sound artifact of another kind.
+        InputError: no such file, it cannot be opened, it does not fit in memory, or it is a sound artifact of another
+            kind.
         CorruptFileError: not an artifact, damaged, of an unknown version or kind, or with fields that its kind cannot
             have (see ``schemas``).
     """
     path = Path(path)
-    data = _read(path)
-    end = layout.header_end(data)
-    header, body = data[:end], memoryview(data)[end:]
-    document = _document(header, end, path)
-    blank = layout.replace_digest(header, document["digest"], layout.BLANK_DIGEST)
-    found = layout.digest_of(blank, body)
-    if found != document["digest"]:
+    with _opened(path) as (file, size):
+        header, document, said = _head(file, size, path)
+        digest = hashlib.sha256(layout.replace_digest(header, document["digest"], layout.BLANK_DIGEST))
+        with _explained(path):
+            entries = check_entries(said, size - len(header))
+            tensors = read_tensors(file, entries, digest.update, lambda name: wanted is None or wanted(document, name))
+    if digest.hexdigest() != document["digest"]:
         raise CorruptFileError(
             "The file was changed or damaged after it was written.",
             expected=f"digest {document['digest']}",
-            got=f"digest {found}",
+            got=f"digest {digest.hexdigest()}",
             where=path,
             next_step="copy or make the file again",
         )
@@ -73,20 +94,8 @@ def read_artifact(path: str | os.PathLike[str], kind: str | None = None) -> Arti
             where=path,
             next_step="give a file of the right kind; `metaprune inspect` shows what a file is",
         )
-    try:
-        tensors = aligned(safetensors.torch.load(data))
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise _corrupt(path, f"tensors that cannot be read: {error}") from error
     check_contents(document, tensors, path)
     return Artifact(document["kind"], document["format_version"], document, tensors, path, document["digest"])
-
-
-def aligned(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies in alphabetical order, each where PyTorch's allocator would put it; ``tensors`` is empty afterwards.
-
-    In a file tensors lie anywhere, and the last bits of what a kernel computes can depend on the address.
-    """
-    return {name: tensors.pop(name).clone() for name in sorted(tensors)}
 
 
 def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -94,14 +103,11 @@ def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         InputError: no such file, or it cannot be opened.
-        CorruptFileError: not an artifact, cut short in its header, or of an unknown version or kind.
+        CorruptFileError: not an artifact, cut short, or of an unknown version or kind.
     """
     path = Path(path)
-    length = _read(path, layout.LENGTH_BYTES)
-    end = layout.header_end(length)
-    if end > path.stat().st_size:
-        return _document(_read(path, _HEAD_BYTES), end, path)
-    return _document(_read(path, end), end, path)
+    with _opened(path) as (file, size):
+        return _head(file, size, path)[1]
 
 
 def is_artifact(path: str | os.PathLike[str]) -> bool:
@@ -109,8 +115,9 @@ def is_artifact(path: str | os.PathLike[str]) -> bool:
     path = Path(path)
     if not path.is_file():
         return False
-    head = _read(path, _HEAD_BYTES)
-    return head.startswith(_START, layout.LENGTH_BYTES) or _FIELD in head
+    with _opened(path) as (file, _):
+        head = file.read(_HEAD_BYTES)
+    return head.startswith(_START, LENGTH_BYTES) or _FIELD in head
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
@@ -119,27 +126,44 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     Raises:
         InputError: no such file, or it cannot be opened.
     """
-    path = Path(path)
+    with _opened(Path(path)) as (file, _):
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BufferedReader, int]]:
+    """The open file and its size; what the system refuses, now or while it is read, is an InputError."""
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            yield file, os.fstat(file.fileno()).st_size
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise InputError(
+            "The file cannot be read.",
+            got=error.strerror or str(error),
+            where=path,
+            next_step="check the path and its permissions",
+        ) from error
 
 
-def _read(path: Path, limit: int = -1) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(limit)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+def _head(file: BufferedReader, size: int, path: Path) -> tuple[bytes, dict[str, Any], Mapping[str, Any]]:
+    """The header, the document in it (version, kind and digest of a known form), and what it says of the tensors."""
+    _refuse_foreign(file.read(LENGTH_BYTES + len(_START)), path)
+    with _explained(path):
+        header = read_header(file, size)
+        metadata, said = parse_header(header)
+        document = layout.parse_document(metadata)
+    _check_version(document.get("format_version"), path)
+    if document.get("kind") not in layout.KINDS:
+        raise _corrupt(path, f"kind {document.get('kind')!r}", expected=f"one of the kinds {', '.join(layout.KINDS)}")
+    if not isinstance(document.get("digest"), str):
+        raise _corrupt(path, "no digest")
+    return header, document, said
 
 
-def _document(header: bytes, end: int, path: Path) -> dict[str, Any]:
-    """The document of a header that should be ``end`` bytes long, its version, kind and digest of a known form."""
-    ours = header.startswith(_START, layout.LENGTH_BYTES)  # the length before it may begin like a pickle
+def _refuse_foreign(start: bytes, path: Path) -> None:
+    """Say what kind of file it is instead, where that is known; an artifact's length may begin like a pickle."""
     for magic, description in _FOREIGN.items():
-        if header.startswith(magic) and not ours:
+        if start.startswith(magic) and not start.startswith(_START, LENGTH_BYTES):
             raise CorruptFileError(
                 "The file is not an artifact of metaprune.",
                 expected="a safetensors file written by metaprune",
@@ -147,18 +171,17 @@ def _document(header: bytes, end: int, path: Path) -> dict[str, Any]:
                 where=path,
                 next_step="for a model, use a command that takes MODEL, with --arch",
             )
-    if len(header) < end:
-        raise _corrupt(path, "a file that is cut short, or no safetensors file")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """What the parts of a file do not allow, as errors about the file."""
     try:
-        document = layout.parse_document(header)
+        yield
     except ValueError as error:
         raise _corrupt(path, str(error)) from error
-    _check_version(document.get("format_version"), path)
-    if document.get("kind") not in layout.KINDS:
-        raise _corrupt(path, f"kind {document.get('kind')!r}", expected=f"one of the kinds {', '.join(layout.KINDS)}")
-    if not isinstance(document.get("digest"), str):
-        raise _corrupt(path, "no digest")
-    return document
+    except MemoryError as error:
+        raise InputError("The file does not fit in memory.", got=str(error), where=path) from error
 
 
 def _check_version(version: object, path: Path) -> None:
@@ -181,13 +204,4 @@ def _corrupt(path: Path, got: str, expected: str = "an artifact written by metap
         got=got,
         where=path,
         next_step="copy or make the file again",
-    )
-
-
-def _unreadable(path: Path, error: OSError) -> InputError:
-    return InputError(
-        "The file cannot be read.",
-        got=error.strerror or str(error),
-        where=path,
-        next_step="check the path and its permissions",
     )

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import glob
+import hashlib
 import os
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import safetensors.torch
 from torch import Tensor
 
 from metaprune_cli.artifacts import format as layout
 from metaprune_cli.artifacts.read import is_artifact, read_document
+from metaprune_cli.artifacts.replacing import replacing
+from metaprune_cli.artifacts.tensors import Entry, arrange, bytes_of, dump_header
 from metaprune_cli.errors import CorruptFileError, InputError
 
 
@@ -27,7 +27,8 @@ def write_artifact(
 ) -> str:
     """Write one artifact: a temporary sibling, flushed to disk, then renamed.
 
-    Equal arguments give equal bytes. Missing folders on the way are made.
+    Equal arguments give equal bytes. Missing folders on the way are made. Tensors go to the file one at a time; nothing
+    is copied but those that are on another device or not contiguous.
 
     Args:
         path: the file to write; an artifact of the same kind is replaced.
@@ -48,14 +49,12 @@ def write_artifact(
     path = Path(path)
     own = {"kind": kind, "format_version": layout.FORMAT_VERSION, "digest": layout.BLANK_DIGEST, "inputs": dict(inputs)}
     text = layout.dump_document({**document, **own})
-    data = safetensors.torch.save(_storable(tensors), metadata={layout.METADATA_KEY: text})
-    end = layout.header_end(data)
-    header, body = data[:end], memoryview(data)[end:]
-    digest = layout.digest_of(header, body)
+    entries, header = _header(tensors, text, path)
     _check_replaceable(path, kind)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_atomically(path, [layout.replace_digest(header, layout.BLANK_DIGEST, digest), body])
+        with replacing(path) as sibling:
+            return _write(sibling, header, entries, tensors)
     except OSError as error:
         raise InputError(
             "The file could not be written; nothing was left behind.",
@@ -63,20 +62,34 @@ def write_artifact(
             where=path,
             next_step="check the folder's permissions and the free space, or choose another place",
         ) from error
-    return digest
 
 
-def _storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous CPU tensors, no two of them in the same storage (safetensors refuses those)."""
-    seen: set[int] = set()
-    plain: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        stored = tensor.detach().cpu().contiguous()
-        if stored.untyped_storage().data_ptr() in seen:
-            stored = stored.clone()
-        seen.add(stored.untyped_storage().data_ptr())
-        plain[name] = stored
-    return plain
+def _header(tensors: Mapping[str, Tensor], text: str, path: Path) -> tuple[list[Entry], bytes]:
+    """Where every tensor goes, and the header with a blank digest."""
+    try:
+        entries = arrange(tensors)
+        return entries, dump_header(entries, {layout.METADATA_KEY: text})
+    except ValueError as error:
+        raise InputError(
+            "This cannot be stored in an artifact.",
+            expected="dense tensors of the usual types, and names in Unicode",
+            got=str(error),
+            where=path,
+        ) from error
+
+
+def _write(path: Path, header: bytes, entries: list[Entry], tensors: Mapping[str, Tensor]) -> str:
+    """Write a new file, and the digest into its header once all bytes are known; return it."""
+    digest = hashlib.sha256(header)
+    with path.open("xb") as file:
+        file.write(header)
+        for entry in entries:
+            for chunk in bytes_of(tensors[entry.name]):
+                digest.update(chunk)
+                file.write(chunk)
+        file.seek(0)
+        file.write(layout.replace_digest(header, layout.BLANK_DIGEST, digest.hexdigest()))
+    return digest.hexdigest()
 
 
 def _check_replaceable(path: Path, kind: str) -> None:
@@ -95,49 +108,3 @@ def _check_replaceable(path: Path, kind: str) -> None:
             where=path,
             next_step="choose another place with -o, or remove what is there",
         )
-
-
-def _write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    _remove_leftovers(path)
-    sibling = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with sibling.open("wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        sibling.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            sibling.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove what a process that was killed while it wrote this file has left beside it."""
-    for sibling in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        process = sibling.suffixes[-2].lstrip(".")
-        if process.isdigit() and not _is_alive(int(process)):
-            with suppress(OSError):
-                sibling.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # someone else's
-        return True
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut, where the system can do that for folders."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -135,9 +135,7 @@ def _indices(state: Mapping[str, Tensor], document: Packed) -> Iterator[tuple[st
             yield f"{field}.{i}.neurons", part["neurons"], (None,), neurons
 
 
-def _lists(
-    state: Mapping[str, Tensor], index: Mapping[str, Tensor], document: Packed, neurons: int
-) -> Iterator[str]:
+def _lists(state: Mapping[str, Tensor], index: Mapping[str, Tensor], document: Packed, neurons: int) -> Iterator[str]:
     for field, packed, wanted, extent in _indices(state, document):
         shape = packed["shape"]
         if len(shape) != len(wanted) or any(w not in (None, s) for w, s in zip(wanted, shape, strict=True)):

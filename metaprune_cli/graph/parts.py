@@ -147,3 +147,8 @@ def _joined(stored: Mapping[str, Tensor], index: Mapping[str, Tensor], document:
         trainable=frozenset(document["trainable"]),
         tensors=state,
     )
+
+
+def is_structure(name: str) -> bool:
+    """Whether a tensor of the parts is an index list, not an entry of the state dict."""
+    return name.startswith(_INDEX)

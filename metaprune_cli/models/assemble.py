@@ -17,7 +17,7 @@ from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.examples import example_inputs, has_example
 from metaprune_cli.models.on_meta import Limits
 from metaprune_cli.models.recognise import shapes_of
-from metaprune_cli.models.registry import build, skeleton
+from metaprune_cli.models.registry import build, shell, skeleton
 
 _LISTED = 10
 
@@ -25,7 +25,7 @@ _LISTED = 10
 def assemble(
     architecture: Architecture, state: Mapping[str, Tensor], where: Path, allow_import: bool = True
 ) -> nn.Module:
-    """Build on meta, resize to the tensors' shapes, assign them; in eval mode.
+    """Build on meta (as far as that goes), resize to the tensors' shapes, assign them; in eval mode.
 
     Args:
         architecture: what to build.
@@ -37,11 +37,11 @@ def assemble(
         InputError: the tensors do not fit the architecture; all that is missing, unexpected and mismatched is listed.
     """
     limits = Limits.of(state)
-    model = skeleton(architecture, allow_import, limits)
-    _fill_(model, state, architecture, where)
-    if _has_meta(model):  # constants that are not in the state dict: only a real construction knows them
-        model = build(architecture, allow_import=allow_import, limits=limits)
+    for construct in (skeleton, shell, build):
+        model = construct(architecture, allow_import=allow_import, limits=limits)
         _fill_(model, state, architecture, where)
+        if not _has_meta(model):  # constants that are not in the state dict: only a construction knows them
+            break
     return model.eval()
 
 

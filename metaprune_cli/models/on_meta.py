@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from metaprune_cli.errors import InputError
 
@@ -77,13 +80,15 @@ def build_on_meta(make: Callable[[], nn.Module], limits: Limits | None = None) -
     Raises:
         TooLargeError: it makes more than ``limits`` allow.
     """
-    try:
-        with _Factories(limits, on_meta=True):
-            return make()
-    except TooLargeError:
-        raise
-    except Exception:  # noqa: BLE001 - whatever fails for want of values; a real mistake fails again below
-        return build_limited(make, limits).to("meta")
+    for on_meta, holding in ((True, nullcontext), (False, parameters_on_meta)):
+        try:
+            with holding(), _Factories(limits, on_meta):
+                return make().to("meta") if not on_meta else make()
+        except TooLargeError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever fails for want of values; a real mistake fails again below
+            continue
+    return build_limited(make, limits).to("meta")
 
 
 def build_limited(make: Callable[[], nn.Module], limits: Limits | None) -> nn.Module:
@@ -94,3 +99,25 @@ def build_limited(make: Callable[[], nn.Module], limits: Limits | None) -> nn.Mo
     """
     with _Factories(limits, on_meta=False):
         return make()
+
+
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
+    """Send each parameter to meta when a module is given it, before it is initialised; all else is real.
+
+    What a constructor computes from a parameter is on meta, or fails, so no value is wrong without a sign of it.
+    """
+    known = WeakIdKeyDictionary()
+
+    def on_meta(_: nn.Module, __: str, parameter: nn.Parameter) -> nn.Parameter | None:
+        if type(parameter) is not nn.Parameter or parameter.is_meta:
+            return None
+        if parameter not in known:  # one that two modules are given stays one
+            known[parameter] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+        return known[parameter]  # type: ignore[no-any-return]
+
+    handle = register_module_parameter_registration_hook(on_meta)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        handle.remove()

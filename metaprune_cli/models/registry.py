@@ -18,7 +18,7 @@ from metaprune_cli.models import vision
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.importing import import_named
 from metaprune_cli.models.mobilenet import MobileNetV1, MobileNetV2
-from metaprune_cli.models.on_meta import Limits, TooLargeError, build_limited, build_on_meta
+from metaprune_cli.models.on_meta import Limits, TooLargeError, build_limited, build_on_meta, parameters_on_meta
 from metaprune_cli.models.resnet import DEPTHS, ResNet
 from metaprune_cli.models.values import check_values
 from metaprune_cli.models.vgg import STAGES, VGG
@@ -71,6 +71,20 @@ def build(
 def skeleton(architecture: Architecture, allow_import: bool = True, limits: Limits | None = None) -> nn.Module:
     """A model whose parameters are on meta, and whose computed constants (index tables) are real."""
     return build_on_meta(partial(_call, _builder(architecture, "meta", allow_import), architecture), limits)
+
+
+def shell(architecture: Architecture, allow_import: bool = True, limits: Limits | None = None) -> nn.Module:
+    """A model whose parameters are on meta, and all of whose constants are real, if its constructor can do without.
+
+    Slower than a skeleton, and parameters still take no memory.
+    """
+    try:
+        with parameters_on_meta():
+            return build_limited(partial(_call, _builder(architecture, "cpu", allow_import), architecture), limits)
+    except TooLargeError:
+        raise
+    except InputError:
+        return build(architecture, allow_import=allow_import, limits=limits)
 
 
 def with_input_shape(architecture: Architecture) -> Architecture:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from metaprune_cli.artifacts import aligned
+from metaprune_cli.artifacts import load_tensors
 from metaprune_cli.errors import CorruptFileError, InputError
 
 _NESTED_UNDER = ("state_dict", "model", "model_state_dict")
@@ -54,8 +53,10 @@ def _open(path: Path, trust_pickle: bool) -> object:
     if head.startswith((_ZIP, _PICKLE)) and not is_safetensors:
         return _open_pickle(path, trust_pickle)
     try:
-        return aligned(safetensors.torch.load_file(path))
-    except (SafetensorError, ValueError, OSError) as error:
+        return load_tensors(path)
+    except MemoryError as error:
+        raise InputError("The file does not fit in memory.", got=str(error), where=path) from error
+    except (ValueError, OSError) as error:
         raise CorruptFileError(
             "The file is neither a sound safetensors file nor one that torch.save wrote.",
             expected="an artifact of metaprune, or a state dict in .pt, .pth or .safetensors",
@@ -66,6 +67,11 @@ def _open(path: Path, trust_pickle: bool) -> object:
 
 
 def _open_pickle(path: Path, trust_pickle: bool) -> object:
+    """What torch.save wrote, every storage read to its own place.
+
+    Not mapped: a file that is cut while it is mapped kills the process, and one that changes changes the model.
+    """
+    _check_unpacked_size(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old files: said once more, and better, by what follows
@@ -85,6 +91,23 @@ def _open_pickle(path: Path, trust_pickle: bool) -> object:
             where=path,
             next_step="copy or make the file again",
         ) from error
+
+
+def _check_unpacked_size(path: Path) -> None:
+    """Refuse an archive that unpacks to more than itself: torch.save compresses nothing, and a bomb does."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
+        return  # an old format, or damaged, which torch.load tells
+    if unpacked > path.stat().st_size:
+        raise CorruptFileError(
+            "The file is a compressed archive, or its parts overlap.",
+            expected="an archive as torch.save writes it, uncompressed",
+            got=f"{unpacked:,} bytes in a file of {path.stat().st_size:,}",
+            where=path,
+            next_step="save the state dict with torch.save again",
+        )
 
 
 def _unsafe_part(message: str) -> str:

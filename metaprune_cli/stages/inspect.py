@@ -13,8 +13,9 @@ from metaprune_cli.artifacts import Artifact, read_artifact
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.graph.drawing import MARK, draw
+from metaprune_cli.graph.parts import is_structure
 from metaprune_cli.stages.paths import Rendering, stem
-from metaprune_cli.stages.zeros import Zeros
+from metaprune_cli.stages.zeros import KEY, Zeros
 
 DRAWING = Rendering("drawing", ".svg", MARK)
 
@@ -84,7 +85,7 @@ def inspect(path: Path, drawing: Path | None = None) -> Inspection:
     """
     if drawing is not None:
         DRAWING.check(drawing, "--draw")
-    artifact = read_artifact(path)
+    artifact = read_artifact(path, wanted=_wanted)
     graph = _graph(artifact) if artifact.kind == "graph" else None
     if drawing is not None:
         _draw(graph, artifact, drawing)
@@ -101,6 +102,11 @@ def inspect(path: Path, drawing: Path | None = None) -> Inspection:
         drawing=None if drawing is None else str(drawing),
         zeros=_zeros(artifact, artifact.tensors if graph is None else graph.tensors),
     )
+
+
+def _wanted(document: Mapping[str, Any], name: str) -> bool:
+    """The values that are looked at: the structure of a graph, and all of what is sparse, whose zeros are counted."""
+    return is_structure(name) or KEY in document
 
 
 def _draw(graph: NeuronGraph | None, artifact: Artifact, target: Path) -> None:

@@ -29,5 +29,5 @@ class Structures:
         tensors = opened.model.state_dict()
         key = json.dumps([opened.architecture.to_document(), shapes_of(tensors)], sort_keys=True)
         if key not in self.known:
-            self.known[key] = opened.neuron_graph()
+            self.known[key] = opened.neuron_graph().with_tensors({})  # else the first model would stay in memory
         return self.known[key].with_tensors(tensors)

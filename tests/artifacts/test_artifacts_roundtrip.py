@@ -9,10 +9,14 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -21,12 +25,15 @@ from metaprune_cli.artifacts import (
     file_sha256,
     is_artifact,
     join_aliases,
+    load_tensors,
     provenance,
     read_artifact,
     read_document,
     split_aliases,
     write_artifact,
 )
+from metaprune_cli.artifacts.format import BLANK_DIGEST, METADATA_KEY, dump_document
+from metaprune_cli.artifacts.tensors import CHUNK_BYTES, DTYPES, MAX_HEADER_BYTES
 from metaprune_cli.errors import CorruptFileError, InputError
 
 DOCUMENT = {"architecture": {"name": "mlp", "args": {"größe": 0.1}}, "metrics": {"top1": 1e-5}}
@@ -69,6 +76,99 @@ def test_equal_contents_are_equal_bytes(tmp_path: Path) -> None:
         write_artifact(tmp_path / name, "graph", dict(reversed(tensors().items())), DOCUMENT)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert file_sha256(tmp_path / "a") == hashlib.sha256((tmp_path / "b").read_bytes()).hexdigest()
+
+
+def test_bytes_are_those_of_safetensors(tmp_path: Path) -> None:
+    """Every type, names that JSON escapes, shapes without elements, and what is not contiguous."""
+    stored = {f"of {dtype}": torch.arange(6).to(dtype).reshape(2, 3) for dtype in DTYPES.values()}
+    named = {name: torch.ones(1) for name in ('"\\\n\x01\x7f/', "größe", "\u2028", "😀", "", "__metadata")}
+    odd = {"none": torch.zeros(2, 0), "scalar": torch.tensor(True), "t": torch.arange(6.0).reshape(2, 3).t()}
+    conjugate = {"conjugate": torch.tensor([1 + 2j], dtype=torch.complex64).conj()}
+    every = {**stored, **named, **odd, **conjugate}
+    for padding in range(8):
+        document = {**DOCUMENT, "padding": "b" * padding}
+        digest = write_artifact(tmp_path / "a", "model", every, document)
+        text = dump_document({**read_document(tmp_path / "a"), "digest": BLANK_DIGEST})
+        plain = {name: tensor.contiguous().resolve_conj() for name, tensor in every.items()}
+        blank = safetensors.torch.save(plain, {METADATA_KEY: text})
+        assert hashlib.sha256(blank).hexdigest() == digest
+        assert (tmp_path / "a").read_bytes() == blank.replace(BLANK_DIGEST.encode(), digest.encode(), 1)
+        read = read_artifact(tmp_path / "a").tensors
+        assert all(torch.equal(read[name].view(torch.uint8), plain[name].view(torch.uint8)) for name in stored)
+
+
+def test_tensors_larger_than_a_piece_and_their_order_in_memory(tmp_path: Path) -> None:
+    large = torch.arange(CHUNK_BYTES // 4 * 2 + 3, dtype=torch.int32)
+    state = {"z": large, "transposed": large[:-3].reshape(2, -1).t(), "few": torch.zeros(3)}
+    write_artifact(tmp_path / "a", "model", state, {})
+    torch.testing.assert_close(read_artifact(tmp_path / "a").tensors, state, rtol=0, atol=0)
+    assert list(read_artifact(tmp_path / "a").tensors) == ["few", "transposed", "z"]
+    safetensors.torch.save_file({name: t.contiguous() for name, t in state.items()}, tmp_path / "plain")
+    torch.testing.assert_close(load_tensors(tmp_path / "plain"), state, rtol=0, atol=0)
+
+
+def test_values_that_nobody_wants_are_checked_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    write_artifact(path, "model", tensors(), DOCUMENT)
+    read = read_artifact(path, wanted=lambda document, name: document["kind"] == "model" and name == "count").tensors
+    assert {name for name, tensor in read.items() if not tensor.is_meta} == {"count"}
+    assert {n: (t.dtype, t.shape) for n, t in read.items()} == {n: (t.dtype, t.shape) for n, t in tensors().items()}
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    with pytest.raises(CorruptFileError, match="changed or damaged"):
+        read_artifact(path, wanted=lambda document, name: False)
+
+
+def test_what_is_checked_is_what_is_returned(tmp_path: Path) -> None:
+    """A file that is exchanged while it is read: every byte is read once, so a mixture has no right digest."""
+    path = tmp_path / "a"
+    size = CHUNK_BYTES // 4
+    write_artifact(path, "model", {"a": torch.zeros(size), "b": torch.zeros(size)}, {})
+
+    def wanted(document: Mapping[str, object], name: str) -> bool:
+        with path.open("r+b") as file:  # once the header is read
+            file.seek(-4, os.SEEK_END)
+            file.write(b"\x00\x00\x80\x3f")
+        return True
+
+    with pytest.raises(CorruptFileError, match="changed or damaged"):
+        read_artifact(path, wanted=wanted)
+
+    def cut(document: Mapping[str, object], name: str) -> bool:
+        os.truncate(path, path.stat().st_size - 1)
+        return True
+
+    write_artifact(path, "model", {"a": torch.zeros(size), "b": torch.zeros(size)}, {})
+    with pytest.raises(CorruptFileError, match="cut short"):
+        read_artifact(path, wanted=cut)
+
+
+def test_a_file_that_does_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_artifact(tmp_path / "a", "model", tensors(), {})
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: not enough memory")
+
+    monkeypatch.setattr(torch, "empty", refuse)
+    with pytest.raises(InputError, match="does not fit in memory"):
+        read_artifact(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("state", "document", "match"),
+    [
+        ({"w": torch.zeros(2, dtype=torch.complex128)}, {}, "w: torch.complex128"),
+        ({}, {"input": "m\udcff.pt"}, "surrogates not allowed"),
+        ({"w\udcff": torch.zeros(1)}, {}, "surrogates not allowed"),
+        ({}, {"text": "x" * MAX_HEADER_BYTES}, "a header of .* bytes"),
+    ],
+    ids=["type", "text", "name", "length"],
+)
+def test_what_could_not_be_read_is_not_written(
+    tmp_path: Path, state: dict[str, Tensor], document: dict[str, str], match: str
+) -> None:
+    with pytest.raises(InputError, match=match):
+        write_artifact(tmp_path / "a", "model", state, document)
+    assert not list(tmp_path.iterdir())
 
 
 def test_anyone_can_read_it(tmp_path: Path) -> None:
@@ -205,10 +305,41 @@ def test_provenance_says_nothing_that_changes() -> None:
 
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    gone = tmp_path / f".x.safetensors.{int(done.stdout)}.tmp"
-    alive = tmp_path / f".x.safetensors.{os.getppid()}.tmp"
-    for leftover in (gone, alive):
+    dead, name = int(done.stdout), "x.safetensors"
+    gone = [tmp_path / f".{name}.{dead}.tmp", tmp_path / f".{name}.{dead}-{dead}.tmp"]
+    ours = tmp_path / f".{name}.{os.getpid()}-{threading.get_native_id()}.tmp"  # of a process that had our number
+    theirs = [tmp_path / f".{name}.{os.getppid()}-7.tmp", tmp_path / f".{name}.notes.tmp", tmp_path / f".{name}.tmp"]
+    for leftover in (*gone, ours, *theirs):
         leftover.write_bytes(b"half")
-    write_artifact(tmp_path / "x.safetensors", "model", {"a": torch.zeros(1)}, {})
-    assert not gone.exists()
-    assert alive.exists()
+    write_artifact(tmp_path / name, "model", {"a": torch.zeros(1)}, {})
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / name, *theirs])
+
+
+def test_a_link_in_the_place_of_the_sibling_is_not_followed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("text")
+    (tmp_path / f".a.{os.getpid()}-{threading.get_native_id()}.tmp").symlink_to(precious)
+    write_artifact(tmp_path / "a", "model", {}, {})
+    assert precious.read_text() == "text"
+    assert read_artifact(tmp_path / "a").kind == "model"
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    """Whoever ends last has written it, and it is whole at any time."""
+    states = [{"a": torch.full((100_000,), float(n))} for n in range(4)]
+
+    def write(state: dict[str, Tensor]) -> None:
+        for _ in range(10):
+            write_artifact(tmp_path / "a", "model", state, {})
+            assert read_artifact(tmp_path / "a").tensors["a"].unique().numel() == 1
+
+    with ThreadPoolExecutor(len(states)) as threads:
+        list(threads.map(write, states))
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_names_as_long_as_a_file_system_takes(tmp_path: Path) -> None:
+    for name in ("b" * 255, "ß" * 127):
+        write_artifact(tmp_path / name, "model", {}, {})
+        write_artifact(tmp_path / name, "model", {}, {})
+    assert len(list(tmp_path.iterdir())) == 2

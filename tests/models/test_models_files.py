@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -237,3 +238,16 @@ def test_load_model_is_the_model_alone(tmp_path: Path) -> None:
     loaded = load_model(tmp_path / "m")
     assert isinstance(loaded, nn.Module)
     assert_same(loaded, expected, torch.randn(2, 1, 32, 32))
+
+
+def test_an_archive_that_unpacks_to_more_than_itself_is_not_unpacked(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(100_000)}, tmp_path / "plain.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for member in plain.infolist():
+            bomb.writestr(member.filename, plain.read(member))
+    assert (tmp_path / "bomb.pt").stat().st_size < 10_000
+    with pytest.raises(CorruptFileError, match="compressed archive"):
+        load_model(tmp_path / "bomb.pt", arch="cifar:resnet8")
