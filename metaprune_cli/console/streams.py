@@ -8,8 +8,9 @@ import sys
 import warnings
 from contextlib import suppress
 from io import TextIOWrapper
+from typing import Any
 
-from metaprune_cli.console.text import lines
+from metaprune_cli.console.text import LONGEST_TEXT, line, lines
 
 READER_GONE = 141  # 128 + SIGPIPE: what a shell says of a tool that its reader left
 
@@ -43,14 +44,17 @@ def silence_() -> None:
 
 
 class _Shown(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return lines(super().format(record))
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return line(super().formatMessage(record), LONGEST_TEXT)  # a name cannot begin a second message
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return lines(super().formatException(ei))
 
 
 _PLAIN = warnings.formatwarning
 
 
 def _warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, source: str | None = None
 ) -> str:
-    return lines(_PLAIN(message, category, filename, lineno, line))
+    return lines(_PLAIN(message, category, filename, lineno, source))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DARKEST = 20.0  # percentage points: what costs more is no darker
 ROW_INCHES, COLUMN_INCHES, LEFT_INCHES = 0.26, 0.85, 2.6
+LETTERS, LETTER_INCHES = 60, 0.07  # of a name: what there is room for, and what one more takes
 
 
 def write(found: Sensitivity, max_drop: float, folder: Path) -> None:
@@ -51,12 +52,13 @@ def draw(found: Sensitivity, path: Path) -> None:
     """A PNG: families downwards in the order of the network, ratios across, the points lost in numbers and shades."""
     ratios = list(found.families[0].drops)
     lost = [[row.drops[ratio] for ratio in ratios] for row in found.families]
-    width, height = LEFT_INCHES + COLUMN_INCHES * len(ratios), 1.4 + ROW_INCHES * len(lost)
+    names = [plotted(f"{row.family} ({row.units})") for row in found.families]
+    left = LEFT_INCHES + LETTER_INCHES * max(0, *(len(name) - LETTERS for name in names))
+    width, height = left + COLUMN_INCHES * len(ratios), 1.4 + ROW_INCHES * len(lost)
     with picture(path, width, height) as figure:
         axes = figure.subplots()
         _draw_squares(axes, lost)
         axes.set_xticks(range(len(ratios)), [share(ratio) for ratio in ratios])
-        names = [plotted(f"{row.family} ({row.units})") for row in found.families]
         axes.set_yticks(range(len(lost)), names, fontsize=8)
         axes.tick_params(length=0)
         axes.set_xlabel("of the family's channels removed, lowest scores first")
