@@ -38,8 +38,8 @@ def lines(text: str) -> str:
 
 def markdown(text: str) -> str:
     """Text inside a line of Markdown: neither HTML, nor a link, nor the end of a table's cell."""
-    escaped = _MARKDOWN.sub(r"\\\g<0>", line(text)).replace("<", "&lt;")
-    return _ENTITY.sub("&amp;", escaped)
+    escaped = _MARKDOWN.sub(r"\\\g<0>", line(text))
+    return _ENTITY.sub("&amp;", escaped).replace("<", "&lt;")
 
 
 def markdown_code(text: str) -> str:
