@@ -13,17 +13,20 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cli_calling import call
-from hostile_names import ARCH, FILE, HALF, PAYLOAD, check_file, check_raw, hostile_model
+from cli_calling import TINY, call
+from hostile_names import ARCH, FILE, HALF, PAYLOAD, check_file, check_raw, hostile_model, hostile_net
 
+from metaprune_cli import save_model
 from metaprune_cli.console.streams import READER_GONE, prepare
 from metaprune_cli.metanet.shipped import metanetwork_file
+from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.stages import env
+from metaprune_cli.stages.covering import report
 
 ROOT = Path(__file__).parents[2]
 METAPRUNE = (sys.executable, "-m", "metaprune_cli")
 IMPORT = "--allow-import"
-DIGITS = ("--dataset", "digits")
+DIGITS = ("--params", "{folder}/tiny.yaml")
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "inspect": ("inspect", "{model}"),
@@ -36,14 +39,17 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "prune a rule": ("prune", "{model}", "-o", "{out}/{name}", "--rule", "body.*: max_ratio=0.5", IMPORT),
     "prune zeros": ("prune", "{model}", "-o", "{out}/{name}", "--kind", "unstructured", "--sparsity", "0.5", IMPORT),
     "transform": ("transform", "{model}", "--metanet", "digits", "-o", "{out}/{name}", IMPORT),
-    "finetune": ("finetune", "{model}", "-o", "{out}/{name}", "--epochs", "1", IMPORT, *DIGITS),
+    "finetune": ("finetune", "{model}", "-o", "{out}/{name}", IMPORT, *DIGITS),
     "sensitivity": ("sensitivity", "{model}", "-o", "{out}/{name}", "--images", "40", IMPORT, *DIGITS),
     "eval": ("eval", "{model}", "-o", "{out}/{name}", "--report", "{out}/page.html", IMPORT, *DIGITS),
+    "eval --curve": ("eval", "{whole}", "{model}", "-o", "{out}/{name}", "-s", "1.5", "--curve", IMPORT, *DIGITS),
+    "iterate": ("iterate", "{model}", "-o", "{out}/{name}", "-s", "1.3", "--rounds", "1", IMPORT, *DIGITS),
+    "meta-train": ("meta-train", "{graph}", "--validation", "{other}", "-o", "{out}/{name}", IMPORT, *DIGITS),
     "bench": ("bench", "{model}", "--runs", "5", "--input-shape", "1,8,8", IMPORT),
     "zoo import": ("zoo", "import", "{model}", "-o", "{out}/{name}", IMPORT),
     "list": ("list", "metanets", "--folder", "{folder}"),
     "env": ("env",),
-    "init": ("init", "{out}/{name}", "--model", "{model}", IMPORT, *DIGITS),
+    "init": ("init", "{out}/{name}", "--model", "{model}", IMPORT, "--dataset", "digits"),
 }
 ERRORS: dict[str, tuple[str, ...]] = {
     "no such file": ("inspect", "{out}/{name}"),
@@ -77,6 +83,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place.mkdir()
     model = hostile_model(place)
     assert call("encode", model, "-o", place / "graph.safetensors", IMPORT).code == 0
+    shutil.copy(place / "graph.safetensors", place / "other.graph.safetensors")
+    save_model(hostile_net(), place / "whole.safetensors", arch=Architecture(ARCH, {}, (1, 8, 8)))
+    sections = {**TINY, "iterate": {"epochs": 1}, "prune": {}}
+    (place / "tiny.yaml").write_text(yaml.safe_dump(sections))
     (place / "params.yaml").write_text('prune: {"' + PAYLOAD.encode("unicode_escape").decode() + '": "\\e[31m"}\n')
     shutil.copy(metanetwork_file(Path("digits")), place / f"{FILE}.metanet.safetensors")
     (place / "weights.pt").write_bytes((ROOT / "README.md").read_bytes())
@@ -87,6 +97,8 @@ def filled(arguments: tuple[str, ...], folder: Path, out: Path) -> list[str]:
     words = {
         "model": folder / f"{FILE}.safetensors",
         "graph": folder / "graph.safetensors",
+        "other": folder / "other.graph.safetensors",
+        "whole": folder / "whole.safetensors",
         "weights": folder / "weights.pt",
         "folder": folder,
         "out": out,
@@ -118,6 +130,19 @@ def test_no_name_reaches_an_error_raw(name: str, folder: Path, tmp_path: Path) -
     assert ran.code in (2, 4), ran.err
     check_raw(ran.err, "stderr")
     check_raw(ran.out, "stdout")
+
+
+def test_a_report_on_hostile_models_is_a_report(tmp_path: Path) -> None:
+    said = PAYLOAD + HALF
+    row = {"name": said, "status": "failed", "task": said, "step": said, "error": said, "locked_reasons": [said]}
+    document = {"rows": [row], "versions": {said: said}, "command": said}
+    file = tmp_path / "coverage.md"
+    file.write_text(report.markdown(document), encoding="utf-8")
+    check_file(file)
+    assert [line for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")][2:] == [
+        "## Reasons",
+        "## Locked",
+    ]
 
 
 def test_logs_and_warnings_are_text(capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,7 +192,7 @@ def test_a_closed_stdout_is_no_error() -> None:
 
 def test_a_laid_down_pipeline_names_the_file_it_was_given(folder: Path, tmp_path: Path) -> None:
     model = folder / f"{FILE}.safetensors"
-    assert call("init", tmp_path, "--model", model, IMPORT, *DIGITS).code == 0
+    assert call("init", tmp_path, "--model", model, IMPORT, "--dataset", "digits").code == 0
     stage = yaml.safe_load((tmp_path / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["zoo"]
     assert stage["deps"] == [str(model)]
     assert shlex.split(stage["cmd"])[2:4] == ["import", str(model)]
