@@ -19,7 +19,7 @@ LONGEST_LABEL = 100
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Categories without a glyph: controls, formats (directions, zero width), lone surrogates, line separators."""
 _JOINERS = "\u200c\u200d"  # zero width non-joiner and joiner: Persian, Indic scripts and emoji are written with them
-_MARKDOWN = re.compile(r"[\\`*\[\]|]|^[#>]")
+_MARKDOWN = re.compile(r"[\\`*$\[\]|]|^[#>]")
 _ENTITY = re.compile(r"&(?=#?\w+;)")
 _FORMULA = re.compile(r"(?:^|(?<=;))(?=\s*[=+\-@＝＋－＠])")
 _NO_FILE_NAME = re.compile(r"[/\\\0]|^\.+")
