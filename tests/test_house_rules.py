@@ -88,6 +88,47 @@ def test_no_architecture_is_known_by_name_outside_models() -> None:
     assert found == []
 
 
+WAYS_OUT = {
+    r"^\s*(import|from) csv\b": {"console/sheet.py"},
+    r"\bsaxutils\b|\bhtml\.escape\b|\btostring\(": {"console/markup.py", "graph/drawing.py"},
+    r"(?<![.\w])print\(": {"metanet/selfcheck.py"},
+    r"\bsys\.(stdout|stderr)\b": {"cli/edge.py", "cli/run.py"},
+    r"\btyper\.(echo|secho|style)\b|\bclick\.": {"cli/__init__.py"},
+    r"\bsavefig\(": {"stages/png.py"},
+    r"\btraceback\.print_|\blogging\.(basicConfig|StreamHandler)|\bos\.write\(": set(),
+}
+"""What could write for people → the files beside those of console/ that do, with text from console/text."""
+
+
+def test_nothing_writes_for_people_past_the_console() -> None:
+    found = {way: set() for way in WAYS_OUT}
+    for path in sources(PACKAGE):
+        name = path.relative_to(PACKAGE).as_posix()
+        for way, allowed in WAYS_OUT.items():
+            if re.search(way, path.read_text(), re.MULTILINE) and (name in allowed or not name.startswith("console/")):
+                found[way].add(name)
+    assert found == WAYS_OUT
+
+
+@pytest.mark.parametrize("path", sources(PACKAGE / "console"), ids=lambda path: path.stem)
+def test_what_the_console_writes_passes_through_text(path: Path) -> None:
+    """A file that has rich, csv, XML or a stream has a function of ``text`` too."""
+    code = path.read_text()
+    writes = re.search(r"^\s*(import|from) (rich|csv|xml)\b|\bsys\.std(out|err)\b", code, re.MULTILINE)
+    assert not writes or "from metaprune_cli.console.text import" in code
+
+
+def test_text_files_have_one_encoding_everywhere() -> None:
+    calls = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path in sources(PACKAGE)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "write_text"
+        if "encoding" not in {keyword.arg for keyword in node.keywords}
+    ]
+    assert calls == []
+
+
 @pytest.mark.parametrize("path", sources(ROOT / "benchmarks"), ids=lambda path: path.stem)
 def test_what_benchmarks_import_is_there(path: Path) -> None:
     """They run for minutes, so nothing else calls them here."""

@@ -11,6 +11,7 @@ than what they parse to, leaves nothing out: not the padding of the header, not 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,11 +21,16 @@ FORMAT_VERSION = 1
 KINDS = ("checkpoint", "graph", "metanetwork", "model")
 METADATA_KEY = "metaprune"
 BLANK_DIGEST = "0" * 64
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def dump_document(document: Mapping[str, Any]) -> str:
-    """The document as JSON text, equal for equal documents: sorted keys, no spaces, no NaN."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    """The document as JSON text, equal for equal documents: sorted keys, no spaces, no NaN.
+
+    Half a surrogate pair, as in a file's name that is not UTF-8, is no character: it is written as an escape.
+    """
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
 def parse_document(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,9 +26,11 @@ from metaprune_cli.cli import (
     zoo,
 )
 from metaprune_cli.cli import list as list_
+from metaprune_cli.cli.edge import Edge
 
 app = typer.Typer(
     name="metaprune",
+    cls=Edge,
     help="Make a trained PyTorch model easy to prune by passing it through another network, then prune it.",
     epilog="Exit codes: 0 done, 2 bad input, 3 target out of reach, 4 corrupt or unsafe file, 5 another process of the "
     "run lost, 130 interrupted.",

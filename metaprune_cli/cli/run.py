@@ -14,7 +14,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import typer
 
-from metaprune_cli.console.panel import print_panel
+from metaprune_cli.console.panel import print_panel, print_text
+from metaprune_cli.console.streams import silence_
 from metaprune_cli.console.table import Table
 from metaprune_cli.errors import InputError, MetapruneError
 
@@ -37,28 +38,33 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             _check_alone(command.__name__)
             return command(*args, **kwargs)
         except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
-            raise  # Typer's own business
+            raise  # Typer's own business, and the edge's
         except KeyboardInterrupt:
             _panel("Interrupted", "Stopped by Ctrl-C; every file that is there is whole.")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except Exception as error:  # noqa: BLE001 - the outermost line: nothing may reach the user as a traceback
             if kwargs.get("debug"):
-                traceback.print_exc()
-            raise typer.Exit(_report(error)) from None
+                print_text(traceback.format_exc())
+            raise typer.Exit(report(error)) from None
 
     return wrapper
 
 
 def show(payload: Mapping[str, Any], *tables: Table, as_json: bool) -> None:
     """Print the result on stdout: ``payload`` as exactly one JSON object, or the tables for people."""
-    if as_json:
-        sys.stdout.write(json.dumps(_plain(payload), allow_nan=False) + "\n")
-        return
-    for table in tables:
-        table.print()
+    try:
+        if as_json:
+            sys.stdout.write(json.dumps(_plain(payload), allow_nan=False) + "\n")
+        else:
+            for table in tables:
+                table.print()
+        sys.stdout.flush()
+    except OSError:
+        silence_()
+        raise
 
 
-def _report(error: Exception) -> int:
+def report(error: Exception) -> int:
     """Show the panel; return the exit code."""
     if isinstance(error, OSError):
         error = _from_system(error)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from xml.etree import ElementTree as ET
 
+from metaprune_cli.console.text import markup
+
 LINES = frozenset({"tr", "section", "table", "g", "article", "details", "h1", "h2", "h3", "p", "li", "svg", "style"})
 """What ends with a line break, so that a difference of two pages can be read."""
 
@@ -42,7 +44,7 @@ def _flat(children: Iterable[object]) -> Iterable[ET.Element | str]:
         if isinstance(child, ET.Element):
             yield child
         elif isinstance(child, str | int | float):
-            yield str(child)
+            yield markup(str(child))
         elif isinstance(child, Iterable):
             yield from _flat(child)
         elif child is not None:
@@ -50,4 +52,4 @@ def _flat(children: Iterable[object]) -> Iterable[ET.Element | str]:
 
 
 def _written(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else markup(str(value))

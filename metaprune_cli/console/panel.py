@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import IO
 
+from metaprune_cli.console.text import line, lines
+
 PIPE_WIDTH = 120
 
 
@@ -22,11 +24,17 @@ def print_panel(title: str, what: str, rows: Sequence[tuple[str, str]] = (), fil
     details.add_column(style="dim", no_wrap=True)
     details.add_column(overflow="fold")
     for name, text in rows:
-        details.add_row(name, Text(text))
-    body = Group(Text(what), Text(), details) if rows else Text(what)
-    console.print(Panel(body, title=f"[bold]{title}", title_align="left", border_style="red"))
+        details.add_row(name, Text(lines(text)))
+    said = Text(lines(what))
+    body = Group(said, Text(), details) if rows else said
+    console.print(Panel(body, title=Text(title, style="bold"), title_align="left", border_style="red"))
 
 
 def print_note(text: str, file: IO[str] | None = None) -> None:
     """Write one line that is not a result to ``file`` (default: stderr)."""
-    (file or sys.stderr).write(f"{text}\n")
+    (file or sys.stderr).write(f"{line(text)}\n")
+
+
+def print_text(text: str) -> None:
+    """Write lines of text, such as a traceback, to stderr."""
+    sys.stderr.write(f"{lines(text).rstrip()}\n")

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from metaprune_cli.console.text import line
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
@@ -53,7 +55,7 @@ class Bars:
     def begin(self, label: str, total: int) -> None:
         """Add a bar."""
         indent = "  " * len(self._tasks)
-        self._tasks.append(self._view.add_task(f"{indent}{label}", total=total, figures=""))
+        self._tasks.append(self._view.add_task(f"{indent}{line(label)}", total=total, figures=""))
 
     def step(self, **figures: float) -> None:
         """Advance the innermost bar."""
@@ -95,7 +97,7 @@ class Lines:
 
     def _write(self) -> None:
         label, total = self._tasks[0]
-        sys.stderr.write(f"{label}: {self._done}/{total} {self._figures}".rstrip() + "\n")
+        sys.stderr.write(f"{line(label)}: {self._done}/{total} {self._figures}".rstrip() + "\n")
         sys.stderr.flush()
         self._written_at = time.monotonic()
 
@@ -113,11 +115,11 @@ def listening(quiet: bool = False) -> Iterator[Listener]:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[figures]}", style="dim"),
+            TextColumn("{task.fields[figures]}", style="dim", markup=False),
         )
         with Progress(*columns, console=Console(stderr=True), transient=True) as view:
             yield Bars(view)

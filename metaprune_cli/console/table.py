@@ -10,6 +10,7 @@ from xml.etree.ElementTree import Element
 
 from metaprune_cli.console.figures import plain
 from metaprune_cli.console.markup import element
+from metaprune_cli.console.text import line, lines, markdown
 
 PIPE_WIDTH = 10_000  # a pipe has no edge: nothing may be cut off there
 
@@ -54,7 +55,7 @@ class Table:
 
     def markdown(self) -> str:
         """A GitHub table, with the title as a bold line above it."""
-        lines = [f"**{self.title}**", ""] if self.title else []
+        lines = [f"**{markdown(self.title)}**", ""] if self.title else []
         lines.append(_markdown_row([column.title for column in self.columns]))
         lines.append(_markdown_row(["--:" if column.right else ":--" for column in self.columns]))
         lines.extend(_markdown_row([column.cell(row) for column in self.columns]) for row in self.rows)
@@ -82,11 +83,11 @@ class Table:
         console = Console(file=stream, width=None if stream.isatty() else PIPE_WIDTH, highlight=False)
         view = RichTable(box=box.SIMPLE_HEAD, show_header=any(column.title for column in self.columns))
         for column in self.columns:
-            view.add_column(Text(column.title), justify="right" if column.right else "left", overflow="fold")
+            view.add_column(Text(line(column.title)), justify="right" if column.right else "left", overflow="fold")
         for row in self.rows:
-            view.add_row(*(Text(column.cell(row)) for column in self.columns))
+            view.add_row(*(Text(line(column.cell(row))) for column in self.columns))
         if self.title:
-            console.print(Text(self.title, style="bold"))
+            console.print(Text(lines(self.title), style="bold"))
         console.print(view)
 
 
@@ -95,4 +96,4 @@ def _side(column: Column) -> str | None:
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return "| " + " | ".join(map(markdown, cells)) + " |"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 from metaprune_cli.console.figures import count
+from metaprune_cli.console.text import line, markup
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.outline import Outline, Reading, Row, lanes, outline
 from metaprune_cli.graph.units import Family
@@ -127,7 +128,7 @@ def _place(seen: Outline, families: Sequence[Family]) -> Place:
     reads = lanes([(min(source, *readers), max(source, *readers)) for source, readers in seen.reads.items()])
     buses = lanes([(members[0], members[-1]) for members in seen.couplings.values()])
     letters = max(len(_short(row.label)) + len(_width(row)) + 3 for row in rows)
-    headers = max(len(row.group) for row in rows)
+    headers = max(len(_short(row.group)) for row in rows)
     box_width = max(letters * LETTER + 20, headers * LETTER / 0.75, 180)
     left = MARGIN + 30 + LANE * (max(reads, default=-1) + 1)
     names = left + box_width + 40 + BUS * (max(buses, default=-1) + 1)
@@ -162,7 +163,7 @@ def _colours(seen: Outline, families: Sequence[Family]) -> dict[int, str]:
 def _heading(graph: NeuronGraph, title: str) -> Iterable[str]:
     units = graph.units
     params = sum(graph.tensors[name].numel() for name in graph.trainable)
-    yield f'<text class="title" x="{MARGIN}" y="38">{_text(title)}</text>'
+    yield f'<text class="title" x="{MARGIN}" y="38">{_text(_short(title))}</text>'
     yield (
         f'<text class="figures" x="{MARGIN}" y="58">{count(params)} parameters, {count(graph.macs)} MACs, '
         f"{len(units.families)} families, {int(units.prunable.sum())} of {units.num_units} units not locked</text>"
@@ -207,7 +208,7 @@ def _bands(seen: Outline, place: Place) -> Iterable[str]:
                 f'<rect class="band" x="{place.left - 10:g}" y="{top:g}" width="{place.box_width + 20:g}" '
                 f'height="{bottom - top:g}" rx="6"/>'
             )
-            yield f'<text class="group" x="{place.left:g}" y="{top + 14:g}">{_text(row.group)}</text>'
+            yield f'<text class="group" x="{place.left:g}" y="{top + 14:g}">{_text(_short(row.group))}</text>'
         first = number + 1
 
 
@@ -344,11 +345,10 @@ def _number(number: int, thing: str) -> str:
 
 def _short(name: str) -> str:
     """The name, its middle left out where it is very long."""
+    name = line(name)
     return name if len(name) <= LONGEST else f"{name[: LONGEST // 2 - 1]}…{name[-LONGEST // 2 :]}"
 
 
 def _text(words: str) -> str:
-    """Fit for XML: escaped, and without the control characters that it forbids."""
-    return escape(
-        "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in words)
-    )
+    """Fit for XML."""
+    return escape(markup(words))

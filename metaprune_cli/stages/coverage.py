@@ -116,7 +116,7 @@ def _known(output: Path, now: Coverage, *, fresh: bool) -> dict[str, Mapping[str
     if not output.exists():
         return {}
     try:
-        document = json.loads(output.read_text())
+        document = json.loads(output.read_text(encoding="utf-8"))
         is_ours = document["format"] == FORMAT
     except (OSError, ValueError, KeyError, TypeError):
         is_ours = False
@@ -140,9 +140,9 @@ def _same(row: Mapping[str, Any] | None, entry: Entry) -> bool:
 def _write(found: Coverage, output: Path | None, markdown: Path | None) -> None:
     document = found.to_document()
     if output is not None:
-        replace_file(output, lambda part: part.write_text(json.dumps(document, indent=1) + "\n"))
+        replace_file(output, lambda part: part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8"))
     if markdown is not None:
-        replace_file(markdown, lambda part: part.write_text(report.markdown(document)))
+        replace_file(markdown, lambda part: part.write_text(report.markdown(document), encoding="utf-8"))
 
 
 def _check_places(paths: Sequence[Path]) -> None:

@@ -28,6 +28,7 @@ PREFIX = "METAPRUNE_"
 GIB = 2**30
 COMPILING_S = 120
 SCRIPT_S = 10
+ANY = "backslashreplace"  # what others print may be in any encoding
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _commit() -> str | None:
 
 def _git(root: Path, *arguments: str) -> str:
     done = subprocess.run(
-        ("git", "-C", str(root), *arguments), capture_output=True, text=True, check=True, timeout=SCRIPT_S
+        ("git", "-C", str(root), *arguments), capture_output=True, text=True, errors=ANY, check=True, timeout=SCRIPT_S
     )
     return done.stdout.strip()
 
@@ -154,11 +155,12 @@ def _compiler() -> str | None:
     """The command, and the first line of what it says of its version."""
     from metaprune_cli.metanet import kernel
 
-    command = kernel.compiler()
-    if command is None:
+    compiler = kernel.compiler()
+    if compiler is None:
         return None
-    said = subprocess.run((*command, "--version"), capture_output=True, text=True, check=False, timeout=SCRIPT_S).stdout
-    return f"{shlex.join(command)}: {said.partition(chr(10))[0]}"
+    command = (*compiler, "--version")
+    done = subprocess.run(command, capture_output=True, text=True, errors=ANY, check=False, timeout=SCRIPT_S)
+    return f"{shlex.join(compiler)}: {done.stdout.partition(chr(10))[0]}"
 
 
 def _engine() -> str:
@@ -168,7 +170,12 @@ def _engine() -> str:
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     try:
         done = subprocess.run(
-            command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=COMPILING_S
+            command,
+            env=os.environ | {"PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            errors=ANY,
+            timeout=COMPILING_S,
         )
     except (OSError, subprocess.SubprocessError) as error:
         return f"could not be tried: {error}"

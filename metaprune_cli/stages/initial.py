@@ -9,7 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from metaprune_cli.config import Augmentation, DatasetName, DataSettings
+from metaprune_cli.console.text import markdown, markdown_code, quoted
 from metaprune_cli.metanet.shipped import shipped
 from metaprune_cli.stages.loading import ModelSource
 
@@ -57,7 +60,7 @@ def _zoo(project: Project) -> str:
     """The first stage: the model in a file of ours, trained or brought in."""
     words = ["metaprune", "zoo", *_flags(project), "-o", "data/zoo"]
     desc = "Bring the model in" if project.model else "Train the model"
-    deps = f"\n    deps: [{_yaml(project.model)}]" if project.model else ""
+    deps = f"\n    deps: [{_yaml(project.model, in_list=True)}]" if project.model else ""
     return f"""\
   zoo:
     desc: {desc}
@@ -94,7 +97,7 @@ def _transform(project: Project) -> str:
   transform:
     desc: Send it through the metanetwork
     cmd: {_yaml(command)}
-    deps: [{", ".join(["data/zoo", *([] if project.metanet in shipped() else [_yaml(project.metanet)])])}]
+    deps: [{", ".join(["data/zoo", *([] if project.metanet in shipped() else [_yaml(project.metanet, in_list=True)])])}]
     params: [data, transform]
     outs: [{REWRITTEN}]
 """
@@ -163,7 +166,7 @@ data: # which images, how they are split, augmented and batched
 def _training(project: Project) -> str:
     if project.model is not None:
         return "zoo: # the model is brought in as it is\n  validation: 0\n"
-    args = f"\n      arch_args: {json.dumps(dict(project.arch_args))}" if project.arch_args else ""
+    args = f"\n      arch_args: {{{_arguments(project)}}}" if project.arch_args else ""
     return f"""\
 zoo: # the model that is trained; classes, channels and image size follow from the data where it is a known one
   members:
@@ -212,9 +215,13 @@ eval:
 
 def readme(project: Project) -> str:
     """README.md."""
-    what = f"the model in `{project.model}`" if project.model else f"a `{project.arch}` that is trained first"
+    what = (
+        f"the model in {markdown_code(project.model)}"
+        if project.model
+        else f"a {markdown_code(project.arch)} that is trained first"
+    )
     return f"""\
-# {project.name}
+# {markdown(project.name)}
 
 Prunes {what}, on {project.data.dataset}. Laid down by `metaprune init`.
 
@@ -231,10 +238,19 @@ def _importing(project: Project) -> str:
     return " --allow-import" if project.imports else ""
 
 
-def _yaml(text: str) -> str:
+def _arguments(project: Project) -> str:
+    values = {key: quoted(arg) if isinstance(arg, str) else json.dumps(arg) for key, arg in project.arch_args.items()}
+    return ", ".join(f"{quoted(key)}: {value}" for key, value in values.items())
+
+
+def _yaml(text: str, *, in_list: bool = False) -> str:
     """Text as a YAML scalar that DVC's templating leaves alone; quoted only where it has to be."""
-    return (
-        text
-        if re.fullmatch(r"[\w/.][\w/.,:= -]*", text) and ": " not in text
-        else json.dumps(text.replace("${", r"\${"))
-    )
+    plain = re.fullmatch(r"[\w/.][\w/.,:= -]*", text) and _reads_back(f"[{text}]" if in_list else text, text)
+    return text if plain else quoted(text.replace("${", r"\${"))
+
+
+def _reads_back(written: str, text: str) -> bool:
+    try:
+        return yaml.safe_load(written) in (text, [text])
+    except yaml.YAMLError:
+        return False

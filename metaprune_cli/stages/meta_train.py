@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 import torch
 
 from metaprune_cli.config import DataSettings, MetanetSettings, MetaTrainSettings
+from metaprune_cli.console.sheet import csv_text
 from metaprune_cli.data import Splits, load_splits
 from metaprune_cli.errors import InputError
 from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
@@ -139,12 +138,9 @@ def history_of(output: Path) -> Path:
 
 def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     """Write one line for each epoch; a reader never meets half a file."""
-    text = io.StringIO()
     names = sorted({name for row in history for name in row}, key=lambda name: (name != "epoch", name))
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    replace_file(path, lambda part: part.write_text(text.getvalue(), encoding="utf-8"))
+    text = csv_text(history, names)
+    replace_file(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def _keep(state: TrainState, checkpoint: Checkpoint, history_file: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
+from metaprune_cli.console.streams import prepare
 from metaprune_cli.errors import InputError, MetapruneError
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.progress import Progress, Silence
@@ -80,4 +81,5 @@ def _results(
 
 
 def _placed(work: Callable[[Task, Progress], Result], place: int, task: Task) -> tuple[int, Result]:
+    prepare()  # this process has streams of its own
     return place, work(task, Silence())

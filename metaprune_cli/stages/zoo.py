@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from metaprune_cli.config import DataSettings, ZooSettings
+from metaprune_cli.console.text import file_name
 from metaprune_cli.data import Splits
 from metaprune_cli.models import Architecture, build, list_architectures
 from metaprune_cli.models.registry import takes_argument
@@ -50,7 +51,7 @@ class Task:
 
     def target(self, folder: Path) -> Path:
         """Its file: ``folder/<role>/<arch>-<seed>.safetensors``."""
-        name = self.arch.rpartition(":")[2].rpartition(".")[2]
+        name = file_name(self.arch.rpartition(":")[2].rpartition(".")[2])
         return folder / self.role / f"{name}-{self.seed}{SUFFIX}"
 
 

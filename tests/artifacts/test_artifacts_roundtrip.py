@@ -63,6 +63,14 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert os.listdir(path.parent) == [path.name]  # noqa: PTH208 - hidden files too
 
 
+def test_half_a_surrogate_pair_is_written_and_read(tmp_path: Path) -> None:
+    """Names of files that are not UTF-8 have them."""
+    document = {"lineage": [{"input": "a\udcff\\\ud800.pt"}]}
+    write_artifact(tmp_path / "a.safetensors", "model", tensors(), document, {"\udcff": "0"})
+    found = read_artifact(tmp_path / "a.safetensors").document
+    assert (found["lineage"], found["inputs"]) == (document["lineage"], {"\udcff": "0"})
+
+
 def test_tensors_lie_where_an_allocator_puts_them(tmp_path: Path) -> None:
     odd = {f"t{size}": torch.randn(size) for size in range(1, 30, 2)}
     write_artifact(tmp_path / "a", "model", odd, {}, {})

@@ -27,7 +27,7 @@ class Reader(HTMLParser):
         self.attributes += [value for _, value in attrs]
 
 
-WORDS = st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=30)
+WORDS = st.text(st.characters(exclude_categories=("Cc", "Cf", "Cn", "Cs", "Zl", "Zp")), max_size=30)
 
 
 @given(WORDS, WORDS, WORDS)

@@ -208,7 +208,7 @@ def test_names_cannot_break_the_picture() -> None:
     model.add_module("<a & 'b'>\x01" + "x" * 200, nn.Linear(3, 3))
     graph = encode(model, torch.randn(1, 3))
     text = draw(graph, "</title>\x00")
-    assert ElementTree.fromstring(text).findtext(f"{SVG}title") == "</title>\N{REPLACEMENT CHARACTER}"
+    assert ElementTree.fromstring(text).findtext(f"{SVG}title") == r"</title>\x00"
     assert max(len(words) for *_, words in extents(ElementTree.fromstring(text))) < 120
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from evaluated import row, three_arms
 
+from metaprune_cli.console.sheet import csv_text
 from metaprune_cli.stages.evaluation.arms import ARMS, Arm, arm_of, explained
 from metaprune_cli.stages.evaluation.picture import draw, limits
-from metaprune_cli.stages.evaluation.report import csv_text, markdown, models_table, summary_tables
+from metaprune_cli.stages.evaluation.report import markdown, models_table, summary_tables
 from metaprune_cli.stages.evaluation.summary import (
     Row,
     Spread,

@@ -30,10 +30,12 @@ def try_model(entry: Entry, settings: CoverageSettings, modules: Path) -> dict[s
     """
     with tempfile.TemporaryDirectory(prefix="metaprune-coverage-") as name:
         folder = Path(name)
-        (folder / TRIAL).write_text(json.dumps({"entry": entry.to_document(), "settings": asdict(settings)}))
+        (folder / TRIAL).write_text(
+            json.dumps({"entry": entry.to_document(), "settings": asdict(settings)}), encoding="utf-8"
+        )
         started = time.monotonic()
         ended = _run(folder, modules, settings)
-        row = json.loads((folder / ROW).read_text()) if (folder / ROW).exists() else {"step": "start"}
+        row = json.loads((folder / ROW).read_text(encoding="utf-8")) if (folder / ROW).exists() else {"step": "start"}
     if ended is not None:
         row |= {"failed": True, "error": ended}
     row["seconds"] = time.monotonic() - started
@@ -65,7 +67,7 @@ def _run(folder: Path, modules: Path, settings: CoverageSettings) -> str | None:
         finally:
             _end(process)
     if ended is None and process.returncode:
-        last = errors.read_text().strip().splitlines()[-1:]
+        last = errors.read_text(encoding="utf-8", errors="backslashreplace").strip().splitlines()[-1:]
         return f"the process ended with {process.returncode}: {''.join(last)[-1000:]}"
     return ended
 

@@ -142,7 +142,7 @@ def load_alike(saved: Mapping[Path, Any], inputs: ExampleInputs, folder: Path) -
     """
     torch.save(inputs, folder / INPUTS)
     command = (sys.executable, "-m", "metaprune_cli.stages.covering.reload", str(folder), *map(str, saved))
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, errors="backslashreplace", check=False)
     for path in saved:
         path.unlink()
     if done.returncode:

@@ -7,6 +7,8 @@ from typing import Any
 
 from metaprune_cli.console.figures import count, scientific, share, times
 from metaprune_cli.console.table import Column, Table, label
+from metaprune_cli.console.text import markdown as shown
+from metaprune_cli.console.text import markdown_code
 from metaprune_cli.graph.neuron_graph import IS_INPUT, IS_OUTPUT
 
 Row = Mapping[str, Any]
@@ -63,12 +65,12 @@ def because(row: Row) -> str:
 def markdown(document: Mapping[str, Any]) -> str:
     """The whole report."""
     rows: Sequence[Row] = document["rows"]
-    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    versions = ", ".join(f"{shown(name)} {shown(str(version))}" for name, version in document["versions"].items())
     parts = [
         "# Coverage",
-        f"{summary(rows)}. Made by `{document['command']}` with {versions}.",
+        f"{summary(rows)}. Made by {markdown_code(document['command'])} with {versions}.",
         _LEGEND,
-        *(f"## {table.title.capitalize()}\n\n{_untitled(table).markdown()}" for table in tables(rows)),
+        *(f"## {shown(table.title.capitalize())}\n\n{_untitled(table).markdown()}" for table in tables(rows)),
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 

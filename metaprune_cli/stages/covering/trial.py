@@ -172,7 +172,7 @@ class Trial:
         self.row.update(figures)
         self.row["seconds"] = time.monotonic() - self._started
         self.row["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        replace_file(self.folder / ROW, lambda part: part.write_text(json.dumps(self.row)))
+        replace_file(self.folder / ROW, lambda part: part.write_text(json.dumps(self.row), encoding="utf-8"))
 
 
 def _reach(feasible: float | None, row: Mapping[str, Any]) -> str:
@@ -206,7 +206,7 @@ def _described(error: Exception) -> str:
 def main(arguments: Sequence[str]) -> None:
     """Try the model that the folder's ``trial.json`` names."""
     folder = Path(arguments[0])
-    given = json.loads((folder / TRIAL).read_text())
+    given = json.loads((folder / TRIAL).read_text(encoding="utf-8"))
     settings = CoverageSettings(**{**given["settings"], "speedup": tuple(given["settings"]["speedup"])})
     Trial(Entry.from_document(given["entry"]), settings, folder).run()
 

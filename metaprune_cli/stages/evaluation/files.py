@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from metaprune_cli.console.sheet import csv_text
 from metaprune_cli.errors import InputError
 from metaprune_cli.stages.evaluation.arms import ARMS, place
 from metaprune_cli.stages.evaluation.picture import draw
-from metaprune_cli.stages.evaluation.report import csv_text, markdown
+from metaprune_cli.stages.evaluation.report import markdown
 from metaprune_cli.stages.evaluation.summary import STEPS, Row, Summary, curve, headline, metrics
 from metaprune_cli.stages.paths import obstacle, replace_file
 

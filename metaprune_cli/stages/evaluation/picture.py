@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metaprune_cli.console.text import plotted
 from metaprune_cli.stages.evaluation.arms import Arm, explained, is_metanet
 from metaprune_cli.stages.evaluation.summary import Group, Row, Step, Summary
+from metaprune_cli.stages.png import picture
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -35,25 +37,19 @@ def draw(rows: Sequence[Row], summary: Summary, path: Path) -> None:
 
     Without any pruned model of known speed-up there is no curve: then every model is a labelled point.
     """
-    # The object interface: pyplot would choose a backend and keep state.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     steps = summary.steps[::-1]  # in the order they are done
     width, height = PANEL_INCHES
-    figure = Figure(figsize=(width * max(len(steps), 1), height), layout="constrained", dpi=130)
-    FigureCanvasAgg(figure)
-    panels = list(figure.subplots(1, max(len(steps), 1), squeeze=False)[0])
-    for axes, step in zip(panels, steps, strict=False):
-        _draw_step(axes, summary, step)
-    if steps:
-        title = "lines: mean over the models; bands: ± its standard error; arrows: means below the axis"
-        columns = 2 if len(steps) > 1 else 1
-        figure.legend(*_legend(panels), loc="outside lower center", ncols=columns, frameon=False, title=title)
-    else:
-        _draw_points(panels[0], rows)
-    panels[0].set_ylabel("top-1 on the test images, %")
-    figure.savefig(path, format="png", metadata={"Software": None})
+    with picture(path, width * max(len(steps), 1), height) as figure:
+        panels = list(figure.subplots(1, max(len(steps), 1), squeeze=False)[0])
+        for axes, step in zip(panels, steps, strict=False):
+            _draw_step(axes, summary, step)
+        if steps:
+            title = "lines: mean over the models; bands: ± its standard error; arrows: means below the axis"
+            columns = 2 if len(steps) > 1 else 1
+            figure.legend(*_legend(panels), loc="outside lower center", ncols=columns, frameon=False, title=title)
+        else:
+            _draw_points(panels[0], rows)
+        panels[0].set_ylabel("top-1 on the test images, %")
 
 
 def arm_styles(arms: Sequence[Arm]) -> dict[Arm, Style]:
@@ -127,7 +123,7 @@ def _draw_arm(axes: Axes, arm: Arm, groups: Sequence[Group], lowest: float, styl
     lows = [s.mean - error for s, error in zip(spreads, errors, strict=True)]
     highs = [s.mean + error for s, error in zip(spreads, errors, strict=True)]
     axes.fill_between(speedups, lows, highs, color=colour, alpha=0.15, linewidth=0)
-    label = f"{arm}: {explained(arm)}"
+    label = plotted(f"{arm}: {explained(arm)}")
     axes.plot(speedups, [s.mean for s in spreads], color=colour, marker=marker, linewidth=2, label=label)
     for speedup, spread in zip(speedups, spreads, strict=True):
         if spread.mean < lowest:
@@ -147,6 +143,6 @@ def _draw_points(axes: Axes, rows: Sequence[Row]) -> None:
     for row in rows:
         colour, marker = styles[row.arm]
         axes.scatter(row.speedup, row.top1, color=colour, marker=marker)
-        axes.annotate(row.name, (row.speedup, row.top1), xytext=(5, 5), textcoords="offset points", fontsize=8)
+        axes.annotate(plotted(row.name), (row.speedup, row.top1), xytext=(5, 5), textcoords="offset points", fontsize=8)
     axes.set_xlabel("speed-up (MACs)")
     _dress(axes)

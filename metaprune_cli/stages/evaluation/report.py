@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from metaprune_cli.console.figures import count, millis, percent, share, times
 from metaprune_cli.console.table import Column, Table, label
+from metaprune_cli.console.text import markdown as shown
 from metaprune_cli.stages.evaluation.arms import METANET, Arm, explained
 from metaprune_cli.stages.evaluation.summary import Row, Spread, Step, Summary
 
@@ -106,11 +105,14 @@ def markdown(rows: Sequence[Row], summary: Summary, setting: Mapping[str, Any], 
         setting: what to say about the conditions, by label.
         picture: file name of the picture beside the report, if there is one.
     """
-    parts = ["# Evaluation\n", "\n".join(f"- {name}: {value}" for name, value in setting.items()) + "\n"]
+    parts = [
+        "# Evaluation\n",
+        "\n".join(f"- {shown(name)}: {shown(str(value))}" for name, value in setting.items()) + "\n",
+    ]
     if unpruned := unpruned_lines(summary):
         parts.append("\n".join(unpruned) + "\n")
     if summary.steps:
-        parts.append("\n".join(f"- **{arm}**: {explained(arm)}." for arm in summary.arms) + "\n")
+        parts.append("\n".join(f"- **{shown(arm)}**: {shown(explained(arm))}." for arm in summary.arms) + "\n")
     parts.extend(table.markdown() for table in summary_tables(summary))
     if summary.steps:
         parts.append(f"{EXPLANATION}\n")
@@ -118,15 +120,6 @@ def markdown(rows: Sequence[Row], summary: Summary, setting: Mapping[str, Any], 
         parts.append(f"![Accuracy against speed-up]({picture})\n")
     parts.append(models_table(rows).markdown())
     return "\n".join(parts)
-
-
-def csv_text(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """The records as CSV with a header; ``None`` is an empty cell."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return stream.getvalue()
 
 
 def _summary_rows(summary: Summary, step: Step) -> list[dict[str, Any]]:

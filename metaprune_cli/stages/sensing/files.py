@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import glob
-import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metaprune_cli.console.figures import share
-from metaprune_cli.stages.evaluation.report import csv_text
+from metaprune_cli.console.sheet import csv_text
+from metaprune_cli.console.text import line, plotted, quoted
 from metaprune_cli.stages.paths import replace_file
+from metaprune_cli.stages.png import picture
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from metaprune_cli.stages.sensitivity import Sensitivity
 
 DARKEST = 20.0  # percentage points: what costs more is no darker
 ROW_INCHES, COLUMN_INCHES, LEFT_INCHES = 0.26, 0.85, 2.6
+LETTERS, LETTER_INCHES = 60, 0.07  # of a name: what there is room for, and what one more takes
 
 
 def write(found: Sensitivity, max_drop: float, folder: Path) -> None:
@@ -37,32 +42,32 @@ def write(found: Sensitivity, max_drop: float, folder: Path) -> None:
 def rules(found: Sensitivity, max_drop: float) -> str:
     """The section ``prune`` of a params.yaml in which no family, by itself, loses more than is bearable."""
     lines = [
-        f"    - {{match: {json.dumps(glob.escape(row.family))}, max_ratio: {row.bearable:.3f}}}"
-        for row in found.families
+        f"    - {{match: {quoted(glob.escape(row.family))}, max_ratio: {row.bearable:.3f}}}" for row in found.families
     ]
-    said = f"# {found.input}: what each family can lose by itself for {max_drop:g} points of {found.top1:.2f} %"
+    said = f"# {line(found.input)}: what each family can lose by itself for {max_drop:g} points of {found.top1:.2f} %"
     return "\n".join([said, "prune:", "  rules:", *lines, ""])
 
 
 def draw(found: Sensitivity, path: Path) -> None:
     """A PNG: families downwards in the order of the network, ratios across, the points lost in numbers and shades."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     ratios = list(found.families[0].drops)
     lost = [[row.drops[ratio] for ratio in ratios] for row in found.families]
-    size = (LEFT_INCHES + COLUMN_INCHES * len(ratios), 1.4 + ROW_INCHES * len(lost))
-    figure = Figure(figsize=size, layout="constrained", dpi=130)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    names = [plotted(f"{row.family} ({row.units})") for row in found.families]
+    left = LEFT_INCHES + LETTER_INCHES * max(0, *(len(name) - LETTERS for name in names))
+    width, height = left + COLUMN_INCHES * len(ratios), 1.4 + ROW_INCHES * len(lost)
+    with picture(path, width, height) as figure:
+        axes = figure.subplots()
+        _draw_squares(axes, lost)
+        axes.set_xticks(range(len(ratios)), [share(ratio) for ratio in ratios])
+        axes.set_yticks(range(len(lost)), names, fontsize=8)
+        axes.tick_params(length=0)
+        axes.set_xlabel("of the family's channels removed, lowest scores first")
+        axes.set_title(f"Points lost of {found.top1:.1f} %", fontsize=10)
+
+
+def _draw_squares(axes: Axes, lost: Sequence[Sequence[float]]) -> None:
     axes.imshow(lost, cmap="YlOrRd", vmin=0, vmax=DARKEST, aspect="auto")
     for down, row in enumerate(lost):
         for right, drop in enumerate(row):
             colour = "white" if drop > 0.6 * DARKEST else "black"
             axes.text(right, down, f"{drop:.1f}", ha="center", va="center", fontsize=8, color=colour)
-    axes.set_xticks(range(len(ratios)), [share(ratio) for ratio in ratios])
-    axes.set_yticks(range(len(lost)), [f"{row.family} ({row.units})" for row in found.families], fontsize=8)
-    axes.tick_params(length=0)
-    axes.set_xlabel("of the family's channels removed, lowest scores first")
-    axes.set_title(f"Points lost of {found.top1:.1f} %", fontsize=10)
-    figure.savefig(path, format="png", metadata={"Software": None})
