@@ -14,14 +14,18 @@ from torch import Tensor
 
 from metaprune_cli.artifacts import format as layout
 from metaprune_cli.errors import CorruptFileError, InputError
+from metaprune_cli.places import check_readable, unreadable
 
 # Two independent marks, so that no single flipped bit turns an artifact into some other safetensors file.
 _START = b'{"__metadata__":{"%s":' % layout.METADATA_KEY.encode()
 _FIELD = b'\\"format_version\\":'
 _HEAD_BYTES = 1 << 20
+GIT_LFS = b"version https://git-lfs"
+"""How the text begins that stands for a file that was not fetched."""
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive, as torch.save writes",
     b"\x80": "a Python pickle, which can run code when it is opened",
+    GIT_LFS: "a pointer of Git LFS, a text in the place of the file",
 }
 
 
@@ -104,7 +108,7 @@ def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
 def is_artifact(path: str | os.PathLike[str]) -> bool:
     """Whether the file bears the marks of an artifact, sound or damaged; False for anything else, or nothing."""
     path = Path(path)
-    if not path.is_file():
+    if unreadable(path) is not None:
         return False
     head = _read(path, _HEAD_BYTES)
     return head.startswith(_START, layout.LENGTH_BYTES) or _FIELD in head
@@ -117,6 +121,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         InputError: no such file, or it cannot be opened.
     """
     path = Path(path)
+    check_readable(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -125,6 +130,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 def _read(path: Path, limit: int = -1) -> bytes:
+    check_readable(path)
     try:
         with path.open("rb") as file:
             return file.read(limit)
@@ -142,7 +148,9 @@ def _document(header: bytes, end: int, path: Path) -> dict[str, Any]:
                 expected="a safetensors file written by metaprune",
                 got=description,
                 where=path,
-                next_step="for a model, use a command that takes MODEL, with --arch",
+                next_step="`git lfs pull` fetches the file"
+                if magic == GIT_LFS
+                else "for a model, use a command that takes MODEL, with --arch",
             )
     if len(header) < end:
         raise _corrupt(path, "a file that is cut short, or no safetensors file")

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from metaprune_cli.artifacts import aligned
+from metaprune_cli.artifacts import GIT_LFS, aligned
 from metaprune_cli.errors import CorruptFileError, InputError
+from metaprune_cli.models.plain_tensors import plain_tensors
+from metaprune_cli.places import check_readable
 
 _NESTED_UNDER = ("state_dict", "model", "model_state_dict")
+_DEEPEST = 4  # a pickled dictionary can be inside itself
 _WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 
@@ -30,12 +34,14 @@ def read_states(path: Path, trust_pickle: bool = False) -> dict[str, Tensor] | n
         CorruptFileError: damaged, of an unknown format, or a pickle with more than tensors that is not trusted.
     """
     content = _open(path, trust_pickle)
-    while isinstance(content, Mapping):
+    for _ in range(_DEEPEST):
+        if not isinstance(content, Mapping):
+            break
         nested = next(
             (content[key] for key in _NESTED_UNDER if isinstance(content.get(key), Mapping | nn.Module)), None
         )
         if nested is None:
-            return _unwrap(_checked(content, path))
+            return _unwrap(plain_tensors(content, path))
         content = nested
     if isinstance(content, nn.Module):
         return content
@@ -43,15 +49,24 @@ def read_states(path: Path, trust_pickle: bool = False) -> dict[str, Tensor] | n
 
 
 def _open(path: Path, trust_pickle: bool) -> object:
+    check_readable(path)
     try:
         with path.open("rb") as file:
-            head = file.read(9)
+            head = file.read(len(GIT_LFS))
     except OSError as error:
         raise InputError(
             "The file cannot be read.", got=error.strerror, where=path, next_step="check the path and its permissions"
         ) from error
-    is_safetensors = head[8:] == b"{"  # its length comes first, and may begin like a pickle
+    if head == GIT_LFS:
+        raise CorruptFileError(
+            "The file is a pointer of Git LFS, a text in the place of the model.",
+            where=path,
+            next_step="`git lfs pull` fetches the model",
+        )
+    is_safetensors = head[8:9] == b"{"  # its length comes first, and may begin like a pickle
     if head.startswith((_ZIP, _PICKLE)) and not is_safetensors:
+        if head.startswith(_ZIP):
+            _check_zip(path)
         return _open_pickle(path, trust_pickle)
     try:
         return aligned(safetensors.torch.load_file(path))
@@ -63,6 +78,41 @@ def _open(path: Path, trust_pickle: bool) -> object:
             where=path,
             next_step="copy or make the file again",
         ) from error
+
+
+def _check_zip(path: Path) -> None:
+    """Refuse archives that are larger inside than outside, which torch.save never makes, and those of TorchScript.
+
+    Raises:
+        InputError: it is a TorchScript program.
+        CorruptFileError: it is compressed, its records overlap, or it is damaged.
+    """
+    try:
+        with ZipFile(path) as archive:
+            records = archive.infolist()
+    except (BadZipFile, ValueError, NotImplementedError, OSError, struct.error) as error:
+        raise CorruptFileError(
+            "The file is damaged, or it was not written by torch.save.",
+            got=str(error),
+            where=path,
+            next_step="copy or make the file again",
+        ) from error
+    if any(record.filename.endswith("/constants.pkl") for record in records):
+        raise InputError(
+            "The file is a TorchScript program, which cannot be taken apart.",
+            expected="a state dict, as torch.save(model.state_dict(), path) writes it",
+            where=path,
+            next_step="save torch.jit.load(path).state_dict() and name the architecture with --arch",
+        )
+    inside, outside = sum(record.file_size for record in records), path.stat().st_size
+    if inside > outside or any(record.compress_type != ZIP_STORED for record in records):
+        raise CorruptFileError(
+            "The file is a compressed archive, or its records overlap: what is in it may be of any size.",
+            expected="records as torch.save stores them",
+            got=f"{inside} bytes in a file of {outside}",
+            where=path,
+            next_step="unpack it; what torch.save wrote is in it, if anything is",
+        )
 
 
 def _open_pickle(path: Path, trust_pickle: bool) -> object:
@@ -91,13 +141,6 @@ def _unsafe_part(message: str) -> str:
     """What torch would not unpickle, out of its long explanation."""
     found = re.search(r"GLOBAL (\S+)", message)
     return f"an object of {found.group(1)}" if found else "something that is no tensor"
-
-
-def _checked(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
-    others = [f"{key}: {type(value).__name__}" for key, value in content.items() if not isinstance(value, Tensor)]
-    if others or not content:
-        raise _not_a_state_dict(path, "; ".join(others[:10]) + f" ({len(others)} in all)" if others else "nothing")
-    return {str(name): tensor for name, tensor in content.items()}
 
 
 def _unwrap(state: dict[str, Tensor]) -> dict[str, Tensor]:
