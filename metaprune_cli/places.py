@@ -12,8 +12,9 @@ ROOM_IN_NAMES = 40
 """Bytes that a temporary sibling's name may need around that of its file: a dot, a process's number, a suffix."""
 NAME_BYTES, PATH_BYTES = 255, 4096  # where the system does not say
 
+FOLDER = "is a folder"
 _KINDS = (
-    (stat.S_ISDIR, "is a folder"),
+    (stat.S_ISDIR, FOLDER),
     (stat.S_ISFIFO, "is a pipe"),
     (stat.S_ISSOCK, "is a socket"),
     (stat.S_ISCHR, "is a device"),

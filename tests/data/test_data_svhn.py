@@ -53,10 +53,10 @@ def test_a_truncated_file_is_refused(kept, tmp_path):
     "changes",
     [
         {"X": np.zeros((32, 32, 3), np.uint8)},
-        {"X": np.array([["a", None]], object)},
+        {"X": np.array([["a", 1]], object)},
         {"X": np.zeros((32, 32, 3, 1001), np.uint8)},
         {"y": np.array([["one"], ["two"]])},
-        {"y": np.array([[1, None]], object)},
+        {"y": np.array([[1, "a"]], object)},
     ],
     ids=["shape", "objects", "too many", "text", "labels of objects"],
 )
