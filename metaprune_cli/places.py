@@ -43,9 +43,9 @@ def unwritable(path: Path) -> str | None:
         problem = _irreplaceable(path)
         if problem is not None:
             return problem
-    above = next(folder for folder in path.absolute().parents if folder.exists())
+    above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
     if not above.is_dir():
-        return f"{above} is a file"
+        return f"{above} {_missing(above) or 'is a file'}"
     return None if os.access(above, os.W_OK | os.X_OK) else f"no permission to write in {above}"
 
 

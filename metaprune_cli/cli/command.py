@@ -55,10 +55,15 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     paths = [path for name in INPUTS for path in _values(parameters.get(name)) if isinstance(path, Path)]
     found = {path: unreadable(path) for path in paths if path != IMPORT}
     problems = [f"{printable(path)}: {words}" for path, words in found.items() if words not in (None, FOLDER)]
+    problems += [
+        f"{printable(path)}: {words or 'is a file'}"
+        for path in _values(parameters.get("data_root"))
+        if (words := unreadable(path.expanduser())) != FOLDER
+    ]
     if problems:
         raise InputError(
             "Some inputs cannot be used." if len(problems) > 1 else "An input cannot be used.",
-            expected="files, or folders of artifacts",
+            expected="files, or folders of artifacts; for images a folder",
             got="\n".join(problems),
             next_step="check the paths",
         )

@@ -95,7 +95,7 @@ def _report(error: Exception) -> int:
 
 def _is_for_want_of_memory(error: Exception) -> bool:
     """Whether memory ran out, of this machine or of its GPU; PyTorch's allocator for the CPU says so in words alone."""
-    words = ("not enough memory", "can't allocate memory", "out of memory", "Storage size calculation overflowed")
+    words = ("not enough memory", "annot allocate memory", "can't allocate memory", "out of memory", "Storage size calculation overflowed")
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)
     )

@@ -50,7 +50,7 @@ def _name(key: object) -> str:
 def _problem(key: object, value: object, most_bytes: int) -> str | None:
     """Why an entry is of no use; None where it is."""
     if not isinstance(key, str):
-        return f"its name is a {type(key).__name__}"
+        return f"its name is of type {type(key).__name__}"
     if not isinstance(value, Tensor):
         return type(value).__name__
     if type(value) not in (Tensor, nn.Parameter, nn.Buffer):

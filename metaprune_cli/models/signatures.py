@@ -16,8 +16,14 @@ FILE = Path(__file__).with_name("signatures.json")
 
 
 def signature(keys: Iterable[str]) -> str:
-    """A digest of a state dict's keys, whatever their order."""
-    return hashlib.sha256("\n".join(sorted(keys)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    """How many keys a state dict has, and a digest of them, whatever their order."""
+    names = sorted(keys)
+    return f"{len(names)}-{hashlib.sha256(chr(10).join(names).encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+def most_keys() -> int:
+    """Of any known architecture."""
+    return max(int(each.partition("-")[0]) for found in _known().values() for each in found)
 
 
 def may_have(name: str, found: str) -> bool:

@@ -26,14 +26,19 @@ _WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 
 
-def read_states(path: Path, trust_pickle: bool = False) -> dict[str, Tensor] | nn.Module:
+def read_states(path: Path, trust_pickle: bool = False, most_tensors: int | None = None) -> dict[str, Tensor] | nn.Module:
     """A file's state dict, unwrapped; or the module itself where a pickled one is trusted.
+
+    Args:
+        path: the file.
+        trust_pickle: open pickles with more than tensors in them, which can run any code.
+        most_tensors: of a file with more, nothing is read: PyTorch takes a second for every thousand.
 
     Raises:
         InputError: no such file, or something else than a state dict is in it.
         CorruptFileError: damaged, of an unknown format, or a pickle with more than tensors that is not trusted.
     """
-    content = _open(path, trust_pickle)
+    content = _open(path, trust_pickle, most_tensors)
     for _ in range(_DEEPEST):
         if not isinstance(content, Mapping):
             break
@@ -48,7 +53,7 @@ def read_states(path: Path, trust_pickle: bool = False) -> dict[str, Tensor] | n
     raise _not_a_state_dict(path, f"a {type(content).__name__}")
 
 
-def _open(path: Path, trust_pickle: bool) -> object:
+def _open(path: Path, trust_pickle: bool, most_tensors: int | None) -> object:
     check_readable(path)
     try:
         with path.open("rb") as file:
@@ -66,7 +71,7 @@ def _open(path: Path, trust_pickle: bool) -> object:
     is_safetensors = head[8:9] == b"{"  # its length comes first, and may begin like a pickle
     if head.startswith((_ZIP, _PICKLE)) and not is_safetensors:
         if head.startswith(_ZIP):
-            _check_zip(path)
+            _check_zip(path, most_tensors)
         return _open_pickle(path, trust_pickle)
     try:
         return aligned(safetensors.torch.load_file(path))
@@ -80,11 +85,11 @@ def _open(path: Path, trust_pickle: bool) -> object:
         ) from error
 
 
-def _check_zip(path: Path) -> None:
+def _check_zip(path: Path, most_tensors: int | None) -> None:
     """Refuse archives that are larger inside than outside, which torch.save never makes, and those of TorchScript.
 
     Raises:
-        InputError: it is a TorchScript program.
+        InputError: it is a TorchScript program, or has more than ``most_tensors``.
         CorruptFileError: it is compressed, its records overlap, or it is damaged.
     """
     try:
@@ -103,6 +108,15 @@ def _check_zip(path: Path) -> None:
             expected="a state dict, as torch.save(model.state_dict(), path) writes it",
             where=path,
             next_step="save torch.jit.load(path).state_dict() and name the architecture with --arch",
+        )
+    tensors = sum("/data/" in record.filename for record in records)
+    if most_tensors is not None and tensors > most_tensors:
+        raise InputError(
+            "The architecture of this state dict cannot be any that is known.",
+            expected=f"at most {most_tensors} tensors, with all that known architectures have and what trained them",
+            got=f"{tensors} tensors",
+            where=path,
+            next_step="name it: --arch package.module:factory --arch-arg key=value",
         )
     inside, outside = sum(record.file_size for record in records), path.stat().st_size
     if inside > outside or any(record.compress_type != ZIP_STORED for record in records):
