@@ -10,6 +10,9 @@ from metaprune_cli.errors import InputError
 
 Natural = Annotated[int, Range(at_least=0)]
 Count = Annotated[int, Range(at_least=1)]
+Processes = Annotated[int, Range(at_least=0, at_most=1024)]
+Pixels = Annotated[int, Range(at_least=1, at_most=2**14)]
+BatchSize = Annotated[int, Range(at_least=1, at_most=2**20)]
 Seed = Annotated[int, Range(at_least=0, below=2**63)]
 NonNegative = Annotated[float, Range(at_least=0)]
 Positive = Annotated[float, Range(above=0)]
@@ -62,13 +65,13 @@ class DataSettings:
 
     dataset: DatasetName = "digits"
     data_root: str | None = None
-    image_size: Count | None = None
+    image_size: Pixels | None = None
     split_seed: Seed = 0
     val_fraction: Fraction = 0.15
     train_limit: Count | None = None
     augment: Augmentation = "none"
-    batch_size: Count = 64
-    workers: Natural = 0
+    batch_size: BatchSize = 64
+    workers: Processes = 0
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,8 @@ class ZooSettings:
 class MetanetSettings:
     """Section ``metanet``: the metanetwork's size (paper: L=8, H=64 for ResNet-56)."""
 
-    layers: Count = 4
-    hidden: Count = 16
+    layers: Annotated[int, Range(at_least=1, at_most=256)] = 4
+    hidden: Annotated[int, Range(at_least=1, at_most=4096)] = 16
     codec: Codec = "coordinate"
     scale_blocks: bool = True
     ratio: Positive = 0.1
@@ -173,7 +176,7 @@ class MetaTrainSettings:
     precision: Precision = "auto"  # of the images' passes; auto: bfloat16 on CUDA devices that have it, else float32
     members_per_step: Count = 1  # models of the zoo whose mean gradient is one step; several processes share them out
     batches: Count = 1
-    batch_size: Count = 128
+    batch_size: BatchSize = 128
     validate_every: Count = 5
     seed: Seed = 0
     backend: Backend = "blocks"
@@ -318,8 +321,8 @@ class EvalSettings:
     ``batches`` training batches recalibrate the BatchNorms of each model on a curve.
     """
 
-    batch_size: Count = 256
-    latency_batch: Count = 1
+    batch_size: BatchSize = 256
+    latency_batch: BatchSize = 1
     latency_runs: Count = 30
     curve: tuple[Speedup, ...] = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
     batches: Count = 16
@@ -338,8 +341,8 @@ class CoverageSettings:
     max_ratio: Fraction = 0.95
     timeout_s: Positive = 3600.0
     memory_gb: Positive = 20.0
-    image_size: Count | None = None
-    jobs: Count = 1
+    image_size: Pixels | None = None
+    jobs: Annotated[int, Range(at_least=1, at_most=1024)] = 1
     seed: Seed = 0
 
 
@@ -351,10 +354,10 @@ class ExportSettings:
     """
 
     format: tuple[ExportFormat, ...] = ("torch-export",)
-    static_batch: Count | None = None
+    static_batch: BatchSize | None = None
     tolerance: Positive = 1e-4
     inputs: Count = 3
-    batch: Count = 4
+    batch: BatchSize = 4
 
 
 @dataclass(frozen=True)
@@ -365,7 +368,7 @@ class BenchSettings:
     share ``arrives`` of the MACs saved is time saved.
     """
 
-    batch: tuple[Count, ...] = (1,)
+    batch: tuple[BatchSize, ...] = (1,)
     runs: Annotated[int, Range(at_least=5)] = 30
     warmup: Count = 5
     layer_runs: Count = 5

@@ -12,11 +12,15 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
 from metaprune_cli.errors import InputError
+from metaprune_cli.yaml_text import read_yaml
 
 Settings = TypeVar("Settings")
+
+LARGEST = 10**9
+"""Of every number that has no bound of its own: no run ends that counts to more."""
+SHOWN = 200
+"""Characters of a wrong value that a message shows."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,11 @@ class Range:
     at_most: float = math.inf
     above: float = -math.inf
     below: float = math.inf
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is no largest number, so that ``LARGEST`` is."""
+        return math.isinf(self.at_most) and math.isinf(self.below)
 
     def __contains__(self, value: float) -> bool:
         return self.at_least <= value <= self.at_most and self.above < value < self.below
@@ -52,18 +61,13 @@ def read_params(path: Path) -> dict[str, Any]:
     """The sections of a params file; an empty file has none.
 
     Raises:
-        InputError: it cannot be read, is no YAML, or holds no sections.
+        InputError: it cannot be read, is no YAML, is out of proportion, or holds no sections.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError("The settings file cannot be read.", got=error.strerror, where=path) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError("The settings file is no valid YAML.", got=error, where=path) from error
+    content = read_yaml(path, "The settings file")
     content = {} if content is None else content
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise InputError(
-            "The settings file has no sections.", expected="lines such as 'data:'", got=content, where=path
+            "The settings file has no sections.", expected="lines such as 'data:'", got=brief(content), where=path
         )
     return content
 
@@ -93,6 +97,12 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         below = result.get(key)
         result[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
     return result
+
+
+def brief(value: object) -> str:
+    """A value as Python writes it, cut where it goes on for long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
@@ -147,14 +157,14 @@ class _Parser:
     def instance(self, cls: type[Any], values: Any, prefix: str) -> Any:
         """A dataclass from a mapping; None once there is a problem below ``prefix``."""
         if not isinstance(values, Mapping):
-            self.problems.append(f"{prefix.rstrip('.') or 'the section'}: expected keys and values, got {values!r}")
+            self.problems.append(f"{prefix.rstrip('.') or 'the section'}: expected keys and values, got {brief(values)}")
             return None
         hints = get_type_hints(cls, include_extras=True)
         known = {field.name: field for field in fields(cls)}
         before = len(self.problems)
         for key in values:
             if key not in known:
-                self.problems.append(f"{prefix}{key}: unknown{did_you_mean(str(key), known)}")
+                self.problems.append(f"{prefix}{key}: unknown{_meant(key, known)}")
         for name, field in known.items():
             if name not in values and field.default is MISSING and field.default_factory is MISSING:
                 self.problems.append(f"{prefix}{name}: missing")
@@ -183,20 +193,26 @@ def _scalar(hint: Any, value: Any) -> Any:
         plain, metadata = _scalar(arguments[0], value), arguments[1]
         if plain is not None and plain not in metadata:
             kind = "a number " if isinstance(metadata, Range) else ""
-            raise _Unusable(f"expected {kind}{metadata}, got {value!r}")
+            raise _Unusable(f"expected {kind}{metadata}, got {brief(value)}")
+        if isinstance(metadata, Range) and metadata.is_open and plain is not None and plain > LARGEST:
+            raise _Unusable(f"expected a number of at most {LARGEST:g}, got {brief(value)}")
         return plain
     if origin is Literal:
         if value not in arguments:
             choices = ", ".join(map(str, arguments))
-            raise _Unusable(f"expected one of {choices}, got {value!r}{did_you_mean(str(value), map(str, arguments))}")
+            raise _Unusable(f"expected one of {choices}, got {brief(value)}{_meant(value, arguments)}")
         return value
     if origin in (Union, types.UnionType):
         return _first_that_fits(arguments, value)
     if origin is dict:
         if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-            raise _Unusable(f"expected keys and values, got {value!r}")
+            raise _Unusable(f"expected keys and values, got {brief(value)}")
         return {name: _scalar(arguments[1], each) for name, each in value.items()}
     return _PLAIN[hint](value)
+
+
+def _meant(value: object, choices: Iterable[object]) -> str:
+    return did_you_mean(value, map(str, choices)) if isinstance(value, str) and len(value) <= SHOWN else ""
 
 
 def _first_that_fits(hints: tuple[Any, ...], value: Any) -> Any:
@@ -209,30 +225,32 @@ def _first_that_fits(hints: tuple[Any, ...], value: Any) -> Any:
         except _Unusable as problem:
             expected, _, got = str(problem).partition(", got ")
             texts.append(expected.removeprefix("expected "))
-            suggestion = suggestion or got.removeprefix(repr(value))
-    raise _Unusable(f"expected {' or '.join(dict.fromkeys(texts))}, got {value!r}{suggestion}")
+            suggestion = suggestion or got.removeprefix(brief(value))
+    raise _Unusable(f"expected {' or '.join(dict.fromkeys(texts))}, got {brief(value)}{suggestion}")
 
 
 def _int(value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
         return value
-    raise _Unusable(f"expected a whole number, got {value!r}")
+    raise _Unusable(f"expected a whole number{' of 64 bits' if type(value) is int else ''}, got {brief(value)}")
 
 
 def _float(value: Any) -> float:
     if isinstance(value, str) and value[:1] in "+-.0123456789":
         with suppress(ValueError):  # YAML 1.1 takes 1e-3, without a point, for text
             value = float(value)
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    raise _Unusable(f"expected a number, got {value!r}")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with suppress(OverflowError):  # a whole number that is too large for one with a point
+            if math.isfinite(value):
+                return float(value)
+    raise _Unusable(f"expected a number, got {brief(value)}")
 
 
 def _exactly(kind: type, words: str) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
         if isinstance(value, kind):
             return value
-        raise _Unusable(f"expected {words}, got {value!r}")
+        raise _Unusable(f"expected {words}, got {brief(value)}")
 
     return read
 

@@ -24,14 +24,18 @@ from metaprune_cli.artifacts.tensors import (
     read_tensors,
 )
 from metaprune_cli.errors import CorruptFileError, InputError
+from metaprune_cli.places import check_readable, unreadable
 
 # Two independent marks, so that no single flipped bit turns an artifact into some other safetensors file.
 _START = b'{"%s":{"%s":' % (METADATA.encode(), layout.METADATA_KEY.encode())
 _FIELD = b'\\"format_version\\":'
 _HEAD_BYTES = 1 << 20
+GIT_LFS = b"version https://git-lfs"
+"""How the text begins that stands for a file that was not fetched."""
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive, as torch.save writes",
     b"\x80": "a Python pickle, which can run code when it is opened",
+    GIT_LFS: "a pointer of Git LFS, a text in the place of the file",
 }
 
 
@@ -113,7 +117,7 @@ def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
 def is_artifact(path: str | os.PathLike[str]) -> bool:
     """Whether the file bears the marks of an artifact, sound or damaged; False for anything else, or nothing."""
     path = Path(path)
-    if not path.is_file():
+    if unreadable(path) is not None:
         return False
     with _opened(path) as (file, _):
         head = file.read(_HEAD_BYTES)
@@ -133,6 +137,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[BufferedReader, int]]:
     """The open file and its size; what the system refuses, now or while it is read, is an InputError."""
+    check_readable(path)
     try:
         with path.open("rb") as file:
             yield file, os.fstat(file.fileno()).st_size
@@ -169,7 +174,9 @@ def _refuse_foreign(start: bytes, path: Path) -> None:
                 expected="a safetensors file written by metaprune",
                 got=description,
                 where=path,
-                next_step="for a model, use a command that takes MODEL, with --arch",
+                next_step="`git lfs pull` fetches the file"
+                if magic == GIT_LFS
+                else "for a model, use a command that takes MODEL, with --arch",
             )
 
 

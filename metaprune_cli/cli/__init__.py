@@ -26,6 +26,7 @@ from metaprune_cli.cli import (
     zoo,
 )
 from metaprune_cli.cli import list as list_
+from metaprune_cli.cli.command import Command
 from metaprune_cli.cli.edge import Edge
 
 app = typer.Typer(
@@ -38,23 +39,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("zoo")(zoo.zoo)
-app.command("encode")(encode.encode)
-app.command("meta-train")(meta_train.meta_train)
-app.command("transform")(transform.transform)
-app.command("prune")(prune.prune)
-app.command("finetune")(finetune.finetune)
-app.command("iterate")(iterate.iterate)
-app.command("sensitivity")(sensitivity.sensitivity)
-app.command("eval")(eval.evaluate)
-app.command("decode")(decode.decode)
-app.command("inspect")(inspect.inspect)
-app.command("export")(export.export)
-app.command("bench")(bench.bench)
-app.command("coverage")(coverage.coverage)
-app.command("env")(env.env)
-app.command("list")(list_.list_)
-app.command("init")(init.init)
+app.command("zoo", cls=Command)(zoo.zoo)
+app.command("encode", cls=Command)(encode.encode)
+app.command("meta-train", cls=Command)(meta_train.meta_train)
+app.command("transform", cls=Command)(transform.transform)
+app.command("prune", cls=Command)(prune.prune)
+app.command("finetune", cls=Command)(finetune.finetune)
+app.command("iterate", cls=Command)(iterate.iterate)
+app.command("sensitivity", cls=Command)(sensitivity.sensitivity)
+app.command("eval", cls=Command)(eval.evaluate)
+app.command("decode", cls=Command)(decode.decode)
+app.command("inspect", cls=Command)(inspect.inspect)
+app.command("export", cls=Command)(export.export)
+app.command("bench", cls=Command)(bench.bench)
+app.command("coverage", cls=Command)(coverage.coverage)
+app.command("env", cls=Command)(env.env)
+app.command("list", cls=Command)(list_.list_)
+app.command("init", cls=Command)(init.init)
 
 
 def _version(wanted: bool) -> None:

@@ -12,6 +12,7 @@ import typer
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.config import DatasetName, DataSettings
+from metaprune_cli.config_loader import parse
 from metaprune_cli.console.panel import print_note
 from metaprune_cli.console.table import Table, label
 
@@ -47,7 +48,8 @@ def init(
     """Lay down dvc.yaml and params.yaml that prune, finetune and evaluate your model: `dvc repro` runs them."""
     source = options.model_source(arch, arch_arg, None, trust_pickle, allow_import)
     root = None if data_root is None else str(data_root)
-    data = DataSettings(dataset=dataset, data_root=root, image_size=image_size)
+    given = options.given(dataset=dataset, data_root=root, image_size=image_size)
+    data = parse(DataSettings, given, section="data", where="the options")
     from metaprune_cli.stages import init as stage
 
     laid = stage.init(folder, model=model, source=source, data=data, metanet=metanet, force=force)

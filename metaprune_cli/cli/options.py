@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 Settings = TypeVar("Settings")
 Scalar = bool | int | float | str
 
+MOST_NUMBERS = 2**28
+"""Of one input: a gibibyte."""
+MOST_PROCESSES = 1024
+"""Of models at a time, and of threads."""
 DEFAULT_PARAMS = Path("params.yaml")
 
 # files
@@ -61,7 +67,7 @@ DataRoot = Annotated[Path | None, typer.Option("--data-root", metavar="DIR", hel
 # everywhere
 Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
 Seed = Annotated[
-    int | None, typer.Option("--seed", metavar="N", min=0, help="Seed of everything random; overrides params.yaml.")
+    int | None, typer.Option("--seed", metavar="N", min=0, max=2**63 - 1, help="Seed of everything random; overrides params.yaml.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
@@ -71,7 +77,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoin
 Jobs = Annotated[
     int,
     typer.Option(
-        "--jobs", "-j", metavar="N", min=0, help="Models at a time, each in its own process; 0: one for every core."
+        "--jobs", "-j", metavar="N", min=0, max=MOST_PROCESSES, help="Models at a time, each in its own process; 0: one for every core."
     ),
 ]
 Ddp = Annotated[
@@ -145,7 +151,7 @@ def pruning_rules(texts: Iterable[str]) -> list[dict[str, object]]:
             )
         pairs = (part.partition("=") for part in parts)
         rules.append(
-            {"match": match.strip()} | {key: _scalar(value) if equals else True for key, equals, value in pairs}
+            {"match": match.strip()} | {key: _scalar(value, "--rule") if equals else True for key, equals, value in pairs}
         )
     return rules
 
@@ -164,17 +170,20 @@ def _key_value(text: str) -> tuple[str, Scalar]:
         raise InputError(
             "An argument of the architecture cannot be read.", expected="KEY=VALUE", got=text, where="--arch-arg"
         )
-    return key.strip(), _scalar(value.strip())
+    return key.strip(), _scalar(value.strip(), "--arch-arg")
 
 
-def _scalar(text: str) -> Scalar:
+def _scalar(text: str, where: str) -> Scalar:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for read in (int, float):
-        try:
-            return read(text)
-        except ValueError:
-            continue
+        with suppress(ValueError):
+            number = read(text)
+            if not abs(number) < 2**63:  # nor is NaN
+                raise InputError(
+                    "A number cannot be used.", expected="a finite number of 64 bits", got=text[:100], where=where
+                )
+            return number
     return text
 
 
@@ -183,10 +192,10 @@ def _shape(text: str) -> tuple[int, ...]:
         shape = tuple(int(part) for part in text.replace("x", ",").split(","))
     except ValueError:
         shape = ()
-    if not shape or min(shape) < 1:
+    if not shape or min(shape) < 1 or math.prod(shape) > MOST_NUMBERS:
         raise InputError(
             "The input shape cannot be read.",
-            expected="sizes without the batch, such as 3,224,224",
+            expected=f"sizes without the batch, such as 3,224,224, of at most {MOST_NUMBERS} numbers together",
             got=text,
             where="--input-shape",
         )

@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import typer
 
+from metaprune_cli.cli.command import check_parameters
 from metaprune_cli.console.panel import print_panel, print_text
 from metaprune_cli.console.streams import silence_
 from metaprune_cli.console.table import Table
@@ -36,6 +37,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             _check_alone(command.__name__)
+            check_parameters(kwargs)
             return command(*args, **kwargs)
         except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
             raise  # Typer's own business, and the edge's
@@ -68,6 +70,19 @@ def report(error: Exception) -> int:
     """Show the panel; return the exit code."""
     if isinstance(error, OSError):
         error = _from_system(error)
+    if _is_for_want_of_memory(error):
+        error = InputError(
+            "There is not enough memory for this.",
+            got=str(error).splitlines()[0][:200] if str(error) else None,
+            next_step="smaller batches or images, fewer --jobs, or a machine with more; a file may claim to be larger "
+            "than it is",
+        )
+    if isinstance(error, RecursionError):
+        error = InputError(
+            "Something that was read is nested too deeply.",
+            expected="fewer levels of lists, mappings or modules inside each other",
+            next_step="look at the files that were given; --debug shows where it was",
+        )
     if isinstance(error, MetapruneError):
         _panel(error.title, error.what, error.lines())
         return error.exit_code
@@ -82,6 +97,14 @@ def report(error: Exception) -> int:
         ],
     )
     return EXIT_BUG
+
+
+def _is_for_want_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, of this machine or of its GPU; PyTorch's allocator for the CPU says so in words alone."""
+    words = ("not enough memory", "annot allocate memory", "can't allocate memory", "out of memory", "Storage size calculation overflowed")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
 
 
 def _panel(title: str, what: str, rows: Sequence[tuple[str, str]] = ()) -> None:

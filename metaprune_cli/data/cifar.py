@@ -7,7 +7,6 @@ their content is validated, whoever wrote them.
 
 from __future__ import annotations
 
-import codecs
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -123,6 +122,13 @@ def _python(label_key: str) -> Callable[[Path], Arrays]:
     return read
 
 
+def _latin1(text: str, encoding: str) -> bytes:
+    """Bytes as Python 2 and old protocols wrote them; any other codec would be looked for among the modules."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"the file asks for the codec {encoding!r}, which is refused")
+    return text.encode("latin1")
+
+
 class _ArraysOnly(pickle.Unpickler):
     """An unpickler that builds containers, numbers, text and numpy arrays, and refuses everything else."""
 
@@ -133,7 +139,7 @@ class _ArraysOnly(pickle.Unpickler):
         ("numpy.core.multiarray", "_reconstruct"): np.zeros(1).__reduce__()[0],
         ("numpy.core.multiarray", "scalar"): np.int64(0).__reduce__()[0],
         ("numpy.core.numeric", "_frombuffer"): np.zeros(1).__reduce_ex__(5)[0],
-        ("_codecs", "encode"): codecs.encode,
+        ("_codecs", "encode"): _latin1,
     }
 
     def find_class(self, module: str, name: str) -> Any:

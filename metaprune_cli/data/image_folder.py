@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -14,9 +17,14 @@ from torch.utils.data import DataLoader, Subset
 
 from metaprune_cli.config import DataSettings
 from metaprune_cli.data.source import Part, Source, missing, root_of
-from metaprune_cli.errors import CorruptFileError, InputError
+from metaprune_cli.errors import CorruptFileError, InputError, MetapruneError
+from metaprune_cli.places import check_readable
 
 DEFAULT_SIZE = 224
+MOST_PIXELS = 89_478_485
+"""Of one image; where Pillow begins to warn of files that are made to fill the memory."""
+LONGEST = 16
+"""Of a very long image only the middle is used: so many times as long as it is wide."""
 CROP_RATIO = 256 / 224  # the usual evaluation on ImageNet: resize to 256, keep the central 224
 
 
@@ -36,8 +44,27 @@ class FileImages:
     def read(self, order: Tensor, batch_size: int) -> Iterator[Tensor]:
         """The images at the positions ``order``, as uint8 batches (n, 3, s, s)."""
         chosen = Subset(self.folder, order.tolist())
-        for pixels, _ in DataLoader(chosen, batch_size, num_workers=self.workers):
+        for pixels in DataLoader(chosen, batch_size, num_workers=self.workers, collate_fn=_batch):
+            if isinstance(pixels, Unreadable):
+                raise pixels.error
             yield pixels
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """What stands for an image that cannot be read: raised in a worker, its error would come as a traceback's text."""
+
+    error: MetapruneError
+
+
+def _batch(items: Sequence[tuple[Tensor | Unreadable, int]]) -> Tensor | Unreadable:
+    """The pixels of a batch, or the first of its images that cannot be read."""
+    pixels = []
+    for picture, _ in items:
+        if isinstance(picture, Unreadable):
+            return picture
+        pixels.append(picture)
+    return torch.stack(pixels)
 
 
 @dataclass(frozen=True)
@@ -46,10 +73,13 @@ class SquarePixels:
 
     size: int
 
-    def __call__(self, picture: Image.Image) -> Tensor:
-        """The pixels of ``picture``."""
+    def __call__(self, picture: Image.Image | Unreadable) -> Tensor | Unreadable:
+        """The pixels of ``picture``; what could not be read stays what it is."""
         from torchvision.transforms import v2
 
+        if isinstance(picture, Unreadable):
+            return picture
+        picture = _middle(picture)
         if picture.size != (self.size, self.size):
             picture = v2.functional.resize(picture, [round(self.size * CROP_RATIO)])
             picture = v2.functional.center_crop(picture, [self.size, self.size])
@@ -68,6 +98,7 @@ def read_image_folder(settings: DataSettings, part: Part) -> Source | None:
         return None
     classes = _classes(root)
     size = settings.image_size or DEFAULT_SIZE
+    _check_visited_once(root / part)
     try:
         from torchvision.datasets import ImageFolder
 
@@ -110,9 +141,70 @@ def _classes(root: Path) -> list[str]:
     return names
 
 
-def _open_rgb(path: str) -> Image.Image:
+def _open_rgb(path: str) -> Image.Image | Unreadable:
+    """A picture of three colours, or why there is none."""
     try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damaged files
-        raise CorruptFileError("An image cannot be read.", got=str(error), where=path) from error
+        check_readable(Path(path), "An image")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata, and of transparency, which is dropped anyway
+            with Image.open(path) as picture:
+                if picture.width * picture.height > MOST_PIXELS:
+                    raise ValueError(f"{picture.width}x{picture.height} pixels")
+                return _eight_bits(picture).convert("RGB")
+    except MetapruneError as error:
+        return Unreadable(error)
+    except Exception as error:  # noqa: BLE001 - damaged images fail in every way there is
+        return Unreadable(
+            CorruptFileError(
+                "An image cannot be read.",
+                expected=f"a picture of at most {MOST_PIXELS} pixels in a format that Pillow reads",
+                got=f"{type(error).__name__}: {error}",
+                where=path,
+                next_step="make the file again, or take it out of the folder",
+            )
+        )
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """Grey of 16 bits scaled to 8, which converting cuts off at 255 instead.
+
+    Raises:
+        ValueError: the pixels are numbers of unknown range.
+    """
+    if picture.mode == "F":
+        raise ValueError("pixels are floating-point numbers, of which nothing says what is white")
+    if picture.mode != "I" and not picture.mode.startswith("I;16"):
+        return picture
+    return Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
+
+
+def _middle(picture: Image.Image) -> Image.Image:
+    """The middle of a picture that is very long: resized by its shorter side, the whole of it may fill the memory."""
+    width, height = picture.size
+    most = LONGEST * min(width, height)
+    if max(width, height) <= most:
+        return picture
+    left, top = max(0, width - most) // 2, max(0, height - most) // 2
+    return picture.crop((left, top, left + min(width, most), top + min(height, most)))
+
+
+def _check_visited_once(part: Path) -> None:
+    """Refuse links by which a folder would be read twice, or for ever.
+
+    Raises:
+        InputError: naming the first of them.
+    """
+    for class_folder in sorted(part.iterdir()) if part.is_dir() else ():
+        seen: set[tuple[int, int]] = set()
+        for folder, below, _ in os.walk(class_folder, followlinks=True):
+            status = Path(folder).stat()
+            if (status.st_dev, status.st_ino) in seen:
+                raise InputError(
+                    "A class folder contains a folder twice, by a link.",
+                    expected="every image once",
+                    got=f"{folder} is {os.path.realpath(folder)}",
+                    where=class_folder,
+                    next_step="remove the link",
+                )
+            seen.add((status.st_dev, status.st_ino))
+            below.sort()

@@ -41,7 +41,14 @@ def in_memory(pixels: np.ndarray, labels: np.ndarray, num_classes: int, where: P
             got=f"images {pixels.dtype}{pixels.shape}, {len(labels)} labels",
             where=where,
         )
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= num_classes:
+    if labels.dtype.kind not in "iu":
+        raise CorruptFileError(
+            "The labels in this file are no numbers of classes.",
+            expected=f"whole numbers from 0 to {num_classes - 1}",
+            got=f"{labels.dtype}, such as {str(labels[0])[:100]!r}",
+            where=where,
+        )
+    if labels.min() < 0 or labels.max() >= num_classes:
         raise CorruptFileError(
             "There are labels in this file that are no class of its dataset.",
             expected=f"whole numbers from 0 to {num_classes - 1}",

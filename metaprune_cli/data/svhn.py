@@ -11,6 +11,10 @@ from metaprune_cli.data.source import Part, Source, in_memory, missing, root_of
 from metaprune_cli.errors import CorruptFileError
 
 
+MOST_IMAGES = 1_000_000
+"""Compressed, an array of any size fits into a small file; the largest part of SVHN has 531,131 images."""
+
+
 def read_svhn(settings: DataSettings, part: Part) -> Source | None:
     """One part of SVHN, from ``settings.data_root`` or ``svhn/`` below it.
 
@@ -42,9 +46,12 @@ def svhn_files(settings: DataSettings, part: Part) -> list[Path]:
 
 def _read_mat(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 (n, 3, 32, 32) and labels 1 to 10."""
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
     try:
+        stated = {name: shape for name, shape, _ in whosmat(str(path))}  # before anything is unpacked
+        if len(stated["X"]) != 4 or stated["X"][:3] != (32, 32, 3) or stated["X"][3] > MOST_IMAGES:
+            raise ValueError(f"X {stated['X']}")
         content = loadmat(str(path), variable_names=("X", "y"))
         pixels, labels = content["X"], content["y"].reshape(-1)
         if pixels.ndim != 4 or pixels.shape[:3] != (32, 32, 3) or labels.min() < 1 or labels.max() > 10:

@@ -29,11 +29,11 @@ def import_named(name: str, what: str, *, where: str) -> Callable[..., Any]:
             found: Any = import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever the module does when it is imported
         raise InputError(
             f"The {what} could not be imported.",
             expected=f"package.module:{what}, importable from here",
-            got=f"{name}: {error}",
+            got=f"{name}: {error}" if isinstance(error, ImportError | AttributeError) else f"{name}: {type(error).__name__}: {error}",
             where=where,
             next_step="check the spelling, and that the package is installed or in the working directory",
         ) from error

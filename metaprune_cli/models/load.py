@@ -16,8 +16,13 @@ from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.assemble import assemble
 from metaprune_cli.models.programs import KEY, program_from_document
 from metaprune_cli.models.recognise import check_args, recognise, shapes_of, told
-from metaprune_cli.models.registry import with_input_shape
+from metaprune_cli.models.registry import is_factory, with_input_shape
+from metaprune_cli.models.signatures import most_keys
 from metaprune_cli.models.state_files import read_states
+
+
+SPARE = 8
+"""So many times the tensors of a model can be in its file: optimiser state, averages."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +65,8 @@ def open_model(
     args = dict(arch_args or {})
     if is_artifact(path):
         return _load_artifact(path, arch, args, allow_import, input_shape)
-    states = read_states(path, trust_pickle)
+    is_known = arch is None or not is_factory(arch)
+    states = read_states(path, trust_pickle, SPARE * most_keys() if is_known else None)
     if isinstance(states, nn.Module):
         found = _architecture_of(states) if arch is None else Architecture(arch)
     else:

@@ -11,6 +11,7 @@ from typing import Any
 from metaprune_cli.errors import InputError
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.registry import is_factory, list_architectures, skeleton, takes_argument
+from metaprune_cli.models.signatures import may_have, signature
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -44,8 +45,9 @@ def recognise(shapes: Shapes, where: Path | None = None) -> Architecture:
         InputError: none of them has these keys and shapes; those with the same keys are named.
     """
     same_keys: list[str] = []
+    found = signature(shapes)
     for name in list_architectures():
-        if name.startswith(_SAME_KEYS_AS_FLOAT):
+        if name.startswith(_SAME_KEYS_AS_FLOAT) or not may_have(name, found):
             continue
         fitted = fit(name, shapes)
         if fitted is None:
@@ -60,6 +62,14 @@ def recognise(shapes: Shapes, where: Path | None = None) -> Architecture:
         where=where,
         next_step=f"name it: --arch {same_keys[0] if same_keys else 'package.module:factory'} --arch-arg key=value",
     )
+
+
+def default_signatures() -> dict[str, list[str]]:
+    """The signatures of every known architecture's keys, one for each variant; all of them are built."""
+    names = (name for name in list_architectures() if not name.startswith(_SAME_KEYS_AS_FLOAT))
+    return {
+        name: [signature(_default_shapes(name, **variant)) for variant in _VARIANTS.get(name, ({},))] for name in names
+    }
 
 
 def told(name: str, shapes: Shapes) -> Architecture:

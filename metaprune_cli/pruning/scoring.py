@@ -118,7 +118,17 @@ def left_of_scores(
 
 
 def _of_user(name: str, table: UnitTable) -> Float[Tensor, " units"]:
-    found = import_named(name, "criterion", where="--criterion")(table)
+    criterion = import_named(name, "criterion", where="--criterion")
+    try:
+        found = criterion(table)
+    except Exception as error:
+        raise InputError(
+            "The criterion failed.",
+            expected="a function of the units that returns one number for each",
+            got=f"{type(error).__name__}: {error}",
+            where=name,
+            next_step="--debug shows where",
+        ) from error
     units = table.graph.units.num_units
     if not isinstance(found, Tensor) or tuple(found.shape) != (units,):
         raise InputError(

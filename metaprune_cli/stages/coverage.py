@@ -14,13 +14,17 @@ from typing import Any
 from metaprune_cli import __version__
 from metaprune_cli.config import CoverageSettings
 from metaprune_cli.errors import InputError
+from metaprune_cli.places import unwritable
 from metaprune_cli.stages.covering import report
 from metaprune_cli.stages.covering.process import try_model
 from metaprune_cli.stages.covering.suite import Entry, read_suite
-from metaprune_cli.stages.paths import obstacle, replace_file
+from metaprune_cli.stages.paths import replace_file
 from metaprune_cli.training.progress import Progress
+from metaprune_cli.yaml_text import read_text
 
 FORMAT = "metaprune coverage 1"
+MOST_BYTES = 2**26
+"""Of a report that is gone on with."""
 HEAVY = 150_000_000
 """Models with more parameters than this are tried one at a time, after the others."""
 _NOT_IN_ROWS = {"timeout_s": 1.0, "memory_gb": 1.0, "jobs": 1}
@@ -116,16 +120,16 @@ def _known(output: Path, now: Coverage, *, fresh: bool) -> dict[str, Mapping[str
     if not output.exists():
         return {}
     try:
-        document = json.loads(output.read_text(encoding="utf-8"))
-        is_ours = document["format"] == FORMAT
-    except (OSError, ValueError, KeyError, TypeError):
-        is_ours = False
-    if not is_ours:
+        document = json.loads(read_text(output, "The output", MOST_BYTES))
+        if document["format"] != FORMAT:
+            raise ValueError("another format")
+        same = document["versions"] == now.versions and _relevant(document["settings"]) == _relevant(now.settings)
+        known = {row["name"]: row for row in document["rows"] if row["status"] != "failed"}
+    except (InputError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             "The output exists and is not a coverage report.", where=output, next_step="choose another place with -o"
-        )
-    same = document["versions"] == now.versions and _relevant(document["settings"]) == _relevant(now.settings)
-    return {row["name"]: row for row in document["rows"] if row["status"] != "failed"} if same and not fresh else {}
+        ) from error
+    return known if same and not fresh else {}
 
 
 def _relevant(settings: Mapping[str, Any]) -> Any:
@@ -146,7 +150,7 @@ def _write(found: Coverage, output: Path | None, markdown: Path | None) -> None:
 
 
 def _check_places(paths: Sequence[Path]) -> None:
-    problems = [f"{path}: {reason}" for path in paths if (reason := obstacle(path))]
+    problems = [f"{path}: {reason}" for path in paths if (reason := unwritable(path))]
     if problems:
         raise InputError("The results could not be written.", got="\n".join(problems), next_step="choose another place")
     for path in paths:

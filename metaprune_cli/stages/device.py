@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from metaprune_cli.environment import whole_number
 from metaprune_cli.errors import InputError
 
 # MACs of one batch. Measured for training steps on two cores: below this a second thread saves a fifth at most, and
@@ -27,13 +27,13 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if available else "cpu"
     kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
+    if kind not in ("cpu", "cuda") or (index and not (index.isascii() and index.isdecimal())) or (kind == "cpu" and index):
         raise InputError("Unknown device.", expected="auto, cpu, cuda or cuda:N", got=name, where="--device")
     if kind == "cpu":
         return torch.device("cpu")
-    if index and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+    if index and whole_number("LOCAL_WORLD_SIZE", 1) > 1:
         raise InputError("Several processes cannot share one CUDA device.", expected="cuda", got=name, where="--device")
-    number = int(index or os.environ.get("LOCAL_RANK", "0"))
+    number = int(index[:9]) if index else whole_number("LOCAL_RANK", 0)
     if number >= available:
         raise InputError(
             "This machine has no such device.",

@@ -18,10 +18,10 @@ from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.metanet.shipped import metanetwork_file
 from metaprune_cli.models import build
 from metaprune_cli.models.registry import is_factory
+from metaprune_cli.places import unwritable
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.initial import Project, pipeline, readme, settings
 from metaprune_cli.stages.loading import ModelSource, Opened, open_model
-from metaprune_cli.stages.paths import obstacle
 from metaprune_cli.stages.zoo import Task, architecture_of
 
 PIPELINE = ("dvc.yaml", "params.yaml")
@@ -92,7 +92,7 @@ def init(
 
 def _check_folder(folder: Path, force: bool) -> None:
     taken = [] if force else [name for name in PIPELINE if (folder / name).exists()]
-    reason = "it is a file" if folder.is_file() else obstacle(folder / PIPELINE[0])
+    reason = "it is a file" if folder.is_file() else unwritable(folder / PIPELINE[0])
     if taken:
         raise InputError(
             "There is a pipeline in this folder already.",

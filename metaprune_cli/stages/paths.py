@@ -9,6 +9,7 @@ from pathlib import Path
 
 from metaprune_cli.artifacts import is_artifact, read_document
 from metaprune_cli.errors import CorruptFileError, InputError
+from metaprune_cli.places import printable, unreadable, unwritable
 
 SUFFIX = ".safetensors"
 CHECKPOINT = ".checkpoint.safetensors"
@@ -86,10 +87,10 @@ def find_sources(inputs: Sequence[Path], kinds: Sequence[str]) -> Sources:
             problems.extend(
                 [f"{path}: no artifact of kind {' or '.join(kinds)} in this folder"] if not artifacts else []
             )
-        elif path.exists():
-            found.append(Source(path, Path(path.name)))
+        elif problem := unreadable(path):
+            problems.append(f"{printable(path)}: {problem}")
         else:
-            problems.append(f"{path}: does not exist")
+            found.append(Source(path, Path(path.name)))
     if problems:
         raise InputError(
             "Some inputs cannot be used." if len(problems) > 1 else "An input cannot be used.",
@@ -135,18 +136,17 @@ def check_targets(targets: Sequence[Path], kind: str | Replaceable, inputs: Iter
         InputError: listing all of them.
     """
     ours = artifacts_of(kind) if isinstance(kind, str) else kind
-    taken = {path.resolve() for path in inputs}
+    taken = {os.path.realpath(path) for path in inputs}
     problems: list[str] = []
     for target in targets:
-        place = target.resolve()
+        if reason := unwritable(target):
+            problems.append(f"{printable(target)}: {reason}")
+            continue
+        place = os.path.realpath(target)
         if place in taken:
             problems.append(f"{target}: is an input, or another input's output too")
-        elif target.is_dir():
-            problems.append(f"{target}: is a folder")
         elif target.exists() and not ours.holds(target):
             problems.append(f"{target}: exists and is not {ours.words}")
-        elif reason := obstacle(target):
-            problems.append(f"{target}: {reason}")
         taken.add(place)
     if problems:
         raise InputError(
@@ -184,11 +184,10 @@ class Rendering:
     def _problem(self, target: Path) -> str | None:
         if target.suffix.lower() != self.suffix:
             return f"is not named as an {self.suffix[1:].upper()} file"
-        if target.is_dir():
-            return "is a folder"
-        if target.exists() and not self._is_ours(target):
+        problem = unwritable(target)
+        if problem is None and target.exists() and not self._is_ours(target):
             return f"exists and is not a {self.noun} of ours"
-        return obstacle(target)
+        return problem
 
     def _is_ours(self, file: Path) -> bool:
         with file.open("rb") as text:
@@ -208,14 +207,6 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def obstacle(target: Path) -> str | None:
-    """Why no file can be made at this place, as far as that shows beforehand."""
-    above = next(folder for folder in target.absolute().parents if folder.exists())
-    if not above.is_dir():
-        return f"{above} is a file"
-    return None if os.access(above, os.W_OK | os.X_OK) else f"no permission to write in {above}"
 
 
 def _means_folder(output: Path, suffixes: Collection[str]) -> bool:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from metaprune_cli.environment import whole_number
 from metaprune_cli.errors import LostProcessError
 from metaprune_cli.training.distributed import ALONE, Ranks, answered
 
@@ -28,7 +29,7 @@ REPORT_TIMEOUT = timedelta(seconds=10)
 
 def world_size() -> int:
     """How many processes the environment says there are; 1 without ``torchrun``."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    return whole_number("WORLD_SIZE", 1) if "RANK" in os.environ else 1
 
 
 @contextmanager

@@ -149,3 +149,23 @@ def test_the_real_cifar10(tmp_path):
     torch.testing.assert_close(images.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=0.03)
     torch.testing.assert_close(images.std((0, 2, 3)), torch.ones(3), rtol=0, atol=0.03)
     assert test.labels[:5].tolist() == [3, 8, 8, 0, 6]  # cat, ship, ship, aeroplane, frog
+
+
+@pytest.mark.parametrize(
+    "labels", [["cat"] * PER_FILE, [1.5] * PER_FILE, [None] * PER_FILE, [{}] * PER_FILE, [10**30] * PER_FILE], ids=str
+)
+def test_labels_that_are_no_numbers_are_refused(labels, tmp_path):
+    write(tmp_path, "cifar10", "python")
+    for name in CIFAR10.layouts[1].files["test"]:
+        content = {"data": arrays(0, 10)[0], "labels": labels}
+        (tmp_path / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(content))
+    with pytest.raises(CorruptFileError, match=r"(?s)labels in this file are no numbers.*from 0 to 9"):
+        load_test(settings(tmp_path))
+
+
+def test_a_pickle_that_asks_for_another_codec_is_refused(tmp_path):
+    write(tmp_path, "cifar10", "python")
+    asks = b"c_codecs\nencode\n(Vtext\nVunicode_escape\ntR."
+    (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(asks)
+    with pytest.raises(CorruptFileError, match=r"(?s)no pickle of images.*codec 'unicode_escape', which is refused"):
+        load_test(settings(tmp_path))

@@ -47,3 +47,21 @@ def test_a_truncated_file_is_refused(kept, tmp_path):
     with pytest.raises(CorruptFileError, match="SVHN file is damaged") as caught:
         load_test(DataSettings(dataset="svhn", data_root=str(tmp_path)))
     assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"X": np.zeros((32, 32, 3), np.uint8)},
+        {"X": np.array([["a", 1]], object)},
+        {"X": np.zeros((32, 32, 3, 1001), np.uint8)},
+        {"y": np.array([["one"], ["two"]])},
+        {"y": np.array([[1, "a"]], object)},
+    ],
+    ids=["shape", "objects", "too many", "text", "labels of objects"],
+)
+def test_other_contents_are_refused(changes, tmp_path, monkeypatch):
+    monkeypatch.setattr("metaprune_cli.data.svhn.MOST_IMAGES", 1000)
+    write(tmp_path / "test_32x32.mat", n=2, **changes)
+    with pytest.raises(CorruptFileError, match="SVHN file is damaged"):
+        load_test(DataSettings(dataset="svhn", data_root=str(tmp_path)))

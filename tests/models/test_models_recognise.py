@@ -6,7 +6,8 @@ import pytest
 
 from metaprune_cli.errors import InputError
 from metaprune_cli.models import Architecture, build, list_architectures
-from metaprune_cli.models.recognise import fit, recognise, shapes_of
+from metaprune_cli.models.recognise import _default_shapes, default_signatures, fit, recognise, shapes_of
+from metaprune_cli.models.signatures import may_have, signature
 
 CIFAR = [name for name in list_architectures() if name.startswith("cifar:") and name != "cifar:vit"]
 
@@ -21,7 +22,7 @@ def test_no_two_architectures_have_the_same_shapes() -> None:
     twins = "torchvision:fasterrcnn_mobilenet_v3_large_fpn", "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn"
     for name in list_architectures():
         if "quantized_" not in name:
-            other = seen.setdefault(frozenset(shapes(name).items()), name)
+            other = seen.setdefault(frozenset(_default_shapes(name).items()), name)
             assert other == name or {other, name} == set(twins)
 
 
@@ -72,6 +73,29 @@ def test_other_shapes_are_never_guessed() -> None:
 def test_heads_leave_no_trace() -> None:
     with pytest.raises(InputError, match=r"(?s)keys of cifar:vit.*--arch cifar:vit"):
         recognise(shapes("cifar:vit"))
+
+
+def test_the_file_has_the_signatures_of_all_architectures() -> None:
+    """If not: python -c "from metaprune_cli.models.signatures import write; write()"."""
+    wrong = [name for name, found in default_signatures().items() if not all(may_have(name, each) for each in found)]
+    missing = [name for name in default_signatures() if may_have(name, "none")]
+    assert (wrong, missing) == ([], [])
+
+
+def test_nothing_is_built_for_keys_that_no_architecture_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metaprune_cli.models.recognise.skeleton", lambda *_, **__: pytest.fail("built one"))
+    with pytest.raises(InputError, match="20000 entries"):
+        recognise({f"layers.{number}.weight": (3, 3) for number in range(20_000)})
+
+
+def test_what_is_not_in_the_file_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {name: ["none"] for name in list_architectures() if name != "cifar:resnet8"}
+    monkeypatch.setattr("metaprune_cli.models.signatures._known", lambda: known)
+    assert recognise(shapes("cifar:resnet8")).name == "cifar:resnet8"
+
+
+def test_a_signature_is_of_the_keys_whatever_their_order() -> None:
+    assert signature(["a", "b"]) == signature(["b", "a"]) != signature(["ab"])
 
 
 def test_unknown_keys() -> None:

@@ -9,16 +9,16 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from metaprune_cli.config_loader import brief
 from metaprune_cli.errors import InputError
 from metaprune_cli.models import vision
 from metaprune_cli.models.architecture import Architecture
+from metaprune_cli.yaml_text import parse_yaml, read_text
 
 TORCHVISION = "torchvision"
 OWN = "models"
 """The task of what is not torchvision's."""
-_KEYS = {"arch", "name", "args", "input_shape", "task"}
+_TYPES = {"arch": str, "name": str, "args": dict, "input_shape": list, "task": str}
 
 
 @dataclass(frozen=True)
@@ -93,48 +93,45 @@ def _torchvision() -> list[Entry]:
 
 
 def _from_file(path: Path) -> list[Entry]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            "The suite cannot be read.",
-            expected=f"{TORCHVISION}, or a YAML or Python file",
-            got=getattr(error, "strerror", None) or str(error),
-            where=path,
-            next_step="check --suite",
-        ) from error
+    text = read_text(path, "The suite")
     return _from_python(path, text) if path.suffix == ".py" else _from_yaml(path, text)
 
 
 def _from_yaml(path: Path, text: str) -> list[Entry]:
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError("The suite is not YAML.", got=str(error), where=path) from error
+    content = parse_yaml(text, "The suite", path)
     items = [{"arch": item} if isinstance(item, str) else item for item in content] if isinstance(content, list) else []
-    wrong = [
-        str(item)
-        for item in items
-        if not isinstance(item, dict) or not isinstance(item.get("arch"), str) or item.keys() - _KEYS
-    ]
+    wrong = [brief(item) for item in items if not _is_entry(item)]
     if wrong or not items:
         raise InputError(
             "The suite cannot be understood.",
-            expected=f"a list of package.module:factory, or of mappings with arch and any of {sorted(_KEYS)}",
+            expected=f"a list of package.module:factory, or of mappings with arch and any of {sorted(_TYPES)}",
             got="; ".join(wrong[:5]) or type(content).__name__,
             where=path,
         )
     return [_entry(item) for item in items]
 
 
+def _is_entry(item: object) -> bool:
+    """Whether all that is said of a model is of its type."""
+    if not isinstance(item, dict) or item.keys() - _TYPES.keys() or "arch" not in item:
+        return False
+    shape = item.get("input_shape") or ()
+    return (
+        all(value is None or isinstance(value, _TYPES[key]) for key, value in item.items())
+        and item["arch"] is not None
+        and all(type(size) is int and 0 < size < 2**31 for size in shape)
+        and all(isinstance(name, str) for name in item.get("args") or ())
+    )
+
+
 def _entry(item: Mapping[str, Any]) -> Entry:
     shape = item.get("input_shape")
     return Entry(
-        name=item.get("name", item["arch"]),
+        name=item.get("name") or item["arch"],
         arch=item["arch"],
         args=item.get("args") or {},
         input_shape=None if shape is None else tuple(shape),
-        task=item.get("task", OWN),
+        task=item.get("task") or OWN,
     )
 
 
@@ -142,8 +139,8 @@ def _from_python(path: Path, text: str) -> list[Entry]:
     """The factories of a Python file, found without running it; it is imported where they are called."""
     try:
         tree = ast.parse(text)
-    except SyntaxError as error:
-        raise InputError("The suite is not Python.", got=str(error), where=path) from error
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # nested too deeply, null characters
+        raise InputError("The suite is not Python.", got=str(error) or "expressions nested too deeply", where=path) from error
     names = [
         node.name
         for node in tree.body

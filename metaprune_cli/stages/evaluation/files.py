@@ -9,13 +9,15 @@ from pathlib import Path
 
 from metaprune_cli.console.sheet import csv_text
 from metaprune_cli.errors import InputError
+from metaprune_cli.places import unwritable
 from metaprune_cli.stages.evaluation.arms import ARMS, place
 from metaprune_cli.stages.evaluation.picture import draw
 from metaprune_cli.stages.evaluation.report import markdown
 from metaprune_cli.stages.evaluation.summary import STEPS, Row, Summary, curve, headline, metrics
-from metaprune_cli.stages.paths import obstacle, replace_file
+from metaprune_cli.stages.paths import replace_file
 
 PICTURE = "curve.png"
+FIXED = (PICTURE, "report.md", "metrics.json", "summary.json", "models.csv")
 
 
 def check_folder(folder: Path | None) -> None:
@@ -30,9 +32,14 @@ def check_folder(folder: Path | None) -> None:
         raise InputError(
             "The report needs a folder.", expected="a folder", got="a file", where=folder, next_step="-o FOLDER"
         )
-    if reason := obstacle(folder / PICTURE):
+    problems = {name: reason for name in FIXED if (reason := unwritable(folder / name))}
+    if problems:
+        reasons = dict.fromkeys(problems.values()) if len(problems) == len(FIXED) else [f"{n} {r}" for n, r in problems.items()]
         raise InputError(
-            "The report cannot be written.", got=reason, where=folder, next_step="choose another place with -o"
+            "The report cannot be written.",
+            got="; ".join(reasons),
+            where=folder,
+            next_step="choose another place with -o",
         )
 
 

@@ -1,0 +1,83 @@
+"""What the words of every subcommand are checked for before it is called: no option does that by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from metaprune_cli.errors import InputError
+from metaprune_cli.places import FOLDER, printable, unreadable
+
+INPUTS = ("models", "graphs", "inputs", "file", "model", "base", "teacher", "validation", "shares")
+"""The parameters that are paths of what is read; what is in a folder is looked at later."""
+IMPORT = Path("import")
+"""The word before the models that ``zoo`` takes."""
+
+
+class Command(TyperCommand):
+    """A subcommand that takes no empty words: as a path, Typer would read them as the working directory."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """What Typer makes of the words.
+
+        Raises:
+            BadParameter: one of them is empty, or an option's value after ``=`` is.
+        """
+        for before, word in zip(["", *args], args, strict=False):
+            option, equals, value = word.partition("=")
+            if not word.strip() or (option.startswith("--") and equals and not value.strip()):
+                raise typer.BadParameter(f"the value of {option or before or 'an argument'} is empty", ctx=ctx)
+        return super().parse_args(ctx, args)
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Refuse numbers and paths that are of no use to any command, before its work is imported.
+
+    Args:
+        parameters: of a subcommand, by name.
+
+    Raises:
+        InputError: listing all of them.
+    """
+    problems = [
+        f"--{name.replace('_', '-')} {str(value)[:100]}: {problem}"
+        for name, given in parameters.items()
+        for value in _values(given)
+        if (problem := _problem(value))
+    ]
+    if problems:
+        raise InputError("Some options cannot be used.", expected="finite numbers of 64 bits", got="\n".join(problems))
+    paths = [path for name in INPUTS for path in _values(parameters.get(name)) if isinstance(path, Path)]
+    found = {path: unreadable(path) for path in paths if path != IMPORT}
+    problems = [f"{printable(path)}: {words}" for path, words in found.items() if words not in (None, FOLDER)]
+    problems += [
+        f"{printable(path)}: {words or 'is a file'}"
+        for path in _values(parameters.get("data_root"))
+        if (words := unreadable(path.expanduser())) != FOLDER
+    ]
+    if problems:
+        raise InputError(
+            "Some inputs cannot be used." if len(problems) > 1 else "An input cannot be used.",
+            expected="files, or folders of artifacts; for images a folder",
+            got="\n".join(problems),
+            next_step="check the paths",
+        )
+
+
+def _values(given: Any) -> Iterator[Any]:
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        yield from given
+    elif given is not None:
+        yield given
+
+
+def _problem(value: Any) -> str | None:
+    """Why a number is none that any option takes."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "is not a finite number"
+    return "has more than 64 bits" if isinstance(value, int) and abs(value) >= 2**63 else None
