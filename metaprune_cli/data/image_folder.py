@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from metaprune_cli.config import DataSettings
+from metaprune_cli.data.digest import digest_of
 from metaprune_cli.data.source import Part, Source, missing, root_of
 from metaprune_cli.errors import CorruptFileError, InputError
 
@@ -32,6 +35,14 @@ class FileImages:
     def shape(self) -> tuple[int, int, int]:
         """Channels, height, width."""
         return 3, self.size, self.size
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the files' names, class folder included, and sizes: to read a million files takes hours."""
+        start = len(os.path.join(self.folder.root, ""))
+        names = (path[start:].replace(os.sep, "/") for path, _ in self.folder.samples)
+        sizes = (_bytes_in(path) for path, _ in self.folder.samples)
+        return digest_of("".join(f"{name}\0{size}\0" for name, size in zip(names, sizes, strict=True)))
 
     def read(self, order: Tensor, batch_size: int) -> Iterator[Tensor]:
         """The images at the positions ``order``, as uint8 batches (n, 3, s, s)."""
@@ -108,6 +119,13 @@ def _classes(root: Path) -> list[str]:
     if not names:
         raise missing("image folder", root, ["train/CLASS/*.jpg"], "put one folder for each class into train/")
     return names
+
+
+def _bytes_in(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:  # whoever reads it says so
+        return None
 
 
 def _open_rgb(path: str) -> Image.Image:
