@@ -112,7 +112,7 @@ def _finetune(task: Task, progress: Progress, *, trainer: Trainer, source: Model
         "finetune",
         seed=seed,
         inputs={"model": task.path} | teacher,
-        digests={"data": splits.digest} | code_of(*built.values()),
+        digests={"data": splits.digest} | code_of(*(architecture.name for architecture in built.values())),
         finetune=replace(settings, precision=resolved(settings.precision, trainer.device)),
         architectures={name: architecture.to_document() for name, architecture in built.items()},
         data=trainer.data,
@@ -125,7 +125,9 @@ def _finetune(task: Task, progress: Progress, *, trainer: Trainer, source: Model
         step: dict[str, Any] = {"epochs": settings.epochs, "seed": seed, "recalibrated": settings.recalibrate}
         step |= {name: path.name for name, path in teacher.items()}
         step |= {name: value for name in NOTED if (value := getattr(settings, name))}
-        metrics = trainer.train(opened, task.target, made, seed, step, progress, **{n: t.model for n, t in teachers.items()})
+        metrics = trainer.train(
+            opened, task.target, made, seed, step, progress, **{n: t.model for n, t in teachers.items()}
+        )
     return Finetuned(
         str(task.path),
         str(task.target),

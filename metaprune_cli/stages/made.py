@@ -135,10 +135,10 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
 
 
-def code_of(*architectures: Architecture) -> dict[str, str]:
-    """By name, the digests of the source that makes models where that is somebody else's (see ``code_digest``)."""
-    names = sorted({architecture.name for architecture in architectures if is_factory(architecture.name)})
-    return {f"code/{name}": digest for name in names if (digest := code_digest(name)) is not None}
+def code_of(*names: str) -> dict[str, str]:
+    """Of those architectures and criteria that are somebody else's code, the digests of its source, by name."""
+    theirs = sorted(filter(is_factory, set(names)))
+    return {f"code/{name}": digest for name in theirs if (digest := code_digest(name)) is not None}
 
 
 def _plain(value: Any) -> Any:

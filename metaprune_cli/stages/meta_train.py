@@ -93,7 +93,7 @@ def meta_train(
         "meta-train",
         seed=settings.seed,
         inputs=_named("train", train_files) | _named("validation", validation_files) | _named("shares", share_files),
-        digests={"data": splits.digest} | code_of(*(found.architecture for found in opened)),
+        digests={"data": splits.digest} | code_of(*(found.architecture.name for found in opened)),
         metanet=metanet,
         **{"meta-train": replace(settings, precision=resolved(settings.precision, device))},
         data=data,

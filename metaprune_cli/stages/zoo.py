@@ -138,7 +138,7 @@ def _train(task: Task, progress: Progress, *, output: Path, trainer: Trainer) ->
     made = Made.by(
         "zoo",
         seed=task.seed,
-        digests={"data": trainer.splits.digest} | code_of(architecture),
+        digests={"data": trainer.splits.digest} | code_of(architecture.name),
         architecture=architecture,
         train=replace(trainer.settings, precision=resolved(trainer.settings.precision, trainer.device)),
         data=trainer.data,
