@@ -13,7 +13,8 @@ def digest_of(*parts: str | Tensor) -> str:
     whole = hashlib.sha256()
     for part in parts:
         if isinstance(part, Tensor):
-            kind, data = f"{part.dtype} {tuple(part.shape)}", memoryview(part.reshape(-1).view(torch.uint8).numpy())
+            data = part.reshape(-1).view(torch.uint8).numpy().data
+            kind = f"{part.dtype} {tuple(part.shape)}"
         else:
             kind, data = "text", memoryview(part.encode("utf-8", "surrogateescape"))
         whole.update(f"{kind} {len(data)}\n".encode())

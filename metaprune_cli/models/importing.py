@@ -73,9 +73,7 @@ def code_digest(name: str, folder: Path | None = None) -> str | None:
     try:
         for file in files:
             data = file.read_bytes()
-            whole.update(
-                f"{file.relative_to(origin.parent).as_posix()} {len(data)}\n".encode("utf-8", "surrogateescape")
-            )
+            whole.update(os.fsencode(f"{file.relative_to(origin.parent).as_posix()} {len(data)}\n"))
             whole.update(data)
     except OSError:  # built into the interpreter, or in an archive
         return None

@@ -106,8 +106,8 @@ def _finetune(task: Task, progress: Progress, *, trainer: Trainer, source: Model
     settings, splits = trainer.settings, trainer.splits
     teacher = {} if task.teacher is None else {"teacher": task.teacher}
     opened = open_fitting(task.path, source, splits)
-    teachers = {name: open_teacher(path, source, splits) for name, path in teacher.items()}
-    built = {name: found.architecture for name, found in ({"model": opened} | teachers).items()}
+    taught = {name: open_teacher(path, source, splits) for name, path in teacher.items()}
+    built = {name: found.architecture for name, found in ({"model": opened} | taught).items()}
     made = Made.by(
         "finetune",
         seed=seed,
@@ -125,9 +125,8 @@ def _finetune(task: Task, progress: Progress, *, trainer: Trainer, source: Model
         step: dict[str, Any] = {"epochs": settings.epochs, "seed": seed, "recalibrated": settings.recalibrate}
         step |= {name: path.name for name, path in teacher.items()}
         step |= {name: value for name in NOTED if (value := getattr(settings, name))}
-        metrics = trainer.train(
-            opened, task.target, made, seed, step, progress, **{n: t.model for n, t in teachers.items()}
-        )
+        models = {name: found.model for name, found in taught.items()}
+        metrics = trainer.train(opened, task.target, made, seed, step, progress, **models)
     return Finetuned(
         str(task.path),
         str(task.target),

@@ -243,7 +243,7 @@ def _remove_abandoned(path: Path) -> None:
         if ours.fullmatch(entry.name):
             with suppress(OSError):  # another process has removed it just now
                 if time.time() - entry.stat().st_mtime > ABANDONED_S:
-                    os.unlink(entry.path)
+                    Path(entry).unlink()
 
 
 def obstacle(target: Path) -> str | None:

@@ -26,7 +26,7 @@ def check_precision(wanted: Precision, device: torch.device) -> None:
 
 
 def resolved(wanted: Precision, device: torch.device) -> Precision:
-    """What ``auto`` is on this device: bfloat16 on CUDA alone, where it is native; of CPUs, only some are faster in it."""
+    """With ``auto``: bfloat16 on CUDA alone, where it is native; of CPUs, only some are faster in it."""
     if wanted != "auto":
         return wanted
     return "bfloat16" if device.type == "cuda" and _is_native(device) else "float32"
