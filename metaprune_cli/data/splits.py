@@ -34,7 +34,7 @@ class Splits:
     def digest(self) -> str:
         """SHA-256 of all images and labels, and of how they are split: the same data elsewhere have the same.
 
-        Of images in memory the pixels count, of image files the names and sizes.
+        Of images in memory the pixels count, of image files the names, the sizes, and the contents of a thousand.
         """
         return digest_of(self.train.digest, self.val.digest)
 
