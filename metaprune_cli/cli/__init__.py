@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Annotated
 
 import typer
@@ -74,5 +75,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; SIGTERM, as a scheduler sends it, ends it as Ctrl-C does."""
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     app(prog_name="metaprune")

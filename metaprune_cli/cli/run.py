@@ -42,7 +42,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
             raise  # Typer's own business, and the edge's
         except KeyboardInterrupt:
-            _panel("Interrupted", "Stopped by Ctrl-C; every file that is there is whole.")
+            _panel("Interrupted", "Stopped as it was told to; every file that is there is whole.")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except Exception as error:  # noqa: BLE001 - the outermost line: nothing may reach the user as a traceback
             if kwargs.get("debug"):
@@ -134,7 +134,9 @@ def _check_alone(command: str) -> None:
 
 def _from_system(error: OSError) -> InputError:
     steps = {
-        errno.ENOSPC: "make room on the disk, or choose another place with -o",
+        **dict.fromkeys(
+            (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room on the disk, or choose another place with -o"
+        ),
         errno.EACCES: "change the permissions, or choose another place with -o",
         errno.ENOENT: "check the path",
     }

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from metaprune_cli.artifacts import file_sha256
 from metaprune_cli.config import DataSettings
+from metaprune_cli.data.digest import digest_of
 from metaprune_cli.data.source import Part, Source, missing, root_of
 from metaprune_cli.errors import CorruptFileError, InputError, MetapruneError
 from metaprune_cli.places import check_readable
@@ -25,6 +28,7 @@ MOST_PIXELS = 89_478_485
 """Of one image; where Pillow begins to warn of files that are made to fill the memory."""
 LONGEST = 16
 """Of a very long image only the middle is used: so many times as long as it is wide."""
+READ = 1000  # of the files at most, to tell a folder from another
 CROP_RATIO = 256 / 224  # the usual evaluation on ImageNet: resize to 256, keep the central 224
 
 
@@ -40,6 +44,17 @@ class FileImages:
     def shape(self) -> tuple[int, int, int]:
         """Channels, height, width."""
         return 3, self.size, self.size
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all files' names, class folder included, and sizes, and of what is in ``READ`` of them.
+
+        To read a million files takes hours. Those that are read are spread over the whole folder.
+        """
+        start = len(self.folder.root) + 1
+        paths = [path for path, _ in self.folder.samples]
+        listed = "".join(f"{path[start:].replace(os.sep, '/')}\0{_bytes_in(path)}\0" for path in paths)
+        return digest_of(listed, *(_content(path) for path in paths[:: -(-len(paths) // READ)]))
 
     def read(self, order: Tensor, batch_size: int) -> Iterator[Tensor]:
         """The images at the positions ``order``, as uint8 batches (n, 3, s, s)."""
@@ -139,6 +154,20 @@ def _classes(root: Path) -> list[str]:
     if not names:
         raise missing("image folder", root, ["train/CLASS/*.jpg"], "put one folder for each class into train/")
     return names
+
+
+def _bytes_in(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 - a million paths take twice as long as objects
+    except OSError:  # whoever reads it says so
+        return None
+
+
+def _content(path: str) -> str:
+    try:
+        return file_sha256(path)
+    except InputError:  # as above
+        return ""
 
 
 def _open_rgb(path: str) -> Image.Image | Unreadable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from metaprune_cli.config import Augmentation
 from metaprune_cli.data.augment import augmented
+from metaprune_cli.data.digest import digest_of
 
 
 @runtime_checkable
@@ -21,21 +23,31 @@ class Images(Protocol):
     def shape(self) -> tuple[int, int, int]:
         """Channels, height, width."""
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what tells these images from others, wherever they lie."""
+
     def read(self, order: Tensor, batch_size: int) -> Iterator[Tensor]:
         """The images at the positions ``order``, as uint8 batches (n, c, h, w)."""
 
 
 @dataclass(frozen=True, eq=False)
 class MemoryImages:
-    """Images held in one uint8 tensor (n, c, h, w)."""
+    """Images held in one uint8 tensor (n, c, h, w); ``resized_from`` is the digest of what they were before."""
 
     pixels: Tensor
+    resized_from: str | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height, width."""
         channels, height, width = self.pixels.shape[1:]
         return channels, height, width
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the pixels as they were read: resizing may round differently elsewhere."""
+        return self.resized_from or digest_of(self.pixels)
 
     def read(self, order: Tensor, batch_size: int) -> Iterator[Tensor]:
         """The images at the positions ``order``, as uint8 batches (n, c, h, w)."""
@@ -77,6 +89,11 @@ class ImageSplit:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the images and labels of the source, and of which of them belong to this split."""
+        return digest_of(self.images.digest, self.labels, self.index)
 
     def batches(
         self,

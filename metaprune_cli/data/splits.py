@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
 
 from metaprune_cli.config import DatasetName, DataSettings
 from metaprune_cli.data.cifar import CIFAR10, CIFAR100, cifar_files, read_cifar
+from metaprune_cli.data.digest import digest_of
 from metaprune_cli.data.digits import read_digits
 from metaprune_cli.data.image_folder import class_folders, read_image_folder
 from metaprune_cli.data.image_split import ImageSplit, MemoryImages, Preparation, stratified
@@ -28,6 +29,14 @@ class Splits:
     num_classes: int
     input_shape: tuple[int, int, int, int]
     name: DatasetName
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all images and labels, and of how they are split: the same data elsewhere have the same.
+
+        Of images in memory the pixels count, of image files the names, the sizes, and the contents of a thousand.
+        """
+        return digest_of(self.train.digest, self.val.digest)
 
 
 @dataclass(frozen=True)
@@ -148,7 +157,8 @@ def _resized(source: Source, settings: DataSettings) -> Source:
         return source
     from torchvision.transforms import v2
 
-    return replace(source, images=MemoryImages(v2.functional.resize(images.pixels, [size, size], antialias=True)))
+    resized = v2.functional.resize(images.pixels, [size, size], antialias=True)
+    return replace(source, images=MemoryImages(resized, resized_from=images.digest))
 
 
 def _whole(source: Source, settings: DataSettings) -> ImageSplit:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from metaprune_cli.errors import InputError
@@ -41,6 +45,46 @@ def import_named(name: str, what: str, *, where: str) -> Callable[..., Any]:
         raise InputError(f"The {what} is not callable.", got=f"{name} is a {type(found).__name__}", where=where)
     named: Callable[..., Any] = found
     return named
+
+
+def code_digest(name: str, folder: Path | None = None) -> str | None:
+    """SHA-256 of the source behind ``package.module:name``: its module's file, or of a package all it consists of.
+
+    Nothing is imported. What the source imports in its turn is not part of it.
+
+    Args:
+        name: of the function or class.
+        folder: where modules are looked for first; None: the working directory.
+
+    Returns:
+        64 hexadecimal digits; None where no source is found.
+    """
+    parts = name.partition(":")[0].split(".")
+    spec = _top_level(parts[0], folder or Path.cwd())
+    for depth in range(1, len(parts)):
+        if spec is None or spec.origin is not None:
+            break
+        spec = PathFinder.find_spec(".".join(parts[: depth + 1]), spec.submodule_search_locations)  # of a namespace
+    if spec is None or spec.origin is None:
+        return None
+    origin = Path(spec.origin)
+    files = [origin] if spec.submodule_search_locations is None else sorted(origin.parent.rglob("*.py"))
+    whole = hashlib.sha256()
+    try:
+        for file in files:
+            data = file.read_bytes()
+            whole.update(os.fsencode(f"{file.relative_to(origin.parent).as_posix()} {len(data)}\n"))
+            whole.update(data)
+    except OSError:  # built into the interpreter, or in an archive
+        return None
+    return whole.hexdigest()
+
+
+def _top_level(name: str, folder: Path) -> ModuleSpec | None:
+    try:
+        return PathFinder.find_spec(name, [str(folder)]) or find_spec(name)
+    except (ImportError, ValueError):  # a module that was made, not loaded
+        return None
 
 
 @contextmanager

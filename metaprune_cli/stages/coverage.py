@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -100,9 +101,14 @@ def coverage(
 def _tried(entries: Sequence[Entry], settings: CoverageSettings, modules: Path) -> Iterator[dict[str, Any]]:
     light = [entry for entry in entries if entry.params < HEAVY]
     heavy = [entry for entry in entries if entry.params >= HEAVY]
+    stop = threading.Event()
     for part, jobs in ((light, settings.jobs), (heavy, 1)):
         with ThreadPoolExecutor(jobs) as pool:
-            yield from pool.map(lambda entry: try_model(entry, settings, modules), part)
+            try:
+                yield from pool.map(lambda entry: try_model(entry, settings, modules, stop), part)
+            except BaseException:  # Ctrl-C: leaving the pool would wait for the models under way
+                stop.set()
+                raise
 
 
 def _ordered(entries: Sequence[Entry], rows: Mapping[str, Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:

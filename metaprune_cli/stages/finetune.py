@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import torch
 from metaprune_cli.config import DataSettings, OptimSettings
 from metaprune_cli.errors import InputError
 from metaprune_cli.stages.loading import ModelSource
-from metaprune_cli.stages.made import Made
+from metaprune_cli.stages.made import Made, code_of
 from metaprune_cli.stages.paths import find_sources, plan_targets
 from metaprune_cli.stages.side_by_side import side_by_side
 from metaprune_cli.stages.teachers import open_fitting, open_teacher, teachers_for
 from metaprune_cli.stages.trainer import Trainer, shared_out
 from metaprune_cli.training.distributed import ALONE, Ranks
+from metaprune_cli.training.precision import resolved
 from metaprune_cli.training.progress import Progress
 
 NOTED = ("sparsity", "mixup", "cutmix", "ema", "patience")
@@ -104,11 +105,16 @@ def _finetune(task: Task, progress: Progress, *, trainer: Trainer, source: Model
     """One model, from one file into another."""
     settings, splits = trainer.settings, trainer.splits
     teacher = {} if task.teacher is None else {"teacher": task.teacher}
+    opened = open_fitting(task.path, source, splits)
+    taught = {name: open_teacher(path, source, splits) for name, path in teacher.items()}
+    built = {name: found.architecture for name, found in ({"model": opened} | taught).items()}
     made = Made.by(
         "finetune",
         seed=seed,
         inputs={"model": task.path} | teacher,
-        finetune=settings,
+        digests={"data": splits.digest} | code_of(*(architecture.name for architecture in built.values())),
+        finetune=replace(settings, precision=resolved(settings.precision, trainer.device)),
+        architectures={name: architecture.to_document() for name, architecture in built.items()},
         data=trainer.data,
         device=trainer.device.type,
         ranks=trainer.ranks.world,  # BatchNorm sees so much of a batch
@@ -116,11 +122,10 @@ def _finetune(task: Task, progress: Progress, *, trainer: Trainer, source: Model
     metrics = trainer.metrics_if_done(made, task.target)
     done = metrics is not None
     if metrics is None:
-        opened = open_fitting(task.path, source, splits)
-        models = {name: open_teacher(path, source, splits).model for name, path in teacher.items()}
         step: dict[str, Any] = {"epochs": settings.epochs, "seed": seed, "recalibrated": settings.recalibrate}
         step |= {name: path.name for name, path in teacher.items()}
         step |= {name: value for name in NOTED if (value := getattr(settings, name))}
+        models = {name: found.model for name, found in taught.items()}
         metrics = trainer.train(opened, task.target, made, seed, step, progress, **models)
     return Finetuned(
         str(task.path),

@@ -17,12 +17,13 @@ from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
 from metaprune_cli.stages.device import threads_for
 from metaprune_cli.stages.examples import examples_for
 from metaprune_cli.stages.images import check_fits
-from metaprune_cli.stages.loading import ModelSource, open_graph
-from metaprune_cli.stages.made import Checkpoint, Made
+from metaprune_cli.stages.loading import ModelSource, Opened, open_graph
+from metaprune_cli.stages.made import Checkpoint, Made, code_of
 from metaprune_cli.stages.paths import SUFFIX, Sources, check_targets, find_sources, replace_file
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.meta import ZooEntry
 from metaprune_cli.training.meta import meta_train as train_metanetwork
+from metaprune_cli.training.precision import resolved
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.training.seeds import seed_everything
 from metaprune_cli.training.state import TrainState
@@ -30,7 +31,10 @@ from metaprune_cli.training.state import TrainState
 
 @dataclass(frozen=True)
 class MetaTrained:
-    """The metanetwork that was written; ``best_epoch`` is the one it is of, chosen on the validation models."""
+    """The metanetwork that was written; ``best_epoch`` is the one it is of, chosen on the validation models.
+
+    ``epochs`` is 0 where an earlier run had finished it already.
+    """
 
     output: str
     history: str
@@ -73,61 +77,63 @@ def meta_train(
         progress: is told about each epoch.
         shares: pruned models, or folders of them: of each structure that is trained on at least one, whose layers'
             shares the score head is to learn.
-        resume: go on from the checkpoint of an interrupted run.
+        resume: skip what an earlier run finished, and go on from its checkpoint.
         ranks: the processes that train it together; the first of them writes the files.
     """
     check_targets([output], "metanetwork")
     train_files, validation_files = _split(find_sources(graphs, ("graph",)), validation)
     splits = load_splits(data)
-    entries = [_entry(path, source, splits) for path in (*train_files, *validation_files)]
+    opened = [_opened(path, source, splits) for path in (*train_files, *validation_files)]
+    entries = [ZooEntry(found.path.name, found.model, found.neuron_graph()) for found in opened]
     share_files = [file.path for file in find_sources(shares, ("model",)).files]
     examples = examples_for([entry.graph for entry in entries[: len(train_files)]], train_files, share_files, settings)
     zoo = [replace(entry, examples=own) for entry, own in zip(entries, examples, strict=False)]
     made = Made.by(
         "meta-train",
         seed=settings.seed,
-        inputs=_named("train", train_files)
-        | _named("validation", validation_files)
-        | {f"shares/{number}/{path.name}": path for number, path in enumerate(share_files)},
+        inputs=_named("train", train_files) | _named("validation", validation_files) | _named("shares", share_files),
+        digests={"data": splits.digest} | code_of(*(found.architecture.name for found in opened)),
         metanet=metanet,
-        **{"meta-train": settings},
+        **{"meta-train": replace(settings, precision=resolved(settings.precision, device))},
         data=data,
         device=device.type,
     )
     seed_everything(settings.seed)
     network = MetaNetwork(config_of(metanet, entries, settings))
     checkpoint, history_file = made.checkpoint(output), history_of(output)
-    with threads_for(max(entry.graph.macs for entry in entries) * settings.batch_size):
-        result = train_metanetwork(
-            network,
-            zoo,
-            entries[len(train_files) :],
-            splits.train,
-            splits.val,
-            settings,
-            device=device,
-            progress=progress,
-            augment=data.augment != "none",
-            state=ranks.from_first(checkpoint.load) if resume else None,
-            on_epoch=(lambda state: _keep(state, checkpoint, history_file)) if ranks.first else None,
-            ranks=ranks,
-        )
-    network.load_state_dict(result.metanet_state)
-    best = _best(result.history, result.best_epoch)
-    if ranks.first:
-        metrics = {"best_epoch": result.best_epoch, **best}
-        network.cpu().save(output, {"made_by": made.document(), "metrics": metrics}, made.inputs)
-        write_history(history_file, result.history)
-        checkpoint.discard()
+    done = ranks.from_first(lambda: _metrics_if_done(made, output)) if resume else None
+    metrics = done or {}
+    if done is None:
+        with threads_for(max(entry.graph.macs for entry in entries) * settings.batch_size):
+            result = train_metanetwork(
+                network,
+                zoo,
+                entries[len(train_files) :],
+                splits.train,
+                splits.val,
+                settings,
+                device=device,
+                progress=progress,
+                augment=data.augment != "none",
+                state=ranks.from_first(checkpoint.load) if resume else None,
+                on_epoch=(lambda state: _keep(state, checkpoint, history_file)) if ranks.first else None,
+                ranks=ranks,
+            )
+        network.load_state_dict(result.metanet_state)
+        metrics = {"best_epoch": result.best_epoch, **_best(result.history, result.best_epoch)}
+        if ranks.first:
+            network.cpu().save(output, {"made_by": made.document(), "metrics": metrics}, made.inputs)
+            write_history(history_file, result.history)
+            checkpoint.discard()
     return MetaTrained(
         output=str(output),
         history=str(history_file),
         graphs=len(train_files),
         validation=len(validation_files),
-        epochs=settings.epochs,
-        best_epoch=result.best_epoch,
+        epochs=settings.epochs if done is None else 0,
+        best_epoch=int(metrics["best_epoch"]),
         params=sum(parameter.numel() for parameter in network.parameters()),
-        best=best,
+        best={name: value for name, value in metrics.items() if name != "best_epoch"},
     )
 
 
@@ -141,6 +147,12 @@ def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     names = sorted({name for row in history for name in row}, key=lambda name: (name != "epoch", name))
     text = csv_text(history, names)
     replace_file(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def _metrics_if_done(made: Made, output: Path) -> dict[str, Any] | None:
+    """What an earlier run found; not while its checkpoint is there: it was killed before its history was whole."""
+    whole = history_of(output).is_file() and not made.checkpoint(output).path.exists()
+    return made.metrics_if_done(output) if whole else None
 
 
 def _keep(state: TrainState, checkpoint: Checkpoint, history_file: Path) -> None:
@@ -163,15 +175,16 @@ def _split(train: Sources, validation: Sequence[Path]) -> tuple[list[Path], list
     return files[:-1], files[-1:]
 
 
-def _entry(path: Path, source: ModelSource, splits: Splits) -> ZooEntry:
+def _opened(path: Path, source: ModelSource, splits: Splits) -> Opened:
     """One graph and its model, which the images must fit."""
     opened = open_graph(path, source)
     check_fits(opened, splits)
-    return ZooEntry(path.name, opened.model, opened.neuron_graph())
+    return opened
 
 
 def _named(role: str, files: Sequence[Path]) -> dict[str, Path]:
-    return {f"{role}/{path.name}": path for path in files}
+    """Files by role and place: their order counts, and those of two folders may be called alike."""
+    return {f"{role}/{place}/{path.name}": path for place, path in enumerate(files)}
 
 
 def config_of(settings: MetanetSettings, entries: Sequence[ZooEntry], training: MetaTrainSettings) -> MetaNetworkConfig:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import time
+import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +18,8 @@ from metaprune_cli.places import printable, unreadable, unwritable
 SUFFIX = ".safetensors"
 CHECKPOINT = ".checkpoint.safetensors"
 HEAD_BYTES = 300  # of a text, in which its mark stands
+NAME_BYTES = 200  # of a file's name in that of its temporary sibling; file systems take 255
+ABANDONED_S = 24 * 3600.0  # nobody writes one file that long: whoever began it was killed
 
 
 @dataclass(frozen=True)
@@ -200,13 +206,43 @@ class Rendering:
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a sibling and rename it, so that no half-written file is ever under this name."""
-    part = path.with_name(f".{path.name}.part")
+    """Write a sibling and rename it, so that no half-written file is ever under this name.
+
+    The sibling belongs to this call alone: of two that write one file at a time, here or on another machine, the last
+    one's stays. Siblings of processes that were killed are removed a day later.
+
+    Raises:
+        InputError: the file cannot be written; what was there before is as it was.
+    """
+    part = path.with_name(f"{_sibling(path)}{uuid.uuid4().hex}.part")
     try:
+        _remove_abandoned(path)
         write(part)
         part.replace(path)
+    except OSError as error:
+        raise InputError(
+            "The file could not be written; what was there before is as it was.",
+            got=error.strerror or str(error),
+            where=path,
+            next_step="check the folder's permissions and the free space, or choose another place",
+        ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _sibling(path: Path) -> str:
+    """How the names of temporary siblings begin; they are hidden, and no artifact's."""
+    return f".{os.fsdecode(os.fsencode(path.name)[:NAME_BYTES])}."
+
+
+def _remove_abandoned(path: Path) -> None:
+    ours = re.compile(re.escape(_sibling(path)) + r"[0-9a-f]{32}\.part")
+    for entry in os.scandir(path.parent):
+        if ours.fullmatch(entry.name):
+            with suppress(OSError):  # another process has removed it just now
+                if time.time() - entry.stat().st_mtime > ABANDONED_S:
+                    Path(entry).unlink()
 
 
 def _means_folder(output: Path, suffixes: Collection[str]) -> bool:

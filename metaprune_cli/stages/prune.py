@@ -23,7 +23,7 @@ from metaprune_cli.pruning.surgery import apply_plan
 from metaprune_cli.stages.calibration import Calibration
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, Opened, open_model, save
-from metaprune_cli.stages.made import Made
+from metaprune_cli.stages.made import Made, code_of
 from metaprune_cli.stages.paths import find_sources, plan_targets
 from metaprune_cli.stages.planning import Remains, criterion_for, goals_of, limits_for, plans
 from metaprune_cli.stages.structures import Structures
@@ -191,8 +191,17 @@ def _save(
     # the other targets have no part in this file
     own = replace(settings, speedup=(plan.requested,) if plan.quantity == "macs" else (), target=())
     goal = {} if plan.quantity == "macs" else {"quantity": plan.quantity}
-    data = calibration.data if calibration is not None and calibration.needed else None
-    made = Made.by("prune", seed=settings.seed, inputs={"model": opened.path, **beside}, prune=own, data=data, **goal)
+    looked_at = calibration if calibration is not None and calibration.needed else None
+    made = Made.by(
+        "prune",
+        seed=settings.seed,
+        inputs={"model": opened.path, **beside},
+        digests=({} if looked_at is None else {"data": looked_at.splits.digest})
+        | code_of(opened.architecture.name, settings.criterion),
+        prune=own,
+        data=None if looked_at is None else looked_at.data,
+        **goal,
+    )
     step = {
         "requested": plan.requested,
         "achieved": plan.achieved,

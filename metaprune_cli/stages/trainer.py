@@ -55,8 +55,18 @@ class Trainer:
         return _splits(self)
 
     def metrics_if_done(self, made: Made, target: Path) -> Mapping[str, float] | None:
-        """The figures of ``target`` if an earlier run that is resumed has finished it, else None."""
-        return self.ranks.from_first(lambda: made.metrics_if_done(target)) if self.resume else None
+        """The figures of ``target`` if an earlier run that is resumed has finished it, else None.
+
+        That run may have been killed before it had removed its checkpoint.
+        """
+
+        def done() -> Mapping[str, float] | None:
+            metrics = made.metrics_if_done(target)
+            if metrics is not None:
+                made.checkpoint(target).discard()
+            return metrics
+
+        return self.ranks.from_first(done) if self.resume else None
 
     def train(
         self,

@@ -22,7 +22,7 @@ from metaprune_cli.pruning import by_unit
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.importance import Importance
 from metaprune_cli.stages.loading import ModelSource, Opened, open_either, save
-from metaprune_cli.stages.made import Made
+from metaprune_cli.stages.made import Made, code_of
 from metaprune_cli.stages.paths import find_sources, plan_targets
 from metaprune_cli.training.loop import recalibrate_
 from metaprune_cli.training.progress import Progress
@@ -85,6 +85,7 @@ def transform(
         made = Made.by(
             "transform",
             inputs={"model": file.path, "metanetwork": metanetwork},
+            digests=({} if splits is None else {"data": splits.digest}) | code_of(opened.architecture.name),
             transform=settings,
             data=data if splits else None,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +18,12 @@ from metaprune_cli.models import Architecture, build, list_architectures
 from metaprune_cli.models.registry import takes_argument
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, Opened, open_model, save
-from metaprune_cli.stages.made import Made
+from metaprune_cli.stages.made import Made, code_of
 from metaprune_cli.stages.paths import SUFFIX, check_targets, find_sources, stem
 from metaprune_cli.stages.side_by_side import side_by_side
 from metaprune_cli.stages.trainer import Trainer, shared_out
 from metaprune_cli.training.distributed import ALONE, Ranks
+from metaprune_cli.training.precision import resolved
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.training.seeds import seed_everything
 
@@ -138,8 +139,9 @@ def _train(task: Task, progress: Progress, *, output: Path, trainer: Trainer) ->
     made = Made.by(
         "zoo",
         seed=task.seed,
-        architecture=architecture.to_document(),
-        train=trainer.settings,
+        digests={"data": trainer.splits.digest} | code_of(architecture.name),
+        architecture=architecture,
+        train=replace(trainer.settings, precision=resolved(trainer.settings.precision, trainer.device)),
         data=trainer.data,
         device=trainer.device.type,
         ranks=trainer.ranks.world,  # BatchNorm sees so much of a batch

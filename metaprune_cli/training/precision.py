@@ -25,12 +25,16 @@ def check_precision(wanted: Precision, device: torch.device) -> None:
         )
 
 
-def in_precision(wanted: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """Matrix products and convolutions in bfloat16, where wanted; it has float32's range, so losses need no scaling.
+def resolved(wanted: Precision, device: torch.device) -> Precision:
+    """With ``auto``: bfloat16 on CUDA alone, where it is native; of CPUs, only some are faster in it."""
+    if wanted != "auto":
+        return wanted
+    return "bfloat16" if device.type == "cuda" and _is_native(device) else "float32"
 
-    ``auto`` wants it on CUDA alone: of CPUs, only some are faster in it.
-    """
-    if wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda" and _is_native(device)):
+
+def in_precision(wanted: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """Matrix products and convolutions in bfloat16, where wanted; it has float32's range, so losses need no scaling."""
+    if resolved(wanted, device) == "bfloat16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
 

@@ -174,7 +174,7 @@ def test_a_checkpoint_of_other_settings_is_not_used(
         patch.setattr(Checkpoint, "save", _interrupted_after(Checkpoint.save))
         assert call(*arguments).code == 130
     run(*arguments, "--lr", "0.02", "--resume")
-    assert "is of a run with other settings or inputs" in caplog.text
+    assert "is of a run with other settings or inputs (finetune.lr was 0.01, is 0.02)" in caplog.text
 
 
 def test_resume_skips_what_is_done(model: Path, tmp_path: Path) -> None:

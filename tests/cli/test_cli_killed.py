@@ -1,69 +1,76 @@
-"""kill -9 at any moment, run again: the same bytes as a run that nobody touched."""
+"""kill -9 at any moment, run again: the same bytes as a run that nobody touched; and what ends a run in other ways."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
 from cli_calling import TINY, run
+from cli_processes import Moment, ended, files, started
 
-ROOT = Path(__file__).parents[2]
-EPOCHS = 40
-TRAIN = (sys.executable, "-m", "metaprune_cli", "meta-train", "graphs/train", "--validation", "graphs/validation")
-
-
-def start(folder: Path, output: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*TRAIN, "-o", output, "--resume"],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> None:
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+MOMENTS = (
+    Moment("file is being written", 3),
+    Moment("checkpoint was saved"),
+    Moment("output is there, and its checkpoint still"),
+)
+"""One after the other, each in a run that goes on from the one before."""
+MODEL = "zoo/heldout/resnet8-3.safetensors"
+TEACHER = ("--teacher", "zoo/train/resnet8-0.safetensors", "--ema", "0.9", "--patience", "2")
+COMMANDS = {
+    "zoo": ("zoo", "-o", "{}"),
+    "finetune": ("finetune", MODEL, "-o", "{}/tuned.safetensors"),
+    "finetune with all": ("finetune", MODEL, "-o", "{}/tuned.safetensors", *TEACHER),
+    "meta-train": ("meta-train", "graphs/train", "--validation", "graphs/validation", "-o", "{}/metanet.safetensors"),
+    "iterate": ("iterate", MODEL, "-s", "2", "--rounds", "2", "--epochs", "2", "-o", "{}/small.safetensors"),
+}
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals")
 
 
-def kill_after_writes(process: subprocess.Popen[str], checkpoint: Path, writes: int, delay_s: float) -> None:
-    """SIGKILL, ``delay_s`` after the checkpoint has been written so many times."""
-    last = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-    deadline = time.monotonic() + 100
-    while writes and time.monotonic() < deadline and process.poll() is None:
-        now = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        writes, last = (writes - 1, now) if now != last else (writes, last)
-        time.sleep(0.002)
-    time.sleep(delay_s)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, "it was over before it was killed"
+@pytest.mark.parametrize("command", COMMANDS)
+def test_killed_three_times_a_run_ends_with_the_same_bytes(work: Path, tmp_path: Path, command: str) -> None:
+    whole, broken = ([part.format(tmp_path / name) for part in COMMANDS[command]] for name in ("whole", "broken"))
+    run(*whole, "-q")
+    for moment in MOMENTS:
+        process = started(work, *broken, "-q", "--resume", until=moment)
+        assert ended(process) == -signal.SIGKILL, f"it was over before: {moment.what}"
+        assert files(tmp_path / "broken") != files(tmp_path / "whole"), moment.what
+    run(*broken, "-q", "--resume")
+    assert files(tmp_path / "broken") == files(tmp_path / "whole")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_meta_train_killed_twice_ends_with_the_same_bytes(
-    pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = TINY | {"meta-train": TINY["meta-train"] | {"epochs": EPOCHS}}
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_stop_keeps_its_state(pipeline: Path, tmp_path: Path, sent: signal.Signals) -> None:
+    settings = TINY | {"finetune": {"epochs": 100_000, "lr": 0.01, "schedule": "constant"}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
-    (tmp_path / "graphs").symlink_to(pipeline / "graphs")
-    monkeypatch.chdir(tmp_path)
-    run("meta-train", "graphs/train", "--validation", "graphs/validation", "-o", "whole/metanet.safetensors")
-    checkpoint = tmp_path / "broken" / "metanet.checkpoint.safetensors"
-    for writes, delay_s in ((3, 0.01), (1, 0.03)):  # somewhere in an epoch, perhaps in the middle of a write
-        kill_after_writes(start(tmp_path, "broken/metanet.safetensors"), checkpoint, writes, delay_s)
-        assert checkpoint.exists()
-        assert not (tmp_path / "broken" / "metanet.safetensors").exists()
-    finish(start(tmp_path, "broken/metanet.safetensors"))
-    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
-    broken = {path.name: path.read_bytes() for path in (tmp_path / "broken").iterdir()}
-    assert set(whole) == {"metanet.safetensors", "metanet.history.csv"}
-    assert {name: data for name, data in broken.items() if not name.startswith(".")} == whole
+    process = started(tmp_path, "finetune", pipeline / MODEL, "-o", "out/tuned.safetensors", "-q")
+    checkpoint = tmp_path / "out" / "tuned.checkpoint.safetensors"
+    deadline = time.monotonic() + 100
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert process.pid is not None
+    os.kill(process.pid, sent)
+    assert ended(process) == 130
+    assert list(files(tmp_path / "out")) == [checkpoint.name]
+    assert run("inspect", checkpoint, "--json").json["document"]["state"]["epoch"] > 0
+
+
+def test_two_runs_for_one_output_both_end_and_one_of_them_stays(work: Path, tmp_path: Path) -> None:
+    both = [("finetune", MODEL, "-q", "--resume", "--lr", lr, "-o") for lr in ("0.01", "0.02")]
+    processes = [started(work, *command, tmp_path / "same" / "tuned.safetensors") for command in both]
+    assert [ended(process) for process in processes] == [0, 0]
+    for number, command in enumerate(both):
+        run(*command, tmp_path / str(number) / "tuned.safetensors")
+    assert list(files(tmp_path / "same")) == ["tuned.safetensors"]
+    assert files(tmp_path / "same") in [files(tmp_path / "0"), files(tmp_path / "1")]
+
+
+def test_two_exports_to_one_place_both_end(work: Path, tmp_path: Path) -> None:
+    command = ("export", MODEL, "-f", "safetensors", "-f", "torch-export", "-q", "-o")
+    run(*command, tmp_path / "alone")
+    processes = [started(work, *command, tmp_path / "same") for _ in range(2)]
+    assert [ended(process) for process in processes] == [0, 0]
+    assert files(tmp_path / "same") == files(tmp_path / "alone")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 from metaprune_cli.artifacts import write_artifact
 from metaprune_cli.errors import InputError
 from metaprune_cli.stages.evaluation.files import check_folder
-from metaprune_cli.stages.paths import check_targets, checkpoint_of, find_sources, plan_targets, stem
+from metaprune_cli.stages.paths import check_targets, checkpoint_of, find_sources, plan_targets, replace_file, stem
 
 
 def artifact(path: Path, kind: str = "model") -> Path:
@@ -123,3 +125,48 @@ def test_places_where_nothing_can_be_written_are_named_beforehand(
     with pytest.raises(InputError, match=r"(?s)report cannot be written.*no permission to write in "):
         check_folder(tmp_path / "report")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_two_that_write_one_file_at_a_time_both_end(tmp_path: Path) -> None:
+    target = tmp_path / "same.txt"
+
+    def outer(part: Path) -> None:
+        part.write_text("the last")
+        replace_file(target, lambda inner: inner.write_text("the first"))
+        assert target.read_text() == "the first"
+
+    replace_file(target, outer)
+    assert target.read_text() == "the last"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_only_what_was_abandoned_long_ago_is_removed(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    mine, new, other = (tmp_path / f".{name}.{'0' * 31}{n}.part" for n, name in enumerate(("a.txt", "a.txt", "b.txt")))
+    user = tmp_path / ".a.txt.notes.part"
+    for path in (mine, new, other, user):
+        path.write_text("half")
+    for path in (mine, other, user):
+        os.utime(path, (0, 0))
+    replace_file(target, lambda part: part.write_text("whole"))
+    assert set(tmp_path.iterdir()) == {target, new, other, user}
+
+
+def test_a_name_of_full_length_can_be_written(tmp_path: Path) -> None:
+    target = tmp_path / ("ä" * 125 + ".txt")
+    replace_file(target, lambda part: part.write_text("whole"))
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT])
+def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, number: int) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+
+    def fill(part: Path) -> None:
+        part.write_text("ha")
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(InputError, match=f"(?s)could not be written.*{os.strerror(number)}.*free space"):
+        replace_file(target, fill)
+    assert (target.read_text(), list(tmp_path.iterdir())) == ("old", [target])

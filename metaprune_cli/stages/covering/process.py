@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -20,13 +21,16 @@ POLL_S = 0.2
 TRIAL, ROW = "trial.json", "row.json"
 
 
-def try_model(entry: Entry, settings: CoverageSettings, modules: Path) -> dict[str, Any]:
+def try_model(
+    entry: Entry, settings: CoverageSettings, modules: Path, stop: threading.Event | None = None
+) -> dict[str, Any]:
     """Try one model; its row.
 
     Args:
         entry: the model.
         settings: the speed-ups, and what it may cost.
         modules: the folder that its factory is found in.
+        stop: ends the trial once it is set.
     """
     with tempfile.TemporaryDirectory(prefix="metaprune-coverage-") as name:
         folder = Path(name)
@@ -34,7 +38,7 @@ def try_model(entry: Entry, settings: CoverageSettings, modules: Path) -> dict[s
             json.dumps({"entry": entry.to_document(), "settings": asdict(settings)}), encoding="utf-8"
         )
         started = time.monotonic()
-        ended = _run(folder, modules, settings)
+        ended = _run(folder, modules, settings, stop or threading.Event())
         row = json.loads((folder / ROW).read_text(encoding="utf-8")) if (folder / ROW).exists() else {"step": "start"}
     if ended is not None:
         row |= {"failed": True, "error": ended}
@@ -48,7 +52,7 @@ def _status(row: dict[str, Any]) -> str:
     return "partly" if row["reasons"] else "ok"
 
 
-def _run(folder: Path, modules: Path, settings: CoverageSettings) -> str | None:
+def _run(folder: Path, modules: Path, settings: CoverageSettings, stop: threading.Event) -> str | None:
     """Wait for the process; why it was ended, or how it ended by itself, if not well."""
     this = Path(metaprune_cli.__file__).parents[1]  # the same code as here, wherever that was started
     path = os.pathsep.join([str(modules), str(this), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -63,7 +67,7 @@ def _run(folder: Path, modules: Path, settings: CoverageSettings) -> str | None:
             start_new_session=True,
         )
         try:
-            ended = _watch(process, settings)
+            ended = _watch(process, settings, stop)
         finally:
             _end(process)
     if ended is None and process.returncode:
@@ -72,14 +76,15 @@ def _run(folder: Path, modules: Path, settings: CoverageSettings) -> str | None:
     return ended
 
 
-def _watch(process: subprocess.Popen[bytes], settings: CoverageSettings) -> str | None:
+def _watch(process: subprocess.Popen[bytes], settings: CoverageSettings, stop: threading.Event) -> str | None:
     deadline = time.monotonic() + settings.timeout_s
     while process.poll() is None:
         if time.monotonic() > deadline:
             return f"more than {settings.timeout_s:g} s"
         if _memory_gb(process.pid) > settings.memory_gb:
             return f"more than {settings.memory_gb:g} GB of memory"
-        time.sleep(POLL_S)
+        if stop.wait(POLL_S):
+            return "interrupted"
     return None
 
 

@@ -13,6 +13,8 @@ from metaprune_cli.config_loader import brief
 from metaprune_cli.errors import InputError
 from metaprune_cli.models import vision
 from metaprune_cli.models.architecture import Architecture
+from metaprune_cli.models.importing import code_digest
+from metaprune_cli.models.registry import is_factory
 from metaprune_cli.yaml_text import parse_yaml, read_text
 
 TORCHVISION = "torchvision"
@@ -32,6 +34,7 @@ class Entry:
         input_shape: shape of one input without the batch; None where the model, its factory or its kind says it.
         task: under which heading it is reported.
         params: how many parameters it has, where that is known beforehand.
+        code: digest of the source that makes it, where that is the user's.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Entry:
     input_shape: tuple[int, ...] | None = None
     task: str = OWN
     params: int = 0
+    code: str | None = None
 
     @property
     def architecture(self) -> Architecture:
@@ -108,7 +112,7 @@ def _from_yaml(path: Path, text: str) -> list[Entry]:
             got="; ".join(wrong[:5]) or type(content).__name__,
             where=path,
         )
-    return [_entry(item) for item in items]
+    return [_entry(item, path.parent) for item in items]
 
 
 def _is_entry(item: object) -> bool:
@@ -124,7 +128,7 @@ def _is_entry(item: object) -> bool:
     )
 
 
-def _entry(item: Mapping[str, Any]) -> Entry:
+def _entry(item: Mapping[str, Any], folder: Path) -> Entry:
     shape = item.get("input_shape")
     return Entry(
         name=item.get("name") or item["arch"],
@@ -132,6 +136,7 @@ def _entry(item: Mapping[str, Any]) -> Entry:
         args=item.get("args") or {},
         input_shape=None if shape is None else tuple(shape),
         task=item.get("task") or OWN,
+        code=code_digest(item["arch"], folder) if is_factory(item["arch"]) else None,
     )
 
 
@@ -146,7 +151,8 @@ def _from_python(path: Path, text: str) -> list[Entry]:
         for node in tree.body
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and not _required(node.args)
     ]
-    return [Entry(name, f"{path.stem}:{name}") for name in names]
+    code = code_digest(path.stem, path.parent)
+    return [Entry(name, f"{path.stem}:{name}", code=code) for name in names]
 
 
 def _required(arguments: ast.arguments) -> bool:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
@@ -59,7 +59,7 @@ class Subject:
             try:
                 args, kwargs = _arguments(inputs)
                 shapes = None if self.static else self._shapes()
-                return torch.export.export(self.model, args, kwargs, dynamic_shapes=shapes)
+                return _without_paths(torch.export.export(self.model, args, kwargs, dynamic_shapes=shapes))
             except Exception as error:
                 raise self._refused(error) from error
 
@@ -101,6 +101,14 @@ class Subject:
             if self.static
             else "--static-batch 1, if one batch size is enough; --format safetensors needs no capture",
         )
+
+
+def _without_paths(graph: ExportedProgram) -> ExportedProgram:
+    """The graph without the lines of source that its operators come from: they name files of this machine."""
+    for module in graph.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)
+    return graph
 
 
 @contextmanager

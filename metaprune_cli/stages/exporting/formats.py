@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Callable, Mapping
@@ -42,8 +43,10 @@ class Format:
 
 
 def _write_torch_export(subject: Subject, about: About, path: Path) -> None:
-    with path.open("wb") as file, quietly():
-        torch.export.save(subject.graph, file, extra_files={TORCH_EXPORT: json.dumps(about)})
+    data = io.BytesIO()  # a full disk under PyTorch's own writer ends the process
+    with quietly():
+        torch.export.save(subject.graph, data, extra_files={TORCH_EXPORT: json.dumps(about)})
+    path.write_bytes(data.getbuffer())
 
 
 def _read_torch_export(_subject: Subject, path: Path) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ def save(graph: ExportedProgram, path: Path, notes: Mapping[str, str]) -> None:
         path: the file.
         notes: texts to keep in it, by name.
     """
+    data = io.BytesIO()  # given a path, PyTorch writes its name into the file
     with quietly():  # torch.jit is deprecated, and whoever asks for this format knows: the help says so
-        torch.jit.save(torch.jit.script(_scriptable(graph)), path, _extra_files=dict(notes))
+        torch.jit.save(torch.jit.script(_scriptable(graph)), data, _extra_files=dict(notes))
+    path.write_bytes(data.getbuffer())
 
 
 def load(path: Path) -> Any:

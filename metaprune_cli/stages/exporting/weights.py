@@ -17,6 +17,7 @@ from metaprune_cli.models.registry import build, skeleton
 from metaprune_cli.stages.loading import Opened
 
 KEY, ATTRIBUTES = "metaprune-safetensors", "attributes"
+LENGTH_BYTES = 8  # of the header's length, with which a file begins
 _PLAIN = (bool, int, float, str)
 
 
@@ -29,7 +30,8 @@ def save(opened: Opened, about: str, path: Path) -> None:
     model = opened.model
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in model.state_dict().items()}
     changed = {} if isinstance(model, Program) else changed_attributes(model, skeleton(opened.architecture))
-    path.write_bytes(to_bytes(tensors, {"format": "pt", KEY: about, ATTRIBUTES: json.dumps(changed)}))
+    data = to_bytes(tensors, {"format": "pt", KEY: about, ATTRIBUTES: json.dumps(changed)})
+    path.write_bytes(_in_order(data))
 
 
 def load(opened: Opened, path: Path) -> nn.Module:
@@ -48,6 +50,16 @@ def load(opened: Opened, path: Path) -> nn.Module:
         owner, leaf = model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
         setattr(owner, leaf, nn.Parameter(tensor) if leaf in owner._parameters else tensor)
     return model.eval()
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same file with its metadata in alphabetical order: safetensors writes them in one that is drawn each time."""
+    end = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
+    header = json.loads(data[LENGTH_BYTES:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % LENGTH_BYTES)  # where tensors begin is a multiple of eight
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text + data[end:]
 
 
 def is_ours(path: Path) -> bool:

@@ -1,0 +1,46 @@
+"""The digest of a user's source: of a module its file, of a package all of it; found without running anything."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from metaprune_cli.models.importing import code_digest
+
+RAISES = "raise RuntimeError('it was run')\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("one_module.py", "other_module.py", "a_package/__init__.py", "a_package/deep/net.py", "space/net.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(RAISES + f"# {name}")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "other"),
+    [
+        ("one_module:make", "one_module.py", "other_module.py"),
+        ("a_package:make", "a_package/deep/net.py", "one_module.py"),
+        ("a_package.deep.net:Net.make", "a_package/__init__.py", "one_module.py"),
+        ("space.net:make", "space/net.py", "one_module.py"),
+    ],
+)
+def test_only_its_own_source_counts(folder: Path, tmp_path: Path, name: str, file: str, other: str) -> None:
+    before = code_digest(name)
+    assert before is not None
+    (folder / other).write_text("changed = True")
+    assert code_digest(name) == before
+    shutil.copytree(folder, folder / "elsewhere")
+    assert code_digest(name, folder / "elsewhere") == before
+    (folder / file).write_text("changed = True")
+    assert code_digest(name) != before
+
+
+@pytest.mark.parametrize("name", ["nowhere_at_all:make", "sys:exit", "one_module.inner:make"])
+def test_where_there_is_no_source_there_is_no_digest(tmp_path: Path, name: str) -> None:
+    assert code_digest(name, tmp_path) is None
