@@ -65,8 +65,7 @@ def program_from_document(document: Mapping[str, Any], tensors: Mapping[str, Ten
         if missing := sorted(names - tensors.keys()):
             raise KeyError(", ".join(missing[:10]))
         program = Program(scripts, entries, constants, examples).eval()
-        for script in (scripts["eval"], *scripts.values()):
-            _ = script.compiled  # every value is made before it is used
+        _ = scripts["eval"]
         return program
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise CorruptFileError("The program in the file cannot be put together.", got=str(error)) from error
