@@ -20,6 +20,8 @@ def guarded(operator: Any) -> Callable[..., Any]:
     name = operator.overloadpacket.__name__
     if operator.namespace == "torchvision":
         return _bound(operator, _ELSEWHERE.get(name))
+    if name in _BATCH_NORMS:
+        return _batch_norm(operator)
     return _FILLED.get(name) or _bound(operator, _CHECKS.get(name))
 
 
@@ -40,14 +42,17 @@ def _refuse(what: str) -> None:
     raise InputError(f"The program cannot run: {what}.", next_step="the file is damaged, or was not made by metaprune")
 
 
-def _batch_norm(**given: Any) -> dict[str, Any]:
+def _batch_norm(operator: Any) -> Callable[..., Any]:
     """Statistics, weights and biases are as many as the channels; the kernels read and write that many."""
-    channels = given["input"].shape[1] if given["input"].dim() > 1 else -1
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        tensor = given.get(name)
-        if tensor is not None and (tensor.dim() != 1 or tensor.shape[0] != channels):
-            _refuse(f"a BatchNorm over {channels} channels has a {name} of shape {tuple(tensor.shape)}")
-    return given
+
+    def run(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+        channels = tensor.shape[1]
+        for part in args[:4] if not kwargs else (*args[:4], *kwargs.values()):
+            if isinstance(part, Tensor) and part.numel() != channels:
+                _refuse(f"a BatchNorm over {channels} channels has statistics or weights for {part.numel()}")
+        return operator(tensor, *args, **kwargs)
+
+    return run
 
 
 def _relaid(**given: Any) -> dict[str, Any]:
@@ -109,15 +114,14 @@ def _bags(**given: Any) -> dict[str, Any]:
     return {**given, "offsets": offsets.clamp(0, count).cummax(0).values if offsets.numel() else offsets}
 
 
+_BATCH_NORMS = frozenset(
+    (
+        *("native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit"),
+        *("_native_batch_norm_legit_functional", "_batch_norm_no_update", "_batch_norm_with_update"),
+        *("cudnn_batch_norm", "miopen_batch_norm"),
+    )
+)
 _CHECKS: dict[str, Callable[..., dict[str, Any]]] = {
-    **dict.fromkeys(
-        (
-            *("native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit"),
-            *("_native_batch_norm_legit_functional", "_batch_norm_no_update", "_batch_norm_with_update"),
-            *("cudnn_batch_norm", "miopen_batch_norm"),
-        ),
-        _batch_norm,
-    ),
     "as_strided_": _relaid,
     "_fft_c2r": _real_from_complex,
     "_fft_r2c": _transformed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,17 +20,33 @@ _VARIABLE = (Value, Size, TypeOf, torch.device)
 _NOWHERE = -1
 
 
-Instruction = namedtuple("Instruction", "call given names made single last")
-"""One call; whatever goes in and comes out has a place in a list, constants too.
+Instruction = namedtuple("Instruction", "call given names made last")
+"""One call; whatever goes in and comes out has a place in memory, which is a list.
 
 Attributes:
     call: what is called.
     given: the places of its positional and then of its keyword arguments.
     names: of the keyword arguments.
-    made: the places of what it makes; -1 where nothing needs it.
-    single: whether it makes one thing rather than a tuple of them.
+    made: the place of what it makes; several, with -1 for what nothing needs, where it makes a tuple.
     last: the places that nothing needs afterwards.
 """
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """An instruction, by places."""
+
+    call: Callable[..., Any]
+    given: tuple[int, ...]
+    names: tuple[str, ...]
+    made: tuple[int, ...]
+    single: bool = True
+    grad: bool = True
+
+    def finished(self, needed: set[int], last: set[int]) -> Instruction:
+        """With what nothing needs left out."""
+        made = tuple(place if place in needed else _NOWHERE for place in self.made)
+        return Instruction(self.call, self.given, self.names, self.made[0] if self.single else made, tuple(sorted(last)))
 
 
 class Interpreter:
@@ -44,15 +61,16 @@ class Interpreter:
     def __init__(self, recording: Recording, constants: Sequence[int], axis: int) -> None:
         places = _Places([*recording.inputs, *recording.entries, *constants])
         source = recording.inputs[0] if recording.inputs else next(iter(recording.entries), None)
-        writer = _Writer(places, source, axis)
+        used = {number for step in recording.steps for number in step.inputs()}
+        outputs = [v.number for v in leaves(recording.outputs, Value)]
+        writer = _Writer(places, used.union(outputs), source, axis)
         for step, matrix in zip(recording.steps, repeated_matrices(recording.steps), strict=True):
             writer.write(step, matrix)
-        outputs = [places.of(v.number) for v in leaves(recording.outputs, Value)]
-        self._outputs = tuple(outputs)
+        self._outputs = tuple(map(places.of, outputs))
         self._fixed = tuple(places.fixed)
-        instructions = [(True, made) for made in writer.first] + writer.rest
-        passing = {*range(len(recording.inputs)), *(place for _, step in instructions for place in step.made)}
-        self.regions = _regions(instructions, set(outputs), passing)
+        drafts = writer.first + writer.rest
+        passing = {*range(len(recording.inputs)), *(place for draft in drafts for place in draft.made)}
+        self.regions = _regions(drafts, set(self._outputs), passing)
         """Runs of instructions between which gradients are switched off or on again."""
 
     def __call__(self, given: Sequence[Tensor]) -> list[Tensor]:
@@ -67,16 +85,16 @@ class Interpreter:
         return [memory[place] for place in self._outputs]
 
 
-def _run(memory: list[Any], instructions: Sequence[Instruction]) -> None:
-    for call, given, names, made, single, last in instructions:
+def _run(memory: list[Any], instructions: Sequence[Any]) -> None:
+    for call, given, names, made, last in instructions:
         arguments = [memory[place] for place in given]
         if names:
             count = len(given) - len(names)
             result = call(*arguments[:count], **dict(zip(names, arguments[count:], strict=True)))
         else:
             result = call(*arguments)
-        if single:
-            memory[made[0]] = result
+        if made.__class__ is int:
+            memory[made] = result
         else:
             for place, part in zip(made, result, strict=True):
                 if place >= 0:
@@ -121,24 +139,26 @@ class _Places:
 class _Writer:
     """Turns steps into instructions."""
 
-    def __init__(self, places: _Places, source: int | None, axis: int) -> None:
-        self._places, self._source, self._axis = places, source, axis
+    def __init__(self, places: _Places, used: set[int], source: int | None, axis: int) -> None:
+        self._places, self._used, self._source, self._axis = places, used, source, axis
         self._known: dict[Any, int] = {}
-        self.first: list[Instruction] = []
+        self.first: list[_Draft] = []
         """Made once, right after the inputs: sizes that depend on the batch, types and the device."""
-        self.rest: list[tuple[bool, Instruction]] = []
+        self.rest: list[_Draft] = []
 
     def write(self, step: Step, matrix: int | None) -> None:
         """One step; ``matrix`` is what it multiplies every item by."""
+        things, names, outputs, single = [*step.args, *step.kwargs.values()], tuple(step.kwargs), step.outputs, step.single
         if matrix is not None:
-            call: Callable[..., Any] = _times_matrix
-            given, names = [self._place(step.args[0], step.grad), self._places.of(matrix)], ()
+            call, things = times_matrix, [step.args[0], Value(matrix)]
+        elif step.operator is aten.native_batch_norm.default and not names and self._used.isdisjoint(outputs[1:]):
+            call, things = aten.batch_norm.default, [*things, False]  # the same kernel behind checks of all shapes
+            outputs, single = outputs[:1], True
         else:
             call = guarded(step.operator)
-            things = [*step.args, *step.kwargs.values()]
-            given, names = [self._place(thing, step.grad) for thing in things], tuple(step.kwargs)
-        made = tuple(self._places.make(number) for number in step.outputs)
-        self.rest.append((step.grad, Instruction(call, tuple(given), names, made, step.single, ())))
+        given = tuple(self._place(thing, step.grad) for thing in things)
+        made = tuple(self._places.make(number) for number in outputs)
+        self.rest.append(_Draft(call, given, names, made, single, step.grad))
 
     def _place(self, thing: Any, grad: bool) -> int:
         """The place of an argument; a list that is not constant is put together just before it is used."""
@@ -150,7 +170,7 @@ class _Writer:
             return self._places.add(thing)
         parts = tuple(self._place(part, grad) for part in thing)
         made = self._places.add(None)
-        self.rest.append((grad, Instruction(_listed, parts, (), (made,), True, ())))
+        self.rest.append(_Draft(_listed, parts, (), (made,), grad=grad))
         return made
 
     def _at_first(self, thing: Any) -> int:
@@ -176,29 +196,28 @@ class _Writer:
 
     def _call(self, call: Callable[..., Any], *given: int) -> int:
         made = self._places.add(None)
-        self.first.append(Instruction(call, given, (), (made,), True, ()))
+        self.first.append(_Draft(call, given, (), (made,)))
         return made
 
 
 def _regions(
-    instructions: list[tuple[bool, Instruction]], needed: set[int], passing: set[int]
-) -> tuple[tuple[bool, tuple[Instruction, ...]], ...]:
+    drafts: Sequence[_Draft], needed: set[int], passing: set[int]
+) -> tuple[tuple[bool, tuple[Any, ...]], ...]:
     """The instructions by gradient mode, each with what it is the last to need.
 
     Args:
-        instructions: and whether gradients are recorded there.
+        drafts: the instructions in order.
         needed: the places that are needed in the end.
         passing: the places of what is to be let go; constants and entries stay where they are.
     """
-    regions: list[tuple[bool, list[Instruction]]] = []
-    for grad, step in reversed(instructions):
-        made = tuple(place if step.single or place in needed else _NOWHERE for place in step.made)
-        touched = {place for place in (*step.given, *made) if place >= 0}
-        last = tuple(sorted((touched - needed) & passing))
-        needed |= touched
-        if not regions or regions[-1][0] is not grad:
-            regions.append((grad, []))
-        regions[-1][1].append(step._replace(made=made, last=last))
+    regions: list[tuple[bool, list[Any]]] = []
+    for draft in reversed(drafts):
+        made = set(draft.made if draft.single else needed.intersection(draft.made)) - {_NOWHERE}
+        last = (made.union(draft.given) - needed) & passing
+        if not regions or regions[-1][0] is not draft.grad:
+            regions.append((draft.grad, []))
+        regions[-1][1].append(draft.finished(needed, last))
+        needed = needed.union(draft.given, made)
     return tuple((grad, tuple(reversed(steps))) for grad, steps in reversed(regions))
 
 
@@ -227,7 +246,7 @@ def repeated_matrices(steps: Sequence[Step]) -> list[int | None]:
     return found
 
 
-def _times_matrix(batch: Tensor, matrix: Tensor) -> Tensor:
+def times_matrix(batch: Tensor, matrix: Tensor) -> Tensor:
     """(b, n, k) times (k, m), as one product."""
     return (batch.reshape(-1, batch.shape[-1]) @ matrix).view(*batch.shape[:-1], -1)
 

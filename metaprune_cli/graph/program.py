@@ -30,6 +30,7 @@ class Script:
         constants: number -> name of the program's constant.
         arguments: the model's arguments: name -> the nest that was given, tensors as values.
         batched: the dimension of the first input that is the batch and may have any size; None where sizes are fixed.
+        paths: where the entries and constants are, module by module.
         interpreter: a function of the inputs, the entries and the constants, in this order.
     """
 
@@ -37,6 +38,7 @@ class Script:
     constants: Mapping[int, str]
     arguments: Mapping[str, Any]
     batched: int | None
+    paths: tuple[tuple[str, ...], ...] = field(init=False)
     interpreter: Interpreter = field(init=False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Script:
@@ -51,6 +53,8 @@ class Script:
         """Prepare at once: ``torch.compile`` cannot follow what is made on first use."""
         interpreter = Interpreter(self.recording, tuple(self.constants), self.batched or 0)
         object.__setattr__(self, "interpreter", interpreter)
+        names = [*self.recording.entries.values(), *(f"{CONSTANTS}.{name}" for name in self.constants.values())]
+        object.__setattr__(self, "paths", tuple(tuple(name.split(".")) for name in names))
 
 
 class Program(nn.Module):
@@ -97,15 +101,13 @@ class Program(nn.Module):
                 next_step="call eval() first",
             )
         inputs = _bind(script, args, kwargs)
-        known = {**dict(self.named_parameters(remove_duplicate=False)), **dict(self.named_buffers())}
-        entries = [known[name] for name in script.recording.entries.values()]
-        constants = [known[f"{CONSTANTS}.{name}"] for name in script.constants.values()]
-        found = iter(script.interpreter([*inputs, *entries, *constants]))
+        held = [_tensor(self, path) for path in script.paths]
+        found = iter(script.interpreter([*inputs, *held]))
         return rebuild(script.recording.outputs, Value, lambda _: next(found))
 
-    def example_inputs(self) -> dict[str, Any]:
+    def example_inputs(self, device: str = "cpu") -> dict[str, Any]:
         """Zeros of the shapes it was recorded with, by argument."""
-        made = iter([torch.zeros(shape, dtype=dtype) for shape, dtype in self.examples])
+        made = iter([torch.zeros(shape, dtype=dtype, device=device) for shape, dtype in self.examples])
         return {
             name: rebuild(nest, Value, lambda _: next(made)) for name, nest in self.scripts["eval"].arguments.items()
         }
@@ -155,6 +157,14 @@ def _bind(script: Script, args: Sequence[Any], kwargs: Mapping[str, Any]) -> lis
             )
         inputs += tensors
     return inputs
+
+
+def _tensor(module: nn.Module, path: Sequence[str]) -> Tensor:
+    """A parameter or buffer; listing all of a model's, as ``named_parameters`` does, would take longer than a small pass."""
+    for part in path[:-1]:
+        module = module._modules[part]  # type: ignore[assignment]
+    found = module._parameters.get(path[-1])
+    return getattr(module, path[-1]) if found is None else found  # type: ignore[no-any-return]
 
 
 def _register(module: nn.Module, name: str, tensor: Tensor, *, persistent: bool) -> None:
