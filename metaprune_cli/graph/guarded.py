@@ -22,7 +22,8 @@ def guarded(operator: Any) -> Callable[..., Any]:
         return _bound(operator, _ELSEWHERE.get(name))
     if name in _BATCH_NORMS:
         return _batch_norm(operator)
-    return _FILLED.get(name) or _bound(operator, _CHECKS.get(name))
+    check = _CHECKS.get(name) or _CHECKS.get(f"{name}.{operator._overloadname}")
+    return _FILLED.get(name) or _bound(operator, check)
 
 
 def _bound(operator: Any, check: Callable[..., Any] | None) -> Callable[..., Any]:
@@ -114,6 +115,34 @@ def _bags(**given: Any) -> dict[str, Any]:
     return {**given, "offsets": offsets.clamp(0, count).cummax(0).values if offsets.numel() else offsets}
 
 
+def _attention(**given: Any) -> dict[str, Any]:
+    """As many keys as values: fused kernels count one of the two."""
+    if given["key"].shape[-2] != given["value"].shape[-2]:
+        _refuse("an attention has another number of keys than of values")
+    return given
+
+
+def _resampled(**given: Any) -> dict[str, Any]:
+    """Scales that turn positions into positions; the kernels convert them to integers unseen."""
+    for scale in (thing for thing in given.values() if isinstance(thing, float)):
+        if not _SCALES[0] < scale < _SCALES[1]:
+            _refuse(f"it resamples by a factor of {scale}")
+    return given
+
+
+def _quotient(**given: Any) -> dict[str, Any]:
+    """The lowest integer over -1 is a quotient that the processor refuses with a signal; here it stays what it is."""
+    whole, by = given["self"], given["other"]
+    if given.get("rounding_mode") != "trunc" or whole.dtype not in _INTEGERS:
+        return given
+    if isinstance(by, Tensor):
+        by = torch.where((by == -1) & (whole == torch.iinfo(whole.dtype).min), 1, by)
+        return {**given, "other": by}
+    return {**given, "rounding_mode": "floor"} if by == -1 else given
+
+
+_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64)
+_SCALES = (1e-6, 1e6)
 _BATCH_NORMS = frozenset(
     (
         *("native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit"),
@@ -122,6 +151,16 @@ _BATCH_NORMS = frozenset(
     )
 )
 _CHECKS: dict[str, Callable[..., dict[str, Any]]] = {
+    **dict.fromkeys(
+        (
+            *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact2d"),
+            *("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d"),
+            *("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"),
+        ),
+        _resampled,
+    ),
+    **dict.fromkeys(("div.Tensor_mode", "div.Scalar_mode", "div_.Tensor_mode", "div_.Scalar_mode"), _quotient),
+    "scaled_dot_product_attention": _attention,
     "as_strided_": _relaid,
     "_fft_c2r": _real_from_complex,
     "_fft_r2c": _transformed,

@@ -118,7 +118,7 @@ def _step_to_document(step: Step) -> dict[str, Any]:
     document: dict[str, Any] = {
         "operator": str(step.operator),
         "args": [pack(arg) for arg in step.args],
-        "outputs": step.outputs,
+        "outputs": list(step.outputs),
     }
     if step.kwargs:
         document["kwargs"] = {name: pack(arg) for name, arg in step.kwargs.items()}
