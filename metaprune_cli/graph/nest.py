@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from metaprune_cli.graph.fields import Fields
+
 T = TypeVar("T")
 
 
@@ -36,6 +38,8 @@ def rebuild(nest: Any, kind: type[T], function: Callable[[T], Any]) -> Any:
         return type(nest)((key, rebuild(value, kind, function)) for key, value in nest.items())  # type: ignore[call-arg]
     if isinstance(nest, list | tuple):
         parts = [rebuild(part, kind, function) for part in nest]
+        if isinstance(nest, Fields):
+            return nest.with_values(parts)
         return type(nest)(*parts) if hasattr(nest, "_fields") else type(nest)(parts)
     return nest
 

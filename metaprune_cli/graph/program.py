@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from metaprune_cli.errors import InputError
-from metaprune_cli.graph.arguments import map_in
+from metaprune_cli.graph.interpreter import Interpreter
 from metaprune_cli.graph.nest import leaves, rebuild
-from metaprune_cli.graph.record import Recording, Size, Step, TypeOf, Value
+from metaprune_cli.graph.record import Recording, Value
 from metaprune_cli.graph.trace import ExampleInputs
-
-aten = torch.ops.aten
 
 Mode = Literal["eval", "train"]
 CONSTANTS = "_constants"
@@ -26,21 +23,23 @@ CONSTANTS = "_constants"
 
 @dataclass(frozen=True, eq=False)
 class Script:
-    """One mode of a program, and its compiled form, which copies of the program share.
+    """One mode of a program, and its steps ready to run, which copies of the program share.
 
     Attributes:
         recording: the operators; labels and shapes may be missing.
         constants: number -> name of the program's constant.
         arguments: the model's arguments: name -> the nest that was given, tensors as values.
         batched: the dimension of the first input that is the batch and may have any size; None where sizes are fixed.
-        compiled: a function of the inputs, the entries and the constants, in this order.
+        paths: where the entries and constants are, module by module.
+        interpreter: a function of the inputs, the entries and the constants, in this order.
     """
 
     recording: Recording
     constants: Mapping[int, str]
     arguments: Mapping[str, Any]
     batched: int | None
-    compiled: fx.GraphModule = field(init=False)
+    paths: tuple[tuple[str, ...], ...] = field(init=False)
+    interpreter: Interpreter = field(init=False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Script:
         return self
@@ -51,9 +50,11 @@ class Script:
         return script_from_document, (script_to_document(self),)
 
     def __post_init__(self) -> None:
-        """Compile at once: ``torch.compile`` cannot follow what is made on first use."""
-        graph = _graph(self.recording, self.constants, self.batched or 0)
-        object.__setattr__(self, "compiled", fx.GraphModule(nn.Module(), graph))
+        """Prepare at once: ``torch.compile`` cannot follow what is made on first use."""
+        interpreter = Interpreter(self.recording, tuple(self.constants), self.batched or 0)
+        object.__setattr__(self, "interpreter", interpreter)
+        names = [*self.recording.entries.values(), *(f"{CONSTANTS}.{name}" for name in self.constants.values())]
+        object.__setattr__(self, "paths", tuple(tuple(name.split(".")) for name in names))
 
 
 class Program(nn.Module):
@@ -100,15 +101,13 @@ class Program(nn.Module):
                 next_step="call eval() first",
             )
         inputs = _bind(script, args, kwargs)
-        known = {**dict(self.named_parameters(remove_duplicate=False)), **dict(self.named_buffers())}
-        entries = [known[name] for name in script.recording.entries.values()]
-        constants = [known[f"{CONSTANTS}.{name}"] for name in script.constants.values()]
-        found = iter(script.compiled(*inputs, *entries, *constants))
+        held = [_tensor(self, path) for path in script.paths]
+        found = iter(script.interpreter([*inputs, *held]))
         return rebuild(script.recording.outputs, Value, lambda _: next(found))
 
-    def example_inputs(self) -> dict[str, Any]:
+    def example_inputs(self, device: str = "cpu") -> dict[str, Any]:
         """Zeros of the shapes it was recorded with, by argument."""
-        made = iter([torch.zeros(shape, dtype=dtype) for shape, dtype in self.examples])
+        made = iter([torch.zeros(shape, dtype=dtype, device=device) for shape, dtype in self.examples])
         return {
             name: rebuild(nest, Value, lambda _: next(made)) for name, nest in self.scripts["eval"].arguments.items()
         }
@@ -160,6 +159,14 @@ def _bind(script: Script, args: Sequence[Any], kwargs: Mapping[str, Any]) -> lis
     return inputs
 
 
+def _tensor(module: nn.Module, path: Sequence[str]) -> Tensor:
+    """A parameter or buffer; listing all of a model's, as ``named_parameters`` does, would take longer than a small pass."""
+    for part in path[:-1]:
+        module = module._modules[part]  # type: ignore[assignment]
+    found = module._parameters.get(path[-1])
+    return getattr(module, path[-1]) if found is None else found  # type: ignore[no-any-return]
+
+
 def _register(module: nn.Module, name: str, tensor: Tensor, *, persistent: bool) -> None:
     path, _, leaf = name.rpartition(".")
     for part in path.split(".") if path else []:
@@ -170,98 +177,3 @@ def _register(module: nn.Module, name: str, tensor: Tensor, *, persistent: bool)
         module.register_parameter(leaf, tensor)
     else:
         module.register_buffer(leaf, tensor, persistent=persistent)
-
-
-def _graph(recording: Recording, constants: Mapping[int, str], axis: int) -> fx.Graph:
-    graph = fx.Graph()
-    nodes: dict[int, fx.Node] = {n: graph.placeholder(f"input_{i}") for i, n in enumerate(recording.inputs)}
-    nodes |= {n: graph.placeholder(f"entry_{i}") for i, n in enumerate(recording.entries)}
-    nodes |= {n: graph.placeholder(f"constant_{i}") for i, n in enumerate(constants)}
-    first = nodes[recording.inputs[0]] if recording.inputs else None
-    sizes = _Sizes(graph, first, axis)
-    repeated = repeated_matrices(recording.steps)
-    grad = True
-    for step in recording.steps:
-        if step.grad is not grad:
-            grad = step.grad
-            graph.call_function(torch._C._set_grad_enabled, (grad,))
-        args, kwargs = map_in(Value, lambda v: nodes[v.number], (step.args, step.kwargs))
-        args, kwargs = map_in(Size, sizes, (args, kwargs))
-        args, kwargs = map_in(TypeOf, lambda t: sizes.dtype(nodes[t.number]), (args, kwargs))
-        args, kwargs = map_in(torch.device, lambda _: sizes.device(), (args, kwargs))
-        if step.outputs[0] in repeated:
-            made = graph.call_function(_times_matrix, (args[0], nodes[repeated[step.outputs[0]]]))
-        else:
-            made = graph.call_function(step.operator, args, kwargs)
-        for i, number in enumerate(step.outputs):
-            if number is not None:
-                nodes[number] = made if step.single else graph.call_function(_item, (made, i))
-    if not grad:
-        graph.call_function(torch._C._set_grad_enabled, (True,))
-    graph.output(tuple(nodes[v.number] for v in leaves(recording.outputs, Value)))
-    return graph
-
-
-def repeated_matrices(steps: Sequence[Step]) -> dict[int, int]:
-    """The batched products by one matrix that is repeated for every item: their outputs -> the matrix.
-
-    PyTorch writes a linear layer so where its input does not lie in memory row by row. A product with a repeated
-    matrix reads it once for every item, which takes many times longer than one product of all rows.
-    """
-    matrices: set[int] = set()
-    repeated: dict[int, tuple[int, list[Any]]] = {}
-    found: dict[int, int] = {}
-    for step in steps:
-        number, (made, *_) = next(iter(step.inputs()), -1), step.outputs
-        if made is None:
-            continue
-        if step.operator is aten.t.default:
-            matrices.add(made)
-        elif step.operator is aten.expand.default and number in matrices and len(step.args[1]) > 2:
-            repeated[made] = number, list(step.args[1][-2:])
-        elif step.operator is aten.view.default and number in repeated and step.args[1][-2:] == repeated[number][1]:
-            repeated[made] = repeated[number]
-        elif step.operator is aten.bmm.default and step.args[1].number in repeated:
-            found[made] = repeated[step.args[1].number][0]
-    return found
-
-
-def _times_matrix(batch: Tensor, matrix: Tensor) -> Tensor:
-    """(b, n, k) times (k, m), as one product."""
-    return (batch.reshape(-1, batch.shape[-1]) @ matrix).view(*batch.shape[:-1], -1)
-
-
-def _item(values: Sequence[Any], index: int) -> Any:
-    return values[index]
-
-
-class _Sizes:
-    """Sizes that depend on the batch, and the device, as nodes that are made once, right after the inputs."""
-
-    def __init__(self, graph: fx.Graph, first: fx.Node | None, axis: int) -> None:
-        self._graph, self._first, self._axis = graph, first, axis
-        self._known: dict[tuple[int, int], fx.Node] = {}
-        self._batch: fx.Node | None = None
-        self._device: fx.Node | None = None
-        self._types: dict[fx.Node, fx.Node] = {}
-
-    def __call__(self, size: Size) -> fx.Node:
-        if self._batch is None:
-            self._batch = self._graph.call_function(torch.ops.aten.sym_size.int, (self._first, self._axis))
-        key = (size.fixed, size.per_item)
-        if key not in self._known:
-            scaled = self._graph.call_function(operator.mul, (self._batch, size.per_item))
-            self._known[key] = self._graph.call_function(operator.add, (scaled, size.fixed))
-        return self._known[key]
-
-    def device(self) -> fx.Node:
-        """The device of the first input."""
-        if self._device is None:
-            self._device = self._graph.call_function(getattr, (self._first, "device"))
-        return self._device
-
-    def dtype(self, entry: fx.Node) -> fx.Node:
-        """The type of an entry."""
-        if entry not in self._types:
-            self._types[entry] = self._graph.call_function(getattr, (entry, "dtype"))
-        return self._types[entry]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.operators import check_allowed
 from metaprune_cli.graph.record import Recording, Step, Value
 from metaprune_cli.graph.rewrite_moves import MOVES, resized
 from metaprune_cli.graph.rewriting import Rewriting, Rule, argument, first_output
@@ -41,6 +42,7 @@ def rewrite(recording: Recording, graph: NeuronGraph, kept: Tensor, tensors: Map
     with plain_operators():
         for step in recording.steps:
             try:
+                check_allowed(step.operator)
                 rule = _RULES.get(step.operator.overloadpacket)
                 if rule is None and torch.Tag.pointwise in step.operator.tags:
                     rule = _aligned

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from metaprune_cli.errors import CorruptFileError
-from metaprune_cli.graph.program import CONSTANTS, Program
+from metaprune_cli.errors import CorruptFileError, MetapruneError
+from metaprune_cli.graph.nest import leaves
+from metaprune_cli.graph.passes import repeated
+from metaprune_cli.graph.program import CONSTANTS, Mode, Program, Script
 from metaprune_cli.graph.program_document import script_from_document, script_to_document
+from metaprune_cli.graph.program_values import DTYPES, items, named, number, text
+from metaprune_cli.graph.rehearsal import has_offsets, rehearse
 
 KEY = "program"
 """The entry of an artifact's document that holds a program."""
+_LARGEST_EXAMPLE = 2**30
+"""How many bytes an input of the example may have."""
+_BATCHES = (2, 5)
+"""How often the example is repeated where a program is tried out; more than once only if its sizes may bend."""
 
 
 def program_to_document(program: Program) -> dict[str, Any]:
@@ -38,35 +47,84 @@ def constants_of(program: Program) -> dict[str, Tensor]:
     return {name: t for name, t in program.named_buffers() if name.startswith(f"{CONSTANTS}.")}
 
 
-def program_from_document(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Program:
+def program_from_document(document: Any, tensors: Mapping[str, Tensor]) -> Program:
     """The inverse of the two above; in eval mode, and over the tensors themselves.
 
+    A file may come from anybody: what it says is checked, and each mode is run on meta before it is handed out.
+
     Raises:
-        CorruptFileError: the document is none of ours, or tensors are missing.
+        CorruptFileError: the document is none of ours, tensors are missing, or the program does not run.
     """
     try:
-        scripts = {mode: script_from_document(script) for mode, script in document["scripts"].items()}
-        wanted: Mapping[str, bool] = document["parameters"]
-        examples = [(tuple(shape), getattr(torch, dtype)) for shape, dtype in document["examples"]]
-        made: dict[int, nn.Parameter] = {}
-        entries: dict[str, Tensor] = {}
-        constants: dict[str, Tensor] = {}
-        order = [*document["order"], *sorted(tensors.keys() - set(document["order"]))]
-        for name in order:
-            tensor = tensors[name]
-            if name.startswith(f"{CONSTANTS}."):
-                constants[name.removeprefix(f"{CONSTANTS}.")] = tensor
-            elif name in wanted:
-                entries[name] = made.setdefault(id(tensor), nn.Parameter(tensor, wanted[name]))
-            else:
-                entries[name] = tensor
-        names = {name for script in scripts.values() for name in script.recording.entries.values()}
-        names |= {f"{CONSTANTS}.{name}" for script in scripts.values() for name in script.constants.values()}
-        if missing := sorted(names - tensors.keys()):
-            raise KeyError(", ".join(missing[:10]))
-        program = Program(scripts, entries, constants, examples).eval()
-        for script in (scripts["eval"], *scripts.values()):
-            _ = script.compiled  # every value is made before it is used
-        return program
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise CorruptFileError("The program in the file cannot be put together.", got=str(error)) from error
+        program = _put_together(document, tensors)
+        for script in program.scripts.values():
+            _rehearse(program, script)
+    except CorruptFileError:
+        raise
+    except (
+        *(LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError, MetapruneError),
+    ) as error:
+        what = f"{type(error).__name__}: {str(error)[:200]}"
+        raise CorruptFileError("The program in the file cannot be put together.", got=what) from error
+    return program
+
+
+def _put_together(document: Any, tensors: Mapping[str, Tensor]) -> Program:
+    modes: dict[str, Any] = document["scripts"]
+    if not {"eval"} <= modes.keys() <= {"eval", "train"}:
+        raise CorruptFileError("The program in the file has other modes than eval and train.")
+    scripts: dict[Mode, Script] = {mode: script_from_document(script) for mode, script in modes.items()}  # type: ignore[misc]
+    examples = [_example(items(example, 2)) for example in items(document["examples"])]
+    inputs = {len(script.recording.inputs) for script in scripts.values()}
+    if inputs != {len(examples)}:
+        raise CorruptFileError("The program in the file takes other inputs than its example.")
+    entries, constants = _tensors(document, tensors)
+    for script in scripts.values():
+        missing = set(script.recording.entries.values()) - entries.keys() | set(script.constants.values()) - constants.keys()
+        if missing:
+            raise CorruptFileError("The file lacks tensors of its program.", got=", ".join(sorted(missing)[:10]))
+    return Program(scripts, entries, constants, examples).eval()
+
+
+def _example(pair: list[Any]) -> tuple[tuple[int, ...], torch.dtype]:
+    """Shape and type of an input."""
+    shape, dtype = tuple(number(size) for size in items(pair[0])), named(pair[1], DTYPES)
+    if math.prod(shape) * dtype.itemsize > _LARGEST_EXAMPLE or len(shape) > 32:
+        raise CorruptFileError("The program in the file wants an input out of all proportion.", got=str(shape)[:100])
+    return shape, dtype
+
+
+def _tensors(document: Any, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Parameters and buffers, and constants, each by name and in order."""
+    wanted: dict[str, bool] = document["parameters"]
+    made: dict[int, nn.Parameter] = {}
+    entries: dict[str, Tensor] = {}
+    constants: dict[str, Tensor] = {}
+    order = [text(name) for name in items(document["order"])]
+    for name in [*order, *sorted(tensors.keys() - set(order))]:
+        if not all(name.split(".")) or any(part.startswith("__") for part in name.split(".")):
+            raise CorruptFileError("The program in the file has an entry without a proper name.", got=repr(name)[:100])
+        tensor = tensors[name]
+        if name.startswith(f"{CONSTANTS}."):
+            constants[name.removeprefix(f"{CONSTANTS}.")] = tensor
+        elif name not in wanted:
+            entries[name] = tensor
+        elif type(wanted[name]) is bool:
+            entries[name] = made.setdefault(id(tensor), nn.Parameter(tensor, wanted[name]))
+        else:
+            raise CorruptFileError("The program in the file does not say whether a parameter is trained.", got=name)
+    return entries, constants
+
+
+def _rehearse(program: Program, script: Script) -> None:
+    """Run one mode on meta as it was recorded: at the size of the example, or at several batches."""
+    held = {**dict(program.named_parameters(remove_duplicate=False)), **dict(program.named_buffers())}
+    recording = script.recording
+    entries = {n: held[name] for n, name in recording.entries.items()}
+    constants = {n: held[f"{CONSTANTS}.{name}"] for n, name in script.constants.items()}
+    example = program.example_inputs("meta")
+    times = (1,) if script.batched is None else _BATCHES if has_offsets(recording.steps) else _BATCHES[:1]
+    for count in times:
+        inputs = list(leaves(example if count == 1 else repeated(example, count), Tensor))
+        batch = 0 if script.batched is None or not inputs else inputs[0].size(script.batched)
+        rehearse(recording.steps, dict(zip(recording.inputs, inputs, strict=True)), entries, constants, batch)

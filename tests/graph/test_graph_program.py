@@ -235,7 +235,7 @@ def test_attention_runs_as_one_operator_and_a_layer_as_one_product() -> None:
     assert F.scaled_dot_product_attention is attention
     aten = torch.ops.aten
     for script in program.scripts.values():
-        calls = [node.target for node in script.compiled.graph.nodes if node.op == "call_function"]
+        calls = [step.call for _, steps in script.interpreter.regions for step in steps]
         assert calls.count(aten.scaled_dot_product_attention.default) == 1
         assert aten.bmm.default not in calls
     program.train()(x).sum().backward()

@@ -40,10 +40,16 @@ def rule_of(func: Any) -> Rule:
     return followed
 
 
+def has_rule(func: Any) -> bool:
+    """Whether an operator is known: it has a row, or is a public view or elementwise operator."""
+    if _row_in_table(func) is not None:
+        return True
+    return not func.overloadpacket.__name__.startswith("_") and _row_of(func) is not unknown
+
+
 def _row_of(func: Any) -> Rule:
     """The operator's row in the table, or what its nature says, or the honest boundary."""
-    packet = func.overloadpacket
-    row = _TABLE.get(packet) or _ELSEWHERE.get(f"{func.namespace}::{packet.__name__}")
+    row = _row_in_table(func)
     if row is not None:
         return row
     if func.is_view:
@@ -51,6 +57,11 @@ def _row_of(func: Any) -> Rule:
     if torch.Tag.pointwise in func.tags:
         return pointwise
     return unknown
+
+
+def _row_in_table(func: Any) -> Rule | None:
+    packet = func.overloadpacket
+    return _TABLE.get(packet) or _ELSEWHERE.get(f"{func.namespace}::{packet.__name__}")
 
 
 def _rows(rule: Rule, *names: str) -> dict[Any, Rule]:
