@@ -127,7 +127,7 @@ def _compile(command: Sequence[str], source: Path) -> bytes:
 
 
 def _loaded(built: bytes) -> ctypes.CDLL:
-    """These very bytes as a library with all functions, from memory or, elsewhere than on Linux, from a private copy."""
+    """These very bytes as a library with all functions: from memory, or elsewhere than on Linux from a private copy."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("metaprune-kernel")  # stays open: the loader knows libraries by their paths
         with open(descriptor, "wb", closefd=False) as file:

@@ -35,7 +35,7 @@ def private_folder() -> Path:
             raise NotPrivateError(f"{part} belongs to another user")
         if found.st_mode & OTHERS and not (part != folder and found.st_mode & stat.S_ISVTX):
             raise NotPrivateError(f"others may write to {part} (chmod go-w, and remove what they may have left in it)")
-    os.chmod(folder, 0o700)
+    folder.chmod(0o700)
     return folder
 
 
@@ -45,7 +45,7 @@ def read(path: Path) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
-    with open(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         own = found.st_uid == os.geteuid() and not found.st_mode & OTHERS
         return file.read() if own and stat.S_ISREG(found.st_mode) else None
@@ -57,13 +57,14 @@ def keep(path: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # 0600
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # 0600
+    part = Path(name)
     try:
-        with open(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-        os.replace(part, path)
+        part.replace(path)
     except BaseException:
-        os.unlink(part)
+        part.unlink()
         raise
 
 
@@ -75,6 +76,6 @@ def _root() -> Path:
         home = Path.home()
     except RuntimeError as error:
         raise NotPrivateError("there is no home folder (set HOME or XDG_CACHE_HOME)") from error
-    if not home.is_absolute():
+    if not home.is_absolute() or os.environ.get("HOME") == "":
         raise NotPrivateError("HOME is not an absolute path")
     return home / ".cache"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 FEW = 16
-"""Channels below which a 1×1 convolution with strides is not trusted: seen with up to 7, one vector of eight less one."""
+"""Channels below which a 1×1 convolution with strides is not trusted: two to seven do damage, a vector is eight."""
 
 
 @cache
@@ -43,15 +43,48 @@ def is_unsafe(weight: Tensor, stride: Sequence[int]) -> bool:
 
 
 def _backward(gradient: Tensor, x: Tensor, weight: Tensor, biases: Any, stride: Sequence[int], *rest: Any) -> Any:
-    if is_unsafe(weight, stride):
-        gradient, x, weight = _laid_flat(gradient), _laid_flat(x), _laid_flat(weight)
-    return _of_pytorch(gradient, x, weight, biases, stride, *rest)
+    if not is_unsafe(weight, stride):
+        return _of_pytorch(gradient, x, weight, biases, stride, *rest)
+    layout = _layout(x, weight, biases, stride, *rest[:5])
+    flat = (_laid_flat(tensor) for tensor in (gradient, x, weight))
+    of_x, of_weight, of_bias = _of_pytorch(*flat, biases, stride, *rest)
+    laid_out = (part if part is None else part.contiguous(memory_format=layout) for part in (of_x, of_weight))
+    return *laid_out, of_bias
+
+
+def _layout(
+    x: Tensor,
+    weight: Tensor,
+    biases: Any,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> torch.memory_format:
+    """How PyTorch would lay out the gradients: ``torch.compile`` counts on it, and asks the same way."""
+    if weight.dim() == 3:
+        return torch.contiguous_format
+    backend = torch._C._select_conv_backend(
+        x,
+        weight,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        transposed=transposed,
+        output_padding=output_padding,
+        groups=groups,
+        bias=None,
+        bias_sizes=biases,
+    )
+    return torch._C._conv_determine_backend_memory_format(x, weight, backend)
 
 
 def _of_pytorch(*arguments: Any) -> Any:
     """PyTorch's own operator, below the entry in the dispatcher's table that is ours."""
     operator = torch.ops.aten.convolution_backward.default
-    return operator._op_dk(torch._C.DispatchKey.CompositeExplicitAutograd, *arguments)  # type: ignore[attr-defined]
+    return operator._op_dk(torch._C.DispatchKey.CompositeExplicitAutograd, *arguments)
 
 
 def _laid_flat(tensor: Tensor) -> Tensor:
