@@ -1,9 +1,9 @@
-"""Random convolutions and their gradients against float64's, each in a process of its own: one JSON line for each that fails.
+"""Random convolutions and their gradients against float64's, each in a process of its own; one JSON line a failure.
 
     python fuzz_convolutions.py SEED CASES guarded|as-is
 
-The first line says how many there were. Memory that is written past its end is seen if it ends the process, or if numbers
-are wrong.
+The first line says how many there were. Damaged memory is seen if it ends the process, or if numbers are
+wrong.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def fate(case: Case) -> str | None:
         os.write(writing, said.encode())
         os._exit(0)
     os.close(writing)
-    with open(reading, "rb") as pipe:
+    with os.fdopen(reading, "rb") as pipe:
         said = pipe.read().decode()
     _, status = os.waitpid(process, 0)
     if os.WIFSIGNALED(status):
@@ -142,12 +142,12 @@ def main(seed: str, cases: str, how: str) -> None:
         Case(0, 2, 16, 16, 1, [3, 3], [1, 1], 1, [1, 1], [8, 8], False, False, False, True)
     )  # makes what is made once
     draw = random.Random(int(seed))
-    print(json.dumps({"cases": int(cases)}))
+    print(json.dumps({"cases": int(cases)}))  # noqa: T201 - how the test hears of it
     for number in range(int(cases)):
         case = Case.drawn(draw, number)
         said = fate(case)
         if said is not None:
-            print(json.dumps({"said": said, "unsafe": case.unsafe, **asdict(case)}), flush=True)
+            print(json.dumps({"said": said, "unsafe": case.unsafe, **asdict(case)}), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Gradients of convolutions whose kernel in oneDNN is not trusted are taken of contiguous memory, whoever chose another."""
+"""Gradients of convolutions that oneDNN is not trusted with are taken of contiguous memory, whoever chose another."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,9 @@ class Seen:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     convolutions.guard_convolutions()
-    yield Seen(monkeypatch)
+    return Seen(monkeypatch)
 
 
 class Strided(nn.Module):
