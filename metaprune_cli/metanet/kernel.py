@@ -1,30 +1,21 @@
-"""The engine in C++ (``kernel.cpp``): compiled at first use, on a CPU, float32 or float64; weights are constants."""
+"""Calling the engine in C++ (``kernel.cpp``): on a CPU, float32 or float64; weights are constants."""
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import platform
-import shlex
-import shutil
-import subprocess
-import tempfile
-import warnings
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from metaprune_cli.errors import InputError
+from metaprune_cli.metanet import compiled
 from metaprune_cli.metanet.layers import LEAST_ROOT
 from metaprune_cli.metanet.layout import Layout
 
 REALS = {torch.float32: "float", torch.float64: "double"}
-FLAGS = ("-std=gnu++17", "-O3", "-march=native", "-fPIC", "-shared", "-pthread", "-Wno-psabi")
 MAX_LAYERS = 64
 VECTOR = 64  # bytes
 
@@ -56,16 +47,10 @@ class _Graph(ctypes.Structure):
     ]
 
 
-def compiler() -> list[str] | None:
-    """The command of the C++ compiler (``$CXX``, else ``c++`` or ``g++``); None where there is none."""
-    command = shlex.split(os.environ.get("CXX", "")) or [shutil.which("c++") or shutil.which("g++") or ""]
-    return command if shutil.which(command[0]) else None
-
-
 def available(weights: Tensor, layers: int) -> bool:
     """Whether there is a compiled engine for arrays like this one; compiles it where there is not yet."""
     fits = weights.device.type == "cpu" and weights.dtype in REALS and layers <= MAX_LAYERS
-    return fits and _library(REALS[weights.dtype]) is not None
+    return fits and compiled.library(REALS[weights.dtype]) is not None
 
 
 def carried(layout: Layout, table: Tensor) -> int:
@@ -195,6 +180,8 @@ class _Call:
         identity: bool = True,
         carry: tuple[Tensor | None, Tensor | None] = (None, None),
     ) -> None:
+        if weights.numel() != layout.size:  # the library trusts what it is told
+            raise InputError("The weights are not those of the graph.", expected=layout.size, got=weights.numel())
         self.like, self.hidden, self.layers = weights, table.shape[1], len(gates) // 2
         self.padded, self.neurons = _padded(table), layout.num_neurons
         self.kept: list[object] = [*carry]
@@ -238,7 +225,7 @@ class _Call:
 
     def run(self, name: str, *arguments: Tensor | Sequence[Tensor | None]) -> None:
         """Call one function."""
-        library = _library(REALS[self.like.dtype])
+        library = compiled.library(REALS[self.like.dtype])
         assert library is not None
         rest = [self._address(x) if isinstance(x, Tensor) else self._addresses(x) for x in arguments]
         getattr(library, name)(
@@ -260,7 +247,7 @@ class _Call:
 
 def _run_per_neuron(name: str, gate: Tensor, *arguments: Tensor) -> None:
     """Call one of the functions that need no graph, and no padding. What is written to has to be contiguous."""
-    library = _library(REALS[gate.dtype])
+    library = compiled.library(REALS[gate.dtype])
     assert library is not None
     whole = [tensor.contiguous() for tensor in (gate, *arguments)]
     sizes = [ctypes.c_int64(size) for size in gate.shape]
@@ -277,7 +264,11 @@ _DESCRIBED: WeakKeyDictionary[Layout, dict[Sequence[int], tuple[ctypes.Array[_Bl
 
 
 def _described(layout: Layout, carried: tuple[int, ...]) -> tuple[ctypes.Array[_Block], Tensor]:
-    """The blocks as the library reads them, and the list of neurons they point into; made once for each layout."""
+    """The blocks as the library reads them, and the list of neurons they point into; made once for each layout.
+
+    Raises:
+        InputError: some of these neurons do not exist.
+    """
     known = _DESCRIBED.setdefault(layout, {})
     if carried not in known:
         known[carried] = _description(layout, carried)
@@ -286,6 +277,13 @@ def _described(layout: Layout, carried: tuple[int, ...]) -> tuple[ctypes.Array[_
 
 def _description(layout: Layout, carried: Sequence[int]) -> tuple[ctypes.Array[_Block], Tensor]:
     nodes = torch.cat([ids.flatten() for bundle in layout.bundles for ids in (bundle.destinations, bundle.sources)])
+    low, high = (int(end) for end in nodes.aminmax()) if len(nodes) else (0, -1)
+    if low < 0 or high >= layout.num_neurons:
+        raise InputError(
+            "The graph has edges to neurons that do not exist.",
+            expected=f"neurons 0 to {layout.num_neurons - 1}",
+            got=f"{low} to {high}",
+        )
     blocks, at = [], 0
     for bundle, first in zip(layout.bundles, carried, strict=True):
         (groups, outs), ins = bundle.destinations.shape, bundle.sources.shape[1]
@@ -293,49 +291,3 @@ def _description(layout: Layout, carried: Sequence[int]) -> tuple[ctypes.Array[_
         blocks.append(_Block(bundle.offset, groups, outs, ins, bundle.taps, bundle.table, *here, first))
         at += groups * (outs + ins)
     return (_Block * len(blocks))(*blocks), nodes
-
-
-@cache
-def _library(real: str) -> ctypes.CDLL | None:
-    """The compiled library; None, with a warning where there is a compiler and it fails."""
-    command = compiler()
-    if command is None:
-        return None
-    source = Path(__file__).with_name("kernel.cpp")
-    try:
-        target = _cache_folder() / f"kernel-{real}-{_fingerprint(command, source)}.so"
-        if not target.exists():
-            _compile([*command, *FLAGS, f"-DREAL={real}"], source, target)
-        return ctypes.CDLL(str(target))
-    except (OSError, subprocess.CalledProcessError) as error:
-        detail = getattr(error, "stderr", None) or error
-        warnings.warn(f"The metanetwork runs without its compiled engine, several times slower: {detail}", stacklevel=2)
-        return None
-
-
-def _compile(command: Sequence[str], source: Path, target: Path) -> None:
-    """Compile beside the target and rename: two processes may do this at the same time. Without OpenMP if need be."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        part = Path(folder) / target.name
-        tried = [*command, "-o", str(part), str(source)]
-        if subprocess.run([*tried, "-fopenmp"], capture_output=True, check=False).returncode:
-            subprocess.run(tried, check=True, capture_output=True, text=True)
-        part.replace(target)
-
-
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "metaprune"
-
-
-def _fingerprint(compiler: Sequence[str], source: Path) -> str:
-    """Of all that the library depends on: its source, the compiler, the flags, and what this processor can do."""
-    digest = hashlib.sha256(source.read_bytes())
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text(errors="replace").splitlines() if cpu.exists() else []
-    features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    for text in (*compiler, version, *FLAGS, platform.machine(), platform.processor(), features):
-        digest.update(text.encode() + b"\0")
-    return digest.hexdigest()[:16]

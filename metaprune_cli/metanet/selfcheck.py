@@ -6,7 +6,7 @@ import warnings
 
 import torch
 
-from metaprune_cli.metanet import kernel, tiles
+from metaprune_cli.metanet import compiled, kernel, tiles
 
 NEURONS, HIDDEN = 33, 5  # neither a multiple of a vector nor of a thread's share
 TOLERANCE = 1e-5
@@ -14,18 +14,18 @@ TOLERANCE = 1e-5
 
 def verdict() -> str:
     """One line: it works, or what is in its way. Compiles the engine where that has not been done yet."""
-    if kernel.compiler() is None:
-        return "no C++ compiler: PyTorch does its work, slower"
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        found = kernel.available(torch.zeros(1), layers=1)
+        there = compiled.compiler() is not None
+        found = there and kernel.available(torch.zeros(1), layers=1)
+    reasons = [str(warning.message) for warning in said]
+    if not there:
+        return "; ".join(["no C++ compiler: PyTorch does its work, slower", *reasons])
     if not found:
-        reasons = [str(warning.message) for warning in said]
         return "cannot be compiled: " + " ".join(reasons or ["no reason given"])
     difference = _difference()
-    if not difference < TOLERANCE:
-        return f"wrong: differs from PyTorch by {difference:.1e}"
-    return f"works: differs from PyTorch by {difference:.1e}"
+    how = "works" if difference < TOLERANCE else "wrong"
+    return "; ".join([f"{how}: differs from PyTorch by {difference:.1e}", *reasons])
 
 
 def _difference() -> float:

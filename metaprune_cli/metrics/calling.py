@@ -59,7 +59,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def memory_format_for(model: nn.Module, images: Tensor) -> torch.memory_format:
     """The memory format of images (n, c, h, w) in which ``model`` is fastest: channels-last, where it runs on that.
 
-    A ``view`` of an activation may not; one image tells, in eval mode. All else is to be contiguous.
+    A ``view`` of an activation may not; one image tells, in eval mode. All else is to be contiguous. Of the gradients
+    that may not be taken in it, ``metrics/convolutions.py`` takes care.
     """
     if images.dim() != 4 or not len(images):
         return torch.contiguous_format

@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.metrics.calling import call, logits_of
+from metaprune_cli.metrics.convolutions import guard_convolutions
 from metaprune_cli.pruning.calls import Call, Calls, seen_whole
 from metaprune_cli.pruning.criteria import OWNED, first_order, mean_by_unit, sum_by_unit
 
@@ -52,6 +53,7 @@ def loss_gradients(model: nn.Module, batches: Iterable[Batch]) -> dict[str, Tens
 
 
 def _loss(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+    guard_convolutions()
     return F.cross_entropy(logits_of(call(model, inputs)), labels)
 
 

@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -26,7 +27,7 @@ VARIABLES = ("CXX", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS"
 """What is reported beside every variable whose name begins with ``PREFIX``."""
 PREFIX = "METAPRUNE_"
 GIB = 2**30
-COMPILING_S = 120
+COMPILING_S = 300
 SCRIPT_S = 10
 ANY = "backslashreplace"  # what others print may be in any encoding
 
@@ -153,14 +154,14 @@ def _gpus() -> tuple[Gpu, ...]:
 
 def _compiler() -> str | None:
     """The command, and the first line of what it says of its version."""
-    from metaprune_cli.metanet import kernel
+    from metaprune_cli.metanet import compiled
 
-    compiler = kernel.compiler()
-    if compiler is None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the engine's line says it
+        command = compiled.compiler()
+    if command is None:
         return None
-    command = (*compiler, "--version")
-    done = subprocess.run(command, capture_output=True, text=True, errors=ANY, check=False, timeout=SCRIPT_S)
-    return f"{shlex.join(compiler)}: {done.stdout.partition(chr(10))[0]}"
+    return f"{shlex.join(command)}: {compiled.version(command).partition(chr(10))[0]}"
 
 
 def _engine() -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from metaprune_cli.config import Precision
 from metaprune_cli.metrics.calling import logits_of
+from metaprune_cli.metrics.convolutions import guard_convolutions
 from metaprune_cli.training.precision import in_precision
 from metaprune_cli.training.seeds import seeded
 from metaprune_cli.training.state import snapshot
@@ -26,6 +27,7 @@ def compiled(model: nn.Module, images: Tensor, precision: Precision) -> Callable
     """
     fast: Callable[[Tensor], Any] = torch.compile(model.train(), dynamic=False)
     before = snapshot(model)
+    guard_convolutions()
     try:
         with seeded(0, images.device):
             with in_precision(precision, images.device):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from metaprune_cli.config import OptimSettings
 from metaprune_cli.metrics.calling import in_fast_format, logits_of, memory_format_for
+from metaprune_cli.metrics.convolutions import guard_convolutions
 from metaprune_cli.training.averaging import Average
 from metaprune_cli.training.compiling import compiled
 from metaprune_cli.training.distillation import Teacher
@@ -65,6 +66,7 @@ class Learner:
             InputError: the device does not compute in the precision wanted, or BatchNorm cannot be synchronised.
         """
         check_precision(settings.precision, device)
+        guard_convolutions()
         model = replica(model, settings, ranks, device)
         if device.type == "cuda":  # elsewhere it is enough that the images are
             model = model.to(memory_format=memory_format_for(model, batch()[0]))

@@ -15,6 +15,7 @@ from metaprune_cli.config import MetaTrainSettings
 from metaprune_cli.data import ImageSplit
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.metanet import MetaNetwork
+from metaprune_cli.metrics.convolutions import guard_convolutions
 from metaprune_cli.pruning import by_unit
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.loop import set_learning_rate_, train_batches
@@ -253,6 +254,7 @@ def summed_gradients(
         The sum of the losses; and the weights they were given, with their gradients.
     """
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in written.items()}
+    guard_convolutions()
     total = 0.0
     for loss in losses(leaves):
         loss.backward()

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from metaprune_cli.config import MetaCriterion, MetaTrainSettings
 from metaprune_cli.config import Objective as ObjectiveName
 from metaprune_cli.config_loader import n_of_m
+from metaprune_cli.metrics.convolutions import guard_convolutions
 from metaprune_cli.pruning import (
     at_fixed_cost,
     by_unit,
@@ -251,5 +252,6 @@ def _leaves(weights: Weights) -> dict[str, Tensor]:
 
 def _gradients(loss: Tensor, leaves: Weights) -> dict[str, Tensor]:
     """Zeros for leaves that the loss does not depend on (an auxiliary head's)."""
+    guard_convolutions()
     taken = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(leaves, taken, strict=True))

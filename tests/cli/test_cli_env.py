@@ -14,7 +14,7 @@ import pytest
 from cli_calling import run
 
 import metaprune_cli
-from metaprune_cli.metanet import kernel, selfcheck
+from metaprune_cli.metanet import compiled, kernel, selfcheck
 from metaprune_cli.stages import env as stage
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def test_what_is_missing_is_said(no_engine: None, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(stage, "PACKAGES", ("no-such-package",))
     for name in ("_threads", "_cuda", "_gpus", "_git"):
         monkeypatch.setattr(stage, name, broken)
-    monkeypatch.setattr(kernel, "compiler", lambda: None)
+    monkeypatch.setattr(compiled, "compiler", lambda: None)
     found = stage.env()
     assert (found.threads, found.cuda, found.gpus, found.compiler, found.commit) == (None, None, (), None, None)
     json.dumps(found.to_document(), allow_nan=False)
@@ -86,7 +86,7 @@ def test_a_commit_is_that_of_our_own_checkout_only(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_verdict_tells_wrong_from_right_and_from_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "compiler", lambda: ["c++"])
+    monkeypatch.setattr(compiled, "compiler", lambda: ["c++"])
     monkeypatch.setattr(kernel, "available", lambda *_, **__: True)
     monkeypatch.setattr(kernel, "receive", selfcheck.tiles.receive)
     assert selfcheck.verdict() == "works: differs from PyTorch by 0.0e+00"
@@ -94,5 +94,5 @@ def test_the_verdict_tells_wrong_from_right_and_from_none(monkeypatch: pytest.Mo
     assert selfcheck.verdict().startswith("wrong: differs from PyTorch by ")
     monkeypatch.setattr(kernel, "available", lambda *_, **__: False)
     assert selfcheck.verdict().startswith("cannot be compiled: ")
-    monkeypatch.setattr(kernel, "compiler", lambda: None)
+    monkeypatch.setattr(compiled, "compiler", lambda: None)
     assert selfcheck.verdict().startswith("no C++ compiler")

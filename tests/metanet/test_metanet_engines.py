@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -304,41 +303,18 @@ def test_more_layers_than_the_kernel_takes_run_in_tiles(layers: int, monkeypatch
         assert_close(network(mlp()), expected)
 
 
-class TestCompiler:
-    """What happens where there is none, or where it fails."""
+def test_neurons_that_do_not_exist_are_refused() -> None:
+    """Read by the library from beside its arrays otherwise; PyTorch's engine looks for itself."""
+    for stray in (-1, 10**6):
+        edges = Edges(mlp(), 4, 1, torch.float32)
+        edges.layout.bundles[0].sources[0, 0] = stray
+        with pytest.raises(InputError, match="edges to neurons that do not exist"):
+            kernel._description(edges.layout, (-1,) * len(edges.layout.bundles))
 
-    @pytest.fixture(autouse=True)
-    def _fresh(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        kernel._library.cache_clear()
-        yield
-        kernel._library.cache_clear()
 
-    def outputs(self) -> dict[str, Tensor]:
-        torch.manual_seed(0)
-        with torch.no_grad():
-            return MetaNetwork(MetaNetworkConfig(layers=2, hidden=4))(mlp())
-
-    def test_without_a_compiler_the_result_is_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        expected = self.outputs()
-        kernel._library.cache_clear()
-        monkeypatch.setenv("CXX", "no-such-compiler")
-        assert not kernel.available(torch.zeros(1), 1)
-        assert_close(self.outputs(), expected)
-
-    def test_a_compiler_that_fails_is_named(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        broken = tmp_path / "broken"
-        broken.write_text("#!/bin/sh\necho it is broken >&2\nexit 1\n")
-        broken.chmod(0o755)
-        monkeypatch.setenv("CXX", str(broken))
-        with pytest.warns(UserWarning, match="without its compiled engine.*it is broken"):
-            self.outputs()
-
-    @compiled
-    def test_it_compiles_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.outputs()
-        (library,) = (tmp_path / "metaprune").iterdir()
-        kernel._library.cache_clear()
-        monkeypatch.setattr(kernel, "_compile", lambda *_: pytest.fail("compiled again"))
-        self.outputs()
-        assert library.name.startswith("kernel-float-")
+@compiled
+def test_weights_of_another_graph_are_refused(use: Callable[[ModuleType], None]) -> None:
+    use(kernel)
+    edges = Edges(mlp(), 4, 1, torch.float32)
+    with pytest.raises(InputError, match="not those of the graph"):
+        edges.run(*edges.leaves(), weights=edges.weights[:-1])

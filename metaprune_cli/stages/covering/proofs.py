@@ -18,6 +18,7 @@ from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.passes import repeated
 from metaprune_cli.graph.trace import ExampleInputs, call
+from metaprune_cli.metrics.convolutions import guard_convolutions
 from metaprune_cli.pruning.check import check
 from metaprune_cli.pruning.prune import Pruned
 
@@ -91,6 +92,7 @@ def _backward(model: nn.Module, inputs: ExampleInputs) -> None:
         parts = [t.mean() for t in leaves(output, Tensor) if t.requires_grad and t.numel()]
         if not parts:
             raise InputError("Nothing that comes out in train mode has a gradient.")
+        guard_convolutions()
         torch.stack(parts).sum().backward()
     if not any(p.grad is not None and bool(p.grad.any()) for p in probe.parameters()):
         raise NumericsError("All gradients are zero.")
