@@ -55,6 +55,6 @@ _PLAIN = warnings.formatwarning
 
 
 def _warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, source: str | None = None
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    return lines(_PLAIN(message, category, filename, lineno, source))
+    return lines(_PLAIN(message, category, filename, lineno, line))
