@@ -27,7 +27,7 @@ def parse_json(text: str | bytes) -> Any:
     encoded = isinstance(text, bytes)
     if isinstance(text, bytes):
         text = text.decode("utf-8")
-    _check_brackets(text)
+    check_brackets(text)
     value = json.loads(
         text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant, parse_float=_finite
     )
@@ -36,8 +36,12 @@ def parse_json(text: str | bytes) -> Any:
     return value
 
 
-def _check_brackets(text: str) -> None:
-    """Bound what a parser would build, before it does."""
+def check_brackets(text: str) -> None:
+    """Bound what a parser would build, before it does.
+
+    Raises:
+        ValueError: more brackets than ``MAX_BRACKETS``, or deeper than ``MAX_DEPTH``.
+    """
     if (count := sum(map(text.count, "[]{}"))) > MAX_BRACKETS:
         raise ValueError(f"JSON of {count:,} brackets; {MAX_BRACKETS:,} are read")
     depths = accumulate(1 if bracket in "[{" else -1 for bracket in _NO_BRACKETS.sub("", text))

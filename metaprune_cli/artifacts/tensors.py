@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metaprune_cli.artifacts.strict_json import parse_json
+from metaprune_cli.artifacts.strict_json import check_brackets, parse_json
 
 LENGTH_BYTES = 8
 METADATA = "__metadata__"
 MAX_HEADER_BYTES = 1 << 24
-"""What anybody's file can make us parse. The graph of an EfficientNet-B7, 1,200 tensors, has a header of 0.5 MB."""
+"""What anybody's file can make us parse. The graph of a network of 1,200 tensors has a header of 0.5 MB."""
 MAX_DIMENSIONS = 64
 CHUNK_BYTES = 1 << 20  # small enough to be still in the cache when it is hashed
 
@@ -88,13 +88,15 @@ def dump_header(entries: Iterable[Entry], metadata: Mapping[str, str]) -> bytes:
     """A file's header, its length included, byte for byte as safetensors writes it.
 
     Raises:
-        ValueError: longer than ``MAX_HEADER_BYTES``, or a text is not Unicode (it holds half of a surrogate pair).
+        ValueError: longer than what is read, or a text is not Unicode (it holds half of a surrogate pair).
     """
     content: dict[str, Any] = {METADATA: dict(metadata)}
     for entry in entries:
         offsets = [entry.begin, entry.end]
         content[entry.name] = {"dtype": _NAMES[entry.dtype], "shape": entry.shape, "data_offsets": offsets}
-    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    said = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
+    check_brackets(said)
+    text = said.encode("utf-8")
     text += b" " * (-len(text) % LENGTH_BYTES)
     if len(text) > MAX_HEADER_BYTES:
         raise ValueError(f"a header of {len(text):,} bytes; {MAX_HEADER_BYTES:,} are read")

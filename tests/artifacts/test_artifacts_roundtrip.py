@@ -33,6 +33,7 @@ from metaprune_cli.artifacts import (
     write_artifact,
 )
 from metaprune_cli.artifacts.format import BLANK_DIGEST, METADATA_KEY, dump_document
+from metaprune_cli.artifacts.strict_json import MAX_BRACKETS
 from metaprune_cli.artifacts.tensors import CHUNK_BYTES, DTYPES, MAX_HEADER_BYTES
 from metaprune_cli.errors import CorruptFileError, InputError
 
@@ -168,8 +169,9 @@ def test_a_file_that_does_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest.
         ({}, {"input": "m\udcff.pt"}, "surrogates not allowed"),
         ({"w\udcff": torch.zeros(1)}, {}, "surrogates not allowed"),
         ({}, {"text": "x" * MAX_HEADER_BYTES}, "a header of .* bytes"),
+        ({}, {"text": "[" * MAX_BRACKETS}, "brackets; 1,048,576 are read"),
     ],
-    ids=["type", "text", "name", "length"],
+    ids=["type", "text", "name", "length", "brackets"],
 )
 def test_what_could_not_be_read_is_not_written(
     tmp_path: Path, state: dict[str, Tensor], document: dict[str, str], match: str
