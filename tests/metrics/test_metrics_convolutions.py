@@ -151,9 +151,9 @@ def test_whatever_takes_gradients_guards_them() -> None:
 def test_random_convolutions_and_their_gradients_are_right_and_nothing_dies_of_them() -> None:
     """Unguarded as well: what dies there has to be among what the guard takes over."""
     for how in ("guarded", "as-is"):
-        command = (sys.executable, str(Path(__file__).with_name("fuzz_convolutions.py")), "1", "2000", how)
+        command = (sys.executable, str(Path(__file__).with_name("fuzz_convolutions.py")), "1", "700", how)
         env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
         first, *failed = [json.loads(line) for line in done.stdout.splitlines()]
-        assert first["cases"] == 2000
+        assert first["cases"] == 700
         assert [case for case in failed if how == "guarded" or not case["unsafe"]] == []
