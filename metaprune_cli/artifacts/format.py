@@ -27,10 +27,10 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 def dump_document(document: Mapping[str, Any]) -> str:
     """The document as JSON text, equal for equal documents: sorted keys, no spaces, no NaN.
 
-    Half a surrogate pair, as in a file's name that is not UTF-8, is no character: it is written as an escape.
+    Half a surrogate pair, as in a file's name that is not UTF-8, is no character: its number is written out.
     """
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return _SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+    return _SURROGATE.sub(lambda half: f"\\\\u{ord(half[0]):04x}", text)
 
 
 def parse_document(metadata: Mapping[str, Any]) -> dict[str, Any]:

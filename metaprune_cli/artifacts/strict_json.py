@@ -21,17 +21,16 @@ def parse_json(text: str | bytes) -> Any:
     """What a JSON text says, more strictly than Python's own parser.
 
     Raises:
-        ValueError: no JSON in UTF-8; a key that is there twice; a number that is not finite; half of a surrogate pair in
-            bytes; nested deeper than ``MAX_DEPTH``; or with more than ``MAX_BRACKETS``.
+        ValueError: no JSON in UTF-8; a key that is there twice; a number that is not finite; half of a surrogate pair;
+            nested deeper than ``MAX_DEPTH``; or with more than ``MAX_BRACKETS``.
     """
-    encoded = isinstance(text, bytes)
     if isinstance(text, bytes):
         text = text.decode("utf-8")
     check_brackets(text)
     value = json.loads(
         text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant, parse_float=_finite
     )
-    if encoded and "\\u" in text:  # escapes are the only way to half a pair in a text that could be decoded
+    if "\\u" in text:  # escapes are the only way to half a pair in a text that could be decoded
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
 

@@ -64,12 +64,12 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert os.listdir(path.parent) == [path.name]  # noqa: PTH208 - hidden files too
 
 
-def test_half_a_surrogate_pair_is_written_and_read(tmp_path: Path) -> None:
+def test_half_a_surrogate_pair_is_written_out(tmp_path: Path) -> None:
     """Names of files that are not UTF-8 have them."""
-    document = {"lineage": [{"input": "a\udcff\\\ud800.pt"}]}
-    write_artifact(tmp_path / "a.safetensors", "model", tensors(), document, {"\udcff": "0"})
+    document = {"lineage": [{"command": "prune", "input": "a\udcff\\.pt"}]}
+    write_artifact(tmp_path / "a.safetensors", "model", tensors(), document, {"\udcff": "0" * 64})
     found = read_artifact(tmp_path / "a.safetensors").document
-    assert (found["lineage"], found["inputs"]) == (document["lineage"], {"\udcff": "0"})
+    assert (found["lineage"][0]["input"], found["inputs"]) == (r"a\udcff\.pt", {r"\udcff": "0" * 64})
 
 
 def test_tensors_lie_where_an_allocator_puts_them(tmp_path: Path) -> None:
@@ -166,12 +166,11 @@ def test_a_file_that_does_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest.
     ("state", "document", "match"),
     [
         ({"w": torch.zeros(2, dtype=torch.complex128)}, {}, "w: torch.complex128"),
-        ({}, {"input": "m\udcff.pt"}, "surrogates not allowed"),
         ({"w\udcff": torch.zeros(1)}, {}, "surrogates not allowed"),
         ({}, {"text": "x" * MAX_HEADER_BYTES}, "a header of .* bytes"),
         ({}, {"text": "[" * MAX_BRACKETS}, "brackets; 1,048,576 are read"),
     ],
-    ids=["type", "text", "name", "length", "brackets"],
+    ids=["type", "name", "length", "brackets"],
 )
 def test_what_could_not_be_read_is_not_written(
     tmp_path: Path, state: dict[str, Tensor], document: dict[str, str], match: str

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import copy
-import json
 import random
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-from torch import Tensor
 
-from metaprune_cli.artifacts import format as layout
 
 Document = dict[str, Any]
 Key = str | int
@@ -117,22 +112,6 @@ def hostile_documents(kind: str, document: Document, seed: int) -> Iterator[tupl
             value = generator.choice(_VALUES)
             label = f"{name} {_said(path)}" + (f"={_short(value)}" if name in ("replace", "add") else "")
             yield label, _with(document, path, lambda old, change=change, value=value: change(old, value))
-
-
-def signed(kind: str, document: Document, tensors: Mapping[str, Tensor]) -> bytes:
-    """A file with this document and these tensors, its digest right: what anybody can make who knows the format."""
-    own = {"kind": kind, "format_version": layout.FORMAT_VERSION, "digest": layout.BLANK_DIGEST}
-    text = json.dumps({**document, **own}, sort_keys=True, separators=(",", ":"))
-    data = safetensors.torch.save(dict(tensors), metadata={layout.METADATA_KEY: text})
-    end = layout.header_end(data)
-    digest = layout.digest_of(data[:end], data[end:])
-    return layout.replace_digest(data[:end], layout.BLANK_DIGEST, digest) + data[end:]
-
-
-def write_signed(path: Path, kind: str, document: Document, tensors: Mapping[str, Tensor]) -> Path:
-    """Write such a file; returns its path."""
-    path.write_bytes(signed(kind, document, tensors))
-    return path
 
 
 def _replace(old: Any, value: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,12 @@ BLANK = "0" * 64
 
 def forge(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
     """Write an artifact of any document; what is not JSON's own (NaN, lone surrogates) included."""
-    text = json.dumps({**document, "digest": BLANK}, sort_keys=True, separators=(",", ":"))
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)  # some documents are nested deeply
+    try:
+        text = json.dumps({**document, "digest": BLANK}, sort_keys=True, separators=(",", ":"))
+    finally:
+        sys.setrecursionlimit(before)
     data = safetensors.torch.save({name: t.contiguous() for name, t in tensors.items()}, metadata={KEY: text})
     blank = json.dumps(f'"digest":"{BLANK}"')[1:-1].encode()
     digest = hashlib.sha256(data).hexdigest()

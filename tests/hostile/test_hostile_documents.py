@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from documents import hostile_documents, write_signed
+from documents import hostile_documents
+from forge import forge
 from torch import Tensor
 
 from metaprune_cli.errors import MetapruneError
@@ -23,7 +24,7 @@ from metaprune_cli.stages.evaluation.page import _steps
 from metaprune_cli.stages.evaluation.widths import widths_of
 from metaprune_cli.stages.inspect import inspect
 from metaprune_cli.stages.loading import ModelSource, open_graph, open_model
-from metaprune_cli.stages.made import Checkpoint
+from metaprune_cli.stages.made import Checkpoint, Made
 from metaprune_cli.training.state import Best, TrainState, snapshot
 
 COUNT = 60
@@ -46,6 +47,7 @@ SAID = {
     "importance_normaliser": "rank",
 }
 Good = tuple[dict[str, Any], dict[str, Tensor]]
+MADE = Made.by("finetune", seed=0)
 METANET = MetaNetwork(MetaNetworkConfig(layers=1, hidden=4))
 
 
@@ -71,7 +73,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Good]:
     network, optimizer = trained()
     best = Best(1, 0.5, snapshot(network))
     state = TrainState.of(network, optimizer, [{"epoch": 1, "lr": 0.1}], epoch=1, best=best)
-    Checkpoint(folder / "checkpoint", "f").save(state)
+    Checkpoint(folder / "checkpoint", MADE).save(state)
     read = {kind: read_artifact(folder / kind) for kind in KINDS}
     return {kind: (artifact.document, artifact.tensors) for kind, artifact in read.items()}
 
@@ -99,7 +101,7 @@ def use_metanetwork(path: Path) -> None:
 
 
 def use_checkpoint(path: Path) -> None:
-    state = Checkpoint(path, "f").load()
+    state = Checkpoint(path, MADE).load()
     if state is not None:
         network, optimizer = trained()
         state.restore_(network, optimizer)
@@ -115,9 +117,14 @@ USES: dict[str, Callable[[Path], None]] = {
 }
 
 
+def write(path: Path, kind: str, document: dict[str, Any], tensors: dict[str, Tensor]) -> Path:
+    forge(path, tensors, {**document, "kind": kind, "format_version": 1})
+    return path
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_sound_is_used(good: dict[str, Good], kind: str, tmp_path: Path) -> None:
-    path = write_signed(tmp_path / "x.safetensors", kind, *good[kind])
+    path = write(tmp_path / "x.safetensors", kind, *good[kind])
     inspect(path)
     USES[kind](path)
 
@@ -127,7 +134,7 @@ def attack(good: Good, kind: str, path: Path, seed: int, count: int) -> int:
     refused = 0
     document, tensors = good
     for label, hostile in itertools.islice(hostile_documents(kind, document, seed), count):
-        write_signed(path, kind, hostile, tensors)
+        write(path, kind, hostile, tensors)
         try:
             inspect(path)
             USES[kind](path)
