@@ -74,7 +74,9 @@ def _left(files: Sequence[Path]) -> dict[Signature, list[tuple[float, tuple[int,
             strangers.append(str(path))
             continue
         signature = tuple((family["name"], int(family["before"])) for family in plan["families"])
-        found[signature].append((float(plan.get("speedup", 1)), tuple(int(family["after"]) for family in plan["families"])))
+        found[signature].append(
+            (float(plan.get("speedup", 1)), tuple(int(family["after"]) for family in plan["families"]))
+        )
     if strangers:
         raise InputError(
             "Some files show nothing about shares.",

@@ -123,7 +123,9 @@ def meta_train(
         untrained = Best(0, record["val_loss"], snapshot(metanet))
         state = TrainState.of(metanet, optimizer, [record], epoch=0, best=untrained)
     if state.best is None:
-        raise CorruptFileError("The checkpoint does not say which epoch is the best.", next_step="start without --resume")
+        raise CorruptFileError(
+            "The checkpoint does not say which epoch is the best.", next_step="start without --resume"
+        )
     state.restore_(metanet, optimizer)
     progress.begin("meta-train", settings.epochs - state.epoch)
     for epoch in range(state.epoch + 1, settings.epochs + 1):

@@ -73,7 +73,9 @@ class TrainState:
         """
         if problems := [*self._unlike(model, average), *_unlike_moments(self.optimizer, optimizer)]:
             got = "\n".join(problems[:LISTED])
-            raise CorruptFileError("The checkpoint is that of another model.", got=got, next_step="start without --resume")
+            raise CorruptFileError(
+                "The checkpoint is that of another model.", got=got, next_step="start without --resume"
+            )
         try:
             model.load_state_dict(dict(self.model))
             if average is not None:
@@ -153,9 +155,7 @@ def _unlike(group: str, weights: Mapping[str, Tensor], model: nn.Module) -> Iter
     )
 
 
-def _unlike_moments(
-    moments: Mapping[int, Mapping[str, Tensor]], optimizer: torch.optim.Optimizer
-) -> Iterator[str]:
+def _unlike_moments(moments: Mapping[int, Mapping[str, Tensor]], optimizer: torch.optim.Optimizer) -> Iterator[str]:
     """How an optimiser's state differs from what it keeps of its parameters: numbers, or tensors of their shape."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     needed = {"step", "exp_avg", "exp_avg_sq"} if isinstance(optimizer, torch.optim.AdamW) else set()
@@ -165,7 +165,7 @@ def _unlike_moments(
             continue
         yield from (f"optimizer/{number}/{name}: missing" for name in sorted(needed - state.keys()))
         yield from (
-            f"optimizer/{number}/{shortened(name)}: expected shape {list(wanted)}, got {found.dtype} {list(found.shape)}"
+            f"optimizer/{number}/{shortened(name)}: expected {list(wanted)}, got {found.dtype} {list(found.shape)}"
             for name, found in state.items()
             if found.shape != (wanted := torch.Size() if name == "step" else parameters[number].shape)
             or not found.is_floating_point()

@@ -64,8 +64,14 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "stride": (lambda d: block(d, "head.weight").update(stride=[40, 2**39, 1, 1]), "expected a region within"),
     "one past": (lambda d: block(d, "head.weight").update(offset=1), "expected a region within 40 values"),
     "size": (lambda d: block(d, "head.weight").update(size=[1, 2**39, 8, 1]), "expected a region within"),
-    "overlap": (lambda d: block(d, "head.weight").update(stride=[40, 1, 1, 1]), "each value of head.weight at most once"),
-    "nothing": (lambda d: block(d, "head.weight").update(stride=[0, 0, 1, 1]), "each value of head.weight at most once"),
+    "overlap": (
+        lambda d: block(d, "head.weight").update(stride=[40, 1, 1, 1]),
+        "each value of head.weight at most once",
+    ),
+    "nothing": (
+        lambda d: block(d, "head.weight").update(stride=[0, 0, 1, 1]),
+        "each value of head.weight at most once",
+    ),
     "twice": (lambda d: d["blocks"].append(block(d, "head.weight")), "each value of head.weight at most once"),
     "kernel": (lambda d: block(d, "stem.weight").update(kernel=[2, 2]), "expected 9 taps"),
     "param": (lambda d: block(d, "stem.weight").update(param="none"), "blocks.0.param: expected an entry"),
@@ -76,7 +82,10 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "gap": (lambda d: d["layers"][1].__setitem__(1, 0), "layers.1: expected a start of"),
     "neurons without end": (lambda d: d.update(layers=[["a", 0, 2**40]]), "structure.layers: expected 1 to"),
     "entries": (lambda d: d["entries"].append("none"), "expected a tensor of the file"),
-    "aliases": (lambda d: d.update(aliases={"head.weight": "head.bias"}), "aliases.head.weight: expected a second name"),
+    "aliases": (
+        lambda d: d.update(aliases={"head.weight": "head.bias"}),
+        "aliases.head.weight: expected a second name",
+    ),
     "cycle": (lambda d: d.update(aliases={"a": "b", "b": "a"}), "aliases.a: expected a second name"),
     "trainable": (lambda d: d["trainable"].append("norm.num_batches_tracked"), "expected floating-point entries"),
     "left out": (lambda d: d["features"].remove(feature(d, "stem.bias")), "verbatim: expected stem.bias"),

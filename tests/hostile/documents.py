@@ -25,12 +25,29 @@ _SEVERAL = 3
 _VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 2, 64, 65, 2**31, 2**32, 2**62, 2**63 - 1, 2**63, -(2**63), 2**64, 10**12, 10**30),
     *(0.5, -1.5, 1e-300, 1e300, float("nan"), float("inf"), float("-inf")),
-    *("", "x", "0", "\x00", "\ud800", "../../x", "/", "..", "=1+1", "\x1b]0;x\x07", "<script>", "a" * 100_000, "weight"),
+    *(
+        "",
+        "x",
+        "0",
+        "\x00",
+        "\ud800",
+        "../../x",
+        "/",
+        "..",
+        "=1+1",
+        "\x1b]0;x\x07",
+        "<script>",
+        "a" * 100_000,
+        "weight",
+    ),
     *([], [0], [-1], [2**62], [[]], ["x"], [None], [0] * 10_000, {}, {"x": 1}, {"": None}, {"\x1b[2J": {}}),
 )
 _SAID: Mapping[str, tuple[tuple[Path_, tuple[Any, ...]], ...]] = {
     "model": (
-        (("architecture", "name"), ("os:system", "cifar:", "torchvision:resnet50", ":", ".x:y", "cifar:vit", "json:loads")),
+        (
+            ("architecture", "name"),
+            ("os:system", "cifar:", "torchvision:resnet50", ":", ".x:y", "cifar:vit", "json:loads"),
+        ),
         (
             ("architecture", "args"),
             (
@@ -43,7 +60,10 @@ _SAID: Mapping[str, tuple[tuple[Path_, tuple[Any, ...]], ...]] = {
                 {"image_size": 10**9},
             ),
         ),
-        (("architecture", "input_shape"), ([10**12], [3, 10**6, 10**6], [1] * 50, ["3"], [0, 8, 8], [-1, 8, 8], [1, 8])),
+        (
+            ("architecture", "input_shape"),
+            ([10**12], [3, 10**6, 10**6], [1] * 50, ["3"], [0, 8, 8], [-1, 8, 8], [1, 8]),
+        ),
         (("aliases",), ({"a": "b", "b": "a"}, {"x": "nothing"}, {"head.2.weight": "head.2.bias"}, {"x": "x"})),
         (("zeros",), ({"kind": "n:m", "pattern": "9:4", "entries": ["x"]}, {"kind": "?", "pattern": 1, "entries": 2})),
         (("lineage",), ([{"command": "prune", "requested": 1e9}] * 1000, [{"command": "prune"}] * 100_000, [{}], [7])),
@@ -76,8 +96,8 @@ def hostile_documents(kind: str, document: Document, seed: int) -> Iterator[tupl
     """Changed copies of a good document, in an order that the seed draws, each with a label that says what was done.
 
     First what the kind is known to have been attacked with; then, at every path in turn, once and again: a value of
-    another type or size in its place, no value, the same twice, the same within itself, or far more of it. Endless; take
-    as many as are wanted (``itertools.islice``). The argument is not changed.
+    another type or size in its place, no value, the same twice, the same within itself, or far more of it. There is no
+    end to them: take as many as are wanted (``itertools.islice``). The argument is not changed.
 
     Args:
         kind: of the artifact.
@@ -161,7 +181,9 @@ def _paths(value: Any, generator: random.Random, here: Path_ = ()) -> Iterator[P
             if here or key not in _OWN:
                 yield from _paths(item, generator, (*here, key))
     elif isinstance(value, list):
-        places = {0, len(value) - 1, *generator.sample(range(len(value)), min(_SEVERAL - 2, len(value)))} if value else ()
+        places = (
+            {0, len(value) - 1, *generator.sample(range(len(value)), min(_SEVERAL - 2, len(value)))} if value else ()
+        )
         for place in sorted(places):
             yield from _paths(value[place], generator, (*here, place))
 

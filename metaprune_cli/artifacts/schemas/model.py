@@ -6,7 +6,18 @@ from typing import Any
 
 from pydantic import model_validator
 
-from metaprune_cli.artifacts.schemas.fields import Architecture, Artifact, Count, Factor, Name, Normaliser, Number, Record, Size, Text
+from metaprune_cli.artifacts.schemas.fields import (
+    Architecture,
+    Artifact,
+    Count,
+    Factor,
+    Name,
+    Normaliser,
+    Number,
+    Record,
+    Size,
+    Text,
+)
 from metaprune_cli.artifacts.schemas.lineage import Lineage, Zeros
 
 Scores = list[Number]
