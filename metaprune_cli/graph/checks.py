@@ -64,13 +64,11 @@ def check_indices(graph: NeuronGraph, where: Path) -> None:
 
 def _names(state: Mapping[str, Tensor], document: Packed) -> Iterator[str]:
     """Entries, aliases, and what is said of entries."""
-    entries, aliases = document["entries"], document["aliases"]
+    entries: list[str] = document["entries"]
+    aliases: dict[str, str] = document["aliases"]
     known = set(entries)
-    yield from (
-        f"structure.entries: expected each entry once, got {shortened(name)} {count} times"
-        for name, count in Counter(entries).items()
-        if count > 1
-    )
+    if doubled := [shortened(name) for name, count in Counter(entries).items() if count > 1]:
+        yield f"structure.entries: expected each entry once, got more of {', '.join(doubled[:10])}"
     yield from (
         f"structure.entries: expected a tensor of the file, got {shortened(name)}"
         for name in known
