@@ -75,7 +75,7 @@ def _tables(found: Inspection) -> Iterator[Table]:
         if verbatim := found.graph["verbatim"]:
             yield Table("", VERBATIM, [{"name": name, "reason": reason} for name, reason in verbatim.items()])
     if found.zeros is not None:
-        rows = [asdict(entry) | {"share": 1 - entry.kept / entry.values} for entry in found.zeros]
+        rows = [asdict(entry) | {"share": 1 - entry.kept / max(entry.values, 1)} for entry in found.zeros]
         yield Table("Zeros, which finetuning keeps", ZEROED, rows)
     yield Table("Tensors", TENSORS, [asdict(tensor) for tensor in found.tensors])
 

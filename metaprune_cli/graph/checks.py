@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from os import PathLike
 from typing import Any
@@ -45,7 +45,7 @@ def check_extents(state: Mapping[str, Tensor], index: Mapping[str, Tensor], docu
     problems = [*_names(state, document), *_layers(state, document)]
     if not problems:
         neurons, values = _neurons(document), sum(tensor.numel() for tensor in state.values())
-        problems = list(_lists(state, index, document, neurons))
+        problems = list(_lists(state, index, document))
         spent = sum(math.prod(packed["shape"]) for _, packed, _, _ in _indices(state, document))
         if spent > INDICES + SHARES * (neurons + values):
             problems.append(f"structure: expected indices for {neurons} neurons and {values} values, got {spent}")
@@ -64,13 +64,11 @@ def check_indices(graph: NeuronGraph, where: Path) -> None:
 
 def _names(state: Mapping[str, Tensor], document: Packed) -> Iterator[str]:
     """Entries, aliases, and what is said of entries."""
-    entries, aliases = document["entries"], document["aliases"]
+    entries: list[str] = document["entries"]
+    aliases: dict[str, str] = document["aliases"]
     known = set(entries)
-    yield from (
-        f"structure.entries: expected each entry once, got {shortened(name)} {count} times"
-        for name, count in Counter(entries).items()
-        if count > 1
-    )
+    if doubled := [shortened(name) for name, count in Counter(entries).items() if count > 1]:
+        yield f"structure.entries: expected each entry once, got more of {', '.join(doubled[:10])}"
     yield from (
         f"structure.entries: expected a tensor of the file, got {shortened(name)}"
         for name in known
@@ -82,7 +80,10 @@ def _names(state: Mapping[str, Tensor], document: Packed) -> Iterator[str]:
         if name in state or first not in state or not {name, first} <= known
     )
     own = known - aliases.keys()
-    named = [("verbatim", known, document["verbatim"]), ("trainable", known, document["trainable"])]
+    named: list[tuple[str, set[str], Iterable[str]]] = [
+        ("verbatim", known, document["verbatim"]),
+        ("trainable", known, document["trainable"]),
+    ]
     named += [(f"blocks.{i}.param", own, [block["param"]]) for i, block in enumerate(document["blocks"])]
     named += [(f"features.{i}.name", own, [feature["name"]]) for i, feature in enumerate(document["features"])]
     yield from (
@@ -135,7 +136,7 @@ def _indices(state: Mapping[str, Tensor], document: Packed) -> Iterator[tuple[st
             yield f"{field}.{i}.neurons", part["neurons"], (None,), neurons
 
 
-def _lists(state: Mapping[str, Tensor], index: Mapping[str, Tensor], document: Packed, neurons: int) -> Iterator[str]:
+def _lists(state: Mapping[str, Tensor], index: Mapping[str, Tensor], document: Packed) -> Iterator[str]:
     for field, packed, wanted, extent in _indices(state, document):
         shape = packed["shape"]
         if len(shape) != len(wanted) or any(w not in (None, s) for w, s in zip(wanted, shape, strict=True)):
@@ -167,8 +168,9 @@ def _ids(graph: NeuronGraph) -> Iterator[str]:
     for i, block in enumerate(graph.blocks):
         lists += [(f"blocks.{i}.destinations", block.destinations), (f"blocks.{i}.sources", block.sources)]
     lists += [(f"features.{i}.neurons", feature.neurons) for i, feature in enumerate(graph.features)]
-    for field, parts in (("products", graph.products), ("locks", graph.locks), ("spans", graph.spans)):
-        lists += [(f"{field}.{i}.neurons", part.neurons) for i, part in enumerate(parts)]
+    lists += [(f"products.{i}.neurons", product.neurons) for i, product in enumerate(graph.products)]
+    lists += [(f"locks.{i}.neurons", lock.neurons) for i, lock in enumerate(graph.locks)]
+    lists += [(f"spans.{i}.neurons", span.neurons) for i, span in enumerate(graph.spans)]
     for field, ids in lists:
         yield from _within(f"structure.{field}", ids, graph.num_neurons)
 

@@ -232,9 +232,9 @@ def _unlike(config: MetaNetworkConfig, tensors: Mapping[str, Tensor]) -> list[st
         *(f"{name}: missing" for name in wanted if name not in tensors),
         *(f"{shortened(name)}: not a parameter of this metanetwork" for name in tensors if name not in wanted),
         *(
-            f"{name}: expected finite real numbers of shape {list(like.shape)}, got {found.dtype} {list(found.shape)}"
+            f"{name}: expected finite real numbers of shape {list(like.shape)}, got {own.dtype} {list(own.shape)}"
             for name, like in wanted.items()
-            if (found := tensors.get(name)) is not None
-            and (found.shape != like.shape or found.dtype not in REALS or not found.isfinite().all())
+            if (own := tensors.get(name)) is not None
+            and (own.shape != like.shape or own.dtype not in REALS or not own.isfinite().all())
         ),
     ]

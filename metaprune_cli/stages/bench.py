@@ -14,6 +14,7 @@ from torch import Tensor
 from metaprune_cli.config import BenchSettings, DataSettings
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.nest import leaves
+from metaprune_cli.graph.trace import call
 from metaprune_cli.stages.benching.rig import Rig, Row, Warned
 from metaprune_cli.stages.evaluation.lineage import base_candidates, base_of
 from metaprune_cli.stages.inputs import shaped
@@ -72,6 +73,7 @@ def bench(
     given, bases = ([files[opened.path.resolve()] for opened in some] for some in (given, bases))
     every = list(files.values())
     _check_alike(every)
+    _check_run(every)
     names = short_names([opened.path for opened in every])
     candidates = base_candidates(given, bases)
     models_by_name = {names[opened.path]: opened for opened in every}
@@ -110,6 +112,23 @@ def _check_alike(models: Sequence[Opened]) -> None:
             got="\n".join(f"{name}: {found}" for name, found in shapes.items()),
             next_step="measure them apart, or give --input-shape",
         )
+
+
+@torch.no_grad()
+def _check_run(models: Sequence[Opened]) -> None:
+    """What a file says of its model's inputs may be wrong: once is tried before anything is measured."""
+    for opened in models:
+        try:
+            call(opened.model, opened.example())
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                "The model does not run on its example inputs.",
+                got=f"{type(error).__name__}: {error}"[:300],
+                where=opened.path,
+                next_step="say what it takes with --input-shape",
+            ) from error
 
 
 @contextmanager

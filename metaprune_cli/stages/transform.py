@@ -114,4 +114,5 @@ def _scored(graph: NeuronGraph, by_neuron: Tensor, network: MetaNetwork) -> dict
 @torch.no_grad()
 def _change(old: nn.Module, new: nn.Module) -> float:
     before = nn.utils.parameters_to_vector(old.parameters())
-    return float((nn.utils.parameters_to_vector(new.parameters()) - before).norm() / before.norm())
+    change = nn.utils.parameters_to_vector(new.parameters()) - before
+    return float(change.norm() / before.norm().clamp(min=torch.finfo(before.dtype).tiny))

@@ -165,7 +165,7 @@ def _unlike_moments(moments: Mapping[int, Mapping[str, Tensor]], optimizer: torc
             continue
         yield from (f"optimizer/{number}/{name}: missing" for name in sorted(needed - state.keys()))
         yield from (
-            f"optimizer/{number}/{shortened(name)}: expected shape {list(wanted)}, got {found.dtype} {list(found.shape)}"
+            f"optimizer/{number}/{shortened(name)}: expected {list(wanted)}, got {found.dtype} {list(found.shape)}"
             for name, found in state.items()
             if found.shape != (wanted := torch.Size() if name == "step" else parameters[number].shape)
             or not found.is_floating_point()

@@ -91,8 +91,8 @@ def hostile_documents(kind: str, document: Document, seed: int) -> Iterator[tupl
     """Changed copies of a good document, in an order that the seed draws, each with a label that says what was done.
 
     First what the kind is known to have been attacked with; then, at every path in turn, once and again: a value of
-    another type or size in its place, no value, the same twice, the same within itself, or far more of it. Endless; take
-    as many as are wanted (``itertools.islice``). The argument is not changed.
+    another type or size in its place, no value, the same twice, the same within itself, or far more of it. There is no
+    end to them: take as many as are wanted (``itertools.islice``). The argument is not changed.
 
     Args:
         kind: of the artifact.

@@ -83,7 +83,7 @@ def use_model(path: Path) -> None:
     found = descent(opened.lineage, opened.path)
     widths_of(opened, found.arm)
     list(_steps(opened.lineage))
-    opened.model(opened.example())
+    opened.neuron_graph()
     if opened.importance is not None:
         opened.importance.tensor()
 

@@ -103,7 +103,7 @@ def test_the_state_of_another_model_is_refused() -> None:
         ({"optimizer": {0: {"step": torch.tensor(1.0)}}}, "optimizer/0/exp_avg: missing"),
         (
             {"optimizer": {0: {name: torch.zeros(1, 1) for name in ("step", "exp_avg", "exp_avg_sq")}}},
-            r"expected shape \[4, 3\], got torch.float32 \[1, 1\]",
+            r"expected \[4, 3\], got torch.float32 \[1, 1\]",
         ),
     ],
 )
