@@ -125,6 +125,14 @@ def test_nothing_but_an_export_of_the_same_format_is_replaced(small: Path, tmp_p
     assert target.read_bytes() == small.read_bytes()
 
 
+@pytest.mark.parametrize("name", ["safetensors", "torch-export", "onnx"])
+def test_the_same_model_gives_the_same_bytes_and_no_path(small: Path, tmp_path: Path, name: ExportFormat) -> None:
+    first, *others = [Path(run(small, output=tmp_path / str(n), format=(name,))[0].output) for n in range(4)]
+    assert all(other.read_bytes() == first.read_bytes() for other in others)
+    assert str(Path(torch.__file__).parents[1]).encode() not in first.read_bytes()
+    assert str(Path(__file__).parent).encode() not in first.read_bytes()
+
+
 def test_a_file_says_where_it_comes_from(of_program: Case) -> None:
     (entry,) = onnx.load(of_program.file("onnx")).metadata_props
     with safe_open(of_program.file("safetensors"), "pt") as file:
