@@ -12,7 +12,7 @@ from metaprune_cli.errors import InputError
 
 aten = torch.ops.aten
 _CELLS = 4096
-"""How far outside its feature map, in cells, a box may begin or end: torchvision counts the samples of one in 32 bits."""
+"""How far outside its feature map, in cells, a box may begin or end: torchvision counts samples in 32 bits."""
 
 
 def guarded(operator: Any) -> Callable[..., Any]:

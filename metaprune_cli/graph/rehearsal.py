@@ -1,4 +1,4 @@
-"""Run a program on meta before it runs for the first time: nothing is computed or allocated, and what is wrong with it shows."""
+"""Run a program on meta before it runs for real: nothing is computed or allocated, and what is wrong shows."""
 
 from __future__ import annotations
 
@@ -69,10 +69,7 @@ def _run(step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any
     """What a step makes."""
     call = guarded(step.operator)
     try:
-        if call is step.operator:
-            out = run_on_meta(step.operator, args, kwargs)
-        else:
-            out = call(*args, **kwargs)
+        out = run_on_meta(call, args, kwargs) if call is step.operator else call(*args, **kwargs)
         made = (out,) if step.single else tuple(out)
         if len(made) != len(step.outputs) or not all(isinstance(part, Tensor) for part in made):
             raise ValueError(f"it makes {len(made)} values instead of {len(step.outputs)}")
