@@ -67,9 +67,8 @@ def rehearse(
 
 def _run(step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     """What a step makes."""
-    call = guarded(step.operator)
     try:
-        out = run_on_meta(call, args, kwargs) if call is step.operator else call(*args, **kwargs)
+        out = guarded(step.operator, _remembered)(*args, **kwargs)
         made = (out,) if step.single else tuple(out)
         if len(made) != len(step.outputs) or not all(isinstance(part, Tensor) for part in made):
             raise ValueError(f"it makes {len(made)} values instead of {len(step.outputs)}")
@@ -77,6 +76,10 @@ def _run(step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CorruptFileError(f"The program in the file does not run: {step.operator}.", got=first[:200]) from error
     return made
+
+
+def _remembered(operator: Any, *args: Any, **kwargs: Any) -> Any:
+    return run_on_meta(operator, args, kwargs)
 
 
 def _size(tensor: Tensor) -> int:

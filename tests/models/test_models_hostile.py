@@ -20,7 +20,6 @@ from metaprune_cli.graph.capture import program_without
 from metaprune_cli.graph.fields import Fields
 from metaprune_cli.graph.guarded import guarded
 from metaprune_cli.graph.operators import is_allowed
-from metaprune_cli.graph.program import Program
 from metaprune_cli.models.programs import program_from_document, program_to_document, tensors_of
 
 aten = torch.ops.aten
@@ -302,11 +301,3 @@ def test_a_program_that_no_file_may_hold_is_not_made() -> None:
     graph = encode(model, x)
     with pytest.raises(MetapruneError, match=r"no program may call, at aten\.histc"):
         program_without(model, graph, torch.ones(graph.units.num_units, dtype=torch.bool), x)
-
-
-def test_gradient_mode_is_the_callers_again() -> None:
-    program = good_program()
-    assert isinstance(program, Program)
-    with torch.no_grad():
-        program(torch.randn(1, 1, 4, 4))
-        assert not torch.is_grad_enabled()
