@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,29 +13,35 @@ from metaprune_cli.errors import InputError
 
 aten = torch.ops.aten
 _CELLS = 4096
-"""How far outside its feature map, in cells, a box may begin or end: torchvision counts the samples of one in 32 bits."""
+"""How far outside its feature map, in cells, a box may begin or end: torchvision counts samples in 32 bits."""
 
 
-def guarded(operator: Any) -> Callable[..., Any]:
-    """What runs in the place of an operator: itself, if it checks all that reaches memory."""
+def guarded(operator: Any, run: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """What runs in the place of an operator: itself, if it checks all that reaches memory.
+
+    Args:
+        operator: an overload.
+        run: what calls it; nothing but itself by default.
+    """
+    call = operator if run is None else partial(run, operator)
     name = operator.overloadpacket.__name__
     if operator.namespace == "torchvision":
-        return _bound(operator, _ELSEWHERE.get(name))
+        return _bound(operator, _ELSEWHERE.get(name), call)
     if name in _BATCH_NORMS:
-        return _batch_norm(operator)
+        return _batch_norm(call)
     check = _CHECKS.get(name) or _CHECKS.get(f"{name}.{operator._overloadname}")
-    return _FILLED.get(name) or _bound(operator, check)
+    return _FILLED.get(name) or _bound(operator, check, call)
 
 
-def _bound(operator: Any, check: Callable[..., Any] | None) -> Callable[..., Any]:
+def _bound(operator: Any, check: Callable[..., Any] | None, call: Callable[..., Any]) -> Callable[..., Any]:
     if check is None:
-        return operator  # type: ignore[no-any-return]
+        return call
     prepare = check
     names = [argument.name for argument in operator._schema.arguments]
 
     def run(*args: Any, **kwargs: Any) -> Any:
         given = prepare(**dict(zip(names, args, strict=False)), **kwargs)
-        return operator(**given)
+        return call(**given)
 
     return run
 

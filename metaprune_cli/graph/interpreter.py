@@ -46,7 +46,9 @@ class _Draft:
     def finished(self, needed: set[int], last: set[int]) -> Instruction:
         """With what nothing needs left out."""
         made = tuple(place if place in needed else _NOWHERE for place in self.made)
-        return Instruction(self.call, self.given, self.names, self.made[0] if self.single else made, tuple(sorted(last)))
+        return Instruction(
+            self.call, self.given, self.names, self.made[0] if self.single else made, tuple(sorted(last))
+        )
 
 
 class Interpreter:
@@ -148,7 +150,12 @@ class _Writer:
 
     def write(self, step: Step, matrix: int | None) -> None:
         """One step; ``matrix`` is what it multiplies every item by."""
-        things, names, outputs, single = [*step.args, *step.kwargs.values()], tuple(step.kwargs), step.outputs, step.single
+        things, names, outputs, single = (
+            [*step.args, *step.kwargs.values()],
+            tuple(step.kwargs),
+            step.outputs,
+            step.single,
+        )
         if matrix is not None:
             call, things = times_matrix, [step.args[0], Value(matrix)]
         elif step.operator is aten.native_batch_norm.default and not names and self._used.isdisjoint(outputs[1:]):
@@ -200,9 +207,7 @@ class _Writer:
         return made
 
 
-def _regions(
-    drafts: Sequence[_Draft], needed: set[int], passing: set[int]
-) -> tuple[tuple[bool, tuple[Any, ...]], ...]:
+def _regions(drafts: Sequence[_Draft], needed: set[int], passing: set[int]) -> tuple[tuple[bool, tuple[Any, ...]], ...]:
     """The instructions by gradient mode, each with what it is the last to need.
 
     Args:

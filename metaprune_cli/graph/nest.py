@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -54,10 +54,12 @@ def _parts(nest: Any) -> list[Any]:
 
 def _filled(nest: Any, values: dict[str, Any]) -> Any:
     """A dataclass of the same type with other values, whatever its constructor wants."""
-    new = object.__new__(type(nest))
+    new: Any = type(nest).__new__(type(nest))  # type: ignore[call-overload]
     new.__dict__.update(getattr(nest, "__dict__", {}))
-    if isinstance(new, Mapping):  # a mapping and a dataclass at once: its items are its fields
-        dict.update(new, {name: value for name, value in values.items() if value is not None})
+    if isinstance(new, MutableMapping):  # a mapping and a dataclass at once: its items are its fields
+        for name, value in values.items():
+            if value is not None:
+                new[name] = value
     for name, value in values.items():
         object.__setattr__(new, name, value)
     return new

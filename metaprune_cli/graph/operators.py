@@ -18,7 +18,13 @@ _WITHOUT_RULE = frozenset(
         *("zeros", "ones", "full", "empty", "arange", "linspace", "eye", "scalar_tensor", "tril_indices"),
         *("triu_indices", "rand", "randn", "randint", "randperm", "randint_like", "normal"),
         # computed without a rule: their neurons are locked, but a program runs them
-        *("scaled_dot_product_attention", "unsafe_split_with_sizes", "affine_grid_generator", "cdist", "_cdist_forward"),
+        *(
+            "scaled_dot_product_attention",
+            "unsafe_split_with_sizes",
+            "affine_grid_generator",
+            "cdist",
+            "_cdist_forward",
+        ),
         *("vdot", "outer", "linalg_cross", "linalg_matrix_exp", "linalg_inv_ex", "linalg_solve_triangular", "trace"),
         *("bucketize", "searchsorted", "isin", "count_nonzero", "diag_embed", "take", "kron", "one_hot", "_conj"),
     )

@@ -160,11 +160,11 @@ def _bind(script: Script, args: Sequence[Any], kwargs: Mapping[str, Any]) -> lis
 
 
 def _tensor(module: nn.Module, path: Sequence[str]) -> Tensor:
-    """A parameter or buffer; listing all of a model's, as ``named_parameters`` does, would take longer than a small pass."""
+    """A parameter or buffer; to list all of a model's takes longer than a small pass."""
     for part in path[:-1]:
         module = module._modules[part]  # type: ignore[assignment]
     found = module._parameters.get(path[-1])
-    return getattr(module, path[-1]) if found is None else found  # type: ignore[no-any-return]
+    return getattr(module, path[-1]) if found is None else found
 
 
 def _register(module: nn.Module, name: str, tensor: Tensor, *, persistent: bool) -> None:

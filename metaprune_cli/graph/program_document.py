@@ -1,4 +1,4 @@
-"""A program as JSON, and back: operators by name out of an allow-list, arguments as their schemas say, no code of anybody's."""
+"""A program as JSON, and back: operators out of an allow-list, arguments as their schemas say, nobody's code."""
 
 from __future__ import annotations
 
@@ -170,7 +170,9 @@ def _fits(thing: Any, kind: Any) -> bool:
         return thing is None or _fits(thing, kind.getElementType())
     if kind.kind() == "ListType":
         parts = thing if isinstance(thing, list | tuple) else None
-        return parts is not None and len(parts) <= _LONGEST and all(_fits(part, kind.getElementType()) for part in parts)
+        return (
+            parts is not None and len(parts) <= _LONGEST and all(_fits(part, kind.getElementType()) for part in parts)
+        )
     allowed = _KINDS.get(str(kind), ())
     if isinstance(thing, bool):
         return bool in allowed

@@ -1,4 +1,4 @@
-"""Run a program on meta before it runs for the first time: nothing is computed or allocated, and what is wrong with it shows."""
+"""Run a program on meta before it runs for real: nothing is computed or allocated, and what is wrong shows."""
 
 from __future__ import annotations
 
@@ -67,12 +67,8 @@ def rehearse(
 
 def _run(step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     """What a step makes."""
-    call = guarded(step.operator)
     try:
-        if call is step.operator:
-            out = run_on_meta(step.operator, args, kwargs)
-        else:
-            out = call(*args, **kwargs)
+        out = guarded(step.operator, _remembered)(*args, **kwargs)
         made = (out,) if step.single else tuple(out)
         if len(made) != len(step.outputs) or not all(isinstance(part, Tensor) for part in made):
             raise ValueError(f"it makes {len(made)} values instead of {len(step.outputs)}")
@@ -80,6 +76,10 @@ def _run(step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CorruptFileError(f"The program in the file does not run: {step.operator}.", got=first[:200]) from error
     return made
+
+
+def _remembered(operator: Any, *args: Any, **kwargs: Any) -> Any:
+    return run_on_meta(operator, args, kwargs)
 
 
 def _size(tensor: Tensor) -> int:

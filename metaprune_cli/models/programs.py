@@ -80,7 +80,9 @@ def _put_together(document: Any, tensors: Mapping[str, Tensor]) -> Program:
         raise CorruptFileError("The program in the file takes other inputs than its example.")
     entries, constants = _tensors(document, tensors)
     for script in scripts.values():
-        missing = set(script.recording.entries.values()) - entries.keys() | set(script.constants.values()) - constants.keys()
+        missing = (
+            set(script.recording.entries.values()) - entries.keys() | set(script.constants.values()) - constants.keys()
+        )
         if missing:
             raise CorruptFileError("The file lacks tensors of its program.", got=", ".join(sorted(missing)[:10]))
     return Program(scripts, entries, constants, examples).eval()

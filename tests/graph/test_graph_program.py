@@ -99,6 +99,21 @@ def test_three_steps_of_training_are_the_models(pair: tuple[nn.Module, Program])
     assert int(program.get_buffer("norm.num_batches_tracked")) == 3
 
 
+def test_gradients_stay_off_where_the_caller_switched_them_off(pair: tuple[nn.Module, Program]) -> None:
+    with torch.no_grad():
+        assert not pair[1](torch.randn(2, 3, 5)).requires_grad
+        assert not torch.is_grad_enabled()
+
+
+def test_values_are_let_go_once(pair: tuple[nn.Module, Program]) -> None:
+    for script in pair[1].scripts.values():
+        steps = [step for _, steps in script.interpreter.regions for step in steps]
+        made = {place for step in steps for place in (step.made if isinstance(step.made, tuple) else [step.made])}
+        let_go = [place for step in steps for place in step.last]
+        assert len(set(let_go)) == len(let_go)
+        assert len(made - {-1} - set(let_go)) == 1  # the output
+
+
 def test_names_order_ties_and_requires_grad_are_the_models(pair: tuple[nn.Module, Program]) -> None:
     model, program = pair
     assert list(program.state_dict()) == list(model.state_dict())

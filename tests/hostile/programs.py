@@ -76,7 +76,7 @@ def good_tensors() -> dict[str, Tensor]:
 
 
 def hostile_programs(seed: int) -> Iterator[tuple[str, Document]]:
-    """Documents without end, each a good one with one or two changes: (name, document). The same seed gives the same."""
+    """Documents without end, each a good one with one or two changes, by name; the same seed gives the same."""
     chance = random.Random(seed)
     good = good_document()
     count = 0
@@ -135,7 +135,13 @@ def _crafted(document: Document, chance: random.Random) -> None:
     name = "aten." + chance.choice(OPERATORS)
     big = chance.choice((0, 1, 3, -5, 2**20, 2**31, 2**40, 2**62))
     tensor = next((arg for arg in step.get("args") or [] if isinstance(arg, dict) and "value" in arg), {"value": 0})
-    arguments = ([tensor, [big] * 4], [[big, big]], [tensor, big], [tensor, [big] * 4, [big] * 4], [tensor, big, big, big])
+    arguments = (
+        [tensor, [big] * 4],
+        [[big, big]],
+        [tensor, big],
+        [tensor, [big] * 4, [big] * 4],
+        [tensor, big, big, big],
+    )
     step.update(operator=name, args=copy.deepcopy(list(chance.choice(arguments))), kwargs={})
 
 
@@ -181,14 +187,18 @@ def _renamed(document: Document, chance: random.Random) -> None:
 def _returned(document: Document, chance: random.Random) -> None:
     """What it returns, in a class of a name and fields that are code."""
     name = chance.choice(("A:\n  pass\nimport os", "x", "__import__('os')", 3))
-    fields = [[chance.choice(("a", "a: b = c", "__init__", "__class__", 7, "def", "a")), {"value": 0}] for _ in range(2)]
+    fields = [
+        [chance.choice(("a", "a: b = c", "__init__", "__class__", 7, "def", "a")), {"value": 0}] for _ in range(2)
+    ]
     script = document.get("scripts", {}).get("eval")
     if isinstance(script, dict):
         script[chance.choice(("outputs", "arguments"))] = {chance.choice(("dataclass", "named")): [name, fields]}
 
 
 def _example(document: Document, chance: random.Random) -> None:
-    shape = chance.choice(([1, 1, 4, 4], [10**12], [1, 64, 4, 4], [1, 1, 2**31, 2**31], [], [-1, 1, 4, 4], [0, 1, 4, 4]))
+    shape = chance.choice(
+        ([1, 1, 4, 4], [10**12], [1, 64, 4, 4], [1, 1, 2**31, 2**31], [], [-1, 1, 4, 4], [0, 1, 4, 4])
+    )
     document["examples"] = [[shape, chance.choice(("float32", "int64", "bool", "complex64", "quint8", "os"))]]
 
 
