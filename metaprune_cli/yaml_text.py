@@ -63,7 +63,7 @@ def read_yaml(path: Path, what: str) -> Any:
 def parse_yaml(text: str, what: str, where: Path) -> Any:
     """The content of a YAML text; arguments and errors are those of ``read_yaml``."""
     try:
-        return yaml.load(text, _BoundedLoader)  # noqa: S506 - a subclass of the safe loader
+        return yaml.load(text, _BoundedLoader)
     except yaml.YAMLError as error:
         raise InputError(f"{what} is no valid YAML.", got=error, where=where) from error
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:  # of `!!int` before no number

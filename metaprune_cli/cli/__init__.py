@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -73,4 +76,6 @@ def _options(
 
 def main() -> None:
     """Run the command line."""
+    if sys.stderr is None:  # closed: progress and panels have nowhere to go, the work goes on
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - open as long as the process lives
     app(prog_name="metaprune")

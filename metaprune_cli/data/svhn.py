@@ -10,7 +10,6 @@ from metaprune_cli.config import DataSettings
 from metaprune_cli.data.source import Part, Source, in_memory, missing, root_of
 from metaprune_cli.errors import CorruptFileError
 
-
 MOST_IMAGES = 1_000_000
 """Compressed, an array of any size fits into a small file; the largest part of SVHN has 531,131 images."""
 

@@ -20,7 +20,6 @@ from metaprune_cli.models.registry import is_factory, with_input_shape
 from metaprune_cli.models.signatures import most_keys
 from metaprune_cli.models.state_files import read_states
 
-
 SPARE = 8
 """So many times the tensors of a model can be in its file: optimiser state, averages."""
 
