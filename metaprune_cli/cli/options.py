@@ -127,12 +127,14 @@ def model_source(
     Raises:
         InputError: an ``--arch-arg`` or the ``--input-shape`` cannot be read.
     """
-    from metaprune_cli.stages.loading import ModelSource
+    args = dict(_key_value(text) for text in arch_args or ())
+    shape = None if input_shape is None else _shape(input_shape)
+    from metaprune_cli.stages.loading import ModelSource  # imports torch: after all that can be refused without it
 
     return ModelSource(
         arch=arch,
-        arch_args=dict(_key_value(text) for text in arch_args or ()),
-        input_shape=None if input_shape is None else _shape(input_shape),
+        arch_args=args,
+        input_shape=shape,
         trust_pickle=trust_pickle,
         allow_import=allow_import,
     )

@@ -111,7 +111,7 @@ def _is_for_want_of_memory(error: Exception) -> bool:
 
 
 def _panel(title: str, what: str, rows: Sequence[tuple[str, str]] = ()) -> None:
-    """Show the panel, unless another process of this run has shown one already; the exit code says it without stderr."""
+    """Show the panel, unless another process of this run has shown one already; it may have nowhere to go."""
     if not _of_several() or _first_to_fail():
         with suppress(OSError, ValueError, AttributeError):
             print_panel(title, what, rows)

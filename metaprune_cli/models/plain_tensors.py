@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from metaprune_cli.errors import InputError
 
-_DTYPES = frozenset(
-    (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128)
-    + (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool)
-)
+_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128)
+_WHOLE = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool)
+_DTYPES = frozenset((*_FLOATING, *_WHOLE))
 _LISTED = 10
 
 

@@ -1,4 +1,4 @@
-"""Every option of every command with values that nobody means: refused or carried out, never a traceback, never a hang."""
+"""Every option of every command with values that nobody means: refused or carried out, never a traceback or a hang."""
 
 from __future__ import annotations
 
