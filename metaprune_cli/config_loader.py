@@ -157,7 +157,9 @@ class _Parser:
     def instance(self, cls: type[Any], values: Any, prefix: str) -> Any:
         """A dataclass from a mapping; None once there is a problem below ``prefix``."""
         if not isinstance(values, Mapping):
-            self.problems.append(f"{prefix.rstrip('.') or 'the section'}: expected keys and values, got {brief(values)}")
+            self.problems.append(
+                f"{prefix.rstrip('.') or 'the section'}: expected keys and values, got {brief(values)}"
+            )
             return None
         hints = get_type_hints(cls, include_extras=True)
         known = {field.name: field for field in fields(cls)}

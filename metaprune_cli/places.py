@@ -1,4 +1,4 @@
-"""What a path leads to, told from the file system alone: nothing is opened, so no pipe waits and no device goes on for ever."""
+"""What a path leads to, told from the file system alone: nothing is opened, so no pipe waits, no device never ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading YAML that anybody may have written: bounded in size, depth and what its aliases stand for, before it is used."""
+"""Reading YAML that anybody may have written: its size, depth and what its aliases stand for are bounded."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class _BoundedLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """One node; the depth is that of lists and mappings around it."""
         if self._depth > DEEPEST:
-            raise _refused(self.peek_event(), f"more than {DEEPEST} levels of lists and mappings")
+            raise _refused(parent, f"more than {DEEPEST} levels of lists and mappings")
         self._depth += 1
         node: yaml.Node | None = super().compose_node(parent, index)
         self._depth -= 1

@@ -67,7 +67,10 @@ def bench(
         int | None, typer.Option("--runs", metavar="N", help="Timed forward passes of each model. Default: 30.")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", metavar="N", min=1, max=options.MOST_PROCESSES, help="Threads of the CPU. Default: PyTorch's.")
+        int | None,
+        typer.Option(
+            "--threads", metavar="N", min=1, max=options.MOST_PROCESSES, help="Threads of the CPU. Default: PyTorch's."
+        ),
     ] = None,
     arch: options.Arch = None,
     arch_arg: options.ArchArgs = None,

@@ -67,7 +67,8 @@ DataRoot = Annotated[Path | None, typer.Option("--data-root", metavar="DIR", hel
 # everywhere
 Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
 Seed = Annotated[
-    int | None, typer.Option("--seed", metavar="N", min=0, max=2**63 - 1, help="Seed of everything random; overrides params.yaml.")
+    int | None,
+    typer.Option("--seed", metavar="N", min=0, max=2**63 - 1, help="Seed of everything random; overrides params.yaml."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
@@ -77,7 +78,12 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoin
 Jobs = Annotated[
     int,
     typer.Option(
-        "--jobs", "-j", metavar="N", min=0, max=MOST_PROCESSES, help="Models at a time, each in its own process; 0: one for every core."
+        "--jobs",
+        "-j",
+        metavar="N",
+        min=0,
+        max=MOST_PROCESSES,
+        help="Models at a time, each in its own process; 0: one for every core.",
     ),
 ]
 Ddp = Annotated[
@@ -121,12 +127,14 @@ def model_source(
     Raises:
         InputError: an ``--arch-arg`` or the ``--input-shape`` cannot be read.
     """
-    from metaprune_cli.stages.loading import ModelSource
+    args = dict(_key_value(text) for text in arch_args or ())
+    shape = None if input_shape is None else _shape(input_shape)
+    from metaprune_cli.stages.loading import ModelSource  # imports torch: after all that can be refused without it
 
     return ModelSource(
         arch=arch,
-        arch_args=dict(_key_value(text) for text in arch_args or ()),
-        input_shape=None if input_shape is None else _shape(input_shape),
+        arch_args=args,
+        input_shape=shape,
         trust_pickle=trust_pickle,
         allow_import=allow_import,
     )
@@ -151,7 +159,8 @@ def pruning_rules(texts: Iterable[str]) -> list[dict[str, object]]:
             )
         pairs = (part.partition("=") for part in parts)
         rules.append(
-            {"match": match.strip()} | {key: _scalar(value, "--rule") if equals else True for key, equals, value in pairs}
+            {"match": match.strip()}
+            | {key: _scalar(value, "--rule") if equals else True for key, equals, value in pairs}
         )
     return rules
 

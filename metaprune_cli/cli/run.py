@@ -10,6 +10,8 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import typer
@@ -36,6 +38,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
+            _check_surroundings()
             _check_alone(command.__name__)
             check_parameters(kwargs)
             return command(*args, **kwargs)
@@ -101,16 +104,41 @@ def report(error: Exception) -> int:
 
 def _is_for_want_of_memory(error: Exception) -> bool:
     """Whether memory ran out, of this machine or of its GPU; PyTorch's allocator for the CPU says so in words alone."""
-    words = ("not enough memory", "annot allocate memory", "can't allocate memory", "out of memory", "Storage size calculation overflowed")
+    words = (
+        "not enough memory",
+        "annot allocate memory",
+        "can't allocate memory",
+        "out of memory",
+        "Storage size calculation overflowed",
+    )
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)
     )
 
 
 def _panel(title: str, what: str, rows: Sequence[tuple[str, str]] = ()) -> None:
-    """Show the panel, unless another process of this run has shown one already."""
+    """Show the panel, unless another process of this run has shown one already; it may have nowhere to go."""
     if not _of_several() or _first_to_fail():
-        print_panel(title, what, rows)
+        with suppress(OSError, ValueError, AttributeError):
+            print_panel(title, what, rows)
+
+
+def _check_surroundings() -> None:
+    """Refuse a working directory or a stdout that is gone: PyTorch ends the process without the one, results the other.
+
+    Raises:
+        InputError: saying which.
+    """
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise InputError(
+            "The working directory does not exist any more.", got=error.strerror, next_step="change to another one"
+        ) from error
+    if sys.stdout is None:
+        raise InputError(
+            "Results have nowhere to go.", got="stdout is closed", next_step="send it to /dev/null instead"
+        )
 
 
 def _of_several() -> bool:

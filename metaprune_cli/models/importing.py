@@ -37,7 +37,9 @@ def import_named(name: str, what: str, *, where: str) -> Callable[..., Any]:
         raise InputError(
             f"The {what} could not be imported.",
             expected=f"package.module:{what}, importable from here",
-            got=f"{name}: {error}" if isinstance(error, ImportError | AttributeError) else f"{name}: {type(error).__name__}: {error}",
+            got=f"{name}: {error}"
+            if isinstance(error, ImportError | AttributeError)
+            else f"{name}: {type(error).__name__}: {error}",
             where=where,
             next_step="check the spelling, and that the package is installed or in the working directory",
         ) from error

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from metaprune_cli.errors import InputError
 
-_DTYPES = frozenset(
-    (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128)
-    + (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool)
-)
+_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128)
+_WHOLE = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool)
+_DTYPES = frozenset((*_FLOATING, *_WHOLE))
 _LISTED = 10
 
 
@@ -29,11 +28,15 @@ def plain_tensors(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
         InputError: listing all that is no such tensor, or has no name.
     """
     most_bytes = path.stat().st_size
-    problems = [f"{_name(key)}: {problem}" for key, value in content.items() if (problem := _problem(key, value, most_bytes))]
+    problems = [
+        f"{_name(key)}: {problem}" for key, value in content.items() if (problem := _problem(key, value, most_bytes))
+    ]
     if problems or not content:
         listed = "; ".join(problems[:_LISTED])
         raise InputError(
-            "There is no state dict in the file." if len(problems) == len(content) else "Some entries of the state dict cannot be used.",
+            "There is no state dict in the file."
+            if len(problems) == len(content)
+            else "Some entries of the state dict cannot be used.",
             expected="names and dense tensors with numbers, at the top or under state_dict, model or model_state_dict",
             got=f"{listed} ({len(problems)} of {len(content)})" if problems else "nothing",
             where=path,

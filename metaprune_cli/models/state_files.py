@@ -24,7 +24,9 @@ _WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 
 
-def read_states(path: Path, trust_pickle: bool = False, most_tensors: int | None = None) -> dict[str, Tensor] | nn.Module:
+def read_states(
+    path: Path, trust_pickle: bool = False, most_tensors: int | None = None
+) -> dict[str, Tensor] | nn.Module:
     """A file's state dict, unwrapped; or the module itself where a pickled one is trusted.
 
     Args:

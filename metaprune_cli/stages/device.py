@@ -27,7 +27,11 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if available else "cpu"
     kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not (index.isascii() and index.isdecimal())) or (kind == "cpu" and index):
+    if (
+        kind not in ("cpu", "cuda")
+        or (index and not (index.isascii() and index.isdecimal()))
+        or (kind == "cpu" and index)
+    ):
         raise InputError("Unknown device.", expected="auto, cpu, cuda or cuda:N", got=name, where="--device")
     if kind == "cpu":
         return torch.device("cpu")

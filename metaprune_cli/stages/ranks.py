@@ -15,7 +15,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from metaprune_cli.environment import whole_number
-from metaprune_cli.errors import LostProcessError
+from metaprune_cli.errors import InputError, LostProcessError
 from metaprune_cli.training.distributed import ALONE, Ranks, answered
 
 STEP_TIMEOUT = timedelta(minutes=30)
@@ -60,21 +60,40 @@ def ranks_on(device: torch.device) -> Iterator[Ranks]:
 def first_to_fail() -> bool:
     """Whether no other process has asked this before: who fails first knows why, the others fail because of it."""
     try:
+        _check_environment()
         store, _, _ = _store(REPORT_TIMEOUT)
         return bool(store.add("failed", 1) == 1)
-    except (RuntimeError, ValueError):  # who keeps count is gone
+    except (RuntimeError, ValueError, InputError):  # who keeps count is gone, or cannot be found
         return True
 
 
 def _joined(device: torch.device) -> Ranks:
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    _check_environment()
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     with answered():
         store, rank, world = _store(STEP_TIMEOUT)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=STEP_TIMEOUT)
         days = dist.new_group(backend="gloo", timeout=RESULT_TIMEOUT)
     return Ranks(rank, world, days)
+
+
+def _check_environment() -> None:
+    """Refuse what ``torchrun`` does not set, before anybody is waited for.
+
+    Raises:
+        InputError: a variable is missing or no number, or this process is one too many.
+    """
+    rank, world = whole_number("RANK", 0), world_size()
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if rank >= world or missing or not 0 < whole_number("MASTER_PORT", 0) < 2**16:
+        raise InputError(
+            "The environment is not that of a process of several.",
+            expected="RANK below WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun sets them",
+            got=f"rank {rank} of {world}" + "".join(f", no {name}" for name in missing),
+            next_step="start it with torchrun, or unset RANK for a run of one process",
+        )
 
 
 def _store(timeout: timedelta) -> tuple[dist.Store, int, int]:

@@ -1,4 +1,4 @@
-"""Every option of every command with values that nobody means: refused or carried out, never a traceback, never a hang."""
+"""Every option of every command with values that nobody means: refused or carried out, never a traceback or a hang."""
 
 from __future__ import annotations
 
@@ -21,7 +21,20 @@ COMMANDS: dict[str, Any] = BUILT.commands  # type: ignore[attr-defined]
 ALLOWED = (0, 2, 3, 4)
 HUGE = f"1{'0' * 20}"
 NUMBERS = ("", "-1", "0", "nan", "inf", "1e400", "1e18", str(10**12), HUGE, str(2**70), "9" * 5000, "0x10", "٣")
-WORDS = ("", " ", "\0", "x" * 5000, "nan", "-1", f"x={HUGE}", "x=1e999", "x=nan", "10**9,10**9", "1000000000,1000000000", "=")
+WORDS = (
+    "",
+    " ",
+    "\0",
+    "x" * 5000,
+    "nan",
+    "-1",
+    f"x={HUGE}",
+    "x=1e999",
+    "x=nan",
+    "10**9,10**9",
+    "1000000000,1000000000",
+    "=",
+)
 WORDS_OF: dict[str, tuple[str, ...]] = {
     "device": ("foo", "cuda:99", "cuda:-1", f"cuda:{HUGE}", "cuda:³", "cpu:1"),
     "batch": ("1,", "1,-1", HUGE),
@@ -32,7 +45,12 @@ WORDS_OF: dict[str, tuple[str, ...]] = {
     "criterion": ("a:b", "os:getcwd", "metanet:", "no.such:thing"),
     "arch": ("cifar:", "torchvision:../x", ":", "a:b:c", "os:getcwd", "cifar:resnet8"),
 }
-SMALL = TINY | {"meta-train": TINY["meta-train"] | {"epochs": 1}, "finetune": {"epochs": 1, "lr": 0.01}, "iterate": {"rounds": 1, "epochs": 1}, "sensitivity": {"ratios": [0.5], "images": 50}}  # type: ignore[operator]
+SMALL = TINY | {
+    "meta-train": TINY["meta-train"] | {"epochs": 1},
+    "finetune": {"epochs": 1, "lr": 0.01},
+    "iterate": {"rounds": 1, "epochs": 1},
+    "sensitivity": {"ratios": [0.5], "images": 50},
+}  # type: ignore[operator]
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +150,9 @@ def test_no_value_of_any_option_of_any_command_ends_in_a_traceback(
     assert ended_badly([command, *arguments[command]], options_of(command, places)) == []
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("env", "coverage", "zoo", "init", "list")])
+@pytest.mark.parametrize(
+    "command", [name for name in COMMANDS if name not in ("env", "coverage", "zoo", "init", "list")]
+)
 def test_no_place_as_an_input_ends_in_a_traceback(command: str, places: tuple[str, ...]) -> None:
     more = ["-o", "meta.safetensors"] if command == "meta-train" else []
     for place in places:

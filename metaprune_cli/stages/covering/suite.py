@@ -145,7 +145,9 @@ def _from_python(path: Path, text: str) -> list[Entry]:
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # nested too deeply, null characters
-        raise InputError("The suite is not Python.", got=str(error) or "expressions nested too deeply", where=path) from error
+        raise InputError(
+            "The suite is not Python.", got=str(error) or "expressions nested too deeply", where=path
+        ) from error
     names = [
         node.name
         for node in tree.body

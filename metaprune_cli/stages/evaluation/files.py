@@ -34,7 +34,11 @@ def check_folder(folder: Path | None) -> None:
         )
     problems = {name: reason for name in FIXED if (reason := unwritable(folder / name))}
     if problems:
-        reasons = dict.fromkeys(problems.values()) if len(problems) == len(FIXED) else [f"{n} {r}" for n, r in problems.items()]
+        reasons = (
+            dict.fromkeys(problems.values())
+            if len(problems) == len(FIXED)
+            else [f"{n} {r}" for n, r in problems.items()]
+        )
         raise InputError(
             "The report cannot be written.",
             got="; ".join(reasons),
