@@ -7,8 +7,6 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-
-
 Document = dict[str, Any]
 Key = str | int
 Path_ = tuple[Key, ...]

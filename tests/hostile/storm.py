@@ -125,7 +125,9 @@ def main() -> None:
 
     def tell(group: str, number: int, tally: Tally, wrong: list[tuple[Case, Ending]]) -> None:
         for case, ending in wrong:
-            sys.stdout.write(f"{ending.code} {ending.seconds:.1f} s  {case.command}  {case.what}\n{ending.text[-1500:]}\n")
+            sys.stdout.write(
+                f"{ending.code} {ending.seconds:.1f} s  {case.command}  {case.what}\n{ending.text[-1500:]}\n"
+            )
             if options.keep:
                 options.keep.mkdir(parents=True, exist_ok=True)
                 (options.keep / f"{len(tally.wrong)}.safetensors").write_bytes(case.data)
@@ -135,7 +137,9 @@ def main() -> None:
 
     tally = storm(folder, make(folder), options.documents, options.damaged, options.seed, tell)
     codes = [{"group": g, "kind": k, "code": c, "count": n} for (g, k, c), n in sorted(tally.codes.items(), key=str)]
-    sys.stdout.write(json.dumps({"wrong": len(tally.wrong), "slowest_s": tally.slowest, "codes": codes}, indent=1) + "\n")
+    sys.stdout.write(
+        json.dumps({"wrong": len(tally.wrong), "slowest_s": tally.slowest, "codes": codes}, indent=1) + "\n"
+    )
     shutil.rmtree(folder, ignore_errors=True)
 
 
