@@ -108,8 +108,8 @@ class Mutation:
 
 
 MUTATIONS = {
-    "graph looks up": Mutation("graph/units.py", "import metaprune_cli.pruning.plan", "Seven floors"),
-    "training calls a stage": Mutation("training/loop.py", "import metaprune_cli.stages.made", "Seven floors"),
+    "graph looks up": Mutation("graph/units.py", "import metaprune_cli.pruning.plan", "Eight floors"),
+    "training calls a stage": Mutation("training/loop.py", "import metaprune_cli.stages.made", "Eight floors"),
     "maths prints": Mutation("training/loop.py", "import rich", "The maths knows no terminal"),
     "maths parses": Mutation("graph/encode.py", "import typer", "The maths knows no terminal"),
 }

@@ -93,4 +93,8 @@ class Checkpoint:
 def _plain(value: Any) -> Any:
     if isinstance(value, DataSettings):
         value = replace(value, data_root=None, workers=0)  # where and how images are read differs between machines
+        plain = asdict(value)
+        if value.task is None:
+            del plain["task"]  # as before there were others: what was made then is still done
+        return plain
     return asdict(cast("DataclassInstance", value)) if hasattr(value, "__dataclass_fields__") else value

@@ -15,7 +15,7 @@ from metaprune_cli.stages.paths import replace_file
 if TYPE_CHECKING:
     from metaprune_cli.stages.sensitivity import Sensitivity
 
-DARKEST = 20.0  # percentage points: what costs more is no darker
+DARKEST = 20  # times what is worth a picture: what costs more is no darker
 ROW_INCHES, COLUMN_INCHES, LEFT_INCHES = 0.26, 0.85, 2.6
 
 
@@ -40,12 +40,14 @@ def rules(found: Sensitivity, max_drop: float) -> str:
         f"    - {{match: {json.dumps(glob.escape(row.family))}, max_ratio: {row.bearable:.3f}}}"
         for row in found.families
     ]
-    said = f"# {found.input}: what each family can lose by itself for {max_drop:g} points of {found.top1:.2f} %"
+    metric = found.metric
+    lost = f"{max_drop:g} {metric.difference_unit}".rstrip()
+    said = f"# {found.input}: what each family can lose by itself for {lost} of {metric.written(found.headline)}"
     return "\n".join([said, "prune:", "  rules:", *lines, ""])
 
 
 def draw(found: Sensitivity, path: Path) -> None:
-    """A PNG: families downwards in the order of the network, ratios across, the points lost in numbers and shades."""
+    """A PNG: families downwards in the order of the network, ratios across, what is lost in numbers and shades."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -55,14 +57,16 @@ def draw(found: Sensitivity, path: Path) -> None:
     figure = Figure(figsize=size, layout="constrained", dpi=130)
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    axes.imshow(lost, cmap="YlOrRd", vmin=0, vmax=DARKEST, aspect="auto")
+    darkest, digits = DARKEST * found.metric.resolution, max(found.metric.digits - 1, 0)
+    axes.imshow(lost, cmap="YlOrRd", vmin=0, vmax=darkest, aspect="auto")
     for down, row in enumerate(lost):
         for right, drop in enumerate(row):
-            colour = "white" if drop > 0.6 * DARKEST else "black"
-            axes.text(right, down, f"{drop:.1f}", ha="center", va="center", fontsize=8, color=colour)
+            colour = "white" if drop > 0.6 * darkest else "black"
+            axes.text(right, down, f"{drop:.{digits}f}", ha="center", va="center", fontsize=8, color=colour)
     axes.set_xticks(range(len(ratios)), [share(ratio) for ratio in ratios])
     axes.set_yticks(range(len(lost)), [f"{row.family} ({row.units})" for row in found.families], fontsize=8)
     axes.tick_params(length=0)
     axes.set_xlabel("of the family's channels removed, lowest scores first")
-    axes.set_title(f"Points lost of {found.top1:.1f} %", fontsize=10)
+    unit = found.metric.difference_unit.capitalize() if found.metric.unit == "%" else found.metric.title
+    axes.set_title(f"{unit} lost of {found.headline:.{digits}f} {found.metric.unit}".rstrip(), fontsize=10)
     figure.savefig(path, format="png", metadata={"Software": None})
