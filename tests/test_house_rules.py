@@ -28,6 +28,9 @@ ARCHITECTURES = (
     r"|shufflenet|convnext|swin|maxvit|vit_|_vit\b|vision_?transformer"
 )
 DEFAULTS_AND_HELP = {"config.py", "cli/options.py"}
+CLASSIFICATION = r"cross_entropy|top1|top5|num_classes"
+OF_CLASSES = {"data/source.py", "data/splits.py", "data/digits.py", "data/cifar.py"}
+"""The readers of labelled images, which say how many classes they have."""
 
 
 def sources(folder: Path) -> list[Path]:
@@ -85,6 +88,18 @@ def test_no_architecture_is_known_by_name_outside_models() -> None:
             is_source = "paper" in line  # a constant names where it comes from
             if re.search(ARCHITECTURES, line, re.IGNORECASE) and not is_source:
                 found.append(f"{name}:{number}: {line.strip()}")
+    assert found == []
+
+
+def test_what_models_are_for_is_known_to_tasks_alone() -> None:
+    """Nothing else says cross-entropy or top-1, or counts classes."""
+    found = []
+    for path in sources(PACKAGE):
+        name = path.relative_to(PACKAGE).as_posix()
+        if name.startswith(("tasks/", "models/")) or name in OF_CLASSES:
+            continue
+        lines = enumerate(path.read_text().splitlines(), 1)
+        found += [f"{name}:{number}: {line.strip()}" for number, line in lines if re.search(CLASSIFICATION, line)]
     assert found == []
 
 

@@ -27,6 +27,7 @@ class Metric:
         unit: of the figure: ``%``, ``dB``; "" for none.
         higher_is_better: its direction.
         digits: after the decimal point, for people.
+        quantity: what it is one figure of: ``Accuracy``; "" for nothing else than itself.
     """
 
     key: str
@@ -34,6 +35,7 @@ class Metric:
     unit: str = ""
     higher_is_better: bool = True
     digits: int = 2
+    quantity: str = ""
 
     @property
     def title(self) -> str:
@@ -99,12 +101,12 @@ class SumMeter:
 
     Args:
         add: the sums of one batch (n,), of what the model returned and of the targets.
-        read: the figures, by key, from the sums over all batches.
+        read: the figures, by key, from the sums over all batches: numbers, or tensors of one.
         length: n.
     """
 
     def __init__(
-        self, add: Callable[[Any, Any], Tensor], read: Callable[[Tensor], Mapping[str, float]], length: int
+        self, add: Callable[[Any, Any], Tensor], read: Callable[[Tensor], Mapping[str, Any]], length: int
     ) -> None:
         self._add, self._read = add, read
         self._total = torch.zeros(length, dtype=torch.float64)
@@ -123,7 +125,7 @@ class SumMeter:
 
     def values(self) -> Mapping[str, float]:
         """The figures, by key."""
-        return self._read(self._total)
+        return {key: float(value) for key, value in self._read(self._total).items()}
 
 
 @runtime_checkable

@@ -17,7 +17,8 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.metrics.calling import logits_of
 from metaprune_cli.tasks.base import Metric, SumMeter, Task, image_arguments
 
-TOP1, TOP5 = Metric("top1", "Top-1", "%"), Metric("top5", "Top-5", "%")
+TOP1 = Metric("top1", "Top-1", "%", quantity="Accuracy")
+TOP5 = Metric("top5", "Top-5", "%", quantity="Accuracy")
 
 
 @dataclass(frozen=True)

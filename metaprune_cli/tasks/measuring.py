@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from metaprune_cli.data.batch import AnyBatch, size_of
 from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.metrics.calling import call, evaluating, in_fast_format
-from metaprune_cli.tasks.base import Metric, Task
+from metaprune_cli.tasks.base import Meter, Metric, Task
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Tally:
         """The figures.
 
         Raises:
-            InputError: nothing was seen, or the task's meter lacks a metric.
+            InputError: nothing was seen, or the task's meter does not measure all of its metrics.
             NumericsError: the loss is not finite.
         """
         total, samples = self._own.tolist()
@@ -85,15 +85,25 @@ class Tally:
             raise NumericsError(
                 "The model's outputs are not finite.", got=f"loss {total / samples}", next_step="inspect its parameters"
             )
-        values = {key: float(value) for key, value in self._meter.values().items()}
-        missing = [metric.key for metric in self._task.metrics if metric.key not in values]
-        if missing:
-            raise InputError(
-                f"The meter of the task {self._task.name} does not measure all of its metrics.",
-                expected=", ".join(metric.key for metric in self._task.metrics),
-                got=", ".join(values),
-            )
+        values = {metric.key: value_of(metric, self._meter, self._task) for metric in self._task.metrics}
         return Score(self._task.metrics, values, total / samples, int(samples))
+
+
+def value_of(metric: Metric, meter: Meter, task: Task) -> float:
+    """What a meter says of a metric.
+
+    Raises:
+        InputError: nothing.
+    """
+    values = meter.values()
+    if metric.key not in values:
+        raise InputError(
+            f"A meter of the task {task.name} does not measure what it should.",
+            expected=metric.key,
+            got=", ".join(values),
+            next_step="the keys of what values() returns are those of the task's metrics",
+        )
+    return float(values[metric.key])
 
 
 def measure(model: nn.Module, batches: Iterable[AnyBatch], device: torch.device | str, task: Task) -> Score:

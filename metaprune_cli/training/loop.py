@@ -16,6 +16,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.metrics.calling import call, in_fast_format
 from metaprune_cli.tasks.base import Task
+from metaprune_cli.tasks.measuring import value_of
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.learner import Learner
 from metaprune_cli.training.mixing import mixed
@@ -236,5 +237,6 @@ def _train_epoch(
     total, seen, *sums = learner.ranks.sum([total_loss, samples, *meter.sums().tolist()])
     seen_by_all = learner.task.quick_meter()
     seen_by_all.merge(torch.tensor(sums, dtype=torch.float64))
-    key = learner.task.metrics[0].key
-    return {"epoch": epoch + 1, "lr": lr, "train_loss": total / seen, f"train_{key}": seen_by_all.values()[key]}
+    metric = learner.task.metrics[0]
+    headline = value_of(metric, seen_by_all, learner.task)
+    return {"epoch": epoch + 1, "lr": lr, "train_loss": total / seen, f"train_{metric.key}": headline}

@@ -15,6 +15,7 @@ from metaprune_cli.errors import TargetError
 from metaprune_cli.metanet import MetaNetwork
 from metaprune_cli.pruning import select
 from metaprune_cli.pruning.zeroing import divided, find_layers
+from metaprune_cli.tasks.measuring import value_of
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.numerics import not_finite
 from metaprune_cli.training.objectives import Step, removes_units, smaller, speedup_at, zeroing
@@ -101,4 +102,4 @@ def _figures(step: Step, weights: Weights, val: Split, device: torch.device) -> 
     if not total.isfinite():
         named = ((f"{step.member.name}: {name}", weight) for name, weight in weights.items())
         raise not_finite("The validation loss is not finite.", named, next_step="try a smaller learning rate or ratio")
-    return torch.stack([total / len(val), total.new_tensor(meter.values()[task.metrics[0].key])])
+    return torch.stack([total / len(val), total.new_tensor(value_of(task.metrics[0], meter, task))])

@@ -140,8 +140,8 @@ def markdown(rows: Sequence[Row], summary: Summary, setting: Mapping[str, Any], 
 
 def against(rows: Sequence[Row]) -> str:
     """What a picture shows: ``Accuracy against speed-up``."""
-    metric = rows[0].score.metric if rows else None
-    return f"{'Accuracy' if metric is None or metric.key == 'top1' else metric.label} against speed-up"
+    metric = rows[0].score.metric
+    return f"{metric.quantity or metric.label} against speed-up"
 
 
 def csv_text(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:

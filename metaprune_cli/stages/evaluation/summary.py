@@ -219,7 +219,7 @@ def headline(summary: Summary) -> dict[str, Any]:
 
 
 def metrics(summary: Summary) -> dict[str, Any]:
-    """All of the summary: ``{step: {arm | "ARM_minus_ARM": {"3x": {"top1": …}}}}``."""
+    """All of the summary: ``{step: {arm | "ARM_minus_ARM": {"3x": {METRIC: …}}}}``."""
     document: dict[str, Any] = {}
     for group in summary.groups:
         arm = document.setdefault(group.step, {}).setdefault(group.arm, {})
