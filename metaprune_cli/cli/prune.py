@@ -79,7 +79,7 @@ def prune(
             "--target",
             metavar="QUANTITY=AMOUNT",
             help="Something else: params=2x, macs=50%, size=10MB, memory=4MiB, latency=3ms; drop=0.5: as far as "
-            "accuracy on validation images falls by no more points; may be repeated.",
+            "accuracy (or the task's first metric) on validation images is no worse by more; may be repeated.",
         ),
     ] = None,
     criterion: Annotated[

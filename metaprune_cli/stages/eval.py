@@ -98,8 +98,10 @@ def evaluate(
     check_folder(output)
     if report is not None:
         PAGE.check(report, "--report")
-    given_files = [file.path for file in find_sources(models, ("model",)).files]
-    data = with_task(data, given_files, allow_import=source.allow_import)
+    paths = list(models) if base is None else [*models, base]
+    data = with_task(
+        data, [file.path for file in find_sources(paths, ("model",)).files], allow_import=source.allow_import
+    )
     task = task_of(data)
     conditions = Conditions(task, task.test(data), task.splits(data), data, settings, device, progress)
     given = _open(models, source, conditions)

@@ -106,7 +106,9 @@ def finetune(
     sources = find_sources(models, ("model",))
     targets = plan_targets(sources, output, ("finetuned",), "model")
     between, together = shared_out(ranks, ddp=ddp, jobs=jobs)
-    data = with_task(data, [file.path for file in sources.files], allow_import=source.allow_import)
+    taught_by = [] if teacher is None else find_sources([teacher], ("model",)).files
+    every = [file.path for file in (*sources.files, *taught_by)]
+    data = with_task(data, every, allow_import=source.allow_import)
     trainer = Trainer(settings, data, device, resume, together)
     work = functools.partial(_finetune, trainer=trainer, source=source, seed=seed)
     paths = [file.path for file in sources.files]

@@ -94,6 +94,7 @@ def test_a_zoo_may_be_of_any_task(here: Path) -> None:
     [
         (("finetune", "model.safetensors", "--epochs", "1"), "importing runs its code"),
         (("eval", "model.safetensors", "--task", "classification"), "Some models are for another task"),
+        (("finetune", "net.pt", *ARCH, "--teacher", "model.safetensors", "--task", "classification"), "another task"),
         (("finetune", "model.safetensors", "--allow-import", "--mixup", "0.2"), "cannot be mixed"),
         (("finetune", "net.pt", *ARCH, "--task", "mytask:Half"), "something is missing"),
         (("finetune", "net.pt", *ARCH, "--task", "mytask:Wrong"), "cannot measure this model"),
