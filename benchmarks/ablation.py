@@ -48,12 +48,12 @@ from metaprune_cli.data import Splits, load_splits
 from metaprune_cli.errors import TargetError
 from metaprune_cli.metanet import MetaNetwork, rewritten
 from metaprune_cli.metanet.layers import MessageLayer
-from metaprune_cli.metrics.accuracy import evaluate
 from metaprune_cli.pruning import by_unit
 from metaprune_cli.stages.importance import Importance
 from metaprune_cli.stages.loading import ModelSource, open_graph, open_model
 from metaprune_cli.stages.meta_train import config_of
 from metaprune_cli.stages.planning import criterion_for, normaliser_for
+from metaprune_cli.tasks import Classification, measure
 from metaprune_cli.training.loop import RECALIBRATION_BATCHES, fit, recalibrate_
 from metaprune_cli.training.meta import meta_train
 from metaprune_cli.training.progress import Silence
@@ -188,18 +188,19 @@ def measured(model: nn.Module, splits: Splits, settings: Settings, seed: int) ->
     """Validation accuracy of a pruned model with its BatchNorms measured anew, and finetuned."""
     size = settings.data.batch_size
     recalibrate_(model, splits.train, RECALIBRATION_BATCHES, batch_size=size)
-    before = evaluate(model, splits.val.batches(size), CPU).top1
+    before = measure(model, splits.val.batches(size), CPU, Classification()).headline
     tuned = fit(
         model,
         splits.train,
         settings.finetune,
+        task=Classification(),
         batch_size=size,
         augment=settings.data.augment != "none",
         seed=seed,
         device=CPU,
         progress=Silence(),
     )
-    return before, evaluate(tuned.model, splits.val.batches(size), CPU).top1
+    return before, measure(tuned.model, splits.val.batches(size), CPU, Classification()).headline
 
 
 def run(variant: str, seed: int, zoo: Path, graphs: Path, params: Path) -> list[dict[str, Any]]:
@@ -220,6 +221,7 @@ def run(variant: str, seed: int, zoo: Path, graphs: Path, params: Path) -> list[
             splits.train,
             splits.val,
             replace(meta, seed=seed),
+            task=Classification(),
             device=CPU,
             progress=Silence(),
         )

@@ -39,7 +39,7 @@ def published(network: MetaNetwork, member: Member, batches: list[Batch]) -> Non
     """Once through the metanetwork and back for each batch."""
     for images, labels in batches:
         written = member.rewritten(network(member.graph, backend="edges"))
-        F.cross_entropy(member.logits(written, images), labels).backward()
+        F.cross_entropy(member.output(written, images), labels).backward()
 
 
 def ours(network: MetaNetwork, member: Member, batches: list[Batch], precision: Precision = "float32") -> None:
@@ -48,7 +48,7 @@ def ours(network: MetaNetwork, member: Member, batches: list[Batch], precision: 
     def losses(weights: Weights) -> Iterator[Tensor]:
         for images, labels in batches:
             with in_precision(precision, images.device):
-                logits = member.logits(weights, images).float()
+                logits = member.output(weights, images).float()
             yield F.cross_entropy(logits, labels)
 
     written = member.rewritten(network(member.graph))

@@ -26,12 +26,12 @@ from torch import nn
 from metaprune_cli.config import DataSettings, OptimSettings, PruneSettings, Repair
 from metaprune_cli.config_loader import load_section
 from metaprune_cli.data import Splits
-from metaprune_cli.metrics.accuracy import evaluate
 from metaprune_cli.pruning import apply_plan, make_plan
 from metaprune_cli.pruning.repair import repaired
 from metaprune_cli.stages.calibration import Calibration
 from metaprune_cli.stages.loading import ModelSource, open_model
 from metaprune_cli.stages.planning import scores_of
+from metaprune_cli.tasks import Classification, measure
 from metaprune_cli.training.loop import fit
 from metaprune_cli.training.progress import Silence
 
@@ -48,6 +48,7 @@ def measured(model: nn.Module, splits: Splits, data: DataSettings, settings: Opt
             model,
             splits.train,
             settings,
+            task=Classification(),
             batch_size=data.batch_size,
             augment=data.augment != "none",
             seed=0,
@@ -55,7 +56,7 @@ def measured(model: nn.Module, splits: Splits, data: DataSettings, settings: Opt
             progress=Silence(),
         )
         model = trained.model
-    return evaluate(model, splits.val.batches(data.batch_size), CPU).top1
+    return measure(model, splits.val.batches(data.batch_size), CPU, Classification()).headline
 
 
 def used(path: Path, arm: str, given: argparse.Namespace) -> Iterator[Row]:

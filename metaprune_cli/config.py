@@ -55,13 +55,18 @@ Codec = Literal["coordinate", "per-kernel"]
 Backend = Literal["blocks", "edges"]
 Precision = Literal["auto", "float32", "bfloat16"]
 EdgePrecision = Literal["float32", "bfloat16"]
-StopOn = Literal["loss", "accuracy"]
+StopOn = Literal["loss", "headline", "accuracy"]
+"""``headline``: the task's first metric; ``accuracy``, its name in classification, means the same."""
+TaskName = Literal["classification"]
 ExportFormat = Literal["safetensors", "torch-export", "onnx", "torchscript"]
 
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Section ``data``: which images, how they are split and augmented."""
+    """Section ``data``: which images, how they are split and augmented, and for which task.
+
+    The task None is what the models' files say, or classification; ``package.module:task`` is a user's own.
+    """
 
     dataset: DatasetName = "digits"
     data_root: str | None = None
@@ -72,6 +77,7 @@ class DataSettings:
     augment: Augmentation = "none"
     batch_size: BatchSize = 64
     workers: Processes = 0
+    task: TaskName | Annotated[str, Reference()] | None = None
 
 
 @dataclass(frozen=True)
@@ -293,7 +299,7 @@ class IterateSettings:
     """Section ``iterate``: pruning in rounds, with training in between; ``prune`` and ``finetune`` say how.
 
     Every round trains for ``epochs``; after the last, ``finetune.epochs`` follow. With ``max_drop`` the rounds end
-    before the accuracy on validation images is so many percentage points below the whole model's.
+    before the headline metric on validation images is so much worse than the whole model's (points of accuracy).
     """
 
     rounds: Count = 4
@@ -306,7 +312,7 @@ class IterateSettings:
 class SensitivitySettings:
     """Section ``sensitivity``: one family at a time loses each of ``ratios``; ``images`` validation images are asked.
 
-    ``max_drop`` is how many percentage points a family may cost by itself in the rules that come of it.
+    ``max_drop`` is how much of the headline metric (points of accuracy) a family may cost by itself in the rules.
     """
 
     ratios: tuple[Fraction, ...] = (0.25, 0.5, 0.75, 0.9)

@@ -15,7 +15,19 @@ from type_checker import CONF
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for every process that a test starts
 
 # Before anything of the package is imported. Not cli and console: Typer and terminals hand over what they like.
-CHECKED = ("artifacts", "config", "data", "graph", "metanet", "metrics", "models", "pruning", "stages", "training")
+CHECKED = (
+    "artifacts",
+    "config",
+    "data",
+    "graph",
+    "metanet",
+    "metrics",
+    "models",
+    "pruning",
+    "stages",
+    "tasks",
+    "training",
+)
 
 _FIRST = ("test_pipeline.py", "test_cli_killed.py")
 """Files of few tests and many minutes: begun last, they would keep one process busy and leave the other idle."""

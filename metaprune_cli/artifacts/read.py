@@ -107,11 +107,14 @@ def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         InputError: no such file, or it cannot be opened.
-        CorruptFileError: not an artifact, cut short, or of an unknown version or kind.
+        CorruptFileError: not an artifact, cut short, of an unknown version or kind, or with fields that its kind cannot
+            have.
     """
     path = Path(path)
     with _opened(path) as (file, size):
-        return _head(file, size, path)[1]
+        document = _head(file, size, path)[1]
+    check_contents(document, {}, path)
+    return document
 
 
 def is_artifact(path: str | os.PathLike[str]) -> bool:

@@ -58,6 +58,7 @@ def evaluate(
     latency_runs: LatencyRuns = None,
     dataset: options.Dataset = None,
     data_root: options.DataRoot = None,
+    task: options.OfTask = None,
     arch: options.Arch = None,
     arch_arg: options.ArchArgs = None,
     input_shape: options.InputShape = None,
@@ -70,7 +71,7 @@ def evaluate(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Accuracy on the test images, MACs, parameters, file size, latency, and accuracy-speed-up curves."""
+    """What the task measures (accuracy) on the test images, MACs, parameters, file size, latency; curves of them."""
     settings = options.settings(
         EvalSettings,
         "eval",
@@ -81,7 +82,7 @@ def evaluate(
         seed=seed,
     )
     pruning = options.settings(PruneSettings, "prune", params) if curve or speedup else None
-    data = options.data_settings(params, dataset, data_root)
+    data = options.data_settings(params, dataset, data_root, task)
     source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
 
     from metaprune_cli.stages import eval as stage

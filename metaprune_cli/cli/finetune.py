@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,16 +10,9 @@ import typer
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.config import OptimizerName, OptimSettings, Precision, ScheduleName
-from metaprune_cli.console.figures import percent
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
 
-COLUMNS = (
-    label("output", "Model"),
-    Column("epochs", "Epochs"),
-    Column("val_top1", "Validation top-1 %", percent),
-    Column("val_loss", "Loss"),
-)
 BEST = Column("best_epoch", "Of epoch")
 
 
@@ -80,6 +72,7 @@ def finetune(
     allow_import: options.AllowImport = False,
     dataset: options.Dataset = None,
     data_root: options.DataRoot = None,
+    task: options.OfTask = None,
     params: options.Params = None,
     device: options.Device = "auto",
     seed: options.Seed = None,
@@ -107,7 +100,7 @@ def finetune(
         compile=compile_,
     )
     source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
-    data = options.data_settings(params, dataset, data_root)
+    data = options.data_settings(params, dataset, data_root, task)
     from metaprune_cli.stages import finetune as stage
     from metaprune_cli.stages.device import pick_device
     from metaprune_cli.stages.ranks import ranks_on
@@ -130,6 +123,12 @@ def finetune(
             ddp=ddp,
         )
     if ranks.first:
-        rows = [asdict(model) for model in tuned]
-        columns = (*COLUMNS, BEST) if settings.patience else COLUMNS
+        rows, metric = [model.to_document() for model in tuned], tuned[0].metric
+        columns = (
+            label("output", "Model"),
+            Column("epochs", "Epochs"),
+            Column(f"val_{metric.key}", f"Validation {metric.in_title}", metric.write),
+            Column("val_loss", "Loss"),
+            *((BEST,) if settings.patience else ()),
+        )
         show({"models": rows}, Table("", columns, rows), as_json=as_json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -10,28 +9,14 @@ import typer
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.config import IterateSettings, OptimSettings, PruneSettings, Repair, Rounds
-from metaprune_cli.console.figures import count, percent, times
+from metaprune_cli.console.figures import count, times
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
 
-COLUMNS = (
-    label("output", "Model"),
-    Column("requested", "Asked", times),
+SIZES = (
     Column("achieved", "Achieved", times),
     Column("macs", "MACs", count),
     Column("params", "Params", count),
-    Column("whole_top1", "Validation top-1 %, before", percent),
-    Column("val_top1", "after", percent),
-)
-ROUND_COLUMNS = (
-    Column("number", "Round"),
-    Column("asked", "Asked", times),
-    Column("achieved", "Achieved", times),
-    Column("macs", "MACs", count),
-    Column("params", "Params", count),
-    Column("val_top1", "Validation top-1 %", percent),
-    Column("drop", "Drop", percent),
-    label("kept", "Kept"),
 )
 
 
@@ -60,7 +45,11 @@ def iterate(
     ] = None,
     max_drop: Annotated[
         float | None,
-        typer.Option("--max-drop", metavar="POINTS", help="Stop before validation accuracy falls by more."),
+        typer.Option(
+            "--max-drop",
+            metavar="POINTS",
+            help="Stop before the headline metric (accuracy) on validation images is worse by more.",
+        ),
     ] = None,
     criterion: Annotated[
         str | None, typer.Option("--criterion", metavar="NAME", help="How units are scored, as prune takes it.")
@@ -75,6 +64,7 @@ def iterate(
     allow_import: options.AllowImport = False,
     dataset: options.Dataset = None,
     data_root: options.DataRoot = None,
+    task: options.OfTask = None,
     params: options.Params = None,
     device: options.Device = "auto",
     seed: options.Seed = None,
@@ -100,7 +90,7 @@ def iterate(
     )
     training = options.settings(OptimSettings, "finetune", params, epochs=last_epochs, lr=lr)
     source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
-    data = options.data_settings(params, dataset, data_root)
+    data = options.data_settings(params, dataset, data_root, task)
     from metaprune_cli.stages import iterate as stage
     from metaprune_cli.stages.device import pick_device
 
@@ -118,6 +108,21 @@ def iterate(
             progress=progress,
             resume=resume,
         )
-    rows = [asdict(model) for model in done]
-    tables = [Table(f"{row['output']}: rounds", ROUND_COLUMNS, row["rounds"]) for row in rows]
-    show({"models": rows}, Table("", COLUMNS, rows), *tables, as_json=as_json)
+    rows, metric = [model.to_document() for model in done], done[0].metric
+    columns = (
+        label("output", "Model"),
+        Column("requested", "Asked", times),
+        *SIZES,
+        Column(f"whole_{metric.key}", f"Validation {metric.in_title}, before", metric.write),
+        Column(f"val_{metric.key}", "after", metric.write),
+    )
+    round_columns = (
+        Column("number", "Round"),
+        Column("asked", "Asked", times),
+        *SIZES,
+        Column(f"val_{metric.key}", f"Validation {metric.in_title}", metric.write),
+        Column("drop", "Drop", metric.write),
+        label("kept", "Kept"),
+    )
+    tables = [Table(f"{row['output']}: rounds", round_columns, row["rounds"]) for row in rows]
+    show({"models": rows}, Table("", columns, rows), *tables, as_json=as_json)

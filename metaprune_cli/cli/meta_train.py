@@ -56,6 +56,7 @@ def meta_train(
     allow_import: options.AllowImport = False,
     dataset: options.Dataset = None,
     data_root: options.DataRoot = None,
+    task: options.OfTask = None,
     params: options.Params = None,
     device: options.Device = "auto",
     seed: options.Seed = None,
@@ -75,7 +76,7 @@ def meta_train(
     )
     metanet = options.settings(MetanetSettings, "metanet", params)
     source = options.model_source(None, None, None, trust_pickle=False, allow_import=allow_import)
-    data = options.data_settings(params, dataset, data_root)
+    data = options.data_settings(params, dataset, data_root, task)
     from metaprune_cli.stages import meta_train as stage
     from metaprune_cli.stages.device import pick_device
     from metaprune_cli.stages.ranks import ranks_on

@@ -62,6 +62,10 @@ AllowImport = Annotated[bool, typer.Option("--allow-import", help="Import the fa
 
 # data
 Dataset = Annotated[DatasetName | None, typer.Option("--dataset", help="Which images.")]
+OfTask = Annotated[
+    str | None,
+    typer.Option("--task", metavar="NAME", help="What models are for: classification, or package.module:task."),
+]
 DataRoot = Annotated[Path | None, typer.Option("--data-root", metavar="DIR", help="Folder the images are in.")]
 
 # everywhere
@@ -105,18 +109,22 @@ def settings(cls: type[Settings], section: str, params: Path | None, **flags: An
     return load_section(_params_file(params), section, cls, given(**flags))
 
 
-def data_settings(params: Path | None, dataset: DatasetName | None, data_root: Path | None) -> DataSettings:
+def data_settings(
+    params: Path | None, dataset: DatasetName | None, data_root: Path | None, task: str | None = None
+) -> DataSettings:
     """Section ``data`` with the flags on top."""
     root = None if data_root is None else str(data_root)
-    return settings(DataSettings, "data", params, dataset=dataset, data_root=root)
+    return settings(DataSettings, "data", params, dataset=dataset, data_root=root, task=task)
 
 
-def known_data(params: Path | None, dataset: DatasetName | None, data_root: Path | None) -> DataSettings | None:
+def known_data(
+    params: Path | None, dataset: DatasetName | None, data_root: Path | None, task: str | None = None
+) -> DataSettings | None:
     """The data settings, or None where neither a flag nor params.yaml says which images are meant."""
     file = _params_file(params)
-    if dataset is None and data_root is None and (file is None or "data" not in sections(file)):
+    if dataset is None and data_root is None and task is None and (file is None or "data" not in sections(file)):
         return None
-    return data_settings(params, dataset, data_root)
+    return data_settings(params, dataset, data_root, task)
 
 
 def model_source(

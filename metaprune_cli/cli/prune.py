@@ -79,7 +79,7 @@ def prune(
             "--target",
             metavar="QUANTITY=AMOUNT",
             help="Something else: params=2x, macs=50%, size=10MB, memory=4MiB, latency=3ms; drop=0.5: as far as "
-            "accuracy on validation images falls by no more points; may be repeated.",
+            "accuracy (or the task's first metric) on validation images is no worse by more; may be repeated.",
         ),
     ] = None,
     criterion: Annotated[
@@ -176,6 +176,7 @@ def prune(
     allow_import: options.AllowImport = False,
     dataset: options.Dataset = None,
     data_root: options.DataRoot = None,
+    task: options.OfTask = None,
     params: options.Params = None,
     device: options.Device = "auto",
     seed: options.Seed = None,
@@ -216,9 +217,9 @@ def prune(
     check_options(settings.kind, [*flags, *(["ignore"] if ignore else []), *(["rule"] if rule else [])])
     settings = with_rules(settings, ignore or (), rule or ())
     source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
-    data = options.known_data(params, dataset, data_root)
+    data = options.known_data(params, dataset, data_root, task)
     if data is None and settings.needs_images:  # those of the default data set
-        data = options.data_settings(params, dataset, data_root)
+        data = options.data_settings(params, dataset, data_root, task)
     from metaprune_cli.stages import prune as stage
     from metaprune_cli.stages import zeroing
     from metaprune_cli.stages.device import pick_device

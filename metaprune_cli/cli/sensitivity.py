@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ import typer
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.config import PruneSettings, SensitivitySettings
-from metaprune_cli.console.figures import percent, share
+from metaprune_cli.console.figures import share
 from metaprune_cli.console.panel import print_note
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
@@ -48,6 +47,7 @@ def sensitivity(
     allow_import: options.AllowImport = False,
     dataset: options.Dataset = None,
     data_root: options.DataRoot = None,
+    task: options.OfTask = None,
     params: options.Params = None,
     device: options.Device = "auto",
     seed: options.Seed = None,
@@ -55,13 +55,13 @@ def sensitivity(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Accuracy when each family alone loses its least important channels; the models stay as they are."""
+    """Accuracy, or what else the task measures, when each family alone loses its least important channels."""
     settings = options.settings(
         SensitivitySettings, "sensitivity", params, ratios=tuple(ratio or ()) or None, images=images, max_drop=max_drop
     )
     pruning = options.settings(PruneSettings, "prune", params, criterion=criterion, seed=seed)
     source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
-    data = options.data_settings(params, dataset, data_root)
+    data = options.data_settings(params, dataset, data_root, task)
     from metaprune_cli.stages import sensitivity as stage
     from metaprune_cli.stages.device import pick_device
 
@@ -76,7 +76,7 @@ def sensitivity(
             device=pick_device(device),
             progress=progress,
         )
-    show({"models": [asdict(model) for model in found]}, *map(_table, found), as_json=as_json)
+    show({"models": [model.to_document() for model in found]}, *map(_table, found), as_json=as_json)
     if output is not None and not quiet:
         print_note(f"Tables, pictures and rules are in {output}.")
 
@@ -88,7 +88,7 @@ def _table(model: Sensitivity) -> Table:
         label("family", "Family"),
         Column("units", "Units"),
         Column("macs_share", "Of MACs", share),
-        *(Column(f"{ratio}", f"-{share(ratio)}", percent) for ratio in ratios),
+        *(Column(f"{ratio}", f"-{share(ratio)}", model.metric.write) for ratio in ratios),
         Column("bearable", "Bearable", share),
     )
     rows = [
@@ -96,5 +96,6 @@ def _table(model: Sensitivity) -> Table:
         | {f"{ratio}": drop for ratio, drop in row.drops.items()}
         for row in model.families
     ]
-    title = f"{model.input}: points lost of {percent(model.top1)} % on {model.images} images, by {model.criterion}"
+    whole, lost = model.metric.written(model.headline), model.metric.difference_unit or model.metric.label
+    title = f"{model.input}: {lost} lost of {whole} on {model.images} images, by {model.criterion}"
     return Table(title, columns, rows)

@@ -46,6 +46,7 @@ def transform(
     allow_import: options.AllowImport = False,
     dataset: options.Dataset = None,
     data_root: options.DataRoot = None,
+    task: options.OfTask = None,
     params: options.Params = None,
     device: options.Device = "auto",
     quiet: options.Quiet = False,
@@ -55,9 +56,9 @@ def transform(
     """Rewrite the weights of models with a metanetwork; MODEL is turned into MODEL.transformed.safetensors."""
     settings = options.settings(TransformSettings, "transform", params, recalibrate=recalibrate)
     source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
-    data = options.known_data(params, dataset, data_root)
+    data = options.known_data(params, dataset, data_root, task)
     if recalibrate and data is None:
-        data = options.data_settings(params, dataset, data_root)
+        data = options.data_settings(params, dataset, data_root, task)
     from metaprune_cli.stages import transform as stage
     from metaprune_cli.stages.device import pick_device
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -12,18 +11,9 @@ import typer
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.config import ZooSettings
-from metaprune_cli.console.figures import percent
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
 from metaprune_cli.errors import InputError
-
-COLUMNS = (
-    label("output", "Model"),
-    label("role", "For"),
-    label("architecture", "Architecture"),
-    Column("seed", "Seed"),
-    Column("val_top1", "Validation top-1 %", percent),
-)
 
 
 @guarded
@@ -51,6 +41,7 @@ def zoo(
     allow_import: options.AllowImport = False,
     dataset: options.Dataset = None,
     data_root: options.DataRoot = None,
+    task: options.OfTask = None,
     params: options.Params = None,
     device: options.Device = "auto",
     seed: options.Seed = None,
@@ -63,7 +54,7 @@ def zoo(
     train = {} if epochs is None else {"epochs": epochs}
     settings = options.settings(ZooSettings, "zoo", params, validation=validation, seed=seed, train=train)
     source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
-    data = options.data_settings(params, dataset, data_root)
+    data = options.data_settings(params, dataset, data_root, task)
     from metaprune_cli.stages import zoo as stage
     from metaprune_cli.stages.device import pick_device
     from metaprune_cli.stages.ranks import ranks_on
@@ -87,8 +78,15 @@ def zoo(
                 ddp=ddp,
             )
     if ranks.first:
-        rows = [asdict(member) for member in members]
-        show({"models": rows}, Table("", COLUMNS, rows), as_json=as_json)
+        rows, metrics = [member.to_document() for member in members], {member.metric for member in members}
+        columns = (
+            label("output", "Model"),
+            label("role", "For"),
+            label("architecture", "Architecture"),
+            Column("seed", "Seed"),
+            *(Column(f"val_{metric.key}", f"Validation {metric.in_title}", metric.write) for metric in metrics),
+        )
+        show({"models": rows}, Table("", columns, rows), as_json=as_json)
 
 
 def _files(given: Sequence[Path]) -> Sequence[Path]:

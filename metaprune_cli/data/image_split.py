@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metaprune_cli.config import Augmentation
 from metaprune_cli.data.augment import augmented
+from metaprune_cli.data.batch import Batch, drawn, shares
 from metaprune_cli.data.digest import digest_of
 
 
@@ -104,7 +105,7 @@ class ImageSplit:
         device: torch.device | str = "cpu",
         drop_last: bool = False,
         part: tuple[int, int] = (0, 1),
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[Batch]:
         """Batches of normalised images float32 (n, c, h, w) and labels int64 (n,).
 
         The order, and every random crop and flip, depend on ``shuffle_seed`` and ``batch_size`` alone, so a resumed
@@ -117,25 +118,21 @@ class ImageSplit:
         order = self.index
         if shuffle_seed is not None:
             order = order[torch.randperm(len(order), generator=generator)]
-        if drop_last:
-            order = order[: len(order) // batch_size * batch_size]
-        shares = [torch.tensor_split(batch, parts)[number] for batch in torch.split(order, batch_size)]
-        shares = [share for share in shares if len(share)]
-        if not shares:
+        mine = shares(order, batch_size, drop_last, number, parts)
+        if not mine:
             return
         if number:
             generator.manual_seed((shuffle_seed or 0) + number)
-        pixel_batches = self.images.read(torch.cat(shares), len(shares[0]))
-        for positions, pixels in zip(shares, pixel_batches, strict=True):
+        pixel_batches = self.images.read(torch.cat(mine), len(mine[0]))
+        for positions, pixels in zip(mine, pixel_batches, strict=True):
             pixels = pixels.to(device)
             if augment:
                 pixels = augmented(pixels, self.preparation.augmentation, generator)
-            yield self.preparation.normalised(pixels), self.labels[positions].to(device)
+            yield Batch(self.preparation.normalised(pixels), self.labels[positions].to(device))
 
     def subset(self, n: int, seed: int) -> ImageSplit:
         """``n`` images drawn by ``seed``, in file order; all of them where there are no more than ``n``."""
-        drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:n]
-        return self.at(drawn.sort().values)
+        return self.at(drawn(len(self), n, seed))
 
     def at(self, positions: Tensor) -> ImageSplit:
         """The images at ``positions`` of this split, int64 (n,)."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from metaprune_cli.config import DatasetName, DataSettings
+from metaprune_cli.data.batch import Split
 from metaprune_cli.data.cifar import CIFAR10, CIFAR100, cifar_files, read_cifar
 from metaprune_cli.data.digest import digest_of
 from metaprune_cli.data.digits import read_digits
@@ -22,13 +23,27 @@ from metaprune_cli.errors import InputError
 
 @dataclass(frozen=True)
 class Splits:
-    """What training may see of a dataset; ``input_shape`` is (1, channels, height, width)."""
+    """What training may see of a dataset.
 
-    train: ImageSplit
-    val: ImageSplit
-    num_classes: int
-    input_shape: tuple[int, int, int, int]
-    name: DatasetName
+    Attributes:
+        train: the samples to learn from.
+        val: those by which epochs and plans are judged.
+        input_shape: of one input with its batch of one: (1, channels, height, width); None where inputs are no single
+            tensor, or differ.
+        name: for messages.
+        num_classes: where its samples are of classes.
+    """
+
+    train: Split
+    val: Split
+    input_shape: tuple[int, ...] | None
+    name: str
+    num_classes: int | None = None
+
+    @property
+    def item_shape(self) -> tuple[int, ...] | None:
+        """Of one input, without the batch."""
+        return None if self.input_shape is None else self.input_shape[1:]
 
     @cached_property
     def digest(self) -> str:
@@ -131,7 +146,7 @@ def load_splits(settings: DataSettings) -> Splits:
             where="data.val_fraction, data.train_limit",
             next_step="raise one of them",
         )
-    return Splits(train, val, source.num_classes, (1, *source.images.shape), settings.dataset)
+    return Splits(train, val, (1, *source.images.shape), settings.dataset, source.num_classes)
 
 
 def load_test(settings: DataSettings) -> ImageSplit:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from metaprune_cli.errors import InputError
 
 
-def call(model: nn.Module, example_inputs: Any) -> Any:
+def call(model: Callable[..., Any], example_inputs: Any) -> Any:
     """``model`` on a tensor, on a tuple of arguments, or on a mapping of named arguments."""
     if isinstance(example_inputs, Mapping):
         return model(**example_inputs)
@@ -56,13 +57,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def memory_format_for(model: nn.Module, images: Tensor) -> torch.memory_format:
+def memory_format_for(model: nn.Module, images: Any) -> torch.memory_format:
     """The memory format of images (n, c, h, w) in which ``model`` is fastest: channels-last, where it runs on that.
 
     A ``view`` of an activation may not; one image tells, in eval mode. All else is to be contiguous. Of the gradients
     that may not be taken in it, ``metrics/convolutions.py`` takes care.
     """
-    if images.dim() != 4 or not len(images):
+    if not isinstance(images, Tensor) or images.dim() != 4 or not len(images):
         return torch.contiguous_format
     try:
         with evaluating(model):
@@ -74,17 +75,31 @@ def memory_format_for(model: nn.Module, images: Tensor) -> torch.memory_format:
 
 def laid_out(model: nn.Module, example_inputs: Any) -> Any:
     """The same inputs; a tensor of images in the memory format in which ``model`` is fastest."""
-    if not isinstance(example_inputs, Tensor):
-        return example_inputs
-    return example_inputs.contiguous(memory_format=memory_format_for(model, example_inputs))
+    return in_format(example_inputs, memory_format_for(model, example_inputs))
 
 
-def in_fast_format(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+def in_format(inputs: Any, layout: torch.memory_format) -> Any:
+    """The same inputs; a single tensor in that memory format."""
+    return inputs.contiguous(memory_format=layout) if isinstance(inputs, Tensor) else inputs
+
+
+def in_fast_format(model: nn.Module, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
     """The same batches, images in the memory format in which ``model`` is fastest."""
     layout = None
-    for images, labels in batches:
-        layout = layout or memory_format_for(model, images)
-        yield images.contiguous(memory_format=layout), labels
+    for inputs, targets in batches:
+        layout = layout or memory_format_for(model, inputs)
+        yield in_format(inputs, layout), targets
+
+
+def in_float32(output: Any) -> Any:
+    """The same output, its floating-point tensors in float32: under mixed precision they are not."""
+    return pytree.tree_map_only(Tensor, lambda t: t.float() if t.is_floating_point() else t, output)
+
+
+def device_of(nest: Any) -> torch.device:
+    """The device of the first tensor in a nest."""
+    found = (leaf.device for leaf in pytree.tree_leaves(nest) if isinstance(leaf, Tensor))
+    return next(found, torch.device("cpu"))
 
 
 def _device_of(model: nn.Module) -> torch.device:

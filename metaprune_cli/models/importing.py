@@ -1,4 +1,4 @@
-"""What users name as ``package.module:name``: their factories of models, their criteria."""
+"""What users name as ``package.module:name``: their factories of models, their criteria, their tasks."""
 
 from __future__ import annotations
 
@@ -27,6 +27,15 @@ def import_named(name: str, what: str, *, where: str) -> Callable[..., Any]:
     Raises:
         InputError: it is not there, or cannot be called.
     """
+    found = import_object(name, what, where=where)
+    if not callable(found):
+        raise InputError(f"The {what} is not callable.", got=f"{name} is a {type(found).__name__}", where=where)
+    named: Callable[..., Any] = found
+    return named
+
+
+def import_object(name: str, what: str, *, where: str) -> Any:
+    """The same for an object of any kind."""
     module_name, _, attribute = name.partition(":")
     try:
         with _working_directory_on_path():
@@ -43,10 +52,7 @@ def import_named(name: str, what: str, *, where: str) -> Callable[..., Any]:
             where=where,
             next_step="check the spelling, and that the package is installed or in the working directory",
         ) from error
-    if not callable(found):
-        raise InputError(f"The {what} is not callable.", got=f"{name} is a {type(found).__name__}", where=where)
-    named: Callable[..., Any] = found
-    return named
+    return found
 
 
 def code_digest(name: str, folder: Path | None = None) -> str | None:

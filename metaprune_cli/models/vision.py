@@ -14,10 +14,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-Task = Literal["classification", "segmentation", "detection", "video", "optical flow", "quantizable"]
+VisionTask = Literal["classification", "segmentation", "detection", "video", "optical flow", "quantizable"]
 Shape = tuple[int, ...]
 
-_TASK_OF_PACKAGE: Mapping[str, Task] = MappingProxyType(
+_TASK_OF_PACKAGE: Mapping[str, VisionTask] = MappingProxyType(
     {
         "segmentation": "segmentation",
         "detection": "detection",
@@ -49,7 +49,7 @@ def names() -> tuple[str, ...]:
     return tuple(_models().list_models())
 
 
-def task_of(name: str) -> Task:
+def task_of(name: str) -> VisionTask:
     """What a model is for; the ones made ready for quantisation are a kind of their own."""
     package = _models().get_model_builder(name).__module__.split(".")[2]
     return _TASK_OF_PACKAGE.get(package, "classification")

@@ -9,22 +9,21 @@ from types import MappingProxyType
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from metaprune_cli.data.batch import AnyBatch, Batch, chunks
 from metaprune_cli.graph.neuron_graph import NeuronGraph
-from metaprune_cli.metrics.calling import call, logits_of
-from metaprune_cli.metrics.convolutions import guard_convolutions
+from metaprune_cli.metrics.calling import call
 from metaprune_cli.pruning.calls import Call, Calls, seen_whole
 from metaprune_cli.pruning.criteria import OWNED, first_order, mean_by_unit, sum_by_unit
+from metaprune_cli.tasks.base import Task
+from metaprune_cli.tasks.registry import find_task
 
-Batch = tuple[Tensor, Tensor]
-"""Inputs and class numbers, on the model's device."""
 MICRO_BATCH = 8
 
 
 def measured_scores(
-    model: nn.Module, graph: NeuronGraph, criterion: str, batches: Iterable[Batch]
+    model: nn.Module, graph: NeuronGraph, criterion: str, batches: Iterable[AnyBatch], task: Task | None = None
 ) -> Float[Tensor, " units"]:
     """Raw scores, for ``unit_scores(..., measured=...)``.
 
@@ -35,51 +34,47 @@ def measured_scores(
             1906.10771); ``obd-c``, the mean of (Σ g · w)² over small batches (C-OBD: Wang et al., arXiv 1905.05934);
             ``hessian``, ½ Σ h · w² with the Hessian's diagonal by Hutchinson's estimate (OBD: LeCun et al., 1990);
             ``activation``, the mean magnitude of what the unit sends to those who read it.
-        batches: inputs and class numbers; the loss is the cross-entropy, summed over the batches.
+        batches: inputs and targets; the loss is the task's, summed over the batches.
+        task: what the model is for; None: classification.
 
     Returns:
         On the CPU, shape (units,).
     """
     probe = copy.deepcopy(model).eval().requires_grad_(True)
-    return MEASURED[criterion](probe, graph, batches).cpu()
+    return MEASURED[criterion](probe, graph, batches, task or find_task(None)).cpu()
 
 
-def loss_gradients(model: nn.Module, batches: Iterable[Batch]) -> dict[str, Tensor]:
-    """Gradient of the cross-entropy, summed over the batches; by entry, on the model's device."""
+def loss_gradients(model: nn.Module, batches: Iterable[AnyBatch], task: Task) -> dict[str, Tensor]:
+    """Gradient of the loss, summed over the batches; by entry, on the model's device."""
+    guard_convolutions()
     model.zero_grad()
-    for inputs, labels in batches:
-        _loss(model, inputs, labels).backward()
+    for inputs, targets in batches:
+        task.loss(call(model, inputs), targets).backward()
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
-def _loss(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-    guard_convolutions()
-    return F.cross_entropy(logits_of(call(model, inputs)), labels)
+def _taylor(model: nn.Module, graph: NeuronGraph, batches: Iterable[AnyBatch], task: Task) -> Tensor:
+    return first_order(graph, model.state_dict(), loss_gradients(model, batches, task)).abs()
 
 
-def _taylor(model: nn.Module, graph: NeuronGraph, batches: Iterable[Batch]) -> Tensor:
-    return first_order(graph, model.state_dict(), loss_gradients(model, batches)).abs()
-
-
-def _obd_c(model: nn.Module, graph: NeuronGraph, batches: Iterable[Batch]) -> Tensor:
+def _obd_c(model: nn.Module, graph: NeuronGraph, batches: Iterable[AnyBatch], task: Task) -> Tensor:
     total, count = torch.zeros(graph.units.num_units), 0
-    for inputs, labels in batches:
-        for start in range(0, len(labels), MICRO_BATCH):
-            part = inputs[start : start + MICRO_BATCH], labels[start : start + MICRO_BATCH]
-            total += first_order(graph, model.state_dict(), loss_gradients(model, [part])).cpu().square()
+    for inputs, targets in batches:
+        for part in chunks(Batch(inputs, targets), MICRO_BATCH):
+            total += first_order(graph, model.state_dict(), loss_gradients(model, [part], task)).cpu().square()
             count += 1
     return total / max(count, 1)
 
 
-def _hessian(model: nn.Module, graph: NeuronGraph, batches: Iterable[Batch]) -> Tensor:
+def _hessian(model: nn.Module, graph: NeuronGraph, batches: Iterable[AnyBatch], task: Task) -> Tensor:
     named = dict(model.named_parameters())
     generator = torch.Generator().manual_seed(0)
     diagonal = {name: torch.zeros_like(parameter) for name, parameter in named.items()}
-    for inputs, labels in batches:  # fused attention has no second derivative
+    for inputs, targets in batches:  # fused attention has no second derivative
         signs = [torch.randint(0, 2, p.shape, generator=generator).to(p) * 2 - 1 for p in named.values()]
         leaves = list(named.values())
         with sdpa_kernel(SDPBackend.MATH):
-            loss = _loss(model, inputs, labels)
+            loss = task.loss(call(model, inputs), targets)
         first = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True)
         along = torch.stack([(g * s).sum() for g, s in zip(first, signs, strict=True)]).sum()
         second = torch.autograd.grad(along, leaves, materialize_grads=True)
@@ -89,7 +84,7 @@ def _hessian(model: nn.Module, graph: NeuronGraph, batches: Iterable[Batch]) -> 
     return sum_by_unit(graph, products, OWNED)[0]
 
 
-def _activation(model: nn.Module, graph: NeuronGraph, batches: Iterable[Batch]) -> Tensor:
+def _activation(model: nn.Module, graph: NeuronGraph, batches: Iterable[AnyBatch], _: Task) -> Tensor:
     sources = _sources(graph)
     neurons: list[Tensor] = []
     means: list[Tensor] = []
@@ -125,6 +120,6 @@ def _sources(graph: NeuronGraph) -> dict[str, Tensor]:
     return found
 
 
-MEASURED: Mapping[str, Callable[[nn.Module, NeuronGraph, Iterable[Batch]], Tensor]] = MappingProxyType(
+MEASURED: Mapping[str, Callable[[nn.Module, NeuronGraph, Iterable[AnyBatch], Task], Tensor]] = MappingProxyType(
     {"taylor": _taylor, "obd-c": _obd_c, "hessian": _hessian, "activation": _activation}
 )

@@ -57,7 +57,8 @@ class Plan:
         families: the same decision, family by family.
         quantity: what was to become less.
         measured: how much there was of it, and how much there is; None for MACs, which are counted above. Of ``drop``,
-            0 and the points by which accuracy falls; what is then said to be requested and achieved is the speed-up.
+            0 and by how much the headline metric is worse; what is then said to be requested and achieved is the
+            speed-up.
     """
 
     kept: Bool[Tensor, " units"]

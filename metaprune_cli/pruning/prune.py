@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from metaprune_cli.config import Normaliser, Normalising, PruningRule, Reduction, Repair, Scope
 from metaprune_cli.config_loader import did_you_mean
+from metaprune_cli.data.batch import AnyBatch
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.encode import decode, encode
 from metaprune_cli.graph.neuron_graph import NeuronGraph
@@ -21,13 +22,13 @@ from metaprune_cli.graph.trace import ExampleInputs
 from metaprune_cli.metanet import MetaNetwork, opened, rewritten
 from metaprune_cli.pruning.check import check
 from metaprune_cli.pruning.criteria import USUAL, by_unit, importance_at
-from metaprune_cli.pruning.evidence import Batch
 from metaprune_cli.pruning.plan import Plan, make_plan
 from metaprune_cli.pruning.repair import repaired
 from metaprune_cli.pruning.rules import limits_of
 from metaprune_cli.pruning.scoring import score_units
 from metaprune_cli.pruning.surgery import apply_plan, route_of
 from metaprune_cli.pruning.targets import Target, measure_for, read_target
+from metaprune_cli.tasks.base import Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,8 @@ def prune(
     round_to: int = 1,
     reduction: Reduction = "mean",
     normaliser: Normalising = "auto",
-    batches: Iterable[Batch] = (),
+    task: Task | None = None,
+    batches: Iterable[AnyBatch] = (),
     gradients: Mapping[str, Tensor] | None = None,
     importance: Float[Tensor, "units ..."] | None = None,
     repair: Repair = "none",
@@ -78,7 +80,8 @@ def prune(
         round_to: where units of a family go, what stays is a multiple of this.
         reduction: of a unit's slices to one magnitude.
         normaliser: of a family's scores; ``auto``: for ``metanet`` that of the metanetwork, else ``max``.
-        batches: inputs and class numbers, for criteria that need data.
+        task: what the model is for, which says what the loss is; None: classification.
+        batches: inputs and targets, for criteria that need data.
         gradients: of the loss, by state-dict entry, for the criterion ``taylor``.
         importance: what a metanetwork says of every unit, for the criterion ``metanet`` (see ``by_unit``).
         repair: what is done about the loss without training (see ``repair``).
@@ -115,6 +118,7 @@ def prune(
         model,
         graph,
         criterion,
+        task=task,
         batches=batches,
         gradients=gradients,
         importance=importance,

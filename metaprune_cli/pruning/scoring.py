@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from metaprune_cli.config import WITH_DATA, Criterion, Normaliser, Reduction
 from metaprune_cli.config_loader import did_you_mean
+from metaprune_cli.data.batch import AnyBatch
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.models.importing import import_named
 from metaprune_cli.pruning.criteria import OWNED, SCALE, normalised, sum_by_unit, unit_scores
-from metaprune_cli.pruning.evidence import Batch, measured_scores
+from metaprune_cli.pruning.evidence import measured_scores
+from metaprune_cli.tasks.base import Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,13 +31,13 @@ class UnitTable:
             them every unit is in.
         tensors: the state dict, by entry.
         model: the model itself, in eval mode.
-        batches: inputs and class numbers, where the user gave any data.
+        batches: inputs and targets, where the user gave any data.
     """
 
     graph: NeuronGraph
     tensors: Mapping[str, Tensor]
     model: nn.Module
-    batches: tuple[Batch, ...] = ()
+    batches: tuple[AnyBatch, ...] = ()
 
     def total(self, values: Mapping[str, Tensor], *, biases: bool = False) -> Float[Tensor, " units"]:
         """The sum of ``values`` (by entry, shaped as the state dict) over everything that a unit owns.
@@ -50,7 +52,8 @@ def score_units(
     graph: NeuronGraph,
     criterion: str,
     *,
-    batches: Iterable[Batch] = (),
+    task: Task | None = None,
+    batches: Iterable[AnyBatch] = (),
     gradients: Mapping[str, Tensor] | None = None,
     importance: Float[Tensor, " units"] | None = None,
     reduction: Reduction = "mean",
@@ -64,6 +67,7 @@ def score_units(
         graph: its structure.
         criterion: a built-in one, or ``package.module:function``, which is given a :class:`UnitTable` and returns one
             number for every unit.
+        task: what the model is for, which says what the loss is; None: classification.
         batches: for the criteria that need data (``config.WITH_DATA``), and for users' own.
         gradients: of the loss, by entry: ``taylor`` needs no batches then.
         importance: what a metanetwork says of every unit.
@@ -90,7 +94,7 @@ def score_units(
         tensors,
         known,
         gradients=gradients,
-        measured=measured_scores(model, graph, known, taken) if known in WITH_DATA and taken else None,
+        measured=measured_scores(model, graph, known, taken, task) if known in WITH_DATA and taken else None,
         importance=importance,
         generator=torch.Generator().manual_seed(seed),
         reduction=reduction,

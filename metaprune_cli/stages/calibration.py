@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from metaprune_cli.config import DataSettings, PruneSettings
-from metaprune_cli.data import Splits, load_splits
-from metaprune_cli.pruning.evidence import Batch
+from metaprune_cli.data import Batch, Splits
+from metaprune_cli.data.batch import chunks, take
+from metaprune_cli.stages.task import task_of
+from metaprune_cli.tasks import Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +38,12 @@ class Calibration:
     @cached_property
     def splits(self) -> Splits:
         """All images of the data set."""
-        return load_splits(self.data)
+        return self.task.splits(self.data)
+
+    @property
+    def task(self) -> Task:
+        """What the models are for."""
+        return task_of(self.data)
 
     @cached_property
     def batches(self) -> tuple[Batch, ...]:
@@ -46,15 +53,15 @@ class Calibration:
 
     @cached_property
     def judged(self) -> tuple[Batch, ...]:
-        """For a search: ``search_images`` and their classes, others than those for repairs while there are any."""
+        """For a search: ``search_images`` and their targets, others than those for repairs while there are any."""
         repairing = 0 if self.settings.repair == "none" else self.settings.repair_images
         wanted = repairing + self.settings.search_images
-        images, labels = next(iter(self.splits.train.batches(wanted, shuffle_seed=0, device=self.device)))
-        parts = (tensor[-self.settings.search_images :].split(self.data.batch_size) for tensor in (images, labels))
-        return tuple(zip(*parts, strict=True))
+        found = next(iter(self.splits.train.batches(wanted, shuffle_seed=0, device=self.device)))
+        last = Batch(*(take(part, slice(-self.settings.search_images, None)) for part in found))
+        return tuple(chunks(last, self.data.batch_size))
 
     @cached_property
-    def inputs(self) -> Tensor | None:
+    def inputs(self) -> Any:
         """For repairs: ``repair_images`` of the shuffled training images at once; None where nothing is repaired."""
         if self.settings.repair == "none":
             return None

@@ -11,7 +11,7 @@ from metaprune_cli.config import DataSettings
 from metaprune_cli.graph.program import Program
 from metaprune_cli.models.programs import KEY, constants_of, program_to_document
 from metaprune_cli.stages.inputs import shaped
-from metaprune_cli.stages.loading import ModelSource, Opened, open_model, zeros_of
+from metaprune_cli.stages.loading import ModelSource, Opened, inherited, open_model
 from metaprune_cli.stages.made import Made
 from metaprune_cli.stages.paths import find_sources, plan_targets
 from metaprune_cli.stages.structures import Structures
@@ -64,7 +64,7 @@ def _encode(opened: Opened, structures: Structures, target: Path) -> Encoded:
         "architecture": opened.architecture.to_document(),
         "made_by": made.document(),
         "lineage": list(opened.lineage),
-        **zeros_of(opened),
+        **inherited(opened),
     }
     if isinstance(opened.model, Program):
         document[KEY] = program_to_document(opened.model)

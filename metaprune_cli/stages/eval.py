@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,7 @@ import torch
 
 import metaprune_cli
 from metaprune_cli.config import DataSettings, EvalSettings, PruneSettings
-from metaprune_cli.data import load_splits, load_test
 from metaprune_cli.errors import InputError
-from metaprune_cli.metrics.accuracy import Accuracy
 from metaprune_cli.metrics.density import density
 from metaprune_cli.metrics.latency import Latency
 from metaprune_cli.metrics.macs import count_macs, count_params
@@ -28,6 +26,8 @@ from metaprune_cli.stages.evaluation.widths import widths_of
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, Opened, open_model
 from metaprune_cli.stages.paths import find_sources, short_names
+from metaprune_cli.stages.task import task_of, with_task
+from metaprune_cli.tasks import Score
 from metaprune_cli.training.progress import Progress
 
 RANKED = {"auto": "the metanetwork's scores, or group-l2 where there are none"}
@@ -46,7 +46,7 @@ class Evaluation:
         """Everything as plain values."""
         return {
             "setting": dict(self.setting),
-            "models": [asdict(row) for row in self.rows],
+            "models": [row.record() for row in self.rows],
             "summary": metrics(self.summary),
             "written": [str(path) for path in self.written],
         }
@@ -56,7 +56,7 @@ class Evaluation:
 class Measured:
     """What is measured of one model, whatever it is compared with."""
 
-    accuracy: Accuracy
+    score: Score
     latency: Latency
     macs: int
     params: int
@@ -98,7 +98,12 @@ def evaluate(
     check_folder(output)
     if report is not None:
         PAGE.check(report, "--report")
-    conditions = Conditions(load_test(data), load_splits(data), data, settings, device, progress)
+    paths = list(models) if base is None else [*models, base]
+    data = with_task(
+        data, [file.path for file in find_sources(paths, ("model",)).files], allow_import=source.allow_import
+    )
+    task = task_of(data)
+    conditions = Conditions(task, task.test(data), task.splits(data), data, settings, device, progress)
     given = _open(models, source, conditions)
     bases = [] if base is None else _open([base], source, conditions)
     files = {opened.path.resolve(): opened for opened in [*bases, *given]}  # a file may be given and be a base
@@ -136,7 +141,7 @@ def _open(paths: Sequence[Path], source: ModelSource, conditions: Conditions) ->
     """All models of the paths, each of which fits the images."""
     found = [open_model(file.path, source).of_shape(conditions.shape) for file in find_sources(paths, ("model",)).files]
     for opened in found:
-        check_fits(opened, conditions.splits)
+        check_fits(opened, conditions.splits, conditions.task)
     return found
 
 
@@ -146,11 +151,11 @@ def _measure(every: Sequence[Opened], conditions: Conditions) -> list[Measured]:
     found = []
     for opened in every:
         macs = count_macs(opened.model, opened.example())
-        accuracy = conditions.accuracy(opened.model)
+        score = conditions.score(opened.model)
         params, filled = count_params(opened.model), density(opened.model)
-        found.append(Measured(accuracy, latencies[str(opened.path)], macs, params, filled))
+        found.append(Measured(score, latencies[str(opened.path)], macs, params, filled))
         opened.model.cpu()
-        conditions.progress.step(top1=accuracy.top1)
+        conditions.progress.step(**{score.metric.key: score.headline})
     conditions.progress.end()
     return found
 
@@ -174,10 +179,7 @@ def _row(opened: Opened, names: Mapping[Path, str], own: Measured, base: Opened,
         requested=found.requested,
         base=names[base.path],
         speedup=other.macs / own.macs,
-        top1=own.accuracy.top1,
-        top5=own.accuracy.top5,
-        loss=own.accuracy.loss,
-        samples=own.accuracy.samples,
+        score=own.score,
         macs=own.macs,
         params=own.params,
         file_bytes=opened.path.stat().st_size,

@@ -16,8 +16,10 @@ from metaprune_cli.stages.loading import ModelSource
 from metaprune_cli.stages.made import Made, code_of
 from metaprune_cli.stages.paths import find_sources, plan_targets
 from metaprune_cli.stages.side_by_side import side_by_side
+from metaprune_cli.stages.task import with_task
 from metaprune_cli.stages.teachers import open_fitting, open_teacher, teachers_for
 from metaprune_cli.stages.trainer import Trainer, shared_out
+from metaprune_cli.tasks import Metric
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.precision import resolved
 from metaprune_cli.training.progress import Progress
@@ -28,7 +30,7 @@ NOTED = ("sparsity", "mixup", "cutmix", "ema", "patience")
 
 @dataclass(frozen=True)
 class Finetuned:
-    """One model that was written; accuracies are percentages of the validation split, which is not the test set.
+    """One model that was written; ``headline`` is the task's metric on the validation split, which is not the test set.
 
     ``epochs`` is 0 where an earlier run had finished this model already. With patience the model is that of
     ``best_epoch``.
@@ -37,13 +39,25 @@ class Finetuned:
     input: str
     output: str
     epochs: int
-    val_top1: float
+    metric: Metric
+    headline: float
     val_loss: float
     best_epoch: int | None = None
 
+    def to_document(self) -> dict[str, Any]:
+        """Plain values, the headline by its metric's name."""
+        return {
+            "input": self.input,
+            "output": self.output,
+            "epochs": self.epochs,
+            f"val_{self.metric.key}": self.headline,
+            "val_loss": self.val_loss,
+            "best_epoch": self.best_epoch,
+        }
+
 
 @dataclass(frozen=True)
-class Task:
+class Job:
     """One model to be finetuned: its file, the one to write, and its teacher's."""
 
     path: Path
@@ -93,25 +107,28 @@ def finetune(
     sources = find_sources(models, ("model",))
     targets = plan_targets(sources, output, ("finetuned",), "model")
     between, together = shared_out(ranks, ddp=ddp, jobs=jobs)
+    taught_by = [] if teacher is None else find_sources([teacher], ("model",)).files
+    every = [file.path for file in (*sources.files, *taught_by)]
+    data = with_task(data, every, allow_import=source.allow_import)
     trainer = Trainer(settings, data, device, resume, together)
     work = functools.partial(_finetune, trainer=trainer, source=source, seed=seed)
     paths = [file.path for file in sources.files]
-    teachers = teachers_for(paths, teacher, source, trainer.splits)
-    tasks = [Task(path, target, taught) for path, (target,), taught in zip(paths, targets, teachers, strict=True)]
-    return side_by_side(work, tasks, jobs=jobs, label="finetune", progress=progress, ranks=between)
+    teachers = teachers_for(paths, teacher, source, trainer.splits, trainer.task)
+    todo = [Job(path, target, taught) for path, (target,), taught in zip(paths, targets, teachers, strict=True)]
+    return side_by_side(work, todo, jobs=jobs, label="finetune", progress=progress, ranks=between)
 
 
-def _finetune(task: Task, progress: Progress, *, trainer: Trainer, source: ModelSource, seed: int) -> Finetuned:
+def _finetune(job: Job, progress: Progress, *, trainer: Trainer, source: ModelSource, seed: int) -> Finetuned:
     """One model, from one file into another."""
-    settings, splits = trainer.settings, trainer.splits
-    teacher = {} if task.teacher is None else {"teacher": task.teacher}
-    opened = open_fitting(task.path, source, splits)
-    taught = {name: open_teacher(path, source, splits) for name, path in teacher.items()}
+    settings, splits, task = trainer.settings, trainer.splits, trainer.task
+    teacher = {} if job.teacher is None else {"teacher": job.teacher}
+    opened = open_fitting(job.path, source, splits, task)
+    taught = {name: open_teacher(path, source, splits, task) for name, path in teacher.items()}
     built = {name: found.architecture for name, found in ({"model": opened} | taught).items()}
     made = Made.by(
         "finetune",
         seed=seed,
-        inputs={"model": task.path} | teacher,
+        inputs={"model": job.path} | teacher,
         digests={"data": splits.digest} | code_of(*(architecture.name for architecture in built.values())),
         finetune=replace(settings, precision=resolved(settings.precision, trainer.device)),
         architectures={name: architecture.to_document() for name, architecture in built.items()},
@@ -119,19 +136,20 @@ def _finetune(task: Task, progress: Progress, *, trainer: Trainer, source: Model
         device=trainer.device.type,
         ranks=trainer.ranks.world,  # BatchNorm sees so much of a batch
     )
-    metrics = trainer.metrics_if_done(made, task.target)
+    metrics = trainer.metrics_if_done(made, job.target)
     done = metrics is not None
     if metrics is None:
         step: dict[str, Any] = {"epochs": settings.epochs, "seed": seed, "recalibrated": settings.recalibrate}
         step |= {name: path.name for name, path in teacher.items()}
         step |= {name: value for name in NOTED if (value := getattr(settings, name))}
         models = {name: found.model for name, found in taught.items()}
-        metrics = trainer.train(opened, task.target, made, seed, step, progress, **models)
+        metrics = trainer.train(opened, job.target, made, seed, step, progress, **models)
     return Finetuned(
-        str(task.path),
-        str(task.target),
+        str(job.path),
+        str(job.target),
         epochs=0 if done else int(metrics.get("epochs", settings.epochs)),
-        val_top1=metrics["val_top1"],
+        metric=task.metrics[0],
+        headline=metrics[f"val_{task.metrics[0].key}"],
         val_loss=metrics["val_loss"],
         best_epoch=int(metrics["best_epoch"]) if settings.patience else None,
     )

@@ -22,7 +22,8 @@ from metaprune_cli.places import unwritable
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.initial import Project, pipeline, readme, settings
 from metaprune_cli.stages.loading import ModelSource, Opened, open_model
-from metaprune_cli.stages.zoo import Task, architecture_of
+from metaprune_cli.stages.zoo import Job, architecture_of
+from metaprune_cli.tasks import find_task
 
 PIPELINE = ("dvc.yaml", "params.yaml")
 """What is replaced with ``force`` only; README.md and .gitignore are never replaced."""
@@ -65,8 +66,8 @@ def init(
     _check_folder(folder, force)
     data = replace(data, data_root=None if data.data_root is None else _seen_from(folder, Path(data.data_root)))
     splits = _splits(folder, data)
-    opened = _trained(source, splits) if model is None else open_model(model, source).of_shape(splits.input_shape[1:])
-    check_fits(opened, splits)
+    opened = _trained(source, splits) if model is None else open_model(model, source).of_shape(splits.item_shape)
+    check_fits(opened, splits, find_task(None))
     if metanet is not None:
         _check_metanet(metanetwork_file(metanet))
     name = opened.architecture.name
@@ -77,7 +78,7 @@ def init(
         arch=name,
         arch_args=dict(source.arch_args),
         model=None if model is None else _seen_from(folder, model),
-        source=replace(source, input_shape=None if opened.shape_is_stated else splits.input_shape[1:]),
+        source=replace(source, input_shape=None if opened.shape_is_stated else splits.item_shape),
         data=data,
         metanet=None if metanet is None else _named(folder, metanet),
         imports=is_factory(name),
@@ -115,8 +116,8 @@ def _splits(folder: Path, data: DataSettings) -> Splits:
 
 def _trained(source: ModelSource, splits: Splits) -> Opened:
     """The model that will be trained, with random weights."""
-    task = Task(source.arch or ZooMember().arch, dict(source.arch_args), 0, "train")
-    architecture = architecture_of(task, splits)
+    job = Job(source.arch or ZooMember().arch, dict(source.arch_args), 0, "train")
+    architecture = architecture_of(job, splits, find_task(None))
     with torch.random.fork_rng(devices=()):
         return Opened(build(architecture).eval(), architecture, (), Path(architecture.name))
 

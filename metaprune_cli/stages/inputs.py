@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from metaprune_cli.config import DataSettings
-from metaprune_cli.data import load_splits
 from metaprune_cli.graph.nest import map_tensors
 from metaprune_cli.graph.passes import batch_axis
 from metaprune_cli.graph.trace import ExampleInputs
 from metaprune_cli.stages.loading import Opened
+from metaprune_cli.stages.task import task_of
 
 
 def shaped(opened: Opened, data: DataSettings | None) -> Opened:
     """The same model with the images' shape, where nothing else says what it takes."""
     if opened.says_its_inputs or data is None:
         return opened
-    return opened.of_shape(load_splits(data).input_shape[1:])
+    return opened.of_shape(task_of(data).splits(data).item_shape)
 
 
 def random_inputs(example: ExampleInputs, batch: int, seed: int) -> ExampleInputs:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from metaprune_cli.config import DataSettings, IterateSettings, OptimSettings, PruneSettings
-from metaprune_cli.data import Splits, load_splits
+from metaprune_cli.data import Splits
 from metaprune_cli.errors import InputError, TargetError
 from metaprune_cli.graph import NeuronGraph
-from metaprune_cli.metrics.accuracy import evaluate
 from metaprune_cli.pruning.ranking import Limits
 from metaprune_cli.pruning.rounds import Room, factors, limits_left, room_of
 from metaprune_cli.pruning.targets import Target, measure_for
@@ -20,7 +20,9 @@ from metaprune_cli.stages import finetune, prune
 from metaprune_cli.stages.loading import ModelSource, Opened
 from metaprune_cli.stages.paths import SUFFIX, find_sources, plan_targets
 from metaprune_cli.stages.planning import goals_of, limits_for
+from metaprune_cli.stages.task import task_of, with_task
 from metaprune_cli.stages.teachers import open_fitting
+from metaprune_cli.tasks import Metric, Task, measure
 from metaprune_cli.training.progress import Progress
 
 ENOUGH = 1.001  # of the rest that a round is to take: below, there is nothing to do in it
@@ -30,8 +32,8 @@ ENOUGH = 1.001  # of the rest that a round is to take: below, there is nothing t
 class Round:
     """What one round came to; ``asked`` and ``achieved`` are of the whole model, all rounds so far together.
 
-    ``val_top1`` is the accuracy on the validation split after the round's training, ``drop`` by how many percentage
-    points that is below the whole model's; ``kept`` is False where that was too much.
+    ``headline`` is the task's metric on the validation split after the round's training, ``drop`` by how much that is
+    worse than the whole model's; ``kept`` is False where that was too much.
     """
 
     number: int
@@ -39,14 +41,18 @@ class Round:
     achieved: float
     macs: int
     params: int
-    val_top1: float
+    headline: float
     drop: float
     kept: bool
+
+    def to_document(self, metric: Metric) -> dict[str, Any]:
+        """Plain values, the headline by its metric's name."""
+        return {f"val_{metric.key}" if name == "headline" else name: value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
 class Iterated:
-    """One model that was written, and how it got there; accuracies are of the validation split, in percent."""
+    """One model that was written, and how it got there; the headline, before and after, is of the validation split."""
 
     input: str
     output: str
@@ -55,9 +61,25 @@ class Iterated:
     achieved: float
     macs: int
     params: int
-    whole_top1: float
-    val_top1: float
+    metric: Metric
+    whole: float
+    headline: float
     rounds: tuple[Round, ...]
+
+    def to_document(self) -> dict[str, Any]:
+        """Plain values, the headline by its metric's name."""
+        return {
+            "input": self.input,
+            "output": self.output,
+            "quantity": self.quantity,
+            "requested": self.requested,
+            "achieved": self.achieved,
+            "macs": self.macs,
+            "params": self.params,
+            f"whole_{self.metric.key}": self.whole,
+            f"val_{self.metric.key}": self.headline,
+            "rounds": [done.to_document(self.metric) for done in self.rounds],
+        }
 
 
 @dataclass(frozen=True)
@@ -70,6 +92,7 @@ class Course:
     source: ModelSource
     data: DataSettings
     splits: Splits
+    task: Task
     device: torch.device
     progress: Progress
     seed: int
@@ -113,9 +136,11 @@ def iterate(
     _check(goals, pruning, training)
     sources = find_sources(models, ("model",))
     targets = plan_targets(sources, output, [f"iterated-{goal.tag}" for goal in goals], "model")
-    splits = load_splits(data)
-    course = Course(settings, pruning, training, source, data, splits, device, progress, seed, resume)
-    opened = [open_fitting(file.path, source, splits) for file in sources.files]
+    data = with_task(data, [file.path for file in sources.files], allow_import=source.allow_import)
+    task = task_of(data)
+    splits = task.splits(data)
+    course = Course(settings, pruning, training, source, data, splits, task, device, progress, seed, resume)
+    opened = [open_fitting(file.path, source, splits, task) for file in sources.files]
     return tuple(
         _iterate(model, goal, target, course)
         for model, row in zip(opened, targets, strict=True)
@@ -153,7 +178,7 @@ def _iterate(opened: Opened, goal: Target, target: Path, course: Course) -> Iter
     graph = opened.neuron_graph()
     total = _factor(goal, opened, graph, course.device)
     room = room_of(graph, limits_for(opened, graph, course.pruning))
-    whole = _val_top1(opened, course)
+    whole = _headline(opened, course)
     rounds: list[Round] = []
     current, achieved = opened.path, 1.0
     plan = factors(total, course.settings.rounds, course.settings.schedule)
@@ -163,12 +188,12 @@ def _iterate(opened: Opened, goal: Target, target: Path, course: Course) -> Iter
             place = rounds_of(target) / f"{number}"
             small = _prune(current, place, goal, asked / achieved, asked, room, course)
             trained = _train(Path(str(small.output)), place.with_name(f"{number}.trained{SUFFIX}"), course, short=True)
-            drop = whole - trained.val_top1
+            drop = course.task.metrics[0].loss(whole, trained.headline)
             limit = course.settings.max_drop
             kept = limit is None or drop <= limit
             after = achieved * small.achieved
             size = small.macs_after, small.params_after
-            rounds.append(Round(number, asked, after, *size, val_top1=trained.val_top1, drop=drop, kept=kept))
+            rounds.append(Round(number, asked, after, *size, headline=trained.headline, drop=drop, kept=kept))
             if not kept:
                 break
             current, achieved = Path(trained.output), after
@@ -188,12 +213,12 @@ def _finish(
     course: Course,
 ) -> Iterated:
     """The last round that was kept, finetuned."""
-    kept = [done for done in rounds if done.kept]
+    kept, metric = [done for done in rounds if done.kept], course.task.metrics[0]
     if not kept:
         raise TargetError(
-            f"The first round costs {rounds[0].drop:.2f} points already.",
+            f"The first round costs {metric.write(rounds[0].drop)} {metric.difference_unit} already.",
             expected=f"at most {course.settings.max_drop:g}",
-            got=f"{whole:.2f} % before, {rounds[0].val_top1:.2f} % at {rounds[0].achieved:.3g}×",
+            got=f"{metric.written(whole)} before, {metric.written(rounds[0].headline)} at {rounds[0].achieved:.3g}×",
             where=opened.path,
             next_step="more rounds, more --epochs in each, or a larger --max-drop",
         )
@@ -206,8 +231,9 @@ def _finish(
         achieved=kept[-1].achieved,
         macs=kept[-1].macs,
         params=kept[-1].params,
-        whole_top1=whole,
-        val_top1=last.val_top1,
+        metric=metric,
+        whole=whole,
+        headline=last.headline,
         rounds=tuple(rounds),
     )
 
@@ -223,12 +249,12 @@ def _factor(goal: Target, opened: Opened, graph: NeuronGraph, device: torch.devi
     return before / goal.limit_for(before)
 
 
-def _val_top1(opened: Opened, course: Course) -> float:
+def _headline(opened: Opened, course: Course) -> float:
     batches = course.splits.val.batches(course.data.batch_size, device=course.device)
     model = opened.model.to(course.device)
-    accuracy = evaluate(model, batches, course.device)
+    score = measure(model, batches, course.device, course.task)
     model.cpu()
-    return accuracy.top1
+    return score.headline
 
 
 def _prune(

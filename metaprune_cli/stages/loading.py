@@ -63,6 +63,7 @@ class Opened:
         importance: what a metanetwork's score head says of every unit, if one has.
         pruning: the plan of its last pruning, as it was written; it too holds while the units do.
         zeros: which entries are sparse, if any are; what is made of it keeps them unless it says otherwise.
+        task: of a user's, that it was trained for; None: classification, or not known.
     """
 
     model: nn.Module
@@ -74,6 +75,7 @@ class Opened:
     importance: Importance | None = None
     pruning: Mapping[str, Any] | None = None
     zeros: Zeros | None = None
+    task: str | None = None
 
     @property
     def says_its_inputs(self) -> bool:
@@ -92,8 +94,10 @@ class Opened:
         """The graph it came as, or a new trace."""
         return encode(self.model, self.example()) if self.graph is None else self.graph
 
-    def of_shape(self, input_shape: Shape) -> Opened:
-        """The same with the input shape of the images it is used on, unless it is stated."""
+    def of_shape(self, input_shape: Shape | None) -> Opened:
+        """The same with the input shape of the images it is used on, unless it is stated or there is none."""
+        if input_shape is None:
+            return self
         if self.architecture.input_shape is not None and self.shape_is_stated:
             return self
         return replace(self, architecture=replace(self.architecture, input_shape=input_shape))
@@ -120,6 +124,7 @@ def open_model(path: Path, source: ModelSource) -> Opened:
         importance=Importance.of(document),
         pruning=document.get("pruning"),
         zeros=Zeros.of(document),
+        task=document.get("task"),
     )
 
 
@@ -145,8 +150,15 @@ def open_graph(path: Path, source: ModelSource) -> Opened:
         model = program_from_document(artifact.document[KEY], graph.state_dict() | tensors)
     else:
         model = assemble(architecture, graph.state_dict(), path, allow_import=source.allow_import)
+    document = artifact.document
     return Opened(
-        model, architecture, _lineage(artifact.document), path, graph=graph, zeros=Zeros.of(artifact.document)
+        model,
+        architecture,
+        _lineage(document),
+        path,
+        graph=graph,
+        zeros=Zeros.of(document),
+        task=document.get("task"),
     )
 
 
@@ -185,13 +197,14 @@ def save(
         made_by=made.document(),
         inputs=dict(made.inputs),
         metrics=dict(metrics),
-        extra={"lineage": [*opened.lineage, entry], **zeros_of(opened), **further},
+        extra={"lineage": [*opened.lineage, entry], **inherited(opened), **further},
     )
 
 
-def zeros_of(opened: Opened) -> dict[str, Any]:
-    """The entry of a document that says which of its entries are sparse; none where none are."""
-    return {} if opened.zeros is None else opened.zeros.to_document()
+def inherited(opened: Opened) -> dict[str, Any]:
+    """What a document says of what is made of ``opened`` as of itself: which entries are sparse, and for which task."""
+    zeros = {} if opened.zeros is None else opened.zeros.to_document()
+    return zeros if opened.task is None else zeros | {"task": opened.task}
 
 
 def _lineage(document: Mapping[str, Any]) -> Lineage:

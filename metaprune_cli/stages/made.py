@@ -61,7 +61,8 @@ class Made:
         """
         parameters = {name: _plain(value) for name, value in settings.items()}
         hashes = {name: file_sha256(path) for name, path in (inputs or {}).items()}
-        return cls(command, json.loads(json.dumps(parameters)), seed, hashes | dict(digests or {}))
+        tasks = [value.task for value in settings.values() if isinstance(value, DataSettings) and value.task]
+        return cls(command, json.loads(json.dumps(parameters)), seed, hashes | dict(digests or {}) | code_of(*tasks))
 
     def document(self) -> dict[str, Any]:
         """The ``made_by`` entry of an artifact."""
@@ -146,10 +147,14 @@ def code_of(*names: str) -> dict[str, str]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, DataSettings):
-        value = replace(value, data_root=None, workers=0)  # where and how images are read differs between machines
     if isinstance(value, Architecture):
         return value.to_document()
+    if isinstance(value, DataSettings):
+        # where and how images are read differs between machines
+        plain = asdict(replace(value, data_root=None, workers=0))
+        if value.task is None:
+            del plain["task"]  # as before there were others: what was made then is still done
+        return plain
     return asdict(cast("DataclassInstance", value)) if hasattr(value, "__dataclass_fields__") else value
 
 

@@ -11,7 +11,7 @@ import torch
 
 from metaprune_cli.config import DataSettings, MetanetSettings, MetaTrainSettings
 from metaprune_cli.console.sheet import csv_text
-from metaprune_cli.data import Splits, load_splits
+from metaprune_cli.data import Splits
 from metaprune_cli.errors import InputError
 from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
 from metaprune_cli.stages.device import threads_for
@@ -20,6 +20,8 @@ from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, Opened, open_graph
 from metaprune_cli.stages.made import Checkpoint, Made, code_of
 from metaprune_cli.stages.paths import SUFFIX, Sources, check_targets, find_sources, replace_file
+from metaprune_cli.stages.task import task_of, with_task
+from metaprune_cli.tasks import Task
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.meta import ZooEntry
 from metaprune_cli.training.meta import meta_train as train_metanetwork
@@ -82,8 +84,10 @@ def meta_train(
     """
     check_targets([output], "metanetwork")
     train_files, validation_files = _split(find_sources(graphs, ("graph",)), validation)
-    splits = load_splits(data)
-    opened = [_opened(path, source, splits) for path in (*train_files, *validation_files)]
+    data = with_task(data, (*train_files, *validation_files), allow_import=source.allow_import)
+    task = task_of(data)
+    splits = task.splits(data)
+    opened = [_opened(path, source, splits, task) for path in (*train_files, *validation_files)]
     entries = [ZooEntry(found.path.name, found.model, found.neuron_graph()) for found in opened]
     share_files = [file.path for file in find_sources(shares, ("model",)).files]
     examples = examples_for([entry.graph for entry in entries[: len(train_files)]], train_files, share_files, settings)
@@ -112,6 +116,7 @@ def meta_train(
                 splits.train,
                 splits.val,
                 settings,
+                task=task,
                 device=device,
                 progress=progress,
                 augment=data.augment != "none",
@@ -175,10 +180,10 @@ def _split(train: Sources, validation: Sequence[Path]) -> tuple[list[Path], list
     return files[:-1], files[-1:]
 
 
-def _opened(path: Path, source: ModelSource, splits: Splits) -> Opened:
-    """One graph and its model, which the images must fit."""
+def _opened(path: Path, source: ModelSource, splits: Splits, task: Task) -> Opened:
+    """One graph and its model, which the data must fit."""
     opened = open_graph(path, source)
-    check_fits(opened, splits)
+    check_fits(opened, splits, task)
     return opened
 
 

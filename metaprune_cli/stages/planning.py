@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from metaprune_cli.config import WITH_DATA, Normaliser, PruneSettings, PruningRule
+from metaprune_cli.data import Batch
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph
-from metaprune_cli.metrics.accuracy import evaluate
 from metaprune_cli.pruning.criteria import USUAL
-from metaprune_cli.pruning.evidence import Batch
 from metaprune_cli.pruning.plan import Plan, make_plan
 from metaprune_cli.pruning.ranking import Limits
 from metaprune_cli.pruning.repair import Original, RepairedLayer, repaired
@@ -27,6 +26,7 @@ from metaprune_cli.pruning.surgery import without
 from metaprune_cli.pruning.targets import Measure, Target, measure_for, read_target, remembered
 from metaprune_cli.stages.calibration import Calibration
 from metaprune_cli.stages.loading import Opened
+from metaprune_cli.tasks import measure
 from metaprune_cli.training.progress import Progress
 
 UNSEARCHED = ("memory", "latency", "drop")
@@ -145,7 +145,11 @@ class _Ranking:
     def loss(self) -> Callable[[Tensor], float]:
         """Of what is left by such lifts, on the images that judge."""
         remains, images = self.remains, self.remains.images("A search")
-        loss = remembered(lambda kept: evaluate(remains.of(kept).to(images.device), images.judged, images.device).loss)
+
+        def loss_of(kept: Tensor) -> float:
+            return measure(remains.of(kept).to(images.device), images.judged, images.device, images.task).loss
+
+        loss = remembered(loss_of)
         return lambda lifts: loss(self.plan(lifts).kept)
 
 
@@ -181,16 +185,16 @@ def _planned(rankings: Sequence[_Ranking], progress: Progress) -> list[Plan]:
 
 
 def _dropped(remains: Remains) -> Measure:
-    """By how many points the accuracy on the validation images falls when only certain units are left, repaired."""
-    images = remains.images("A drop of the accuracy")
-    device = images.device
+    """How much worse the headline on the validation images is when only certain units are left, repaired."""
+    images = remains.images("A target of drop")
+    device, metric = images.device, images.task.metrics[0]
 
-    def accuracy(model: nn.Module) -> float:
+    def headline(model: nn.Module) -> float:
         batches = images.splits.val.batches(images.data.batch_size, device=device)
-        return evaluate(copy.deepcopy(model).to(device), batches, device).top1
+        return measure(copy.deepcopy(model).to(device), batches, device, images.task).headline
 
-    whole = accuracy(remains.opened.model)
-    return remembered(lambda kept: whole - accuracy(remains.of(kept)))
+    whole = headline(remains.opened.model)
+    return remembered(lambda kept: metric.loss(whole, headline(remains.of(kept))))
 
 
 def criterion_for(settings: PruneSettings, opened: Opened) -> str:
@@ -225,6 +229,7 @@ def scores_of(
         model,
         graph,
         criterion,
+        task=None if calibration is None else calibration.task,
         batches=batches,
         importance=None if opened.importance is None else opened.importance.tensor(speedup),
         reduction=settings.reduction,

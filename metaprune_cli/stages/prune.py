@@ -27,6 +27,7 @@ from metaprune_cli.stages.made import Made, code_of
 from metaprune_cli.stages.paths import find_sources, plan_targets
 from metaprune_cli.stages.planning import Remains, criterion_for, goals_of, limits_for, plans
 from metaprune_cli.stages.structures import Structures
+from metaprune_cli.stages.task import with_task
 from metaprune_cli.training.progress import Progress
 
 LimitsOf = Callable[[Opened, NeuronGraph, PruneSettings], Limits]
@@ -99,6 +100,8 @@ def prune(
     tags = [f"pruned-{goal.tag}" for goal in goals]
     targets: Sequence[Sequence[Path | None]]
     targets = [[None] * len(tags)] * len(sources.files) if dry_run else plan_targets(sources, output, tags, "model")
+    if data is not None:
+        data = with_task(data, [file.path for file in sources.files], allow_import=source.allow_import)
     calibration = None if data is None else Calibration(data, settings, device)
     structures = Structures(source)
     progress.begin("prune", len(sources.files))
@@ -140,15 +143,15 @@ def _for_images(opened: Opened, calibration: Calibration | None) -> Opened:
     if calibration is None:
         return opened
     if calibration.needed or not opened.says_its_inputs:
-        opened = opened.of_shape(calibration.splits.input_shape[1:])
+        opened = opened.of_shape(calibration.splits.item_shape)
         if calibration.needed:
-            check_fits(opened, calibration.splits)
+            check_fits(opened, calibration.splits, calibration.task)
         return opened
     if opened.shape_is_stated:
         return opened
     try:
-        shaped = opened.of_shape(calibration.splits.input_shape[1:])
-        check_fits(shaped, calibration.splits)
+        shaped = opened.of_shape(calibration.splits.item_shape)
+        check_fits(shaped, calibration.splits, calibration.task)
     except InputError:
         return opened  # params.yaml is about other images
     return shaped

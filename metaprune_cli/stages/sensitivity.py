@@ -1,16 +1,16 @@
-"""How much each family of a model can lose: accuracy when its least important channels alone are gone."""
+"""How much each family of a model can lose: the headline metric when its least important channels alone are gone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from metaprune_cli.config import DataSettings, PruneSettings, SensitivitySettings
 from metaprune_cli.errors import TargetError
-from metaprune_cli.metrics.accuracy import evaluate
 from metaprune_cli.pruning.cost import Cost
 from metaprune_cli.pruning.masking import masked_copy
 from metaprune_cli.pruning.sensitivity import bearable, without_lowest
@@ -20,13 +20,15 @@ from metaprune_cli.stages.loading import ModelSource, Opened
 from metaprune_cli.stages.paths import find_sources, stem
 from metaprune_cli.stages.planning import criterion_for, scores_of
 from metaprune_cli.stages.sensing.files import write
+from metaprune_cli.stages.task import with_task
 from metaprune_cli.stages.teachers import open_fitting
+from metaprune_cli.tasks import Metric, measure
 from metaprune_cli.training.progress import Progress
 
 
 @dataclass(frozen=True)
 class FamilySensitivity:
-    """One family: percentage points of accuracy lost by ratio, and the ratio at which ``max_drop`` of them are.
+    """One family: how much worse the headline is by ratio, and the ratio at which it is ``max_drop``.
 
     ``macs_share`` is the part of the model's MACs that would go with all of the family's units that may.
     """
@@ -40,15 +42,28 @@ class FamilySensitivity:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """One model: accuracy of the whole on the validation images that were used, in percent, and every family."""
+    """One model: the headline of the whole on the validation images that were used, and every family."""
 
     input: str
     criterion: str
     images: int
-    top1: float
+    metric: Metric
+    headline: float
     families: tuple[FamilySensitivity, ...]
     locked: int
     output: str | None
+
+    def to_document(self) -> dict[str, Any]:
+        """Plain values, the headline by its metric's name."""
+        return {
+            "input": self.input,
+            "criterion": self.criterion,
+            "images": self.images,
+            self.metric.key: self.headline,
+            "families": [asdict(family) for family in self.families],
+            "locked": self.locked,
+            "output": self.output,
+        }
 
 
 def sensitivity(
@@ -85,10 +100,11 @@ def sensitivity(
     ]
     for folder in folders:
         check_folder(folder)
+    data = with_task(data, [file.path for file in sources.files], allow_import=source.allow_import)
     calibration = Calibration(data, pruning, device)
     found = []
     for file, folder in zip(sources.files, folders, strict=True):
-        opened = open_fitting(file.path, source, calibration.splits)
+        opened = open_fitting(file.path, source, calibration.splits, calibration.task)
         result = _of_model(opened, settings, pruning, calibration, progress, folder)
         if folder is not None:
             write(result, settings.max_drop, folder)
@@ -117,17 +133,20 @@ def _of_model(
     images = calibration.splits.val
     images = images.subset(min(settings.images, len(images)), seed=0)
 
-    def top1(kept: torch.Tensor) -> float:
+    def headline(kept: torch.Tensor) -> float:
         model = masked_copy(opened.model, graph, kept).to(calibration.device)
         batches = images.batches(calibration.data.batch_size, device=calibration.device)
-        return evaluate(model, batches, calibration.device).top1
+        return measure(model, batches, calibration.device, calibration.task).headline
 
-    whole = top1(everything)
+    whole, metric = headline(everything), calibration.task.metrics[0]
     macs = Cost.of(graph).macs
     rows = []
     progress.begin("sensitivity", len(free))
     for family in free:
-        drops = {ratio: whole - top1(without_lowest(units, family, scores, ratio)) for ratio in sorted(settings.ratios)}
+        drops = {
+            ratio: metric.loss(whole, headline(without_lowest(units, family, scores, ratio)))
+            for ratio in sorted(settings.ratios)
+        }
         gone = everything.clone()
         gone[family.units] = ~units.prunable[family.units]
         saved = 1 - macs(gone) / macs(everything)
@@ -138,6 +157,7 @@ def _of_model(
         str(opened.path),
         criterion_for(pruning, opened),
         len(images),
+        metric,
         whole,
         tuple(rows),
         len(units.families) - len(free),

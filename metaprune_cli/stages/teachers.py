@@ -13,28 +13,29 @@ from metaprune_cli.stages.evaluation.lineage import own_base
 from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.loading import ModelSource, Opened, open_model
 from metaprune_cli.stages.paths import find_sources
+from metaprune_cli.tasks import Task
 
 
-def open_fitting(path: Path, source: ModelSource, splits: Splits) -> Opened:
-    """A model that takes the images and tells their classes apart.
+def open_fitting(path: Path, source: ModelSource, splits: Splits, task: Task) -> Opened:
+    """A model that takes the inputs and returns what the task asks for.
 
     Raises:
         InputError: it does not, naming what differs.
     """
-    opened = open_model(path, source).of_shape(splits.input_shape[1:])
-    check_fits(opened, splits)
+    opened = open_model(path, source).of_shape(splits.item_shape)
+    check_fits(opened, splits, task)
     return opened
 
 
-def open_teacher(path: Path, source: ModelSource, splits: Splits) -> Opened:
+def open_teacher(path: Path, source: ModelSource, splits: Splits, task: Task) -> Opened:
     """The same for a teacher; ``source`` is about the models that learn, and what the file itself says goes first."""
     if is_artifact(path):
         source = replace(source, arch=None, arch_args={}, input_shape=None)
-    return open_fitting(path, source, splits)
+    return open_fitting(path, source, splits, task)
 
 
 def teachers_for(
-    models: Sequence[Path], teacher: Path | None, source: ModelSource, splits: Splits
+    models: Sequence[Path], teacher: Path | None, source: ModelSource, splits: Splits, task: Task
 ) -> Sequence[Path | None]:
     """For each model its teacher's file: decided, and checked, before any training.
 
@@ -43,14 +44,15 @@ def teachers_for(
         teacher: a file, the teacher of all; or a folder: each model has the one it was made from, by its lineage or by
             the beginning of its name.
         source: how foreign files of ``models`` are opened.
-        splits: the images that all of them take.
+        splits: the data that all of them take.
+        task: what all of them are for.
 
     Raises:
         InputError: a teacher cannot be used, or models have none in the folder; names all of those.
     """
     if teacher is None:
         return [None] * len(models)
-    candidates = [open_teacher(file.path, source, splits) for file in find_sources([teacher], ("model",)).files]
+    candidates = [open_teacher(file.path, source, splits, task) for file in find_sources([teacher], ("model",)).files]
     if not teacher.is_dir():
         return [teacher] * len(models)
     found = [own_base(open_model(path, source), candidates) for path in models]

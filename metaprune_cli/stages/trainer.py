@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,18 @@ import torch
 from torch import nn
 
 from metaprune_cli.config import DataSettings, OptimSettings
-from metaprune_cli.data import Splits, load_splits
+from metaprune_cli.data import Splits
 from metaprune_cli.errors import InputError
 from metaprune_cli.metrics.macs import count_macs
 from metaprune_cli.stages.device import threads_for
 from metaprune_cli.stages.loading import Opened, save
 from metaprune_cli.stages.made import Made
+from metaprune_cli.stages.task import task_of
+from metaprune_cli.tasks import Task
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.loop import fit
 from metaprune_cli.training.progress import Progress
-from metaprune_cli.training.replicas import accuracy_on
+from metaprune_cli.training.replicas import score_on
 from metaprune_cli.training.zeros import zeros_kept
 
 
@@ -53,6 +55,11 @@ class Trainer:
     def splits(self) -> Splits:
         """The images."""
         return _splits(self)
+
+    @property
+    def task(self) -> Task:
+        """What the models are for."""
+        return task_of(self.data)
 
     def metrics_if_done(self, made: Made, target: Path) -> Mapping[str, float] | None:
         """The figures of ``target`` if an earlier run that is resumed has finished it, else None.
@@ -86,6 +93,7 @@ class Trainer:
                 opened.model,
                 self.splits.train,
                 self.settings,
+                task=self.task,
                 batch_size=self.data.batch_size,
                 augment=self.data.augment != "none",
                 seed=seed,
@@ -99,14 +107,15 @@ class Trainer:
                 after_step=zeros_kept(opened.model, opened.zeros.entries, self.device) if opened.zeros else None,
                 ranks=self.ranks,
             )
-            accuracy = accuracy_on(
+            score = score_on(
                 result.model,
                 self.splits.val,
+                self.task,
                 batch_size=self.data.batch_size,
                 device=self.device,
                 ranks=self.ranks,
             )
-        metrics = {"val_top1": accuracy.top1, "val_loss": accuracy.loss}
+        metrics = {f"val_{score.metric.key}": score.headline, "val_loss": score.loss}
         if self.settings.patience:
             metrics |= {"epochs": len(result.history), "best_epoch": result.epoch}
             step = {**step, "best_epoch": result.epoch}
@@ -116,6 +125,7 @@ class Trainer:
                 further |= opened.importance.to_document()
             if opened.pruning is not None:
                 further["pruning"] = opened.pruning
+            opened = replace(opened, task=self.data.task)
             save(result.model.cpu(), target, opened, made, step=step, metrics=metrics, **further)
             checkpoint.discard()
         return metrics
@@ -136,4 +146,4 @@ def shared_out(ranks: Ranks, *, ddp: bool, jobs: int) -> tuple[Ranks, Ranks]:
 
 @functools.lru_cache(maxsize=1)
 def _splits(trainer: Trainer) -> Splits:
-    return load_splits(trainer.data)
+    return trainer.task.splits(trainer.data)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from metaprune_cli import metanet
 from metaprune_cli.artifacts import read_artifact
 from metaprune_cli.config import DataSettings, TransformSettings
-from metaprune_cli.data import load_splits
 from metaprune_cli.graph import NeuronGraph, decode
 from metaprune_cli.metanet import MetaNetwork
 from metaprune_cli.metanet.shipped import metanetwork_file
@@ -24,6 +23,7 @@ from metaprune_cli.stages.importance import Importance
 from metaprune_cli.stages.loading import ModelSource, Opened, open_either, save
 from metaprune_cli.stages.made import Made, code_of
 from metaprune_cli.stages.paths import find_sources, plan_targets
+from metaprune_cli.stages.task import task_of, with_task
 from metaprune_cli.training.loop import recalibrate_
 from metaprune_cli.training.progress import Progress
 
@@ -68,14 +68,16 @@ def transform(
     metanetwork = metanetwork_file(metanetwork)
     artifact = read_artifact(metanetwork, "metanetwork")
     network = MetaNetwork.from_parts(artifact.tensors, artifact.document, metanetwork).eval()
-    splits = load_splits(data) if settings.recalibrate and data is not None else None
+    if data is not None:
+        data = with_task(data, [file.path for file in sources.files], allow_import=source.allow_import)
+    splits = task_of(data).splits(data) if settings.recalibrate and data is not None else None
     progress.begin("transform", len(sources.files))
     done = []
     for file, (target,) in zip(sources.files, targets, strict=True):
         opened = open_either(file.path, source)
         if splits is not None and data is not None:
-            opened = opened.of_shape(splits.input_shape[1:])
-            check_fits(opened, splits)
+            opened = opened.of_shape(splits.item_shape)
+            check_fits(opened, splits, task_of(data))
         graph = opened.neuron_graph()
         written = metanet.rewritten(graph, network)
         rewritten = decode(graph.with_tensors(written.tensors), opened.model)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from metaprune_cli.config import DataSettings, PruneSettings
 from metaprune_cli.config_loader import n_of_m, rows_by_columns
-from metaprune_cli.data import load_splits
 from metaprune_cli.errors import InputError
 from metaprune_cli.pruning.zeroing import LayerZeros, Zeroing, ZeroPlan, make_zero_plan, zeroed_copy
 from metaprune_cli.stages.loading import ModelSource, Opened, open_model, save
 from metaprune_cli.stages.made import Made
 from metaprune_cli.stages.paths import find_sources, plan_targets
 from metaprune_cli.stages.structures import Structures
+from metaprune_cli.stages.task import task_of
 from metaprune_cli.stages.zeros import Zeros
 from metaprune_cli.training.progress import Progress
 
@@ -76,7 +76,7 @@ def zero(
     for file, row in zip(sources.files, targets, strict=True):
         opened = open_model(file.path, source)
         if data is not None and not opened.says_its_inputs:
-            opened = opened.of_shape(load_splits(data).input_shape[1:])
+            opened = opened.of_shape(task_of(data).splits(data).item_shape)
         graph, tensors = structures.graph_of(opened), opened.model.state_dict()
         plans = [make_zero_plan(graph, tensors, asked) for asked in several]
         for plan, target in zip(plans, row, strict=True):

@@ -21,7 +21,9 @@ from metaprune_cli.stages.loading import ModelSource, Opened, open_model, save
 from metaprune_cli.stages.made import Made, code_of
 from metaprune_cli.stages.paths import SUFFIX, check_targets, find_sources, stem
 from metaprune_cli.stages.side_by_side import side_by_side
+from metaprune_cli.stages.task import with_task
 from metaprune_cli.stages.trainer import Trainer, shared_out
+from metaprune_cli.tasks import Metric, Task, find_task
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.precision import resolved
 from metaprune_cli.training.progress import Progress
@@ -32,17 +34,28 @@ Role = Literal["train", "validation", "heldout"]
 
 @dataclass(frozen=True)
 class ZooModel:
-    """One model of the zoo; accuracy is the percentage on the validation split, None for imported models."""
+    """One model of the zoo; ``headline`` is the task's metric on the validation split, None for imported models."""
 
     output: str
     role: Role
     architecture: str
     seed: int | None
-    val_top1: float | None
+    metric: Metric
+    headline: float | None
+
+    def to_document(self) -> dict[str, Any]:
+        """Plain values, the headline by its metric's name."""
+        return {
+            "output": self.output,
+            "role": self.role,
+            "architecture": self.architecture,
+            "seed": self.seed,
+            f"val_{self.metric.key}": self.headline,
+        }
 
 
 @dataclass(frozen=True)
-class Task:
+class Job:
     """One model to be trained: decided before any training starts."""
 
     arch: str
@@ -56,7 +69,7 @@ class Task:
         return folder / self.role / f"{name}-{self.seed}{SUFFIX}"
 
 
-def tasks(settings: ZooSettings) -> tuple[Task, ...]:
+def jobs_of(settings: ZooSettings) -> tuple[Job, ...]:
     """Every model of the zoo, each with a seed of its own.
 
     ``settings.validation`` of the models that are not held out choose the metanetwork: the last ones of the members,
@@ -64,12 +77,12 @@ def tasks(settings: ZooSettings) -> tuple[Task, ...]:
     """
     seeds = itertools.count(settings.seed)
     validation = _validation(settings)
-    found: list[Task] = []
+    found: list[Job] = []
     for place, member in enumerate(settings.members):
         kept = member.count - validation[place]
         counts: dict[Role, int] = {"train": kept, "validation": validation[place], "heldout": member.heldout}
         roles = (role for role, count in counts.items() for _ in range(count))
-        found.extend(Task(member.arch, dict(member.arch_args), next(seeds), role) for role in roles)
+        found.extend(Job(member.arch, dict(member.arch_args), next(seeds), role) for role in roles)
     return tuple(found)
 
 
@@ -98,8 +111,9 @@ def zoo(
         ranks: the processes of this run; they share the models out among themselves.
         ddp: instead, all of them train each model together.
     """
-    todo = tasks(settings)
-    check_targets([task.target(output) for task in todo], "model")
+    todo = jobs_of(settings)
+    check_targets([job.target(output) for job in todo], "model")
+    data = with_task(data, (), allow_import=True)
     between, together = shared_out(ranks, ddp=ddp, jobs=jobs)
     work = functools.partial(_train, output=output, trainer=Trainer(settings.train, data, device, resume, together))
     return side_by_side(work, todo, jobs=jobs, label="zoo", progress=progress, ranks=between)
@@ -127,18 +141,18 @@ def import_zoo(
     for file, role, target in zip(files, roles, targets, strict=True):
         opened = open_model(file.path, source)
         save(opened.model, target, opened, Made.by("zoo", inputs={"model": file.path}), step={}, metrics={})
-        done.append(ZooModel(str(target), role, opened.architecture.name, None, None))
+        done.append(ZooModel(str(target), role, opened.architecture.name, None, find_task(None).metrics[0], None))
         progress.step()
     progress.end()
     return tuple(done)
 
 
-def _train(task: Task, progress: Progress, *, output: Path, trainer: Trainer) -> ZooModel:
-    target = task.target(output)
-    architecture = architecture_of(task, trainer.splits)
+def _train(job: Job, progress: Progress, *, output: Path, trainer: Trainer) -> ZooModel:
+    target = job.target(output)
+    architecture = architecture_of(job, trainer.splits, trainer.task)
     made = Made.by(
         "zoo",
-        seed=task.seed,
+        seed=job.seed,
         digests={"data": trainer.splits.digest} | code_of(architecture.name),
         architecture=architecture,
         train=replace(trainer.settings, precision=resolved(trainer.settings.precision, trainer.device)),
@@ -148,21 +162,21 @@ def _train(task: Task, progress: Progress, *, output: Path, trainer: Trainer) ->
     )
     metrics = trainer.metrics_if_done(made, target)
     if metrics is None:
-        seed_everything(task.seed)
+        seed_everything(job.seed)
         opened = Opened(build(architecture).eval(), architecture, (), target)
-        check_fits(opened, trainer.splits)
-        step = {"input": None, "arch": task.arch, "seed": task.seed}
-        metrics = trainer.train(opened, target, made, task.seed, step, progress)
-    return ZooModel(str(target), task.role, task.arch, task.seed, metrics["val_top1"])
+        check_fits(opened, trainer.splits, trainer.task)
+        step = {"input": None, "arch": job.arch, "seed": job.seed}
+        metrics = trainer.train(opened, target, made, job.seed, step, progress)
+    metric = trainer.task.metrics[0]
+    return ZooModel(str(target), job.role, job.arch, job.seed, metric, metrics[f"val_{metric.key}"])
 
 
-def architecture_of(task: Task, splits: Splits) -> Architecture:
-    """The member's architecture for these images; what params.yaml says goes first, a factory is told nothing else."""
-    channels, size, _ = splits.input_shape[1:]
-    facts = {"num_classes": splits.num_classes, "in_channels": channels, "image_size": size}
-    known = task.arch in list_architectures()
-    args = {name: value for name, value in facts.items() if known and takes_argument(task.arch, name)}
-    return Architecture(task.arch, args | task.arch_args, splits.input_shape[1:])
+def architecture_of(job: Job, splits: Splits, task: Task) -> Architecture:
+    """The member's architecture for these data; what params.yaml says goes first, a factory is told nothing else."""
+    known = job.arch in list_architectures()
+    facts = task.arguments(splits).items() if known else ()
+    args = {name: value for name, value in facts if takes_argument(job.arch, name)}
+    return Architecture(job.arch, args | job.arch_args, splits.item_shape)
 
 
 def _validation(settings: ZooSettings) -> list[int]:

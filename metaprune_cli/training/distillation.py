@@ -1,22 +1,21 @@
-"""Learning from another model's outputs beside the labels (Hinton et al., arXiv 1503.02531, section 2).
+"""Learning from another model's outputs beside the targets (Hinton et al., arXiv 1503.02531, section 2).
 
-    loss = (1 − w) · loss on the labels + w · T² · KL(softmax(teacher / T) ‖ softmax(student / T))
+    loss = (1 − w) · loss on the targets + w · the task's distance from the teacher's outputs
 
-T² keeps the second term's gradients at the size of the first's. The teacher sees just what the student does, augmented
-and mixed.
+The teacher sees just what the student does, augmented and mixed.
 """
 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from metaprune_cli.config import OptimSettings
-from metaprune_cli.metrics.calling import logits_of, memory_format_for
+from metaprune_cli.metrics.calling import call, device_of, in_float32, in_format, memory_format_for
+from metaprune_cli.tasks.base import Task
 from metaprune_cli.training.precision import in_precision
 
 
@@ -24,30 +23,27 @@ class Teacher:
     """A copy of a model, in eval mode, that never learns.
 
     Args:
-        model: any classifier of the student's images and classes.
+        model: any model for the same task and data.
+        task: says how far outputs are from its.
         settings: weight, temperature and precision.
         device: where the student is.
-        image: one image (1, c, h, w), which tells how the model wants its images laid out.
+        example: one input, which tells how the model wants images laid out.
     """
 
-    def __init__(self, model: nn.Module, settings: OptimSettings, device: torch.device, image: Tensor) -> None:
-        self.settings = settings
+    def __init__(
+        self, model: nn.Module, task: Task, settings: OptimSettings, device: torch.device, example: Any
+    ) -> None:
+        self.task, self.settings = task, settings
         self.model = copy.deepcopy(model).to(device).eval().requires_grad_(False)
-        self._layout = memory_format_for(self.model, image)
+        self._layout = memory_format_for(self.model, example)
 
-    def blended(
-        self,
-        loss: Float[Tensor, ""],
-        logits: Float[Tensor, "n classes"],
-        images: Float[Tensor, "n channels height width"],
-    ) -> Float[Tensor, ""]:
-        """The loss on the labels and that of differing from the teacher, by their weights."""
-        weight, temperature = self.settings.distill_weight, self.settings.distill_temperature
-        own, taught = (F.log_softmax(scores / temperature, 1) for scores in (logits, self._logits(images)))
-        distance = F.kl_div(own, taught, log_target=True, reduction="batchmean")
-        return (1 - weight) * loss + weight * temperature**2 * distance
+    def blended(self, loss: Tensor, output: Any, inputs: Any) -> Tensor:
+        """The loss on the targets and that of differing from the teacher, by their weights."""
+        weight = self.settings.distill_weight
+        distance = self.task.match(output, self._output(inputs), self.settings.distill_temperature)
+        return (1 - weight) * loss + weight * distance
 
     @torch.no_grad()
-    def _logits(self, images: Tensor) -> Tensor:
-        with in_precision(self.settings.precision, images.device):
-            return logits_of(self.model(images.contiguous(memory_format=self._layout))).float()
+    def _output(self, inputs: Any) -> Any:
+        with in_precision(self.settings.precision, device_of(inputs)):
+            return in_float32(call(self.model, in_format(inputs, self._layout)))

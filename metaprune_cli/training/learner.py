@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from metaprune_cli.config import OptimSettings
-from metaprune_cli.metrics.calling import in_fast_format, logits_of, memory_format_for
+from metaprune_cli.data.batch import Batch, take
+from metaprune_cli.metrics.calling import call, device_of, in_fast_format, in_float32, memory_format_for
 from metaprune_cli.metrics.convolutions import guard_convolutions
+from metaprune_cli.tasks.base import Meter, Task
 from metaprune_cli.training.averaging import Average
 from metaprune_cli.training.compiling import compiled
 from metaprune_cli.training.distillation import Teacher
 from metaprune_cli.training.distributed import Ranks
-from metaprune_cli.training.mixing import Batch
+from metaprune_cli.training.mixing import Mixture, check_mixable
 from metaprune_cli.training.numerics import not_finite
 from metaprune_cli.training.precision import check_precision, in_precision
 from metaprune_cli.training.replicas import replica
@@ -32,6 +34,7 @@ class Learner:
         model: is trained.
         optimizer: of its parameters.
         settings: of the training.
+        task: what it is trained for, as the settings want it.
         ranks: the processes that train it together.
         forward: calls the model, compiled or not.
         teacher: whose outputs it learns from.
@@ -42,8 +45,9 @@ class Learner:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     settings: OptimSettings
+    task: Task
     ranks: Ranks
-    forward: Callable[[Tensor], Any]
+    forward: Callable[..., Any]
     teacher: Teacher | None = None
     average: Average | None = None
     after_step: Callable[[nn.Module], None] | None = None
@@ -54,33 +58,37 @@ class Learner:
         model: nn.Module,
         settings: OptimSettings,
         *,
+        task: Task,
         device: torch.device,
         ranks: Ranks,
         teacher: nn.Module | None,
-        batch: Callable[[], tuple[Tensor, Tensor]],
+        batch: Callable[[], Batch],
         after_step: Callable[[nn.Module], None] | None = None,
     ) -> Learner:
         """A copy of ``model`` on ``device``, ready to learn; ``batch`` gives one like those it is to learn from.
 
         Raises:
-            InputError: the device does not compute in the precision wanted, or BatchNorm cannot be synchronised.
+            InputError: the device does not compute in the precision wanted, BatchNorm cannot be synchronised, or the
+                task knows no mixtures or no smoothed labels.
         """
         check_precision(settings.precision, device)
         guard_convolutions()
+        check_mixable(settings, task)
         model = replica(model, settings, ranks, device)
         if device.type == "cuda":  # elsewhere it is enough that the images are
             model = model.to(memory_format=memory_format_for(model, batch()[0]))
-        forward: Callable[[Tensor], Any] = model
+        forward: Callable[..., Any] = model
         if settings.compile:
-            [(images, _)] = in_fast_format(model, [batch()])
-            forward = compiled(model, images, settings.precision)
+            [(inputs, _)] = in_fast_format(model, [batch()])
+            forward = compiled(model, inputs, settings.precision)
         return cls(
             model,
             make_optimizer(model, settings),
             settings,
+            task.smoothed(settings.label_smoothing) if settings.label_smoothing else task,
             ranks,
             forward,
-            None if teacher is None else Teacher(teacher, settings, device, batch()[0][:1]),
+            None if teacher is None else Teacher(teacher, task, settings, device, take(batch().inputs, slice(1))),
             Average(model, settings.ema) if settings.ema else None,
             after_step,
         )
@@ -90,28 +98,31 @@ class Learner:
         """What is evaluated and kept."""
         return self.model if self.average is None else self.average.model
 
-    def gradients_(self, batch: Batch, epoch: int, penalty: Callable[[], Tensor] | None) -> tuple[float, float]:
-        """The gradient of one batch, in the parameters of this process; returns the mean loss, and how many are right.
+    def gradients_(self, batch: Mixture, epoch: int, meter: Meter, penalty: Callable[[], Tensor] | None) -> float:
+        """The gradient of one batch, in the parameters of this process; returns the mean loss.
 
         Args:
             batch: this process's part of it.
             epoch: counted from 0.
+            meter: is told of the batch.
             penalty: is added to what is minimised, but not to the loss that is told.
 
         Raises:
             NumericsError: the loss is not finite; names the first parameter that is not.
         """
-        with in_precision(self.settings.precision, batch.images.device):
-            logits = logits_of(self.forward(batch.images)).float()
-        loss = batch.loss(logits, self.settings.label_smoothing)
+        with in_precision(self.settings.precision, device_of(batch.inputs)):
+            output = in_float32(call(self.forward, batch.inputs))
+        loss = batch.loss(self.task, output)
         if self.teacher is not None:
-            loss = self.teacher.blended(loss, logits, batch.images)
-        [images_of_all] = self.ranks.sum([len(batch.labels)])
+            loss = self.teacher.blended(loss, output, batch.inputs)
+        [samples_of_all] = self.ranks.sum([len(batch)])
         self.optimizer.zero_grad()
         whole = loss if penalty is None else loss + penalty()
-        (whole * (len(batch.labels) / images_of_all)).backward()
+        (whole * (len(batch) / samples_of_all)).backward()
         self._check(loss.item(), epoch)
-        return loss.item(), batch.hits(logits)
+        with torch.no_grad():
+            batch.tell_(meter, self.task, output)
+        return loss.item()
 
     def step_(self, number: int) -> None:
         """Step number ``number`` of the run, counted from 0, along the gradients of all processes."""

@@ -11,16 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from metaprune_cli.config import OptimSettings
-from metaprune_cli.data import ImageSplit
+from metaprune_cli.data.batch import Batch, Split, size_of
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph
-from metaprune_cli.metrics.calling import in_fast_format
+from metaprune_cli.metrics.calling import call, in_fast_format
+from metaprune_cli.tasks.base import Task
+from metaprune_cli.tasks.measuring import value_of
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.learner import Learner
 from metaprune_cli.training.mixing import mixed
 from metaprune_cli.training.norms import measure_norms_
 from metaprune_cli.training.progress import Progress
-from metaprune_cli.training.replicas import accuracy_on, average_statistics_, check_parts, original
+from metaprune_cli.training.replicas import average_statistics_, check_parts, original, score_on
 from metaprune_cli.training.schedules import learning_rate
 from metaprune_cli.training.seeds import derive, seeded
 from metaprune_cli.training.sparsity import sparse_learning
@@ -47,15 +49,16 @@ class FitResult:
 
 def fit(
     model: nn.Module,
-    train: ImageSplit,
+    train: Split,
     settings: OptimSettings,
     *,
+    task: Task,
     batch_size: int,
     augment: bool,
     seed: int,
     device: torch.device,
     progress: Progress,
-    val: ImageSplit | None = None,
+    val: Split | None = None,
     graph: NeuronGraph | None = None,
     teacher: nn.Module | None = None,
     state: TrainState | None = None,
@@ -69,17 +72,18 @@ def fit(
     with the same bits as one that was never interrupted.
 
     Args:
-        model: any classifier.
-        train: the images to train on.
+        model: any model.
+        train: the samples to train on.
         settings: optimiser, schedule and length; ``recalibrate``: measure BatchNorm statistics anew at the end.
-        batch_size: images per step; a last smaller batch is left out.
+        task: what it is trained for: loss, figures, distance from a teacher.
+        batch_size: samples per step; a last smaller batch is left out.
         augment: whether images are augmented, as the split says.
         seed: of the order of the images, the augmentation, mixtures and dropout.
         device: where to train. Images are channels-last where the model runs on that.
         progress: is told about each epoch.
         val: is evaluated after each epoch; ``settings.patience`` needs it.
         graph: the model's, for sparse learning (``settings.sparsity``); without it there is none.
-        teacher: a classifier to learn from beside the labels (``settings.distill_weight``).
+        teacher: a model to learn from beside the targets (``settings.distill_weight``).
         state: go on from here.
         on_epoch: is given the state after each epoch.
         after_step: is called with the model after every step; may change its weights in place (``training/zeros.py``).
@@ -89,7 +93,7 @@ def fit(
     Raises:
         NumericsError: the loss is not finite; names the first parameter that is not.
         InputError: there are no images, none to judge epochs by, too few in a batch for so many ranks, BatchNorm cannot
-            be synchronised, or the device does not compute in the precision that is wanted.
+            be synchronised, the device does not compute in the precision that is wanted, or the task knows no mixtures.
         CorruptFileError: ``state`` is that of another model.
     """
     check_parts(ranks, min(batch_size, len(train)))
@@ -99,6 +103,7 @@ def fit(
     learner = Learner.of(
         model,
         settings,
+        task=task,
         device=device,
         ranks=ranks,
         teacher=teacher,
@@ -124,10 +129,10 @@ def fit(
         if learner.average is not None:
             measure_(learner.result)
         if val is not None:
-            accuracy = accuracy_on(learner.result, val, batch_size=batch_size, device=device, ranks=ranks)
-            record |= {"val_loss": accuracy.loss, "val_top1": accuracy.top1}
+            score = score_on(learner.result, val, task, batch_size=batch_size, device=device, ranks=ranks)
+            record |= {"val_loss": score.loss, f"val_{score.metric.key}": score.headline}
         history.append(record)
-        best = better_of(best, learner.result, record, settings)
+        best = better_of(best, learner.result, record, settings, task.metrics[0])
         if on_epoch is not None:
             on_epoch(learner.state(history, best))
         progress.step(**{name: value for name, value in record.items() if name != "epoch"})
@@ -143,7 +148,7 @@ def fit(
 @torch.no_grad()
 def recalibrate_(
     model: nn.Module,
-    split: ImageSplit,
+    split: Split,
     batches: int,
     *,
     batch_size: int,
@@ -168,8 +173,8 @@ def recalibrate_(
     device = next(model.parameters()).device
     if norms:
         found = train_batches(split, batch_size, seed=seed, augment=augment, device=device, part=ranks.part)
-        for images, _ in islice(found, batches):
-            model(images)
+        for inputs, _ in islice(found, batches):
+            call(model, inputs)
     for norm in norms:
         norm.end()
     average_statistics_(model, ranks)
@@ -178,14 +183,14 @@ def recalibrate_(
 
 
 def train_batches(
-    split: ImageSplit,
+    split: Split,
     batch_size: int,
     *,
     seed: int,
     augment: bool,
     device: torch.device,
     part: tuple[int, int] = (0, 1),
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[Batch]:
     """Shuffled batches, or parts of them (number, of how many).
 
     BatchNorm cannot take a batch of one image, so a last smaller one is left out.
@@ -199,7 +204,7 @@ def train_batches(
     return split.batches(batch_size, shuffle_seed=seed, augment=augment, device=device, drop_last=drop_last, part=part)
 
 
-def steps_in(split: ImageSplit, batch_size: int) -> int:
+def steps_in(split: Split, batch_size: int) -> int:
     """How many ``train_batches`` there are in a split."""
     return max(len(split) // batch_size, 1)
 
@@ -212,22 +217,26 @@ def set_learning_rate_(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 def _train_epoch(
     learner: Learner,
-    batches: Iterator[tuple[Tensor, Tensor]],
+    batches: Iterator[Batch],
     epoch: int,
     steps: int,
     penalty: Callable[[], Tensor] | None,
 ) -> Record:
     learner.model.train()
-    lr = total_loss = hits = 0.0
+    meter = learner.task.quick_meter()
+    lr = total_loss = 0.0
     samples = 0
-    for number, (images, labels) in enumerate(in_fast_format(learner.model, batches), epoch * steps):
+    for number, (inputs, targets) in enumerate(in_fast_format(learner.model, batches), epoch * steps):
         lr = learning_rate(learner.settings, number, steps)
         set_learning_rate_(learner.optimizer, lr)
-        loss, right = learner.gradients_(mixed(images, labels, learner.settings), epoch, penalty)
+        loss = learner.gradients_(mixed(Batch(inputs, targets), learner.settings), epoch, meter, penalty)
         learner.step_(number)
-        total_loss += loss * len(labels)
-        hits += right
-        samples += len(labels)
+        total_loss += loss * size_of(targets)
+        samples += size_of(targets)
     average_statistics_(learner.model, learner.ranks)
-    total, right, seen = learner.ranks.sum([total_loss, hits, samples])
-    return {"epoch": epoch + 1, "lr": lr, "train_loss": total / seen, "train_top1": 100 * right / seen}
+    total, seen, *sums = learner.ranks.sum([total_loss, samples, *meter.sums().tolist()])
+    seen_by_all = learner.task.quick_meter()
+    seen_by_all.merge(torch.tensor(sums, dtype=torch.float64))
+    metric = learner.task.metrics[0]
+    headline = value_of(metric, seen_by_all, learner.task)
+    return {"epoch": epoch + 1, "lr": lr, "train_loss": total / seen, f"train_{metric.key}": headline}

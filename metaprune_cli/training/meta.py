@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 from metaprune_cli.config import MetaTrainSettings
-from metaprune_cli.data import ImageSplit
+from metaprune_cli.data import Batch, Split
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.metanet import MetaNetwork
 from metaprune_cli.metrics.convolutions import guard_convolutions
 from metaprune_cli.pruning import by_unit
+from metaprune_cli.tasks.base import Task
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.loop import set_learning_rate_, train_batches
 from metaprune_cli.training.numerics import not_finite
-from metaprune_cli.training.objectives import OBJECTIVES, Batch, Task
+from metaprune_cli.training.objectives import OBJECTIVES, Step
 from metaprune_cli.training.precision import check_precision
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.training.schedules import learning_rate
@@ -58,9 +59,10 @@ class Run:
 
     members: tuple[Member, ...]
     held_out: tuple[Member, ...]
-    train: ImageSplit
-    val: ImageSplit
+    train: Split
+    val: Split
     settings: MetaTrainSettings
+    task: Task
     device: torch.device
     augment: bool
     ranks: Ranks
@@ -70,10 +72,11 @@ def meta_train(
     metanet: MetaNetwork,
     graphs: Sequence[ZooEntry],
     validation: Sequence[ZooEntry],
-    train: ImageSplit,
-    val: ImageSplit,
+    train: Split,
+    val: Split,
     settings: MetaTrainSettings,
     *,
+    task: Task,
     device: torch.device,
     progress: Progress,
     augment: bool = False,
@@ -93,9 +96,10 @@ def meta_train(
         metanet: the metanetwork to start from.
         graphs: the zoo.
         validation: models that choose the epoch; where there are none, those of the zoo do.
-        train: the images of the losses.
-        val: the images that choose the epoch.
+        train: the samples of the losses.
+        val: the samples that choose the epoch.
         settings: objective, optimiser and length.
+        task: what the models are for.
         device: where to train.
         progress: is told about each epoch.
         augment: whether training images are augmented, as the split says.
@@ -116,7 +120,7 @@ def meta_train(
             where="meta-train.criterion",
             next_step="MetaNetworkConfig(score_head=True), or another criterion",
         )
-    run = _prepared(graphs, validation, train, val, settings, device, augment, ranks)
+    run = _prepared(graphs, validation, train, val, settings, task, device, augment, ranks)
     metanet = copy.deepcopy(metanet).to(device)
     optimizer = torch.optim.AdamW(metanet.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     if state is None:
@@ -148,9 +152,10 @@ def meta_train(
 def _prepared(
     graphs: Sequence[ZooEntry],
     validation: Sequence[ZooEntry],
-    train: ImageSplit,
-    val: ImageSplit,
+    train: Split,
+    val: Split,
     settings: MetaTrainSettings,
+    task: Task,
     device: torch.device,
     augment: bool,
     ranks: Ranks,
@@ -166,18 +171,18 @@ def _prepared(
             next_step=f"--members-per-step {ranks.world}, with the learning rate that suits it; or fewer processes",
         )
     check_precision(settings.precision, device)
-    images, _ = next(train_batches(train, 1, seed=0, augment=False, device=device))
-    members = tuple(Member.of(entry, device, images) for entry in graphs)
-    held_out = tuple(Member.of(entry, device, images) for entry in validation) or members
+    inputs, _ = next(train_batches(train, 1, seed=0, augment=False, device=device))
+    members = tuple(Member.of(entry, device, inputs) for entry in graphs)
+    held_out = tuple(Member.of(entry, device, inputs) for entry in validation) or members
     for member in (*members, *held_out):
         check_reachable(member, settings)
-    return Run(members, held_out, train, val, settings, device, augment, ranks)
+    return Run(members, held_out, train, val, settings, task, device, augment, ranks)
 
 
 def _validate(metanet: MetaNetwork, run: Run) -> Record:
     # the same batches and draws every time, so that epochs are comparable
-    tasks = [_task(member, run, "validation", number) for number, member in enumerate(run.held_out)]
-    return validate(metanet, tasks, run.val, run.device, run.ranks)
+    steps = [_step_of(member, run, "validation", number) for number, member in enumerate(run.held_out)]
+    return validate(metanet, steps, run.val, run.device, run.ranks)
 
 
 def _train_epoch(metanet: MetaNetwork, optimizer: torch.optim.Optimizer, run: Run, epoch: int) -> Record:
@@ -190,14 +195,14 @@ def _train_epoch(metanet: MetaNetwork, optimizer: torch.optim.Optimizer, run: Ru
     for place, numbers in enumerate(steps):
         lr = learning_rate(run.settings, (epoch - 1) * len(steps) + place, len(steps))
         set_learning_rate_(optimizer, lr)
-        mine = [_task(run.members[number], run, "train", epoch, number) for number in run.ranks.share(numbers)]
+        mine = [_step_of(run.members[number], run, "train", epoch, number) for number in run.ranks.share(numbers)]
         totals += torch.tensor(_step(metanet, optimizer, mine, len(numbers), run), dtype=torch.float64)
     loss, gradient_norm = (totals / torch.tensor([len(order), len(steps)])).tolist()
     return {"epoch": epoch, "lr": lr, "loss": loss, "gradient_norm": gradient_norm}
 
 
 def _step(
-    metanet: MetaNetwork, optimizer: torch.optim.Optimizer, mine: Sequence[Task], members: int, run: Run
+    metanet: MetaNetwork, optimizer: torch.optim.Optimizer, mine: Sequence[Step], members: int, run: Run
 ) -> tuple[float, float]:
     """One step of the metanetwork on ``members`` members, of which ``mine`` are this rank's.
 
@@ -205,7 +210,7 @@ def _step(
         The sum of all members' losses, and the norm of their mean gradient before clipping.
     """
     optimizer.zero_grad()
-    [total] = run.ranks.sum([sum(_add_gradient(metanet, task) for task in mine)])
+    [total] = run.ranks.sum([sum(_add_gradient(metanet, step) for step in mine)])
     run.ranks.sum_gradients_(metanet.parameters())
     for parameter in metanet.parameters():
         if parameter.grad is not None:
@@ -218,12 +223,12 @@ def _step(
     return total, norm
 
 
-def _add_gradient(metanet: MetaNetwork, task: Task) -> float:
+def _add_gradient(metanet: MetaNetwork, step: Step) -> float:
     """Add the gradient of one member's loss to the metanetwork's; returns the loss."""
-    member, settings = task.member, task.settings
+    member, settings = step.member, step.settings
     made = metanet.rewrite(member.graph, backend=settings.backend)
     written = member.rewritten(made.tensors) | ({} if made.importance is None else {IMPORTANCE: made.importance})
-    total, leaves = summed_gradients(written, lambda weights: _losses(task, weights))
+    total, leaves = summed_gradients(written, lambda weights: _losses(step, weights))
     gradients = [parameter.grad for parameter in metanet.parameters() if parameter.grad is not None]
     norm = float(torch.nn.utils.get_total_norm(gradients))
     if not (math.isfinite(total) and math.isfinite(norm)):
@@ -232,13 +237,13 @@ def _add_gradient(metanet: MetaNetwork, task: Task) -> float:
     return total
 
 
-def _losses(task: Task, written: Weights) -> Iterable[Tensor]:
+def _losses(step: Step, written: Weights) -> Iterable[Tensor]:
     """The objective's, of everything that the metanetwork wrote, and how far its scores are from the examples."""
     weights = {name: tensor for name, tensor in written.items() if name != IMPORTANCE}
-    importance, examples, units = written.get(IMPORTANCE), task.member.examples, task.member.graph.units
-    yield from OBJECTIVES[task.settings.objective](replace(task, importance=importance), weights)
+    importance, examples, units = written.get(IMPORTANCE), step.member.examples, step.member.graph.units
+    yield from OBJECTIVES[step.settings.objective](replace(step, importance=importance), weights)
     if importance is not None and examples:
-        yield task.settings.imitate * imitation(units, by_unit(units, importance), examples)
+        yield step.settings.imitate * imitation(units, by_unit(units, importance), examples)
 
 
 def summed_gradients(
@@ -274,11 +279,11 @@ def _suspects(metanet: MetaNetwork, member: Member, leaves: Weights) -> Iterator
         yield f"metanetwork: the gradient of {name}", parameter.grad
 
 
-def _task(member: Member, run: Run, *purpose: int | str) -> Task:
+def _step_of(member: Member, run: Run, *purpose: int | str) -> Step:
     """A member with batches and random numbers that follow from the purpose alone."""
     seed = derive(run.settings.seed, *purpose)
     generator = torch.Generator().manual_seed(derive(seed, "speedups"))
-    return Task(member, _endless(run, seed), run.settings, generator)
+    return Step(member, run.task, _endless(run, seed), run.settings, generator)
 
 
 def _endless(run: Run, seed: int) -> Iterator[Batch]:

@@ -1,64 +1,86 @@
 """Images mixed with others of their batch, and what the loss of a mixture is.
 
 mixup (arXiv 1710.09412): λ x + (1 − λ) x′. cutmix (arXiv 1905.04899): a rectangle of x′ in x, λ the share of x that is
-left. Either way, with λ from Beta(α, α), the loss is λ CE(f, y) + (1 − λ) CE(f, y′).
+left. Either way, with λ from Beta(α, α), the loss is λ L(f, y) + (1 − λ) L(f, y′), L the task's.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import Beta
-from torch.nn import functional as F
 
 from metaprune_cli.config import OptimSettings
+from metaprune_cli.data.batch import Batch, size_of, take
+from metaprune_cli.errors import InputError
+from metaprune_cli.tasks.base import Meter, Task
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """Images and their labels; where they are mixtures, of ``share`` of one image and the rest of a partner."""
+class Mixture:
+    """Inputs and their targets; where they are mixtures, of ``share`` of one sample and the rest of a partner."""
 
-    images: Float[Tensor, "n channels height width"]
-    labels: Int[Tensor, " n"]
-    partners: Int[Tensor, " n"] | None = None
+    inputs: Any
+    targets: Any
+    partners: Any = None
     share: float = 1.0
 
-    def loss(self, logits: Float[Tensor, "n classes"], label_smoothing: float) -> Float[Tensor, ""]:
-        """Mean cross-entropy."""
-        loss = F.cross_entropy(logits, self.labels, label_smoothing=label_smoothing)
+    def __len__(self) -> int:
+        return size_of(self.targets)
+
+    def loss(self, task: Task, output: Any) -> Tensor:
+        """The task's, the mean over the batch."""
+        loss = task.loss(output, self.targets)
         if self.partners is None:
             return loss
-        other = F.cross_entropy(logits, self.partners, label_smoothing=label_smoothing)
-        return self.share * loss + (1 - self.share) * other
+        return self.share * loss + (1 - self.share) * task.loss(output, self.partners)
 
-    def hits(self, logits: Float[Tensor, "n classes"]) -> float:
-        """How many are right; a mixture is so by the share of the image whose label it got."""
-        guesses = logits.argmax(1)
-        right = int((guesses == self.labels).sum())
+    def tell_(self, meter: Meter, task: Task, output: Any) -> None:
+        """Tell a meter of the batch; a mixture counts for each of its two targets by its share."""
         if self.partners is None:
-            return right
-        return self.share * right + (1 - self.share) * int((guesses == self.partners).sum())
+            meter.update(output, self.targets)
+            return
+        for targets, weight in ((self.targets, self.share), (self.partners, 1 - self.share)):
+            part = task.quick_meter()
+            part.update(output, targets)
+            meter.merge(weight * part.sums())
 
 
-def mixed(
-    images: Float[Tensor, "n channels height width"], labels: Int[Tensor, " n"], settings: OptimSettings
-) -> Batch:
+def check_mixable(settings: OptimSettings, task: Task) -> None:
+    """Make sure that samples can be mixed, if they are to be.
+
+    Raises:
+        InputError: the task's cannot.
+    """
+    wanted = [name for name in ("mixup", "cutmix") if getattr(settings, name)]
+    if wanted and not task.mixable:
+        raise InputError(
+            f"Samples of the task {task.name} cannot be mixed.",
+            expected="0",
+            got=", ".join(f"{name} {getattr(settings, name):g}" for name in wanted),
+            where=", ".join(wanted),
+            next_step="leave it out",
+        )
+
+
+def mixed(batch: Batch, settings: OptimSettings) -> Mixture:
     """A batch as the settings want it mixed; where they name both ways, one of them, drawn for each batch.
 
     All draws are from torch's global generator on the CPU, which makes them the same on every device.
     """
+    images, targets = batch
     ways = [(alpha, mix) for alpha, mix in ((settings.mixup, _mixup), (settings.cutmix, _cutmix)) if alpha]
     if not ways:
-        return Batch(images, labels)
+        return Mixture(images, targets)
     alpha, mix = ways[int(torch.randint(len(ways), ()))]
     share = float(Beta(torch.tensor(alpha), torch.tensor(alpha)).sample())
     order = torch.randperm(len(images)).to(images.device)
     mixture, share = mix(images, images[order], share)
-    return Batch(mixture, labels, labels[order], share)
+    return Mixture(mixture, targets, take(targets, order), share)
 
 
 def _mixup(images: Tensor, others: Tensor, share: float) -> tuple[Tensor, float]:

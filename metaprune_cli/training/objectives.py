@@ -1,6 +1,6 @@
 """What a metanetwork is trained for: losses on the weights that it wrote for one model.
 
-An objective is a function from a task and its weights to a series of losses; their gradients with respect to the
+An objective is a function from a step and its weights to a series of losses; their gradients with respect to the
 weights add up. It yields them one at a time, so that no more than one batch is held in memory. A new objective is one
 function and one row in ``OBJECTIVES``.
 """
@@ -14,11 +14,12 @@ from types import MappingProxyType
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from metaprune_cli.config import MetaCriterion, MetaTrainSettings
 from metaprune_cli.config import Objective as ObjectiveName
 from metaprune_cli.config_loader import n_of_m
+from metaprune_cli.data.batch import AnyBatch
+from metaprune_cli.metrics.calling import device_of, in_float32
 from metaprune_cli.metrics.convolutions import guard_convolutions
 from metaprune_cli.pruning import (
     at_fixed_cost,
@@ -32,48 +33,47 @@ from metaprune_cli.pruning import (
 )
 from metaprune_cli.pruning.repair import repaired_weights
 from metaprune_cli.pruning.zeroing import WeightLayer, Zeroing, choose, divided, find_layers, zero_tensors
+from metaprune_cli.tasks.base import Task
 from metaprune_cli.training.precision import in_precision
 from metaprune_cli.training.sparsity import growth, penalty
 from metaprune_cli.training.zoo import Member, Weights
 
-Batch = tuple[Tensor, Tensor]
-
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class Step:
     """One zoo member for one step.
 
     Attributes:
         member: the model.
-        batches: images and labels, without end.
+        task: what it is for.
+        batches: inputs and targets, without end.
         settings: weights of the losses, speed-ups, length.
         generator: draws the speed-ups, on the CPU.
         importance: what the metanetwork's score head says of every neuron; None without such a head.
     """
 
     member: Member
-    batches: Iterator[Batch]
+    task: Task
+    batches: Iterator[AnyBatch]
     settings: MetaTrainSettings
     generator: torch.Generator
     importance: Tensor | None = None
 
-    def loss(self, weights: Weights, batch: Batch) -> Tensor:
-        """Cross-entropy, plus ``distill`` times the divergence from the original model's outputs."""
-        images, labels = batch
-        with in_precision(self.settings.precision, images.device):
-            logits = self.member.logits(weights, images).float()
-        loss = F.cross_entropy(logits, labels)
+    def loss(self, weights: Weights, batch: AnyBatch) -> Tensor:
+        """The task's loss, plus ``distill`` times the distance from the original model's outputs."""
+        inputs, targets = batch
+        with in_precision(self.settings.precision, device_of(inputs)):
+            output = in_float32(self.member.output(weights, inputs))
+        loss = self.task.loss(output, targets)
         if self.settings.distill:
-            original = self.member.own_logits(images).log_softmax(1)
-            divergence = F.kl_div(logits.log_softmax(1), original, reduction="batchmean", log_target=True)
-            loss = loss + self.settings.distill * divergence
+            loss = loss + self.settings.distill * self.task.match(output, self.member.own_output(inputs))
         return loss
 
 
-Objective = Callable[[Task, Weights], Iterator[Tensor]]
+Objective = Callable[[Step, Weights], Iterator[Tensor]]
 
 
-def pruned(task: Task, weights: Weights) -> Iterator[Tensor]:
+def pruned(step: Step, weights: Weights) -> Iterator[Tensor]:
     """The loss of the model as it is, and of what is left at a random speed-up, by the weights' own magnitudes.
 
         L = 1/B Σ_b  dense_weight · L_b(θ′) + L_b(mask(θ′))
@@ -83,56 +83,56 @@ def pruned(task: Task, weights: Weights) -> Iterator[Tensor]:
     first, and the gradient taken where that ends is used as it is (first order: Finn et al., arXiv 1703.03400,
     section 5.2).
     """
-    settings = task.settings
+    settings = step.settings
     for number in range(settings.batches):
-        smaller = finetuned(task, weights, random_speedup(task, number))
-        batch = next(task.batches)
+        smaller = finetuned(step, weights, random_speedup(step, number))
+        batch = next(step.batches)
         if settings.dense_weight:
-            yield settings.dense_weight / settings.batches * task.loss(weights, batch)
-        yield task.loss(smaller, batch) / settings.batches
+            yield settings.dense_weight / settings.batches * step.loss(weights, batch)
+        yield step.loss(smaller, batch) / settings.batches
 
 
-def sparsity(task: Task, weights: Weights) -> Iterator[Tensor]:
+def sparsity(step: Step, weights: Weights) -> Iterator[Tensor]:
     """The loss of the model as it is, and group sparsity: for each unit the gradient reg · γ_c · w.
 
     See :mod:`metaprune_cli.training.sparsity`; the source is arXiv 2506.12041, section 4.
     """
-    graph, settings = task.member.graph, task.settings
+    graph, settings = step.member.graph, step.settings
     for _ in range(settings.batches):
-        yield task.loss(weights, next(task.batches))
+        yield step.loss(weights, next(step.batches))
     pull = growth(graph, {**graph.tensors, **weights}, settings.alpha)
     yield settings.reg * penalty(graph, weights, pull)
 
 
-def zeroed(task: Task, weights: Weights) -> Iterator[Tensor]:
+def zeroed(step: Step, weights: Weights) -> Iterator[Tensor]:
     """The loss of the model as it is, and with its smallest weights at zero: the counterpart of :func:`pruned`.
 
     Which weights those are, a random fraction of all or all but N of every M, the settings' objective says. What is
     gone learns too, straight through, with the slope ``choice_slope``.
     """
-    settings = task.settings
+    settings = step.settings
     for number in range(settings.batches):
-        sparse = with_zeros(task, weights, random_speedup(task, number))
-        batch = next(task.batches)
+        sparse = with_zeros(step, weights, random_speedup(step, number))
+        batch = next(step.batches)
         if settings.dense_weight:
-            yield settings.dense_weight / settings.batches * task.loss(weights, batch)
-        yield task.loss(sparse, batch) / settings.batches
+            yield settings.dense_weight / settings.batches * step.loss(weights, batch)
+        yield step.loss(sparse, batch) / settings.batches
 
 
-def l1(task: Task, weights: Weights) -> Iterator[Tensor]:
+def l1(step: Step, weights: Weights) -> Iterator[Tensor]:
     """The loss of the model as it is, and for each weight that can be zeroed the gradient reg · sign(w).
 
     The regulariser of arXiv 2506.12041 for unstructured pruning, whose cross-entropy is a sum over the batches, where
     this is their mean.
     """
-    settings = task.settings
+    settings = step.settings
     for _ in range(settings.batches):
-        yield task.loss(weights, next(task.batches)) / settings.batches
-    names = [layer.name for layer in zeroable(task, weights)]
+        yield step.loss(weights, next(step.batches)) / settings.batches
+    names = [layer.name for layer in zeroable(step, weights)]
     yield settings.reg * torch.stack([weights[name].abs().sum() for name in names]).sum()
 
 
-def shares(task: Task, weights: Weights) -> Iterator[Tensor]:  # noqa: ARG001 - an objective's arguments
+def shares(step: Step, weights: Weights) -> Iterator[Tensor]:  # noqa: ARG001 - an objective's arguments
     """Nothing but the examples (``training/shares.py``): no images pass, and the weights stay all but as they are."""
     return iter(())
 
@@ -142,10 +142,10 @@ OBJECTIVES: MappingProxyType[ObjectiveName, Objective] = MappingProxyType(
 )
 
 
-def smaller(task: Task, weights: Weights, speedup: float) -> dict[str, Tensor]:
+def smaller(step: Step, weights: Weights, speedup: float) -> dict[str, Tensor]:
     """What is left of the weights by the settings' objective: structured, or zeros."""
-    of = finetuned if removes_units(task.settings) else with_zeros
-    return of(task, weights, speedup)
+    of = finetuned if removes_units(step.settings) else with_zeros
+    return of(step, weights, speedup)
 
 
 def removes_units(settings: MetaTrainSettings) -> bool:
@@ -153,20 +153,20 @@ def removes_units(settings: MetaTrainSettings) -> bool:
     return settings.objective in ("pruned", "sparsity", "shares")
 
 
-def with_zeros(task: Task, weights: Weights, speedup: float) -> dict[str, Tensor]:
+def with_zeros(step: Step, weights: Weights, speedup: float) -> dict[str, Tensor]:
     """The weights with the smallest at zero: N of every M, or 1/``speedup`` of all are left."""
-    masks = choose(zeroable(task, weights), weights, zeroing(task.settings, 1 - 1 / speedup))
-    return zero_tensors(weights, masks, task.settings.choice_slope)
+    masks = choose(zeroable(step, weights), weights, zeroing(step.settings, 1 - 1 / speedup))
+    return zero_tensors(weights, masks, step.settings.choice_slope)
 
 
-def zeroable(task: Task, weights: Weights) -> list[WeightLayer]:
+def zeroable(step: Step, weights: Weights) -> list[WeightLayer]:
     """The layers that would be zeroed by default, as far as the metanetwork writes them.
 
     Raises:
         TargetError: there are none.
     """
-    layers = [layer for layer in find_layers(task.member.graph) if layer.name in weights]
-    return divided(layers, zeroing(task.settings, 0.5))[0]
+    layers = [layer for layer in find_layers(step.member.graph) if layer.name in weights]
+    return divided(layers, zeroing(step.settings, 0.5))[0]
 
 
 def zeroing(settings: MetaTrainSettings, sparsity: float) -> Zeroing:
@@ -176,18 +176,18 @@ def zeroing(settings: MetaTrainSettings, sparsity: float) -> Zeroing:
     return Zeroing("unstructured", sparsity=sparsity)
 
 
-def random_speedup(task: Task, number: int) -> float:
+def random_speedup(step: Step, number: int) -> float:
     """The speed-up of batch ``number``, drawn log-uniformly; the batches share the range out among themselves."""
-    place = float(torch.rand((), generator=task.generator))
-    return speedup_at(task.settings, (number + place) / task.settings.batches)
+    place = float(torch.rand((), generator=step.generator))
+    return speedup_at(step.settings, (number + place) / step.settings.batches)
 
 
-def random_criterion(task: Task) -> MetaCriterion:
+def random_criterion(step: Step) -> MetaCriterion:
     """One of those to prune by; where there is one alone, nothing is drawn."""
-    several = (task.settings.criterion, *task.settings.criteria)
+    several = (step.settings.criterion, *step.settings.criteria)
     if len(several) == 1:
         return several[0]
-    return several[int(torch.randint(len(several), (), generator=task.generator))]
+    return several[int(torch.randint(len(several), (), generator=step.generator))]
 
 
 def speedup_at(settings: MetaTrainSettings, position: float) -> float:
@@ -196,17 +196,17 @@ def speedup_at(settings: MetaTrainSettings, position: float) -> float:
     return math.exp(low + (high - low) * position)
 
 
-def finetuned(task: Task, weights: Weights, speedup: float) -> dict[str, Tensor]:
+def finetuned(step: Step, weights: Weights, speedup: float) -> dict[str, Tensor]:
     """The weights masked at ``speedup``, repaired, and taken through ``lookahead`` steps of plain SGD.
 
     Steps and repair count as constants: what is differentiated is θ ↦ mask(θ + steps), and gone elements stay gone.
     """
-    graph, settings = task.member.graph, task.settings
-    scores = _scores(task, weights, speedup, random_criterion(task))
+    graph, settings = step.member.graph, step.settings
+    scores = _scores(step, weights, speedup, random_criterion(step))
     kept = select(graph, scores, speedup, settings.scope, settings.max_ratio)
-    moving = _leaves(_repaired(task, weights, kept) if settings.repair else weights)
+    moving = _leaves(_repaired(step, weights, kept) if settings.repair else weights)
     for _ in range(settings.lookahead):
-        steps = _gradients(task.loss(mask_tensors(graph, moving, kept), next(task.batches)), moving)
+        steps = _gradients(step.loss(mask_tensors(graph, moving, kept), next(step.batches)), moving)
         moving = _leaves({name: tensor - settings.lookahead_lr * steps[name] for name, tensor in moving.items()})
     shifted = {name: tensor + (moving[name] - tensor).detach() for name, tensor in weights.items()}
     if not (settings.choice_slope and scores.requires_grad):
@@ -216,33 +216,33 @@ def finetuned(task: Task, weights: Weights, speedup: float) -> dict[str, Tensor]
     return gate_tensors(graph, shifted, kept, scores, settings.choice_slope)
 
 
-def _repaired(task: Task, weights: Weights, kept: Tensor) -> dict[str, Tensor]:
+def _repaired(step: Step, weights: Weights, kept: Tensor) -> dict[str, Tensor]:
     """The weights, what is kept of them changed as a repair by least squares on one batch would change it."""
-    graph, (images, _) = task.member.graph, next(task.batches)
-    fitted = repaired_weights(lambda tensors: task.member.logits(tensors, images), graph, weights, kept)
+    graph, (inputs, _) = step.member.graph, next(step.batches)
+    fitted = repaired_weights(lambda tensors: step.member.output(tensors, inputs), graph, weights, kept)
     masked = mask_tensors(graph, weights, kept)
     return {name: tensor.detach() + (fitted[name] - masked[name].detach()) for name, tensor in weights.items()}
 
 
-def _scores(task: Task, weights: Weights, speedup: float, criterion: MetaCriterion) -> Tensor:
+def _scores(step: Step, weights: Weights, speedup: float, criterion: MetaCriterion) -> Tensor:
     """Shape (units,); differentiable where the criterion is a function of the weights alone."""
-    graph = task.member.graph
+    graph = step.member.graph
     tensors = {**graph.tensors, **weights}
-    importance = None if task.importance is None else importance_at(by_unit(graph.units, task.importance), speedup)
-    scores = differentiable_scores(graph, tensors, criterion, importance, task.settings.normaliser)
+    importance = None if step.importance is None else importance_at(by_unit(graph.units, step.importance), speedup)
+    scores = differentiable_scores(graph, tensors, criterion, importance, step.settings.normaliser)
     if scores is not None:
         return scores
     gradients = None
     if criterion == "taylor":
         leaves = _leaves(weights)
-        gradients = _gradients(task.loss(leaves, next(task.batches)), leaves)
+        gradients = _gradients(step.loss(leaves, next(step.batches)), leaves)
     return unit_scores(
         graph,
         tensors,
         criterion,
         gradients=gradients,
-        generator=task.generator,
-        normaliser=task.settings.normaliser,
+        generator=step.generator,
+        normaliser=step.settings.normaliser,
     )
 
 

@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from metaprune_cli.config import OptimSettings
-from metaprune_cli.data import ImageSplit
+from metaprune_cli.data import Split
 from metaprune_cli.errors import InputError
-from metaprune_cli.metrics.accuracy import Accuracy, evaluate
+from metaprune_cli.tasks.base import Task
+from metaprune_cli.tasks.measuring import Score, Tally, measure, tallied
 from metaprune_cli.training.distributed import Ranks
 from metaprune_cli.training.norms import synchronised
 
@@ -61,24 +62,19 @@ def average_statistics_(model: nn.Module, ranks: Ranks) -> None:
     ranks.mean_([buffer for buffer in model.buffers() if buffer.is_floating_point()])
 
 
-def accuracy_on(
-    model: nn.Module, split: ImageSplit, *, batch_size: int, device: torch.device, ranks: Ranks
-) -> Accuracy:
-    """Accuracy on all images of a split, which the processes share out.
+def score_on(
+    model: nn.Module, split: Split, task: Task, *, batch_size: int, device: torch.device, ranks: Ranks
+) -> Score:
+    """The figures on all samples of a split, which the processes share out.
 
     Raises:
-        InputError: there are no images, or the model's outputs do not fit the labels.
+        InputError: there are no samples, or the model's outputs do not fit the targets.
         NumericsError: the loss is not finite.
     """
     if ranks.world == 1:
-        return evaluate(model, split.batches(batch_size, device=device), device)
+        return measure(model, split.batches(batch_size, device=device), device, task)
     mine = split.at(torch.arange(ranks.rank, len(split), ranks.world))
-    own = evaluate(model, mine.batches(batch_size, device=device), device) if len(mine) else None
-    parts = [part for part in ranks.gather(own) if part is not None]
-    if not parts:
-        raise InputError("There are no images to evaluate on.")
-    samples = sum(part.samples for part in parts)
-    top1, top5, loss = (
-        sum(getattr(part, name) * part.samples for part in parts) / samples for name in ("top1", "top5", "loss")
-    )
-    return Accuracy(top1, top5, loss, samples)
+    whole = Tally(task)
+    for sums in ranks.gather(tallied(model, mine.batches(batch_size, device=device), device, task).sums()):
+        whole.merge(sums)
+    return whole.score()

@@ -8,17 +8,17 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from metaprune_cli.config import MetaTrainSettings
-from metaprune_cli.data import ImageSplit
+from metaprune_cli.data import Split
 from metaprune_cli.errors import TargetError
 from metaprune_cli.metanet import MetaNetwork
 from metaprune_cli.pruning import select
 from metaprune_cli.pruning.zeroing import divided, find_layers
+from metaprune_cli.tasks.measuring import value_of
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.numerics import not_finite
-from metaprune_cli.training.objectives import Task, removes_units, smaller, speedup_at, zeroing
+from metaprune_cli.training.objectives import Step, removes_units, smaller, speedup_at, zeroing
 from metaprune_cli.training.state import Record
 from metaprune_cli.training.zoo import Member, Weights
 
@@ -49,48 +49,57 @@ def check_reachable(member: Member, settings: MetaTrainSettings) -> None:
 
 
 def validate(
-    metanet: MetaNetwork, tasks: Sequence[Task], val: ImageSplit, device: torch.device, ranks: Ranks = ALONE
+    metanet: MetaNetwork, steps: Sequence[Step], val: Split, device: torch.device, ranks: Ranks = ALONE
 ) -> Record:
-    """Mean figures over the tasks' models on the validation images.
+    """Mean figures over the steps' models on the validation images.
 
     Args:
         metanet: the metanetwork.
-        tasks: held-out models; their batches, of the training split, are for the ``lookahead`` alone.
+        steps: held-out models; their batches, of the training split, are for the ``lookahead`` alone.
         val: the validation images.
         device: where the models are.
-        ranks: share the tasks out among themselves; each gets the means over all.
+        ranks: share the steps out among themselves; each gets the means over all.
 
     Returns:
-        ``val_loss`` and ``val_top1`` (percent), masked at six speed-ups out of the range that is trained for;
-        ``val_dense_loss`` and ``val_dense_top1``, nothing masked.
+        ``val_loss`` and the task's headline (``val_accuracy``, say), masked at six speed-ups out of the range that is
+        trained for; ``val_dense_loss`` and ``val_dense_accuracy``, nothing masked.
 
     Raises:
         NumericsError: a loss is not finite.
     """
 
-    def figures(task: Task) -> list[Tensor]:
+    def figures(step: Step) -> list[Tensor]:
         """Of one model: nothing masked, then at every position."""
         with torch.no_grad():
-            made = metanet.rewrite(task.member.graph, backend=task.settings.backend)
-        written, task = task.member.rewritten(made.tensors), replace(task, importance=made.importance)
-        masked = (smaller(task, written, speedup_at(task.settings, position)) for position in POSITIONS)
-        return [_figures(task, weights, val, device) for weights in itertools.chain([written], masked)]
+            made = metanet.rewrite(step.member.graph, backend=step.settings.backend)
+        written, step = step.member.rewritten(made.tensors), replace(step, importance=made.importance)
+        masked = (smaller(step, written, speedup_at(step.settings, position)) for position in POSITIONS)
+        return [_figures(step, weights, val, device) for weights in itertools.chain([written], masked)]
 
-    rows = ranks.collect([figures(task) for task in ranks.share(tasks)])
+    rows = ranks.collect([figures(step) for step in ranks.share(steps)])
     dense, masked = [row[0] for row in rows], [figure for row in rows for figure in row[1:]]
-    (val_loss, val_top1), (dense_loss, dense_top1) = (torch.stack(rows).mean(0).tolist() for rows in (masked, dense))
-    return {"val_loss": val_loss, "val_top1": val_top1, "val_dense_loss": dense_loss, "val_dense_top1": dense_top1}
+    (val_loss, headline), (dense_loss, dense_headline) = (
+        torch.stack(rows).mean(0).tolist() for rows in (masked, dense)
+    )
+    key = steps[0].task.metrics[0].key
+    return {
+        "val_loss": val_loss,
+        f"val_{key}": headline,
+        "val_dense_loss": dense_loss,
+        f"val_dense_{key}": dense_headline,
+    }
 
 
 @torch.no_grad()
-def _figures(task: Task, weights: Weights, val: ImageSplit, device: torch.device) -> Tensor:
-    """Mean cross-entropy and top-1 accuracy in percent, float64 (2,)."""
-    sums = torch.zeros(2, dtype=torch.float64)
-    for images, labels in val.batches(task.settings.batch_size, device=device):
-        logits = task.member.logits(weights, images)
-        hits = (logits.argmax(1) == labels).sum()
-        sums += torch.stack([F.cross_entropy(logits, labels, reduction="sum"), 100 * hits]).double().cpu()
-    if not sums.isfinite().all():
-        named = ((f"{task.member.name}: {name}", weight) for name, weight in weights.items())
+def _figures(step: Step, weights: Weights, val: Split, device: torch.device) -> Tensor:
+    """Mean loss and the headline, float64 (2,)."""
+    task, meter = step.task, step.task.quick_meter()
+    total = torch.zeros((), dtype=torch.float64)
+    for inputs, targets in val.batches(step.settings.batch_size, device=device):
+        output = step.member.output(weights, inputs)
+        total += task.total_loss(output, targets).double().cpu()
+        meter.update(output, targets)
+    if not total.isfinite():
+        named = ((f"{step.member.name}: {name}", weight) for name, weight in weights.items())
         raise not_finite("The validation loss is not finite.", named, next_step="try a smaller learning rate or ratio")
-    return sums / len(val)
+    return torch.stack([total / len(val), total.new_tensor(value_of(task.metrics[0], meter, task))])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from metaprune_cli.graph import NeuronGraph
-from metaprune_cli.metrics.calling import logits_of, memory_format_for
+from metaprune_cli.metrics.calling import call, in_format, memory_format_for
 from metaprune_cli.training.norms import use_batch_statistics_
 from metaprune_cli.training.shares import Example
 
@@ -51,27 +52,28 @@ class Member:
     examples: tuple[Example, ...] = ()
 
     @classmethod
-    def of(cls, entry: ZooEntry, device: torch.device, images: Tensor | None = None) -> Member:
-        """Prepare copies; the entry is not changed. With ``images``, they tell in which memory format it is fastest."""
+    def of(cls, entry: ZooEntry, device: torch.device, inputs: Any = None) -> Member:
+        """Prepare copies; the entry is not changed. With ``inputs``, they tell in which memory format it is fastest."""
         model = copy.deepcopy(entry.model).to(device).eval().requires_grad_(False)
         use_batch_statistics_(model)
         tensors = {name: tensor.to(device) for name, tensor in entry.graph.tensors.items()}
-        layout = torch.contiguous_format if images is None else memory_format_for(model, images)
+        layout = torch.contiguous_format if inputs is None else memory_format_for(model, inputs)
         return cls(entry.name, model, entry.graph.with_tensors(tensors), layout, entry.examples)
 
-    def logits(self, weights: Weights, images: Tensor) -> Tensor:
-        """Class scores (n, classes) of the architecture with ``weights`` in place of its own."""
-        return logits_of(functional_call(self.model, dict(weights), (self._laid_out(images),)))
+    def output(self, weights: Weights, inputs: Any) -> Any:
+        """What the architecture returns with ``weights`` in place of its own."""
+
+        def model(*args: Any, **kwargs: Any) -> Any:
+            return functional_call(self.model, dict(weights), args, kwargs)
+
+        return call(model, in_format(inputs, self.memory_format))
 
     @torch.no_grad()
-    def own_logits(self, images: Tensor) -> Tensor:
-        """Class scores (n, classes) of the original model."""
-        return logits_of(self.model(self._laid_out(images)))
+    def own_output(self, inputs: Any) -> Any:
+        """What the original model returns."""
+        return call(self.model, in_format(inputs, self.memory_format))
 
     def rewritten(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Of a metanetwork's output the entries that it wrote; the others are the model's own."""
         own = self.graph.tensors
         return {name: tensors[name] for name in sorted(self.graph.trainable) if tensors[name] is not own[name]}
-
-    def _laid_out(self, images: Tensor) -> Tensor:
-        return images.contiguous(memory_format=self.memory_format)

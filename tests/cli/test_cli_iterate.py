@@ -47,10 +47,10 @@ def accuracies(monkeypatch: pytest.MonkeyPatch) -> Iterator[float]:
 
     def train(*arguments: Any, **keywords: Any) -> Any:
         trained = real(*arguments, **keywords)
-        return replace(trained, val_top1=next(said)) if keywords["short"] else trained
+        return replace(trained, headline=next(said)) if keywords["short"] else trained
 
     monkeypatch.setattr(iterate, "_train", train)
-    monkeypatch.setattr(iterate, "_val_top1", lambda *_: 95.0)
+    monkeypatch.setattr(iterate, "_headline", lambda *_: 95.0)
     return said
 
 

@@ -95,4 +95,4 @@ def test_missing_files_are_named(dataset, names, tmp_path):
 def test_only_eval_reads_the_test_split():
     package = Path(metaprune_cli.__file__).parent
     users = {str(file.relative_to(package)) for file in package.rglob("*.py") if "load_test" in file.read_text("utf-8")}
-    assert users <= {"data/__init__.py", "data/splits.py", "stages/eval.py"}
+    assert users <= {"data/__init__.py", "data/splits.py", "tasks/classification.py"}

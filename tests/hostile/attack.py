@@ -61,7 +61,7 @@ def _run(arguments: list[str], folder: Path, output: int) -> None:
         code = _call(arguments)
         sys.stdout.flush()
         sys.stderr.flush()
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the process ends here, whatever it is
         with contextlib.suppress(BaseException):
             traceback.print_exc()
             sys.stderr.flush()

@@ -6,6 +6,7 @@ import random
 
 from metaprune_cli.stages.evaluation.arms import Arm
 from metaprune_cli.stages.evaluation.summary import Row, Step
+from metaprune_cli.tasks import Classification, Score
 
 
 def row(
@@ -25,10 +26,7 @@ def row(
         requested=requested,
         base=origin,
         speedup=speedup,
-        top1=top1,
-        top5=99.0,
-        loss=0.3,
-        samples=540,
+        score=Score(Classification.metrics, {"top1": top1, "top5": 99.0}, loss=0.3, samples=540),
         macs=int(1e6 / speedup),
         params=int(1e5 / speedup),
         file_bytes=100_000,

@@ -102,7 +102,7 @@ def test_every_mean_is_a_point_with_a_tooltip(page: str) -> None:
     summary = summarise(three_arms())
     for group in summary.groups:
         if group.step != "unpruned":
-            assert f"{group.arm}: {group.top1.mean:.2f} ± " in page
+            assert f"{group.arm}: {group.headline.mean:.2f} ± " in page
     assert page.count('class="dot ') == sum(group.step != "unpruned" for group in summary.groups)
     assert page.count('class="chart"') == len(summary.steps)
 

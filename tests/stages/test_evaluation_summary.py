@@ -52,7 +52,7 @@ def test_the_order_of_the_rows_does_not_matter(rows: list[Row]) -> None:
     ours, theirs = summarise(rows), summarise(shuffled)
     for ordered, mixed in zip(ours.differences, theirs.differences, strict=True):
         assert (ordered.step, ordered.requested, ordered.wins) == (mixed.step, mixed.requested, mixed.wins)
-        assert ordered.top1.mean == pytest.approx(mixed.top1.mean)
+        assert ordered.headline.mean == pytest.approx(mixed.headline.mean)
 
 
 def test_differences_are_paired_by_origin() -> None:
@@ -66,14 +66,14 @@ def test_differences_are_paired_by_origin() -> None:
         ]
     )
     (difference,) = summary.differences
-    assert difference.top1 == Spread(1.0, 0.0, 1.0, 1.0, 2)  # origins spread by 35 points, differences by none
+    assert difference.headline == Spread(1.0, 0.0, 1.0, 1.0, 2)  # origins spread by 35 points, differences by none
     assert (difference.wins, difference.ties) == (2, 0)
 
 
 def test_several_models_of_one_origin_are_one_pair() -> None:
     summary = summarise([row("a", top1=90.0), row("a", top1=92.0), row("a", "metanet", top1=91.0)])
     (difference,) = summary.differences
-    assert (difference.top1.mean, difference.top1.count, difference.ties) == (0.0, 1, 1)
+    assert (difference.headline.mean, difference.headline.count, difference.ties) == (0.0, 1, 1)
 
 
 def test_one_arm_alone_has_no_difference() -> None:
@@ -92,7 +92,7 @@ def test_steps_and_speedups_are_not_mixed(summary: Summary) -> None:
     assert summary.speedups("finetuned") == [2.0, 4.0, 8.0]
     assert {len(group.rows) for group in summary.groups} == {3}
     assert [difference.against for difference in summary.differences_at("finetuned")] == ["plain", "uniform"] * 3
-    assert {difference.top1.count for difference in summary.differences} == {3}
+    assert {difference.headline.count for difference in summary.differences} == {3}
 
 
 def test_metrics_are_nested_numbers(summary: Summary) -> None:
@@ -180,7 +180,7 @@ def test_arms_are_compared_with_every_baseline() -> None:
     arms = ("taylor", "sparse", "plain", "metanet group-l2", "metanet")
     summary = summarise([row("a", arm, top1=90 + place) for place, arm in enumerate(arms)])
     assert summary.arms == ["plain", "sparse", "taylor", "metanet", "metanet group-l2"]
-    assert [(d.arm, d.against, d.top1.mean) for d in summary.differences] == [
+    assert [(d.arm, d.against, d.headline.mean) for d in summary.differences] == [
         *(("metanet", baseline, gain) for baseline, gain in (("plain", 2), ("sparse", 3), ("taylor", 4))),
         *(("metanet group-l2", baseline, gain) for baseline, gain in (("plain", 1), ("sparse", 2), ("taylor", 3))),
     ]

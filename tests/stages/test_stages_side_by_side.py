@@ -14,13 +14,17 @@ from metaprune_cli.config import DataSettings, OptimSettings, ZooMember, ZooSett
 from metaprune_cli.errors import InputError, MetapruneError, NumericsError
 from metaprune_cli.stages.side_by_side import side_by_side
 from metaprune_cli.stages.zoo import zoo
+from metaprune_cli.tasks import Classification, Metric
 from metaprune_cli.training.progress import Progress, Silence
+
+TOP1 = Classification.metrics[0]
 
 
 @dataclass(frozen=True)
 class Done:
     task: int
-    val_top1: float
+    metric: Metric
+    headline: float
     process: int
 
 
@@ -33,7 +37,7 @@ class Listener(Silence):
 
 
 def work(task: int, progress: Progress) -> Done:
-    return Done(task, 10.0 * task, os.getpid())
+    return Done(task, TOP1, 10.0 * task, os.getpid())
 
 
 def fails(task: int, progress: Progress) -> Done:

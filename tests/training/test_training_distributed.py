@@ -13,6 +13,7 @@ from metaprune_cli.config import MetaTrainSettings
 from metaprune_cli.data import ImageSplit
 from metaprune_cli.errors import InputError, LostProcessError
 from metaprune_cli.metanet import MetaNetwork
+from metaprune_cli.tasks import Classification
 from metaprune_cli.training.distributed import ALONE, Ranks, answered
 from metaprune_cli.training.meta import ZooEntry, meta_train
 from metaprune_cli.training.norms import synchronised
@@ -102,9 +103,9 @@ def test_alone_everything_is_ones_own() -> None:
 def test_more_processes_than_members_in_a_step_are_refused(
     metanet: MetaNetwork, zoo: list[ZooEntry], train: ImageSplit, val: ImageSplit
 ) -> None:
-    settings = MetaTrainSettings(criterion="group-l2")
+    settings, task = MetaTrainSettings(criterion="group-l2"), Classification()
     with pytest.raises(InputError, match=r"more processes than members(.|\n)*--members-per-step 2"):
-        meta_train(metanet, zoo, [], train, val, settings, device=CPU, progress=Silence(), ranks=Ranks(0, 2))
+        meta_train(metanet, zoo, [], train, val, settings, task=task, device=CPU, progress=Silence(), ranks=Ranks(0, 2))
 
 
 def test_a_batch_must_have_two_images_for_each_process() -> None:

@@ -12,8 +12,8 @@ from metaprune_cli.config import OptimSettings
 from metaprune_cli.data import ImageSplit
 from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.graph import NeuronGraph, encode
-from metaprune_cli.metrics.accuracy import evaluate
 from metaprune_cli.pruning import unit_scores
+from metaprune_cli.tasks import Classification, measure
 from metaprune_cli.training.loop import FitResult, fit, recalibrate_
 from metaprune_cli.training.progress import Silence
 from metaprune_cli.training.state import TrainState
@@ -55,6 +55,7 @@ def fitted(
         model,
         train,
         settings,
+        task=Classification(),
         batch_size=32,
         augment=True,
         seed=seed,
@@ -75,7 +76,7 @@ def assert_same(actual: nn.Module, expected: nn.Module) -> None:
 
 def test_it_learns(model: nn.Module, train: ImageSplit, val: ImageSplit) -> None:
     result, _ = fitted(model, train, replace(SGD, epochs=30), val=val)
-    assert evaluate(result.model, val.batches(40), CPU).top1 > 90
+    assert measure(result.model, val.batches(40), CPU, Classification()).headline > 90
     assert not result.model.training
 
 

@@ -14,6 +14,7 @@ from metaprune_cli.config import MetaTrainSettings
 from metaprune_cli.data import ImageSplit
 from metaprune_cli.errors import InputError, NumericsError, TargetError
 from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
+from metaprune_cli.tasks import Classification
 from metaprune_cli.training import meta
 from metaprune_cli.training.meta import MetaResult, ZooEntry, meta_train
 from metaprune_cli.training.objectives import OBJECTIVES
@@ -55,6 +56,7 @@ class World:
             self.train,
             self.val,
             MetaTrainSettings(**chosen),
+            task=Classification(),
             device=CPU,
             progress=Silence(),
             augment=True,

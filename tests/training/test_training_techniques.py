@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from metaprune_cli.config import OptimSettings
 from metaprune_cli.data import ImageSplit
 from metaprune_cli.errors import CorruptFileError, InputError
-from metaprune_cli.metrics.accuracy import evaluate
+from metaprune_cli.tasks import Classification, measure
 from metaprune_cli.training.averaging import Average
 from metaprune_cli.training.distillation import Teacher
 from metaprune_cli.training.loop import RECALIBRATION_BATCHES, FitResult, fit, recalibrate_
@@ -25,6 +25,7 @@ from metaprune_cli.training.state import Best, TrainState
 from metaprune_cli.training.stopping import better_of, is_over
 
 CPU = torch.device("cpu")
+TOP1 = Classification.metrics[0]
 PLAIN = OptimSettings(epochs=4, lr=0.1)
 IMAGE = torch.zeros(1, 1, 6, 6)
 TECHNIQUES = {
@@ -53,7 +54,14 @@ def fitted(
     model: nn.Module, train: ImageSplit, settings: OptimSettings, **more: Any
 ) -> tuple[FitResult, list[TrainState]]:
     states: list[TrainState] = []
-    given = {"batch_size": 32, "augment": True, "seed": 3, "device": CPU, "progress": Silence()} | more
+    given = {
+        "task": Classification(),
+        "batch_size": 32,
+        "augment": True,
+        "seed": 3,
+        "device": CPU,
+        "progress": Silence(),
+    } | more
     return fit(model, train, settings, on_epoch=states.append, **given), states
 
 
@@ -117,7 +125,7 @@ def test_what_is_evaluated_is_the_average_with_statistics_of_its_own(
     model: nn.Module, train: ImageSplit, val: ImageSplit
 ) -> None:
     result, states = fitted(model, train, TECHNIQUES["ema"], val=val)
-    assert evaluate(result.model, val.batches(32), CPU).loss == result.history[-1]["val_loss"]
+    assert measure(result.model, val.batches(32), CPU, Classification()).loss == result.history[-1]["val_loss"]
     assert states[-1].average is not None
     assert not torch.equal(states[-1].average["stem.weight"], states[-1].model["stem.weight"])
     measured = copy.deepcopy(result.model)
@@ -140,7 +148,7 @@ def test_the_loss_of_a_teacher_is_hintons() -> None:
     soft = F.softmax(model(images) / 2, 1)
     entropy = -(soft * soft.log()).sum(1).mean()
     expected = 0.7 * loss + 0.3 * 4 * (F.cross_entropy(logits / 2, soft) - entropy)
-    actual = Teacher(model, settings, CPU, IMAGE).blended(loss, logits, images)
+    actual = Teacher(model, Classification(), settings, CPU, IMAGE).blended(loss, logits, images)
     torch.testing.assert_close(actual, expected)
 
 
@@ -199,14 +207,14 @@ def test_the_best_epoch_is_kept_and_looking_stops(model: nn.Module, train: Image
 def test_what_is_better() -> None:
     model, best = nn.Linear(1, 1), None
     records = [(1, 0.5, 80.0), (2, 0.4, 70.0), (3, 0.4, 90.0), (4, 0.6, 90.0)]
-    for stop_on, expected in (("loss", (2, 0.4)), ("accuracy", (3, 10.0))):
+    for stop_on, expected in (("loss", (2, 0.4)), ("accuracy", (3, 10.0)), ("headline", (3, 10.0))):
         best = None
         for epoch, loss, top1 in records:
             record = {"epoch": epoch, "val_loss": loss, "val_top1": top1}
-            best = better_of(best, model, record, OptimSettings(patience=2, stop_on=stop_on))  # type: ignore[arg-type]
+            best = better_of(best, model, record, OptimSettings(patience=2, stop_on=stop_on), TOP1)  # type: ignore[arg-type]
         assert best is not None
         assert (best.epoch, best.score) == expected
-    assert better_of(None, model, {"epoch": 1, "val_loss": 0.1}, OptimSettings()) is None
+    assert better_of(None, model, {"epoch": 1, "val_loss": 0.1}, OptimSettings(), TOP1) is None
 
 
 @pytest.mark.parametrize(("epochs", "over"), [(3, False), (4, False), (5, True), (9, True)])

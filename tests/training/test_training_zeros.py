@@ -8,6 +8,7 @@ from torch import nn
 
 from metaprune_cli.config import OptimizerName, OptimSettings
 from metaprune_cli.data import ImageSplit
+from metaprune_cli.tasks import Classification
 from metaprune_cli.training.loop import FitResult, fit
 from metaprune_cli.training.progress import Silence
 from metaprune_cli.training.state import TrainState
@@ -30,8 +31,8 @@ def tuned(model: nn.Module, train: ImageSplit, optimizer: OptimizerName, **more:
     settings = OptimSettings(epochs=3, lr=0.05, momentum=0.9, weight_decay=0.1, optimizer=optimizer)
     put_back_ = zeros_kept(model, SPARSE, CPU)
     return fit(
-        model, train, settings, batch_size=20, augment=False, seed=0, device=CPU, progress=Silence(),
-        after_step=put_back_, **more,
+        model, train, settings, task=Classification(), batch_size=20, augment=False, seed=0, device=CPU,
+        progress=Silence(), after_step=put_back_, **more,
     )  # fmt: skip
 
 
@@ -47,7 +48,8 @@ def test_zeros_stay_zero_and_nothing_else_does(sparse: nn.Module, train: ImageSp
 
 def test_without_it_they_do_not(sparse: nn.Module, train: ImageSplit) -> None:
     settings = OptimSettings(epochs=1, lr=0.05)
-    result = fit(sparse, train, settings, batch_size=20, augment=False, seed=0, device=CPU, progress=Silence())
+    more = {"task": Classification(), "batch_size": 20, "augment": False, "seed": 0}
+    result = fit(sparse, train, settings, **more, device=CPU, progress=Silence())  # type: ignore[arg-type]
     assert bool((result.model.get_parameter("inner.weight") != 0).all())
 
 

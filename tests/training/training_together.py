@@ -13,6 +13,7 @@ from metaprune_cli.config import DataSettings, MetaTrainSettings, OptimSettings
 from metaprune_cli.data import load_splits
 from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
 from metaprune_cli.models import Architecture, build
+from metaprune_cli.tasks import Classification
 from metaprune_cli.training.distributed import Ranks
 from metaprune_cli.training.loop import fit
 from metaprune_cli.training.meta import ZooEntry, meta_train
@@ -59,6 +60,7 @@ def meta_trained(ranks: Ranks, members_per_step: int) -> tuple[Arrays, list[dict
         splits.train,
         splits.val,
         settings,
+        task=Classification(),
         device=CPU,
         progress=Silence(),
         augment=True,
@@ -94,6 +96,7 @@ def fitted(
         MODELS[model](),
         splits.train,
         replace(OptimSettings(epochs=2, lr=0.05, recalibrate=True), **settings),
+        task=Classification(),
         batch_size=batch_size,
         augment=False,
         seed=3,

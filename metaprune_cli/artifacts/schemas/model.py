@@ -61,6 +61,7 @@ class Model(Artifact):
     zeros: Zeros | None = None
     pruning: Pruning | None = None
     history: list[dict[Name, Any]] = []
+    task: Text | None = None
     importance: Scores | None = None
     importance_slope: Scores | None = None
     importance_normaliser: Normaliser = "max"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from metaprune_cli.config import DataSettings, EvalSettings
-from metaprune_cli.data import ImageSplit, Splits
-from metaprune_cli.metrics.accuracy import Accuracy, evaluate
+from metaprune_cli.data import Split, Splits
 from metaprune_cli.metrics.latency import Latency, measure_interleaved
+from metaprune_cli.tasks import Score, Task, measure
 from metaprune_cli.training.progress import Progress
 
 
@@ -19,7 +20,8 @@ from metaprune_cli.training.progress import Progress
 class Conditions:
     """The conditions of one evaluation, equal for all its models."""
 
-    test: ImageSplit
+    task: Task
+    tests: Mapping[str, Split]
     splits: Splits
     data: DataSettings
     settings: EvalSettings
@@ -27,28 +29,39 @@ class Conditions:
     progress: Progress
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one image, without the batch."""
-        return self.splits.input_shape[1:]
+    def shape(self) -> tuple[int, ...] | None:
+        """Shape of one input, without the batch."""
+        return self.splits.item_shape
 
-    def accuracy(self, model: nn.Module) -> Accuracy:
+    def score(self, model: nn.Module) -> Score:
         """Over all test images; the model is on the device afterwards."""
-        batches = self.test.batches(self.settings.batch_size, device=self.device)
-        return evaluate(model.to(self.device), batches, self.device)
+        model = model.to(self.device)
+        found = {
+            name: measure(model, test.batches(self.settings.batch_size, device=self.device), self.device, self.task)
+            for name, test in self.tests.items()
+        }
+        (_, score), *others = found.items()
+        for name, other in others:
+            score = score.beside(name, other)
+        return score
 
     def latencies(self, models: Mapping[str, nn.Module]) -> dict[str, Latency]:
         """Round-robin over the models, so that what slows the machine down slows all of them."""
         generator = torch.Generator().manual_seed(self.settings.seed)
-        images = torch.randn(self.settings.latency_batch, *self.shape, generator=generator)
-        runs = self.settings.latency_runs
-        return measure_interleaved(models, images, runs=runs, warmup=max(1, runs // 5), device=self.device)
+        batch, runs = self.settings.latency_batch, self.settings.latency_runs
+        inputs: Any
+        if self.shape is None:
+            inputs = next(self.splits.val.batches(batch)).inputs
+        else:
+            inputs = torch.randn(batch, *self.shape, generator=generator)
+        return measure_interleaved(models, inputs, runs=runs, warmup=max(1, runs // 5), device=self.device)
 
     def in_words(self) -> dict[str, str]:
         """The conditions in words, by label."""
         threads = "" if self.device.type == "cuda" else f" (threads: {torch.get_num_threads()})"
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         return {
-            "Images": f"the {len(self.test)} test images of {self.splits.name}",
+            "Images": " and ".join(f"the {len(test)} test images of {name}" for name, test in self.tests.items()),
             "Speed-up": "MACs of the base over MACs of the model",
             "Density": "non-zero weights over weights, of all parameters of two dimensions or more",
             "Latency": f"median of {self.settings.latency_runs} interleaved runs with a batch of "

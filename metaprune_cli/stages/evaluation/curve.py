@@ -1,4 +1,4 @@
-"""The accuracy–speed-up curves of a model: pruned further and further, BatchNorm recalibrated, not finetuned."""
+"""The curves over the speed-up of a model: pruned further and further, BatchNorm recalibrated, not finetuned."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import get_args
 
 from metaprune_cli.config import PruneSettings, Scope
 from metaprune_cli.errors import TargetError
-from metaprune_cli.metrics.accuracy import Accuracy
 from metaprune_cli.pruning import Plan, apply_plan, check, make_plan
 from metaprune_cli.stages.calibration import Calibration
 from metaprune_cli.stages.evaluation.arms import Arm, arm_of, is_metanet
@@ -20,6 +19,7 @@ from metaprune_cli.stages.loading import ModelSource, Opened
 from metaprune_cli.stages.paths import stem
 from metaprune_cli.stages.planning import criterion_for, scores_by_speedup
 from metaprune_cli.stages.structures import Structures
+from metaprune_cli.tasks import Score
 from metaprune_cli.training.loop import recalibrate_
 
 log = logging.getLogger(__name__)
@@ -71,10 +71,10 @@ def _points(
         small = small.to(conditions.device)
         augment = conditions.data.augment != "none"
         recalibrate_(small, train, conditions.settings.batches, batch_size=batch_size, augment=augment)
-        yield _point(name, found.origin, arm, speedup, base, plan, conditions.accuracy(small))
+        yield _point(name, found.origin, arm, speedup, base, plan, conditions.score(small))
 
 
-def _point(name: str, origin: str, arm: Arm, speedup: float, base: Row, plan: Plan, accuracy: Accuracy) -> Row:
+def _point(name: str, origin: str, arm: Arm, speedup: float, base: Row, plan: Plan, score: Score) -> Row:
     return Row(
         name=name,
         origin=origin,
@@ -83,10 +83,7 @@ def _point(name: str, origin: str, arm: Arm, speedup: float, base: Row, plan: Pl
         requested=speedup,
         base=base.name,
         speedup=base.macs / plan.macs_after,
-        top1=accuracy.top1,
-        top5=accuracy.top5,
-        loss=accuracy.loss,
-        samples=accuracy.samples,
+        score=score,
         macs=plan.macs_after,
         params=plan.params_after,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
 from pathlib import Path
 
 from metaprune_cli.console.sheet import csv_text
@@ -53,7 +52,7 @@ def write_report(folder: Path, rows: Sequence[Row], summary: Summary, setting: M
     texts = {
         "metrics.json": json.dumps(headline(summary), indent=2) + "\n",
         "summary.json": json.dumps(metrics(summary), indent=2) + "\n",
-        "models.csv": csv_text([asdict(row) for row in rows], [field.name for field in fields(Row)]),
+        "models.csv": csv_text([row.record() for row in rows], list(rows[0].record())),
         "report.md": markdown(rows, summary, setting, PICTURE),
     }
     arms = sorted({*ARMS, *summary.arms}, key=place)

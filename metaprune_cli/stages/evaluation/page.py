@@ -13,7 +13,7 @@ from metaprune_cli.console.markup import element, page
 from metaprune_cli.stages.evaluation.arms import Arm, explained
 from metaprune_cli.stages.evaluation.picture import step_title
 from metaprune_cli.stages.evaluation.plots import colours, rows_chart, step_chart, swatch
-from metaprune_cli.stages.evaluation.report import EXPLANATION, models_table, summary_tables, unpruned_lines
+from metaprune_cli.stages.evaluation.report import EXPLANATION, against, models_table, summary_tables, unpruned_lines
 from metaprune_cli.stages.evaluation.summary import Row, Summary
 from metaprune_cli.stages.evaluation.widths import Widths, sections
 from metaprune_cli.stages.loading import Lineage
@@ -86,13 +86,13 @@ def _curves(contents: Contents) -> Element:
     summary, arms = contents.summary, contents.arms
     if not summary.steps:
         return element(
-            "section", element("h2", "Accuracy against speed-up"), _cards([("", rows_chart(contents.rows, arms))])
+            "section", element("h2", against(contents.rows)), _cards([("", rows_chart(contents.rows, arms))])
         )
     charts = [(step_title(step), step_chart(summary, step)) for step in summary.steps[::-1]]
     note = "Lines: mean over the models; bands: ± its standard error; arrows: means below the axis."
     return element(
         "section",
-        element("h2", "Accuracy against speed-up"),
+        element("h2", against(contents.rows)),
         [element("p", line) for line in unpruned_lines(summary)],
         _legend(summary.arms, arms),
         _cards(charts),

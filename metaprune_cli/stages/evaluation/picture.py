@@ -28,7 +28,6 @@ TITLES: dict[Step, str] = {
 Style = tuple[str, str]
 PANEL_INCHES = (5.2, 4.4)
 FARTHEST = 2.5  # times the range of the good arms: how far an axis goes down for a bad one
-SHORTEST = 1.0  # percentage points: a shorter axis would blow noise up
 MARGIN = 0.1  # of the axis, above and below
 
 
@@ -49,7 +48,9 @@ def draw(rows: Sequence[Row], summary: Summary, path: Path) -> None:
             figure.legend(*_legend(panels), loc="outside lower center", ncols=columns, frameon=False, title=title)
         else:
             _draw_points(panels[0], rows)
-        panels[0].set_ylabel("top-1 on the test images, %")
+        metric = rows[0].score.metric
+        label = ", ".join(filter(None, (f"{metric.name} on the test images", metric.unit)))
+        panels[0].set_ylabel(plotted(label))
 
 
 def arm_styles(arms: Sequence[Arm]) -> dict[Arm, Style]:
@@ -79,45 +80,49 @@ def _draw_step(axes: Axes, summary: Summary, step: Step) -> None:
     """Mean of each arm, a band of its standard error, and the unpruned mean."""
     base = summary.group("unpruned", None, "plain")
     if base is not None:
-        axes.axhline(base.top1.mean, color="#555555", linestyle="--", linewidth=1.2, label="unpruned")
+        axes.axhline(base.headline.mean, color="#555555", linestyle="--", linewidth=1.2, label="unpruned")
     groups = [group for group in summary.groups if group.step == step]
-    lowest, highest = limits(groups, base)
-    axes.set_ylim(lowest, highest)
+    shown = limits(groups, base)
+    axes.set_ylim(shown)
     styles = arm_styles(summary.arms)
     for arm in summary.arms:
         present = [group for group in groups if group.arm == arm]
         if present:
-            _draw_arm(axes, arm, present, lowest, styles[arm])
+            _draw_arm(axes, arm, present, shown, styles[arm])
     axes.set_title(step_title(step))
     axes.set_xlabel("speed-up achieved (MACs)")
     _dress(axes)
 
 
 def limits(groups: Sequence[Group], base: Group | None = None) -> tuple[float, float]:
-    """What the accuracy axis shows: every mean, but for those so far below that the others would look alike.
+    """What the headline's axis shows: every mean, but for those so much worse that the others would look alike.
 
     The second-best arm at each speed-up is always in view; worse ones where that does not make the axis more than
-    ``FARTHEST`` times as long.
+    ``FARTHEST`` times as long. It is never shorter than what is worth a picture: that would blow noise up.
 
     Args:
         groups: of one step.
         base: the unpruned models, in view as well.
     """
+    metric = groups[0].metrics[0]
     means: dict[float | None, list[float]] = {}
     for group in groups:
-        means.setdefault(group.requested, []).append(group.top1.mean)
+        means.setdefault(group.requested, []).append(metric.gain(0, group.headline.mean))
     every = [mean for some in means.values() for mean in some]
-    top = max(every if base is None else [*every, base.top1.mean])
+    top = max(every if base is None else [*every, metric.gain(0, base.headline.mean)])
     close = top - min(sorted(some)[-2:][0] for some in means.values())
     far = top - min(every)
-    span = max(far if far <= FARTHEST * close else close, SHORTEST)
-    return top - (1 + MARGIN) * span, min(top + MARGIN * span, 100 + MARGIN)
+    span = max(far if far <= FARTHEST * close else close, metric.resolution)
+    worst, best = top - (1 + MARGIN) * span, top + MARGIN * span
+    if not metric.higher_is_better:
+        return -best, -worst
+    return worst, min(best, 100 + MARGIN) if metric.unit == "%" else best
 
 
-def _draw_arm(axes: Axes, arm: Arm, groups: Sequence[Group], lowest: float, style: Style) -> None:
-    """The arm's line and band; a mean below the axis is named at its edge."""
+def _draw_arm(axes: Axes, arm: Arm, groups: Sequence[Group], shown: tuple[float, float], style: Style) -> None:
+    """The arm's line and band; a mean beyond the axis is named at its edge."""
     speedups = [group.spread("speedup").mean for group in groups]
-    spreads = [group.top1 for group in groups]
+    spreads = [group.headline for group in groups]
     colour, marker = style
     errors = [s.standard_error or 0.0 for s in spreads]
     lows = [s.mean - error for s, error in zip(spreads, errors, strict=True)]
@@ -126,10 +131,13 @@ def _draw_arm(axes: Axes, arm: Arm, groups: Sequence[Group], lowest: float, styl
     label = plotted(f"{arm}: {explained(arm)}")
     axes.plot(speedups, [s.mean for s in spreads], color=colour, marker=marker, linewidth=2, label=label)
     for speedup, spread in zip(speedups, spreads, strict=True):
-        if spread.mean < lowest:
-            text = f"{spread.mean:.0f}\N{DOWNWARDS ARROW}"
-            at_edge = axes.get_xaxis_transform()
-            axes.text(speedup, 0.01, text, transform=at_edge, ha="center", va="bottom", fontsize=8, color=colour)
+        low, high = shown
+        if not low <= spread.mean <= high:
+            place, side, arrow = (0.01, "bottom", "\N{DOWNWARDS ARROW}")
+            if spread.mean > high:
+                place, side, arrow = (0.99, "top", "\N{UPWARDS ARROW}")
+            text, at_edge = f"{spread.mean:.0f}{arrow}", axes.get_xaxis_transform()
+            axes.text(speedup, place, text, transform=at_edge, ha="center", va=side, fontsize=8, color=colour)
 
 
 def _dress(axes: Axes) -> None:
@@ -142,7 +150,9 @@ def _draw_points(axes: Axes, rows: Sequence[Row]) -> None:
     styles = arm_styles(sorted({row.arm for row in rows}))
     for row in rows:
         colour, marker = styles[row.arm]
-        axes.scatter(row.speedup, row.top1, color=colour, marker=marker)
-        axes.annotate(plotted(row.name), (row.speedup, row.top1), xytext=(5, 5), textcoords="offset points", fontsize=8)
+        axes.scatter(row.speedup, row.headline, color=colour, marker=marker)
+        axes.annotate(
+            plotted(row.name), (row.speedup, row.headline), xytext=(5, 5), textcoords="offset points", fontsize=8
+        )
     axes.set_xlabel("speed-up (MACs)")
     _dress(axes)

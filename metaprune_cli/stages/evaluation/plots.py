@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from metaprune_cli.console.figures import percent, times
+from metaprune_cli.console.figures import times
 from metaprune_cli.console.markup import element
 from metaprune_cli.stages.evaluation.arms import Arm
 from metaprune_cli.stages.evaluation.picture import arm_styles, limits, step_title
 from metaprune_cli.stages.evaluation.summary import Group, Row, Step, Summary
+from metaprune_cli.tasks import Metric
 
 DARK = {
     "#D55E00": "#F08A3C",
@@ -75,24 +76,26 @@ def swatch(arms: Sequence[Arm], arm: Arm) -> Element:
 
 
 def step_chart(summary: Summary, step: Step) -> Element:
-    """Mean top-1 of every arm against the speed-up achieved, bands of its standard error, the unpruned mean dashed."""
+    """The mean headline of every arm over the speed-up, bands of its standard error, the unpruned mean dashed."""
     base = summary.group("unpruned", None, "plain")
     groups = [group for group in summary.groups if group.step == step]
     points = {arm: [_point(group) for group in groups if group.arm == arm] for arm in summary.arms}
     axes = Axes(_across(points), limits(groups, base))
-    level = [] if base is None else _level(axes, base.top1.mean)
+    metric = summary.metric
+    level = [] if base is None else _level(axes, base.headline.mean, metric)
     drawn = [_arm(axes, some, summary.arms, arm) for arm, some in points.items() if some]
-    return _figure(axes, [*level, drawn], f"Top-1 against speed-up: {step_title(step)}", "speed-up achieved (MACs)")
+    title = f"{metric.label} against speed-up: {step_title(step)}"
+    return _figure(axes, [*level, drawn], title, "speed-up achieved (MACs)", metric)
 
 
 def rows_chart(rows: Sequence[Row], arms: Sequence[Arm]) -> Element:
     """Every model as a point: where none was pruned to a known speed-up there are no curves."""
     points = {arm: [_single(row) for row in rows if row.arm == arm] for arm in arms}
-    top1 = [row.top1 for row in rows]
-    margin = max(0.1 * (max(top1) - min(top1)), 0.5)
-    axes = Axes(_across(points), (min(top1) - margin, max(top1) + margin))
+    metric, values = rows[0].score.metric, [row.headline for row in rows]
+    margin = max(0.1 * (max(values) - min(values)), metric.resolution / 2)
+    axes = Axes(_across(points), (min(values) - margin, max(values) + margin))
     drawn = [_dot(axes, point, arms, arm) for arm, some in points.items() for point in some]
-    return _figure(axes, drawn, "Top-1 against speed-up: every model", "speed-up (MACs)")
+    return _figure(axes, drawn, f"{metric.label} against speed-up: every model", "speed-up (MACs)", metric)
 
 
 def ticks(low: float, high: float, most: int = TICKS) -> list[float]:
@@ -106,16 +109,22 @@ def ticks(low: float, high: float, most: int = TICKS) -> list[float]:
 
 
 def _point(group: Group) -> Point:
-    top1, achieved = group.top1, group.spread("speedup").mean
-    about = "" if top1.standard_error is None else f" ± {percent(top1.standard_error)}"
+    found, metric, achieved = group.headline, group.metrics[0], group.spread("speedup").mean
+    about = "" if found.standard_error is None else f" ± {metric.write(found.standard_error)}"
     asked = "" if group.requested is None else f", asked for {times(group.requested)}"
-    models = f"{top1.count} model{'s' if top1.count > 1 else ''}"
-    title = f"{group.arm}: {percent(top1.mean)}{about} % at {times(achieved)}{asked} ({models})"
-    return Point(achieved, top1.mean, top1.standard_error or 0.0, title)
+    models = f"{found.count} model{'s' if found.count > 1 else ''}"
+    figure = f"{metric.write(found.mean)}{about} {metric.unit}".rstrip()
+    return Point(
+        achieved,
+        found.mean,
+        found.standard_error or 0.0,
+        f"{group.arm}: {figure} at {times(achieved)}{asked} ({models})",
+    )
 
 
 def _single(row: Row) -> Point:
-    return Point(row.speedup, row.top1, 0.0, f"{row.name}: {percent(row.top1)} % at {times(row.speedup)}")
+    figure = row.score.metric.written(row.headline)
+    return Point(row.speedup, row.headline, 0.0, f"{row.name}: {figure} at {times(row.speedup)}")
 
 
 def _across(points: Mapping[Arm, Sequence[Point]]) -> tuple[float, float]:
@@ -134,11 +143,13 @@ def _arm(axes: Axes, points: Sequence[Point], arms: Sequence[Arm], arm: Arm) -> 
 
 
 def _dot(axes: Axes, point: Point, arms: Sequence[Arm], arm: Arm) -> Element:
-    """A marker with a tooltip; below the axis its figure and an arrow."""
-    x, y = axes.at(point.x, max(point.y, axes.y[0]))
+    """A marker with a tooltip; beyond the axis its figure and an arrow."""
+    low, high = axes.y
+    x, y = axes.at(point.x, min(max(point.y, low), high))
     mark = _marker(arm_styles(arms)[arm][1], x, y)
-    if point.y < axes.y[0]:
-        mark = element("text", f"{point.y:.0f}\N{DOWNWARDS ARROW}", x=x, y=y - 3, text_anchor="middle", class_="below")
+    if not low <= point.y <= high:
+        arrow, down = ("\N{DOWNWARDS ARROW}", -3) if point.y < low else ("\N{UPWARDS ARROW}", 10)
+        mark = element("text", f"{point.y:.0f}{arrow}", x=x, y=y + down, text_anchor="middle", class_="below")
     hit = element("circle", cx=x, cy=y, r=11, class_="hit")
     return element("g", element("title", point.title), mark, hit, class_=f"dot {arm_class(arms, arm)}")
 
@@ -161,22 +172,23 @@ def _marker(shape: str, x: float, y: float) -> Element:
     return element("polygon", points=_path([(x + right, y + down) for right, down in corners]), class_="mark")
 
 
-def _level(axes: Axes, mean: float) -> list[Element]:
+def _level(axes: Axes, mean: float, metric: Metric) -> list[Element]:
     (_, y), right = axes.at(axes.x[0], mean), WIDTH - RIGHT
     line = element("line", x1=LEFT, x2=right, y1=y, y2=y, class_="level")
     name = element("text", "unpruned", x=right, y=y - 4, text_anchor="end", class_="small")
-    return [element("g", element("title", f"unpruned: {percent(mean)} %"), line, name)]
+    return [element("g", element("title", f"unpruned: {metric.written(mean)}"), line, name)]
 
 
-def _figure(axes: Axes, inside: Sequence[object], title: str, x_label: str) -> Element:
+def _figure(axes: Axes, inside: Sequence[object], title: str, x_label: str, metric: Metric) -> Element:
     middle = (HEIGHT - BOTTOM + TOP) / 2
+    y_label = ", ".join(filter(None, (metric.name, metric.unit)))
     return element(
         "svg",
         element("title", title),
         list(_grid(axes)),
         inside,
         element("text", x_label, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 8, text_anchor="middle"),
-        element("text", "top-1, %", x=12, y=middle, text_anchor="middle", transform=f"rotate(-90 12 {middle:g})"),
+        element("text", y_label, x=12, y=middle, text_anchor="middle", transform=f"rotate(-90 12 {middle:g})"),
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         role="img",
         class_="chart",

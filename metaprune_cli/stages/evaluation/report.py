@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from functools import partial
 from typing import Any
 
-from metaprune_cli.console.figures import count, millis, percent, share, times
+from metaprune_cli.console.figures import count, millis, share, times
 from metaprune_cli.console.table import Column, Table, label
 from metaprune_cli.console.text import markdown as shown
 from metaprune_cli.stages.evaluation.arms import METANET, Arm, explained
 from metaprune_cli.stages.evaluation.summary import Row, Spread, Step, Summary
+from metaprune_cli.tasks import Metric
 
 TITLES: dict[Step, str] = {
     "unpruned": "before pruning",
@@ -32,68 +34,84 @@ def title(step: Step) -> str:
     return TITLES[name] + (f", {epochs} epochs in all" if epochs else "")
 
 
-def _spread(value: Spread) -> str:
-    return f"{value.mean:.2f} ± {value.std:.2f}" if value.count > 1 else f"{value.mean:.2f}"
+def _spread(value: Spread, metric: Metric) -> str:
+    deviation = f" ± {metric.write(value.std)}" if value.count > 1 else ""
+    return f"{metric.write(value.mean)}{deviation}"
 
 
-def _gain(value: Spread) -> str:
-    return f"{value.mean:+.2f} ± {value.std:.2f}" if value.count > 1 else f"{value.mean:+.2f}"
+def _gain(value: Spread, metric: Metric) -> str:
+    return ("+" if math.copysign(1, value.mean) > 0 else "") + _spread(value, metric)
 
 
-SUMMARY_COLUMNS = (
-    Column("requested", "Speed-up", times),
-    label("arm", "Arm"),
-    Column("models", "Models"),
-    Column("top1", "Top-1 %", _spread),
-    Column("speedup", "Achieved", times),
-    Column("macs", "MACs", count),
-    Column("params", "Params", count),
-    Column("density", "Density", share),
-    Column("latency_ms", "Latency ms", millis),
-)
+def _written(value: Spread, metric: Metric) -> str:
+    return f"{_spread(value, metric)} {metric.unit}".rstrip()
 
-DIFFERENCE_COLUMNS = (
-    Column("requested", "Speed-up", times),
-    label("arm", "Arm"),
-    label("against", "Minus"),
-    Column("pairs", "Pairs"),
-    Column("top1", "Top-1, points", _gain),
-    Column("standard_error", "Standard error", percent),
-    Column("wins", "Better in"),
-    Column("ties", "Equal in"),
-)
 
-MODEL_COLUMNS = (
-    label("name", "Model"),
-    label("arm", "Arm"),
-    label("step", "Step"),
-    Column("top1", "Top-1 %", percent),
-    Column("top5", "Top-5 %", percent),
-    Column("loss", "Loss"),
-    Column("speedup", "Speed-up", times),
-    Column("macs", "MACs", count),
-    Column("params", "Params", count),
-    Column("density", "Density", share),
-    Column("file_bytes", "Bytes", count),
-    Column("latency_ms", "Latency ms", millis),
-    label("latency_spread", "p10–p90"),
-    Column("latency_speedup", "Faster", times),
-)
+def summary_columns(metric: Metric) -> tuple[Column, ...]:
+    """What is shown of a group of models."""
+    return (
+        Column("requested", "Speed-up", times),
+        label("arm", "Arm"),
+        Column("models", "Models"),
+        Column("headline", metric.title, partial(_spread, metric=metric)),
+        Column("speedup", "Achieved", times),
+        Column("macs", "MACs", count),
+        Column("params", "Params", count),
+        Column("density", "Density", share),
+        Column("latency_ms", "Latency ms", millis),
+    )
+
+
+def difference_columns(metric: Metric) -> tuple[Column, ...]:
+    """What is shown of the difference between two arms."""
+    title = ", ".join(filter(None, (metric.label, metric.difference_unit)))
+    return (
+        Column("requested", "Speed-up", times),
+        label("arm", "Arm"),
+        label("against", "Minus"),
+        Column("pairs", "Pairs"),
+        Column("headline", title, partial(_gain, metric=metric)),
+        Column("standard_error", "Standard error", metric.write),
+        Column("wins", "Better in"),
+        Column("ties", "Equal in"),
+    )
+
+
+def model_columns(metrics: Sequence[Metric]) -> tuple[Column, ...]:
+    """What is shown of a model."""
+    return (
+        label("name", "Model"),
+        label("arm", "Arm"),
+        label("step", "Step"),
+        *(Column(metric.key, metric.title, metric.write) for metric in metrics),
+        Column("loss", "Loss"),
+        Column("speedup", "Speed-up", times),
+        Column("macs", "MACs", count),
+        Column("params", "Params", count),
+        Column("density", "Density", share),
+        Column("file_bytes", "Bytes", count),
+        Column("latency_ms", "Latency ms", millis),
+        label("latency_spread", "p10–p90"),
+        Column("latency_speedup", "Faster", times),
+    )
 
 
 def summary_tables(summary: Summary) -> list[Table]:
     """For each step after pruning, the final one first: a row per speed-up and arm, then one per difference."""
     tables = []
     for step in summary.steps:
-        tables.append(Table(f"Top-1 on the test images: {title(step)}", SUMMARY_COLUMNS, _summary_rows(summary, step)))
+        metric = summary.metric
+        heading = f"{metric.label} on the test images: {title(step)}"
+        tables.append(Table(heading, summary_columns(metric), _summary_rows(summary, step)))
         if rows := _difference_rows(summary, step):
-            tables.append(Table(f"Gain by the metanetwork: {title(step)}", DIFFERENCE_COLUMNS, rows))
+            tables.append(Table(f"Gain by the metanetwork: {title(step)}", difference_columns(metric), rows))
     return tables
 
 
 def models_table(rows: Sequence[Row]) -> Table:
     """One row per model, in the order given."""
-    return Table("Every model", MODEL_COLUMNS, [_model_row(row) for row in rows])
+    metrics = rows[0].score.metrics if rows else ()
+    return Table("Every model", model_columns(metrics), [_model_row(row) for row in rows])
 
 
 def markdown(rows: Sequence[Row], summary: Summary, setting: Mapping[str, Any], picture: str | None = None) -> str:
@@ -117,9 +135,15 @@ def markdown(rows: Sequence[Row], summary: Summary, setting: Mapping[str, Any], 
     if summary.steps:
         parts.append(f"{EXPLANATION}\n")
     if picture is not None:
-        parts.append(f"![Accuracy against speed-up]({picture})\n")
+        parts.append(f"![{against(rows)}]({picture})\n")
     parts.append(models_table(rows).markdown())
     return "\n".join(parts)
+
+
+def against(rows: Sequence[Row]) -> str:
+    """What a picture shows: ``Accuracy against speed-up``."""
+    metric = rows[0].score.metric
+    return f"{metric.quantity or metric.label} against speed-up"
 
 
 def _summary_rows(summary: Summary, step: Step) -> list[dict[str, Any]]:
@@ -131,7 +155,7 @@ def _summary_rows(summary: Summary, step: Step) -> list[dict[str, Any]]:
                 continue
             means = {name: group.mean(name) for name in ("speedup", "macs", "params", "density", "latency_ms")}
             named = {"requested": requested, "arm": arm, "models": len(group.rows)}
-            rows.append(named | {"top1": group.top1} | means)
+            rows.append(named | {"headline": group.headline} | means)
     return rows
 
 
@@ -141,9 +165,9 @@ def _difference_rows(summary: Summary, step: Step) -> list[dict[str, Any]]:
             "requested": difference.requested,
             "arm": difference.arm,
             "against": difference.against,
-            "pairs": difference.top1.count,
-            "top1": difference.top1,
-            "standard_error": difference.top1.standard_error,
+            "pairs": difference.headline.count,
+            "headline": difference.headline,
+            "standard_error": difference.headline.standard_error,
             "wins": difference.wins,
             "ties": difference.ties,
         }
@@ -155,7 +179,7 @@ def _model_row(row: Row) -> dict[str, Any]:
     spread = None
     if row.latency_p10_ms is not None and row.latency_p90_ms is not None:
         spread = f"{millis(row.latency_p10_ms)}–{millis(row.latency_p90_ms)}"
-    return asdict(row) | {"latency_spread": spread}
+    return row.record() | {"latency_spread": spread}
 
 
 def unpruned_lines(summary: Summary) -> list[str]:
@@ -166,7 +190,8 @@ def unpruned_lines(summary: Summary) -> list[str]:
     }
     groups = [group for arm in names if (group := summary.group("unpruned", None, arm)) is not None]
     return [
-        f"{names[group.arm]} (models: {len(group.rows)}): top-1 {_spread(group.top1)} %, "
+        f"{names[group.arm]} (models: {len(group.rows)}): {metric.name} {_written(group.headline, metric)}, "
         f"{count(group.mean('macs') or 0)} MACs, {count(group.mean('params') or 0)} parameters."
         for group in groups
+        for metric in group.metrics[:1]
     ]

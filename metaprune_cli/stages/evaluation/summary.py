@@ -7,11 +7,12 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
 from metaprune_cli.stages.evaluation.arms import ARMS, Arm, apart_from_ranking, is_metanet, place
+from metaprune_cli.tasks import Metric, Score
 
 Step = str
 STEPS: tuple[Step, ...] = ("unpruned", "pruned", "recalibrated", "finetuned")
@@ -30,9 +31,7 @@ class Row:
         requested: the speed-up asked of the pruning; None before pruning.
         base: the model that ``speedup`` and ``latency_speedup`` are measured against.
         speedup: MACs of the base over MACs of this model.
-        top1: percent of the test images; ``top5`` likewise.
-        loss: mean cross-entropy over the test images.
-        samples: how many test images there were.
+        score: the metrics and the mean loss on the test images.
         macs: multiply-accumulates of one input.
         params: number of trainable values.
         file_bytes: size of its file; None on a curve, where there is none.
@@ -49,10 +48,7 @@ class Row:
     requested: float | None
     base: str
     speedup: float
-    top1: float
-    top5: float
-    loss: float
-    samples: int
+    score: Score
     macs: int
     params: int
     file_bytes: int | None = None
@@ -62,6 +58,26 @@ class Row:
     latency_speedup: float | None = None
     epochs: int = 0
     density: float | None = None
+
+    @property
+    def headline(self) -> float:
+        """The value of the task's first metric."""
+        return self.score.headline
+
+    @property
+    def loss(self) -> float:
+        """The mean loss."""
+        return self.score.loss
+
+    def record(self) -> dict[str, Any]:
+        """Plain values by name, each metric by its own."""
+        found: dict[str, Any] = {}
+        for field in fields(self):
+            if field.name == "score":
+                found |= {**self.score.values, "loss": self.score.loss, "samples": self.score.samples}
+            else:
+                found[field.name] = getattr(self, field.name)
+        return found
 
 
 @dataclass(frozen=True)
@@ -97,29 +113,34 @@ class Group:
     rows: tuple[Row, ...]
 
     @cached_property
-    def top1(self) -> Spread:
-        """Top-1 accuracy over the group's models, percent."""
-        return self.spread("top1")
+    def headline(self) -> Spread:
+        """The headline over the group's models."""
+        return self.spread("headline")
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What was measured; the first is the headline."""
+        return self.rows[0].score.metrics
 
     def spread(self, figure: str) -> Spread:
         """The spread of one numeric field of ``Row`` over the group's models."""
         return Spread.of(getattr(row, figure) for row in self.rows)
 
     def mean(self, figure: str) -> float | None:
-        """The mean of one field over the models that have it; None where none has."""
-        values = [getattr(row, figure) for row in self.rows]
+        """The mean of one field or metric over the models that have it; None where none has."""
+        values = [row.score.values.get(figure, getattr(row, figure, None)) for row in self.rows]
         present = [value for value in values if value is not None]
         return statistics.fmean(present) if present else None
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Top-1 of an arm with a metanetwork minus that of a baseline, model by model.
+    """The headline of an arm with a metanetwork minus that of a baseline, model by model.
 
     Attributes:
         arm: the one with a metanetwork.
         against: the baseline.
-        top1: spread of the paired differences, percentage points.
+        headline: spread of the paired differences; of accuracies percentage points.
         wins: in how many pairs the metanetwork arm is better; ``ties`` in how many equal.
     """
 
@@ -127,7 +148,7 @@ class Difference:
     requested: float
     arm: Arm
     against: Arm
-    top1: Spread
+    headline: Spread
     wins: int
     ties: int
 
@@ -142,6 +163,11 @@ class Summary:
     def group(self, step: Step, requested: float | None, arm: Arm) -> Group | None:
         """The group with this key, if there is one."""
         return next((g for g in self.groups if (g.step, g.requested, g.arm) == (step, requested, arm)), None)
+
+    @property
+    def metric(self) -> Metric:
+        """The headline that models are compared by."""
+        return self.groups[0].metrics[0]
 
     def differences_at(self, step: Step) -> list[Difference]:
         """The differences at this step."""
@@ -182,16 +208,18 @@ def step_place(step: Step) -> tuple[int, int]:
 
 
 def headline(summary: Summary) -> dict[str, Any]:
-    """The few numbers of ``dvc metrics``, mean top-1 at the last step: ``{arm | "ARM_minus_ARM": {"3x": …}}``."""
-    found: dict[str, Any] = {"unpruned": summary.groups[0].top1.mean} if summary.groups[0].step == "unpruned" else {}
+    """The few numbers of ``dvc metrics``, mean headlines of the last step: ``{arm | "ARM_minus_ARM": {"3x": …}}``."""
+    found: dict[str, Any] = (
+        {"unpruned": summary.groups[0].headline.mean} if summary.groups[0].step == "unpruned" else {}
+    )
     step = next(iter(summary.steps), None)
     for name, figures in metrics(summary).get(str(step), {}).items():
-        found[name] = {label: group["top1"] for label, group in figures.items()}
+        found[name] = {label: group[summary.metric.key] for label, group in figures.items()}
     return found
 
 
 def metrics(summary: Summary) -> dict[str, Any]:
-    """All of the summary: ``{step: {arm | "ARM_minus_ARM": {"3x": {"top1": …}}}}``."""
+    """All of the summary: ``{step: {arm | "ARM_minus_ARM": {"3x": {METRIC: …}}}}``."""
     document: dict[str, Any] = {}
     for group in summary.groups:
         arm = document.setdefault(group.step, {}).setdefault(group.arm, {})
@@ -202,12 +230,12 @@ def metrics(summary: Summary) -> dict[str, Any]:
             arm[speedup_label(group.requested)] = figures
     for difference in summary.differences:
         paired = document[difference.step].setdefault(f"{difference.arm}_minus_{difference.against}", {})
-        paired[speedup_label(difference.requested)] = _figures_of_pairs(difference)
+        paired[speedup_label(difference.requested)] = _figures_of_pairs(difference, summary.metric.key)
     return document
 
 
 def curve(summary: Summary, step: Step) -> list[dict[str, float | None]]:
-    """The mean top-1 of each arm at this step, a record per requested speed-up: ``speedup`` and a key for each arm.
+    """The mean headline of each arm at this step, a record per requested speed-up: ``speedup`` and a key for each arm.
 
     The pipeline's three arms are always there.
     """
@@ -217,7 +245,7 @@ def curve(summary: Summary, step: Step) -> list[dict[str, float | None]]:
         record: dict[str, float | None] = {"speedup": requested}
         for arm in arms:
             group = summary.group(step, requested, arm)
-            record[arm] = None if group is None else group.top1.mean
+            record[arm] = None if group is None else group.headline.mean
         records.append(record)
     return records
 
@@ -228,15 +256,17 @@ def speedup_label(requested: float) -> str:
 
 
 def _figures(group: Group) -> dict[str, float]:
-    figures = {"top1": group.top1.mean, "top1_std": group.top1.std, "models": group.top1.count}
-    means = {name: group.mean(name) for name in ("top5", "loss", "speedup", "macs", "params", "latency_ms", "density")}
+    (first, *others), found = (metric.key for metric in group.metrics), group.headline
+    figures = {first: found.mean, f"{first}_std": found.std, "models": found.count}
+    further = (*others, "loss", "speedup", "macs", "params", "latency_ms", "density")
+    means = {name: group.mean(name) for name in further}
     return figures | {name: value for name, value in means.items() if value is not None}
 
 
-def _figures_of_pairs(difference: Difference) -> dict[str, float]:
-    top1 = difference.top1
-    figures = {"top1": top1.mean, "top1_std": top1.std, "wins": difference.wins, "pairs": top1.count}
-    return figures if top1.standard_error is None else figures | {"top1_se": top1.standard_error}
+def _figures_of_pairs(difference: Difference, key: str) -> dict[str, float]:
+    found = difference.headline
+    figures = {key: found.mean, f"{key}_std": found.std, "wins": difference.wins, "pairs": found.count}
+    return figures if found.standard_error is None else figures | {f"{key}_se": found.standard_error}
 
 
 def _differences(groups: Sequence[Group]) -> Iterator[Difference]:
@@ -246,16 +276,17 @@ def _differences(groups: Sequence[Group]) -> Iterator[Difference]:
             continue
         if apart_from_ranking(ours.arm) != apart_from_ranking(theirs.arm):
             continue
-        mine, other = _top1_by_origin(ours), _top1_by_origin(theirs)
+        mine, other = _headline_by_origin(ours), _headline_by_origin(theirs)
         pairs = [mine[origin] - other[origin] for origin in sorted(mine.keys() & other.keys())]
         if pairs:
-            wins, ties = sum(pair > 0 for pair in pairs), sum(pair == 0 for pair in pairs)
+            gains = [ours.metrics[0].gain(0, pair) for pair in pairs]
+            wins, ties = sum(gain > 0 for gain in gains), sum(gain == 0 for gain in gains)
             yield Difference(ours.step, ours.requested, ours.arm, theirs.arm, Spread.of(pairs), wins, ties)
 
 
-def _top1_by_origin(group: Group) -> Mapping[str, float]:
-    """Mean top-1 of each origin's models: several files may descend from one."""
+def _headline_by_origin(group: Group) -> Mapping[str, float]:
+    """The mean headline of each origin's models: several files may descend from one."""
     found: dict[str, list[float]] = defaultdict(list)
     for row in group.rows:
-        found[row.origin].append(row.top1)
+        found[row.origin].append(row.headline)
     return {origin: statistics.fmean(values) for origin, values in found.items()}

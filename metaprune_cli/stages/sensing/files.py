@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from metaprune_cli.stages.sensitivity import Sensitivity
 
-DARKEST = 20.0  # percentage points: what costs more is no darker
+DARKEST = 20  # times what is worth a picture: what costs more is no darker
 ROW_INCHES, COLUMN_INCHES, LEFT_INCHES = 0.26, 0.85, 2.6
 LETTERS, LETTER_INCHES = 60, 0.07  # of a name: what there is room for, and what one more takes
 
@@ -44,30 +44,35 @@ def rules(found: Sensitivity, max_drop: float) -> str:
     lines = [
         f"    - {{match: {quoted(glob.escape(row.family))}, max_ratio: {row.bearable:.3f}}}" for row in found.families
     ]
-    said = f"# {line(found.input)}: what each family can lose by itself for {max_drop:g} points of {found.top1:.2f} %"
+    metric = found.metric
+    lost = f"{max_drop:g} {metric.difference_unit}".rstrip()
+    said = f"# {line(found.input)}: what each family can lose by itself for {lost} of {metric.written(found.headline)}"
     return "\n".join([said, "prune:", "  rules:", *lines, ""])
 
 
 def draw(found: Sensitivity, path: Path) -> None:
-    """A PNG: families downwards in the order of the network, ratios across, the points lost in numbers and shades."""
+    """A PNG: families downwards in the order of the network, ratios across, what is lost in numbers and shades."""
     ratios = list(found.families[0].drops)
     lost = [[row.drops[ratio] for ratio in ratios] for row in found.families]
     names = [plotted(f"{row.family} ({row.units})") for row in found.families]
     left = LEFT_INCHES + LETTER_INCHES * max(0, *(len(name) - LETTERS for name in names))
     width, height = left + COLUMN_INCHES * len(ratios), 1.4 + ROW_INCHES * len(lost)
+    metric, digits = found.metric, max(found.metric.digits - 1, 0)
+    unit = metric.difference_unit.capitalize() if metric.unit == "%" else metric.title
     with picture(path, width, height) as figure:
         axes = figure.subplots()
-        _draw_squares(axes, lost)
+        _draw_squares(axes, lost, DARKEST * metric.resolution, digits)
         axes.set_xticks(range(len(ratios)), [share(ratio) for ratio in ratios])
         axes.set_yticks(range(len(lost)), names, fontsize=8)
         axes.tick_params(length=0)
         axes.set_xlabel("of the family's channels removed, lowest scores first")
-        axes.set_title(f"Points lost of {found.top1:.1f} %", fontsize=10)
+        title = f"{unit} lost of {found.headline:.{digits}f} {metric.unit}".rstrip()
+        axes.set_title(plotted(title), fontsize=10)
 
 
-def _draw_squares(axes: Axes, lost: Sequence[Sequence[float]]) -> None:
-    axes.imshow(lost, cmap="YlOrRd", vmin=0, vmax=DARKEST, aspect="auto")
+def _draw_squares(axes: Axes, lost: Sequence[Sequence[float]], darkest: float, digits: int) -> None:
+    axes.imshow(lost, cmap="YlOrRd", vmin=0, vmax=darkest, aspect="auto")
     for down, row in enumerate(lost):
         for right, drop in enumerate(row):
-            colour = "white" if drop > 0.6 * DARKEST else "black"
-            axes.text(right, down, f"{drop:.1f}", ha="center", va="center", fontsize=8, color=colour)
+            colour = "white" if drop > 0.6 * darkest else "black"
+            axes.text(right, down, f"{drop:.{digits}f}", ha="center", va="center", fontsize=8, color=colour)

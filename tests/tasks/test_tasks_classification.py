@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metaprune_cli.errors import InputError, NumericsError
-from metaprune_cli.metrics import evaluate
+from metaprune_cli.tasks import Classification, measure
 
 
 def batches_of(logits, labels, size=3):
@@ -17,16 +17,21 @@ def batches_of(logits, labels, size=3):
 
 def test_accuracy_is_what_the_whole_set_gives():
     logits, labels = torch.randn(20, 10), torch.randint(0, 10, (20,))
-    found = evaluate(nn.Identity(), batches_of(logits, labels), "cpu")
+    found = measure(nn.Identity(), batches_of(logits, labels), "cpu", Classification())
     assert found.samples == 20
-    assert found.top1 == pytest.approx(100 * float((logits.argmax(1) == labels).double().mean()))
+    assert found.values["top1"] == pytest.approx(100 * float((logits.argmax(1) == labels).double().mean()))
     in_five = (logits.argsort(1, descending=True)[:, :5] == labels[:, None]).any(1)
-    assert found.top5 == pytest.approx(100 * float(in_five.double().mean()))
+    assert found.values["top5"] == pytest.approx(100 * float(in_five.double().mean()))
     assert found.loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-5)
 
 
 def test_with_few_classes_top5_is_all():
-    assert evaluate(nn.Identity(), [(torch.randn(4, 3), torch.tensor([0, 1, 2, 0]))], "cpu").top5 == 100
+    assert (
+        measure(nn.Identity(), [(torch.randn(4, 3), torch.tensor([0, 1, 2, 0]))], "cpu", Classification()).values[
+            "top5"
+        ]
+        == 100
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,29 +49,29 @@ def test_scores_are_found_in_any_output(wrap):
         def forward(self, logits):
             return wrap(logits)
 
-    assert evaluate(Wrapped(), [(torch.eye(4), torch.arange(4))], "cpu").top1 == 100
+    assert measure(Wrapped(), [(torch.eye(4), torch.arange(4))], "cpu", Classification()).values["top1"] == 100
 
 
 def test_dropout_is_off_and_modes_are_put_back():
     model = nn.Sequential(nn.Dropout(0.9), nn.BatchNorm1d(4).eval())
-    evaluate(model, [(torch.eye(4), torch.arange(4))], "cpu")
+    measure(model, [(torch.eye(4), torch.arange(4))], "cpu", Classification())
     assert [module.training for module in model.modules()] == [True, True, False]
 
 
 def test_too_few_classes_are_refused():
     with pytest.raises(InputError, match="do not fit the labels") as caught:
-        evaluate(nn.Identity(), [(torch.eye(4), torch.tensor([0, 1, 2, 7]))], "cpu")
+        measure(nn.Identity(), [(torch.eye(4), torch.tensor([0, 1, 2, 7]))], "cpu", Classification())
     assert "more than 7 classes" in str(caught.value)
 
 
 def test_no_images_are_refused():
     with pytest.raises(InputError, match="no images"):
-        evaluate(nn.Identity(), [], "cpu")
+        measure(nn.Identity(), [], "cpu", Classification())
 
 
 def test_outputs_that_are_not_finite_are_refused():
     with pytest.raises(NumericsError, match="not finite"):
-        evaluate(nn.Identity(), [(torch.full((2, 4), torch.nan), torch.tensor([0, 1]))], "cpu")
+        measure(nn.Identity(), [(torch.full((2, 4), torch.nan), torch.tensor([0, 1]))], "cpu", Classification())
 
 
 class Flattens(nn.Module):
@@ -87,7 +92,7 @@ class Flattens(nn.Module):
 def test_images_are_channels_last_only_where_the_model_runs_on_that(by_view: bool) -> None:
     model = Flattens(by_view=by_view)
     batches = [(torch.randn(6, 3, 8, 8), torch.arange(6) % 5) for _ in range(2)]
-    found = evaluate(model, batches, "cpu")
+    found = measure(model, batches, "cpu", Classification())
     assert model.seen[1:] == [not by_view] * 2
     expected = torch.stack([F.cross_entropy(model(images), labels) for images, labels in batches]).mean()
     assert found.loss == pytest.approx(float(expected.detach()), rel=1e-5)

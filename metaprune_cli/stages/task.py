@@ -1,0 +1,69 @@
+"""Which task the models of one call are for: what the user says, or what their files do."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from metaprune_cli.artifacts import is_artifact, read_document
+from metaprune_cli.config import DataSettings
+from metaprune_cli.errors import InputError
+from metaprune_cli.tasks import DEFAULT, Task, find_task
+from metaprune_cli.tasks.registry import is_own
+
+TRAINING = ("zoo", "finetune")
+
+
+def task_of(data: DataSettings) -> Task:
+    """The task that the settings name."""
+    return _found(data.task)
+
+
+def task_in(document: Mapping[str, Any]) -> str | None:
+    """The task that a document names; None where its model was never trained here, and may be for any.
+
+    Classification is not written down: files were made for it before there were others.
+    """
+    trained = any(step["command"] in TRAINING and "seed" in step for step in document.get("lineage", ()))
+    named: str | None = document.get("task", DEFAULT if trained else None)
+    return named
+
+
+def with_task(data: DataSettings, files: Iterable[Path], *, allow_import: bool) -> DataSettings:
+    """The settings with the task that they, or else the models' files, name; None for classification.
+
+    Args:
+        data: the settings.
+        files: of models or graphs.
+        allow_import: whether a task of a user's that only a file names may be imported.
+
+    Raises:
+        InputError: models are for different tasks, or for another than the settings say; or it may not be imported.
+    """
+    named = {path: task for path in files if is_artifact(path) and (task := task_in(read_document(path))) is not None}
+    wanted = data.task or next(iter(named.values()), DEFAULT)
+    others = {path: task for path, task in named.items() if task != wanted}
+    if others:
+        raise InputError(
+            "Some models are for another task.",
+            expected=wanted,
+            got="\n".join(f"{path}: {task}" for path, task in others.items()),
+            where="--task" if data.task else None,
+            next_step=f"--task {next(iter(others.values()))}, or leave these models out",
+        )
+    if data.task is None and is_own(wanted) and not allow_import:
+        raise InputError(
+            "The file names a task that would have to be imported, and importing runs its code.",
+            got=wanted,
+            where=next(iter(named)),
+            next_step=f"if you trust the file and the module, add --allow-import, or name the task: --task {wanted}",
+        )
+    return replace(data, task=None if wanted == DEFAULT else wanted)
+
+
+@functools.cache
+def _found(name: str | None) -> Task:
+    return find_task(name)

@@ -1,0 +1,216 @@
+"""What a task is: the only thing that training, pruning and evaluation know of what a model is for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from metaprune_cli.config import DataSettings
+from metaprune_cli.data.batch import Split, size_of
+from metaprune_cli.data.splits import Splits
+from metaprune_cli.errors import InputError
+
+OwnTask = TypeVar("OwnTask", bound="Task")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure that is measured of models.
+
+    Attributes:
+        key: its name in files: ``top1``.
+        label: its name in tables: ``Top-1``.
+        unit: of the figure: ``%``, ``dB``; "" for none.
+        higher_is_better: its direction.
+        digits: after the decimal point, for people.
+        quantity: what it is one figure of: ``Accuracy``; "" for nothing else than itself.
+    """
+
+    key: str
+    label: str
+    unit: str = ""
+    higher_is_better: bool = True
+    digits: int = 2
+    quantity: str = ""
+
+    @property
+    def title(self) -> str:
+        """The heading of a column: ``Top-1 %``."""
+        return f"{self.label} {self.unit}".rstrip()
+
+    @property
+    def in_title(self) -> str:
+        """The same behind another word: ``top-1 %``."""
+        return f"{self.name} {self.unit}".rstrip()
+
+    @property
+    def name(self) -> str:
+        """Its name within a sentence: ``top-1``, but ``PSNR``."""
+        return self.label if self.label[1:2].isupper() else self.label[:1].lower() + self.label[1:]
+
+    @property
+    def difference_unit(self) -> str:
+        """The unit of differences: percentages differ by points."""
+        return "points" if self.unit == "%" else self.unit
+
+    @property
+    def resolution(self) -> float:
+        """The smallest difference worth a picture: a hundred times the last digit that is written."""
+        return 100 * 10.0**-self.digits
+
+    def gain(self, before: float, after: float) -> float:
+        """How much better ``after`` is; negative where it is worse."""
+        return after - before if self.higher_is_better else before - after
+
+    def loss(self, before: float, after: float) -> float:
+        """How much worse ``after`` is; negative where it is better."""
+        return self.gain(after, before)
+
+    def write(self, value: float) -> str:
+        """The figure without its unit."""
+        return f"{value:.{self.digits}f}"
+
+    def written(self, value: float) -> str:
+        """The figure with its unit."""
+        return f"{self.write(value)} {self.unit}".rstrip()
+
+
+@runtime_checkable
+class Meter(Protocol):
+    """The metrics of many batches. It adds up, so that batches, and what several processes saw, can be merged."""
+
+    def update(self, output: Any, targets: Any) -> None:
+        """Take a batch into account: what the model returned, and what it should have."""
+
+    def sums(self) -> Tensor:
+        """All that was seen so far, float64 (n,) on the CPU."""
+
+    def merge(self, sums: Tensor) -> None:
+        """Take what another meter has seen into account."""
+
+    def values(self) -> Mapping[str, float]:
+        """The figures, by the metrics' keys."""
+
+
+class SumMeter:
+    """A meter of sums.
+
+    Args:
+        add: the sums of one batch (n,), of what the model returned and of the targets.
+        read: the figures, by key, from the sums over all batches: numbers, or tensors of one.
+        length: n.
+    """
+
+    def __init__(
+        self, add: Callable[[Any, Any], Tensor], read: Callable[[Tensor], Mapping[str, Any]], length: int
+    ) -> None:
+        self._add, self._read = add, read
+        self._total = torch.zeros(length, dtype=torch.float64)
+
+    def update(self, output: Any, targets: Any) -> None:
+        """Take a batch into account."""
+        self._total += self._add(output, targets).double().cpu()
+
+    def sums(self) -> Tensor:
+        """All that was seen so far, float64 (n,) on the CPU."""
+        return self._total.clone()
+
+    def merge(self, sums: Tensor) -> None:
+        """Take what another meter has seen into account."""
+        self._total += sums
+
+    def values(self) -> Mapping[str, float]:
+        """The figures, by key."""
+        return {key: float(value) for key, value in self._read(self._total).items()}
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What a model is for.
+
+    Classes of users' own may derive from it: then ``loss``, ``meter``, ``splits``, ``test`` and the two attributes
+    without a value are all they have to write.
+
+    Attributes:
+        name: for messages.
+        metrics: what is measured; the first is the headline, which rounds, rankings and reports go by.
+        mixable: whether two samples can be mixed into one whose loss is the mixture of theirs (mixup, cutmix).
+    """
+
+    name: str
+    metrics: tuple[Metric, ...]
+    mixable: bool = False
+
+    def splits(self, data: DataSettings) -> Splits:
+        """What training may see."""
+
+    def test(self, data: DataSettings) -> Mapping[str, Split]:
+        """The test sets, by name, which stands behind the metrics' of all but the first."""
+
+    def loss(self, output: Any, targets: Any) -> Tensor:
+        """What training minimises, the mean over a batch, of what the model returned and of what it should have."""
+
+    def meter(self) -> Meter:
+        """A new meter of all metrics."""
+
+    def quick_meter(self) -> Meter:
+        """A new meter for use while a model is trained, which need measure nothing but the headline."""
+        return self.meter()
+
+    def total_loss(self, output: Any, targets: Any) -> Tensor:
+        """The loss summed over a batch."""
+        return self.loss(output, targets) * size_of(targets)
+
+    def match(self, output: Any, taught: Any, temperature: float = 1.0) -> Tensor:  # noqa: ARG002 - of scores alone
+        """How far outputs are from a teacher's, the mean over a batch; here: the mean absolute difference.
+
+        Args:
+            output: what the model returned.
+            taught: what the teacher did.
+            temperature: of outputs that are scores.
+        """
+        if not (isinstance(output, Tensor) and isinstance(taught, Tensor)):
+            raise InputError(
+                f"The task {self.name} does not say how far outputs are from a teacher's.",
+                expected="a method match(output, taught, temperature)",
+                got=f"outputs of type {type(output).__name__}",
+                next_step="write it, or train without a teacher",
+            )
+        return (output - taught).abs().mean()
+
+    def smoothed(self: OwnTask, amount: float) -> OwnTask:
+        """The same task with so much of every label spread over all classes.
+
+        Raises:
+            InputError: it has no classes.
+        """
+        raise InputError(
+            f"The task {self.name} has no labels to smooth.",
+            expected="0",
+            got=amount,
+            where="label_smoothing",
+            next_step="leave it out",
+        )
+
+    def check(self, output: Any, splits: Splits) -> None:
+        """Make sure that a model whose output for one input of the data set this is can be used for it.
+
+        Raises:
+            InputError: it cannot; says why not.
+        """
+
+    def arguments(self, splits: Splits) -> Mapping[str, Any]:
+        """What the data say about the models that are made for them; known architectures take what they understand."""
+        return image_arguments(splits)
+
+
+def image_arguments(splits: Splits) -> dict[str, Any]:
+    """The colours and the size of images; nothing for other inputs."""
+    if splits.input_shape is None or len(splits.input_shape) != 4:
+        return {}
+    channels, size, _ = splits.input_shape[1:]
+    return {"in_channels": channels, "image_size": size}
