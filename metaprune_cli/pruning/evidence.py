@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from metaprune_cli.data.batch import AnyBatch, Batch, chunks
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.metrics.calling import call
+from metaprune_cli.metrics.convolutions import guard_convolutions
 from metaprune_cli.pruning.calls import Call, Calls, seen_whole
 from metaprune_cli.pruning.criteria import OWNED, first_order, mean_by_unit, sum_by_unit
 from metaprune_cli.tasks.base import Task
