@@ -61,8 +61,11 @@ def built_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    return odd_places(tmp_path_factory.mktemp("p"))
+
+
+def odd_places(folder: Path) -> tuple[str, ...]:
     """Paths of which none is a file that could be read or replaced."""
-    folder = tmp_path_factory.mktemp("p")
     os.mkfifo(folder / "pipe")
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(folder / "socket"))
@@ -153,9 +156,9 @@ def test_no_value_of_any_option_of_any_command_ends_in_a_traceback(
 @pytest.mark.parametrize(
     "command", [name for name in COMMANDS if name not in ("env", "coverage", "zoo", "init", "list")]
 )
-def test_no_place_as_an_input_ends_in_a_traceback(command: str, places: tuple[str, ...]) -> None:
+def test_no_place_as_an_input_ends_in_a_traceback(command: str, tmp_path: Path) -> None:
     more = ["-o", "meta.safetensors"] if command == "meta-train" else []
-    for place in places:
+    for place in odd_places(tmp_path):
         ran = call(command, place, *more)
         assert ran.code in (2, 4), (place, ran.err)
         assert "Traceback" not in ran.err

@@ -61,8 +61,8 @@ def test_the_page_has_the_command_and_what_pruning_left(model: Path, tmp_path: P
         (("zoo/heldout", "--latency-runs", 0), "latency_runs"),
         (("zoo/heldout", "-o", "params.yaml"), "needs a folder"),
         (("zoo/heldout", "--device", "tpu"), "Unknown device"),
-        (("missing.safetensors", "--report", "params.yaml"), "is not named as an HTML file"),
-        (("missing.safetensors", "--report", "theirs.html"), "exists and is not a report of ours"),
+        (("zoo/heldout", "--report", "params.yaml"), "is not named as an HTML file"),
+        (("zoo/heldout", "--report", "theirs.html"), "exists and is not a report of ours"),
     ],
 )
 def test_bad_usage_is_one_panel_and_exit_code_2(work: Path, arguments: tuple[object, ...], message: str) -> None:

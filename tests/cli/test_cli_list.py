@@ -147,7 +147,7 @@ def test_that_none_comes_with_the_package_is_said(tmp_path: Path, monkeypatch: p
         (("archs", "resnt50"), "did you mean 'resnet50'?"),
         (("criteria", "tailor"), "did you mean 'taylor'?"),
         (("datasets", "zzzz"), "`metaprune list datasets` shows all of them"),
-        (("datasets", "--data-root", "nowhere"), "The data folder does not exist"),
+        (("datasets", "--data-root", "nowhere"), "nowhere: does not exist"),
         (("metanets", "--folder", "nowhere"), "nowhere: does not exist"),
     ],
 )
