@@ -46,19 +46,19 @@ from metaprune_cli.config import (
 from metaprune_cli.config_loader import load_section
 from metaprune_cli.data import Splits, load_splits
 from metaprune_cli.errors import TargetError
-from metaprune_cli.metanet import MetaNetwork, rewritten
-from metaprune_cli.metanet.layers import MessageLayer
+from metaprune_cli.methods.metanet import MetaNetwork, rewritten
+from metaprune_cli.methods.metanet.layers import MessageLayer
+from metaprune_cli.methods.metanet.learning.meta import meta_train
+from metaprune_cli.methods.metanet.learning.zoo import ZooEntry
 from metaprune_cli.pruning import by_unit
-from metaprune_cli.stages.importance import Importance
-from metaprune_cli.stages.loading import ModelSource, open_graph, open_model
 from metaprune_cli.stages.meta_train import config_of
-from metaprune_cli.stages.planning import criterion_for, normaliser_for
 from metaprune_cli.tasks import Classification, measure
 from metaprune_cli.training.loop import RECALIBRATION_BATCHES, fit, recalibrate_
-from metaprune_cli.training.meta import meta_train
 from metaprune_cli.training.progress import Silence
 from metaprune_cli.training.seeds import seed_everything
-from metaprune_cli.training.zoo import ZooEntry
+from metaprune_cli.workflows.importance import Importance
+from metaprune_cli.workflows.loading import ModelSource, open_graph, open_model
+from metaprune_cli.workflows.planning import criterion_for, normaliser_for
 
 CPU = torch.device("cpu")
 VARIANTS = (

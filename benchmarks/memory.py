@@ -61,8 +61,8 @@ def _plain(source: Path, _: Path) -> None:
 
 def _encode(source: Path, target: Path) -> None:
     from metaprune_cli.stages.encode import encode
-    from metaprune_cli.stages.loading import ModelSource
     from metaprune_cli.training.progress import Silence
+    from metaprune_cli.workflows.loading import ModelSource
 
     encode([source], target, source=ModelSource(), data=None, progress=Silence())
 
@@ -75,8 +75,8 @@ def _inspect(source: Path, _: Path) -> None:
 
 def _decode(source: Path, target: Path) -> None:
     from metaprune_cli.stages.decode import decode
-    from metaprune_cli.stages.loading import ModelSource
     from metaprune_cli.training.progress import Silence
+    from metaprune_cli.workflows.loading import ModelSource
 
     decode([source], target, source=ModelSource(), progress=Silence())
 
@@ -85,9 +85,9 @@ def _prune(source: Path, target: Path) -> None:
     import torch
 
     from metaprune_cli.config import PruneSettings
-    from metaprune_cli.stages.loading import ModelSource
     from metaprune_cli.stages.prune import prune
     from metaprune_cli.training.progress import Silence
+    from metaprune_cli.workflows.loading import ModelSource
 
     device, settings = torch.device("cpu"), PruneSettings(criterion="group-l2")
     prune([source], target, settings, source=ModelSource(), data=None, device=device, progress=Silence())

@@ -26,11 +26,11 @@ from torch.nn import functional as F
 import metaprune_cli as metaprune
 from metaprune_cli.config import Precision
 from metaprune_cli.graph import NeuronGraph
-from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
+from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig
+from metaprune_cli.methods.metanet.learning.meta import summed_gradients
+from metaprune_cli.methods.metanet.learning.zoo import Member, Weights, ZooEntry
 from metaprune_cli.models import Architecture, build
-from metaprune_cli.training.meta import summed_gradients
 from metaprune_cli.training.precision import in_precision
-from metaprune_cli.training.zoo import Member, Weights, ZooEntry
 
 Batch = tuple[Tensor, Tensor]
 

@@ -49,7 +49,7 @@ def measure(case: str, engine: str, repeats: int) -> dict[str, float]:
     import torch
 
     import metaprune_cli as metaprune
-    from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig, kernel
+    from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig, kernel
 
     name, layers, hidden = case.split(":")
     graph = metaprune.encode(*_model(name))

@@ -26,11 +26,11 @@ from torch import fx, nn
 
 import metaprune_cli as metaprune
 from metaprune_cli.graph.arguments import map_in
-from metaprune_cli.graph.capture import program_without
-from metaprune_cli.graph.interpreter import Interpreter, repeated_matrices, times_matrix
 from metaprune_cli.graph.nest import leaves
-from metaprune_cli.graph.program import Program, Script
-from metaprune_cli.graph.record import Size, TypeOf, Value
+from metaprune_cli.graph.program.capture import program_without
+from metaprune_cli.graph.program.interpreter import Interpreter, repeated_matrices, times_matrix
+from metaprune_cli.graph.program.module import Program, Script
+from metaprune_cli.graph.trace.record import Size, TypeOf, Value
 from metaprune_cli.models.programs import program_from_document, program_to_document, tensors_of
 
 

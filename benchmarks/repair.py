@@ -28,12 +28,12 @@ from metaprune_cli.config_loader import load_section
 from metaprune_cli.data import Splits
 from metaprune_cli.pruning import apply_plan, make_plan
 from metaprune_cli.pruning.repair import repaired
-from metaprune_cli.stages.calibration import Calibration
-from metaprune_cli.stages.loading import ModelSource, open_model
-from metaprune_cli.stages.planning import scores_of
 from metaprune_cli.tasks import Classification, measure
 from metaprune_cli.training.loop import fit
 from metaprune_cli.training.progress import Silence
+from metaprune_cli.workflows.calibration import Calibration
+from metaprune_cli.workflows.loading import ModelSource, open_model
+from metaprune_cli.workflows.planning import scores_of
 
 CPU = torch.device("cpu")
 REPAIRS: tuple[Repair, ...] = ("bn", "bias", "least-squares")

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.sparse import to_sparse_semi_structured
 
 from metaprune_cli.graph import encode
-from metaprune_cli.pruning.zeroing import Zeroing, make_zero_plan, zeroed_copy
+from metaprune_cli.pruning.sparsity import Zeroing, make_zero_plan, zeroed_copy
 
 SHAPES = ("2304x768", "768x768", "3072x768", "768x3072")
 AMPERE = (8, 0)

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from metaprune_cli.config import DataSettings
     from metaprune_cli.data import load_splits
     from metaprune_cli.graph import NeuronGraph, decode, encode
-    from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig, transform
+    from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig, transform
     from metaprune_cli.metrics.macs import count_macs, count_params
     from metaprune_cli.models import load_model, save_model
-    from metaprune_cli.pruning.prune import prune
+    from metaprune_cli.workflows.pruning import prune
 
 __version__ = "0.1.0"
 
@@ -25,14 +25,14 @@ _HOMES = {
     "NeuronGraph": "metaprune_cli.graph",
     "decode": "metaprune_cli.graph",
     "encode": "metaprune_cli.graph",
-    "MetaNetwork": "metaprune_cli.metanet",
-    "MetaNetworkConfig": "metaprune_cli.metanet",
-    "transform": "metaprune_cli.metanet",
+    "MetaNetwork": "metaprune_cli.methods.metanet",
+    "MetaNetworkConfig": "metaprune_cli.methods.metanet",
+    "transform": "metaprune_cli.methods.metanet",
     "count_macs": "metaprune_cli.metrics.macs",
     "count_params": "metaprune_cli.metrics.macs",
     "load_model": "metaprune_cli.models",
     "save_model": "metaprune_cli.models",
-    "prune": "metaprune_cli.pruning.prune",
+    "prune": "metaprune_cli.workflows.pruning",
 }
 
 __all__ = [

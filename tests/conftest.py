@@ -20,13 +20,15 @@ CHECKED = (
     "config",
     "data",
     "graph",
-    "metanet",
+    "methods",
     "metrics",
     "models",
     "pruning",
+    "reports",
     "stages",
     "tasks",
     "training",
+    "workflows",
 )
 
 _FIRST = ("test_pipeline.py", "test_cli_killed.py")

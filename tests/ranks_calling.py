@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from metaprune_cli.stages.ranks import ranks_on
+from metaprune_cli.workflows.ranks import ranks_on
 
 WORLD = 2
 IMPORTED = ["metaprune_cli.stages.zoo", "metaprune_cli.stages.finetune", "metaprune_cli.stages.meta_train", __name__]

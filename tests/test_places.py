@@ -12,7 +12,7 @@ from metaprune_cli.artifacts import file_sha256, is_artifact, read_document
 from metaprune_cli.errors import InputError
 from metaprune_cli.models import load_model
 from metaprune_cli.places import ROOM_IN_NAMES, check_readable, unreadable, unwritable
-from metaprune_cli.stages.paths import check_targets
+from metaprune_cli.workflows.paths import check_targets
 
 
 @pytest.fixture

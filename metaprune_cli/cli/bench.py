@@ -19,7 +19,7 @@ from metaprune_cli.errors import InputError
 
 if TYPE_CHECKING:
     from metaprune_cli.stages.bench import Benchmark
-    from metaprune_cli.stages.benching.rig import Row
+    from metaprune_cli.workflows.bench.rig import Row
 
 SETTING = (label("name", ""), label("text", ""))
 COLUMNS = (
@@ -92,7 +92,7 @@ def bench(
     source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
     data = options.known_data(params, dataset, data_root)
     from metaprune_cli.stages import bench as stage
-    from metaprune_cli.stages.device import pick_device
+    from metaprune_cli.workflows.device import pick_device
 
     with listening(quiet) as progress:
         found = stage.bench(

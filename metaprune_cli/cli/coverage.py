@@ -69,7 +69,7 @@ def coverage(
         seed=seed,
     )
     from metaprune_cli.stages import coverage as stage
-    from metaprune_cli.stages.covering import report
+    from metaprune_cli.workflows.coverage import report
 
     with listening(quiet) as progress:
         found = stage.coverage(

@@ -85,9 +85,9 @@ def evaluate(
     data = options.data_settings(params, dataset, data_root, task)
     source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
 
+    from metaprune_cli.reports.report import models_table, summary_tables
     from metaprune_cli.stages import eval as stage
-    from metaprune_cli.stages.device import pick_device
-    from metaprune_cli.stages.evaluation.report import models_table, summary_tables
+    from metaprune_cli.workflows.device import pick_device
 
     with listening(quiet) as progress:
         found = stage.evaluate(

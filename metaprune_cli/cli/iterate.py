@@ -92,7 +92,7 @@ def iterate(
     source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
     data = options.data_settings(params, dataset, data_root, task)
     from metaprune_cli.stages import iterate as stage
-    from metaprune_cli.stages.device import pick_device
+    from metaprune_cli.workflows.device import pick_device
 
     with listening(quiet) as progress:
         done = stage.iterate(

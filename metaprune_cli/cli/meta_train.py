@@ -78,8 +78,8 @@ def meta_train(
     source = options.model_source(None, None, None, trust_pickle=False, allow_import=allow_import)
     data = options.data_settings(params, dataset, data_root, task)
     from metaprune_cli.stages import meta_train as stage
-    from metaprune_cli.stages.device import pick_device
-    from metaprune_cli.stages.ranks import ranks_on
+    from metaprune_cli.workflows.device import pick_device
+    from metaprune_cli.workflows.ranks import ranks_on
 
     where = pick_device(device)
     with ranks_on(where) as ranks, listening(quiet or not ranks.first) as progress:

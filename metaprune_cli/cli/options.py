@@ -16,7 +16,7 @@ from metaprune_cli.config_loader import load_section, sections
 from metaprune_cli.errors import InputError
 
 if TYPE_CHECKING:
-    from metaprune_cli.stages.loading import ModelSource
+    from metaprune_cli.workflows.loading import ModelSource
 
 Settings = TypeVar("Settings")
 Scalar = bool | int | float | str
@@ -137,7 +137,7 @@ def model_source(
     """
     args = dict(_key_value(text) for text in arch_args or ())
     shape = None if input_shape is None else _shape(input_shape)
-    from metaprune_cli.stages.loading import ModelSource  # imports torch: after all that can be refused without it
+    from metaprune_cli.workflows.loading import ModelSource  # imports torch: after all that can be refused without it
 
     return ModelSource(
         arch=arch,

@@ -222,7 +222,7 @@ def prune(
         data = options.data_settings(params, dataset, data_root, task)
     from metaprune_cli.stages import prune as stage
     from metaprune_cli.stages import zeroing
-    from metaprune_cli.stages.device import pick_device
+    from metaprune_cli.workflows.device import pick_device
 
     if settings.kind != "structured":
         with listening(quiet) as progress:

@@ -146,7 +146,7 @@ def _of_several() -> bool:
 
 
 def _first_to_fail() -> bool:
-    from metaprune_cli.stages.ranks import first_to_fail
+    from metaprune_cli.workflows.ranks import first_to_fail
 
     return first_to_fail()
 

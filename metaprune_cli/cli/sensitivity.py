@@ -16,7 +16,7 @@ from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
 
 if TYPE_CHECKING:
-    from metaprune_cli.stages.sensitivity import Sensitivity
+    from metaprune_cli.reports.sensitivity import Sensitivity
 
 
 @guarded
@@ -63,7 +63,7 @@ def sensitivity(
     source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
     data = options.data_settings(params, dataset, data_root, task)
     from metaprune_cli.stages import sensitivity as stage
-    from metaprune_cli.stages.device import pick_device
+    from metaprune_cli.workflows.device import pick_device
 
     with listening(quiet) as progress:
         found = stage.sensitivity(

@@ -60,7 +60,7 @@ def transform(
     if recalibrate and data is None:
         data = options.data_settings(params, dataset, data_root, task)
     from metaprune_cli.stages import transform as stage
-    from metaprune_cli.stages.device import pick_device
+    from metaprune_cli.workflows.device import pick_device
 
     with listening(quiet) as progress:
         models = stage.transform(

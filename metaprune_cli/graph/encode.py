@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from metaprune_cli.errors import InputError
-from metaprune_cli.graph.dryrun import lock_what_breaks
+from metaprune_cli.graph.dry_run import lock_what_breaks
 from metaprune_cli.graph.neuron_graph import NeuronGraph
-from metaprune_cli.graph.passes import Pass, Skeleton, record_pass, repeated, trace_pass
-from metaprune_cli.graph.record import Recording
 from metaprune_cli.graph.resize import fill_, hollow_copy
-from metaprune_cli.graph.structure import Structure
-from metaprune_cli.graph.trace import ExampleInputs
+from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, repeated, trace_pass
+from metaprune_cli.graph.trace.record import Recording
+from metaprune_cli.graph.trace.structure import Structure
+from metaprune_cli.graph.trace.tracer import ExampleInputs
 
 
 def encode(model: nn.Module, example_inputs: ExampleInputs) -> NeuronGraph:

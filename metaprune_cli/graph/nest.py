@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from metaprune_cli.graph.fields import Fields
+from metaprune_cli.graph.program.fields import Fields
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.nest import map_tensors
 from metaprune_cli.graph.resize import fill_, resize_
-from metaprune_cli.graph.trace import call, meta_copy
+from metaprune_cli.graph.trace.tracer import call, meta_copy
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.examples import example_inputs, has_example
 from metaprune_cli.models.on_meta import Limits

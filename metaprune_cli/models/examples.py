@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from metaprune_cli.errors import InputError
-from metaprune_cli.graph.trace import ExampleInputs
+from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.models import vision
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.registry import factory_of

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from metaprune_cli.errors import CorruptFileError, MetapruneError
 from metaprune_cli.graph.nest import leaves
-from metaprune_cli.graph.passes import repeated
-from metaprune_cli.graph.program import CONSTANTS, Mode, Program, Script
-from metaprune_cli.graph.program_document import script_from_document, script_to_document
-from metaprune_cli.graph.program_values import DTYPES, items, named, number, text
-from metaprune_cli.graph.rehearsal import has_offsets, rehearse
+from metaprune_cli.graph.program.document import script_from_document, script_to_document
+from metaprune_cli.graph.program.module import CONSTANTS, Mode, Program, Script
+from metaprune_cli.graph.program.rehearsal import has_offsets, rehearse
+from metaprune_cli.graph.program.values import DTYPES, items, named, number, text
+from metaprune_cli.graph.trace.passes import repeated
 
 KEY = "program"
 """The entry of an artifact's document that holds a program."""

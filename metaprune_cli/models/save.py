@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from metaprune_cli.artifacts import provenance, split_aliases, write_artifact
-from metaprune_cli.graph.program import Program
+from metaprune_cli.graph.program.module import Program
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.assemble import check_loads
 from metaprune_cli.models.programs import KEY, program_to_document, tensors_of

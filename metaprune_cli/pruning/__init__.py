@@ -4,14 +4,12 @@ from metaprune_cli.pruning.check import Check, check
 from metaprune_cli.pruning.criteria import by_unit, differentiable_scores, group_magnitude, importance_at, unit_scores
 from metaprune_cli.pruning.masking import at_fixed_cost, gate_tensors, mask_tensors, masked_copy
 from metaprune_cli.pruning.plan import FamilyPlan, Plan, make_plan, select
-from metaprune_cli.pruning.prune import Pruned, prune
 from metaprune_cli.pruning.surgery import apply_plan
 
 __all__ = [
     "Check",
     "FamilyPlan",
     "Plan",
-    "Pruned",
     "apply_plan",
     "at_fixed_cost",
     "by_unit",
@@ -23,7 +21,6 @@ __all__ = [
     "make_plan",
     "mask_tensors",
     "masked_copy",
-    "prune",
     "select",
     "unit_scores",
 ]

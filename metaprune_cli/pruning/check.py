@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.neuron_graph import NeuronGraph
-from metaprune_cli.graph.passes import batch_axis
 from metaprune_cli.graph.slicing import alive_neurons, slice_tensors
-from metaprune_cli.graph.trace import ExampleInputs, call
+from metaprune_cli.graph.trace.passes import batch_axis
+from metaprune_cli.graph.trace.tracer import ExampleInputs, call
 from metaprune_cli.pruning.copies import copy_in, random_tensors, silent_entries
 from metaprune_cli.pruning.masking import mask_tensors
 from metaprune_cli.pruning.plan import Plan

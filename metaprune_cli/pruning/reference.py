@@ -19,14 +19,14 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from metaprune_cli.graph.components import components
-from metaprune_cli.graph.labels import Elements, Ids, Label, squeeze_constant
 from metaprune_cli.graph.neuron_graph import NeuronGraph
-from metaprune_cli.graph.passes import attach_labels
-from metaprune_cli.graph.rules import rule_of
-from metaprune_cli.graph.rules.reductions import reduced_dims
 from metaprune_cli.graph.slicing import alive_neurons, masks
-from metaprune_cli.graph.structure import CONSTANT, Structure
-from metaprune_cli.graph.trace import ExampleInputs, Tracer, call, plain_operators
+from metaprune_cli.graph.trace.labels import Elements, Ids, Label, squeeze_constant
+from metaprune_cli.graph.trace.passes import attach_labels
+from metaprune_cli.graph.trace.rules import rule_of
+from metaprune_cli.graph.trace.rules.reductions import reduced_dims
+from metaprune_cli.graph.trace.structure import CONSTANT, Structure
+from metaprune_cli.graph.trace.tracer import ExampleInputs, Tracer, call, plain_operators
 
 aten = torch.ops.aten
 Indices = Mapping[int, Tensor]

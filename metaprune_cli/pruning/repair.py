@@ -30,7 +30,7 @@ from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.slicing import masks
-from metaprune_cli.graph.trace import ExampleInputs
+from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.metrics.calling import call, laid_out
 from metaprune_cli.pruning.calls import Call, Calls, seen_whole
 from metaprune_cli.pruning.masking import mask_tensors

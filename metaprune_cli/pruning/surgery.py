@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from metaprune_cli.graph.capture import program_without
-from metaprune_cli.graph.dryrun import follows
+from metaprune_cli.graph.dry_run import follows
 from metaprune_cli.graph.neuron_graph import NeuronGraph
-from metaprune_cli.graph.program import Program
+from metaprune_cli.graph.program.capture import program_without
+from metaprune_cli.graph.program.module import Program
 from metaprune_cli.graph.resize import fill_, hollow_copy, own_copies, resize_
 from metaprune_cli.graph.slicing import slice_tensors
-from metaprune_cli.graph.trace import ExampleInputs
+from metaprune_cli.graph.trace.tracer import ExampleInputs
 
 if TYPE_CHECKING:
     from metaprune_cli.pruning.plan import Plan

@@ -16,7 +16,7 @@ from metaprune_cli.config_loader import did_you_mean
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.slicing import alive_neurons, params_of
-from metaprune_cli.graph.trace import ExampleInputs
+from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.metrics.latency import gain, measure_latency, times_interleaved
 from metaprune_cli.metrics.memory import peak_activations
 from metaprune_cli.pruning.cost import Cost

@@ -14,13 +14,13 @@ from torch import Tensor
 from metaprune_cli.config import BenchSettings, DataSettings
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.nest import leaves
-from metaprune_cli.graph.trace import call
-from metaprune_cli.stages.benching.rig import Rig, Row, Warned
-from metaprune_cli.stages.evaluation.lineage import base_candidates, base_of
-from metaprune_cli.stages.inputs import shaped
-from metaprune_cli.stages.loading import ModelSource, Opened, open_model
-from metaprune_cli.stages.paths import find_sources, short_names
+from metaprune_cli.graph.trace.tracer import call
 from metaprune_cli.training.progress import Progress
+from metaprune_cli.workflows.bench.rig import Rig, Row, Warned
+from metaprune_cli.workflows.inputs import shaped
+from metaprune_cli.workflows.lineage import base_candidates, base_of
+from metaprune_cli.workflows.loading import ModelSource, Opened, open_model
+from metaprune_cli.workflows.paths import find_sources, short_names
 
 
 @dataclass(frozen=True)

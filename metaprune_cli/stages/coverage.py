@@ -16,11 +16,11 @@ from metaprune_cli import __version__
 from metaprune_cli.config import CoverageSettings
 from metaprune_cli.errors import InputError
 from metaprune_cli.places import unwritable
-from metaprune_cli.stages.covering import report
-from metaprune_cli.stages.covering.process import try_model
-from metaprune_cli.stages.covering.suite import Entry, read_suite
-from metaprune_cli.stages.paths import replace_file
 from metaprune_cli.training.progress import Progress
+from metaprune_cli.workflows.coverage import report
+from metaprune_cli.workflows.coverage.process import try_model
+from metaprune_cli.workflows.coverage.suite import Entry, read_suite
+from metaprune_cli.workflows.paths import replace_file
 from metaprune_cli.yaml_text import read_text
 
 FORMAT = "metaprune coverage 1"

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metaprune_cli.metrics.macs import count_params
-from metaprune_cli.stages.loading import ModelSource, open_graph, save
-from metaprune_cli.stages.made import Made
-from metaprune_cli.stages.paths import find_sources, plan_targets
 from metaprune_cli.training.progress import Progress
+from metaprune_cli.workflows.loading import ModelSource, open_graph, save
+from metaprune_cli.workflows.made import Made
+from metaprune_cli.workflows.paths import find_sources, plan_targets
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from metaprune_cli.artifacts import write_artifact
 from metaprune_cli.config import DataSettings
-from metaprune_cli.graph.program import Program
+from metaprune_cli.graph.program.module import Program
 from metaprune_cli.models.programs import KEY, constants_of, program_to_document
-from metaprune_cli.stages.inputs import shaped
-from metaprune_cli.stages.loading import ModelSource, Opened, inherited, open_model
-from metaprune_cli.stages.made import Made
-from metaprune_cli.stages.paths import find_sources, plan_targets
-from metaprune_cli.stages.structures import Structures
 from metaprune_cli.training.progress import Progress
+from metaprune_cli.workflows.inputs import shaped
+from metaprune_cli.workflows.loading import ModelSource, Opened, inherited, open_model
+from metaprune_cli.workflows.made import Made
+from metaprune_cli.workflows.paths import find_sources, plan_targets
+from metaprune_cli.workflows.structures import Structures
 
 
 @dataclass(frozen=True)

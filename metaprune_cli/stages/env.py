@@ -154,7 +154,7 @@ def _gpus() -> tuple[Gpu, ...]:
 
 def _compiler() -> str | None:
     """The command, and the first line of what it says of its version."""
-    from metaprune_cli.metanet import compiled
+    from metaprune_cli.methods.metanet import compiled
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the engine's line says it
@@ -166,7 +166,7 @@ def _compiler() -> str | None:
 
 def _engine() -> str:
     """Whether the compiled engine works, asked in another process: what is wrong there may end it."""
-    command = (sys.executable, "-m", "metaprune_cli.metanet.selfcheck")
+    command = (sys.executable, "-m", "metaprune_cli.methods.metanet.selfcheck")
     root = str(Path(metaprune_cli.__file__).resolve().parents[1])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     try:

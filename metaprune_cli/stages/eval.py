@@ -15,20 +15,19 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.metrics.density import density
 from metaprune_cli.metrics.latency import Latency
 from metaprune_cli.metrics.macs import count_macs, count_params
-from metaprune_cli.stages.evaluation.arms import common_repair
-from metaprune_cli.stages.evaluation.conditions import Conditions
-from metaprune_cli.stages.evaluation.curve import curves
-from metaprune_cli.stages.evaluation.files import check_folder, write_report
-from metaprune_cli.stages.evaluation.lineage import base_candidates, base_of, descent
-from metaprune_cli.stages.evaluation.page import PAGE, Contents, html
-from metaprune_cli.stages.evaluation.summary import Row, Summary, metrics, summarise
-from metaprune_cli.stages.evaluation.widths import widths_of
-from metaprune_cli.stages.images import check_fits
-from metaprune_cli.stages.loading import ModelSource, Opened, open_model
-from metaprune_cli.stages.paths import find_sources, short_names
-from metaprune_cli.stages.task import task_of, with_task
+from metaprune_cli.reports.conditions import Conditions
+from metaprune_cli.reports.curve import curves
+from metaprune_cli.reports.files import check_folder, write_report
+from metaprune_cli.reports.page import PAGE, Contents, html
+from metaprune_cli.reports.summary import Row, Summary, common_repair, metrics, summarise
+from metaprune_cli.reports.widths import widths_of
 from metaprune_cli.tasks import Score
 from metaprune_cli.training.progress import Progress
+from metaprune_cli.workflows.images import check_fits
+from metaprune_cli.workflows.lineage import base_candidates, base_of, descent
+from metaprune_cli.workflows.loading import ModelSource, Opened, open_model
+from metaprune_cli.workflows.paths import find_sources, short_names
+from metaprune_cli.workflows.task import task_of, with_task
 
 RANKED = {"auto": "the metanetwork's scores, or group-l2 where there are none"}
 

@@ -9,16 +9,16 @@ from typing import Any
 
 from metaprune_cli.config import DataSettings, ExportFormat, ExportSettings
 from metaprune_cli.errors import InputError, MetapruneError
-from metaprune_cli.graph.program import Program
-from metaprune_cli.stages.exporting import onnx_file
-from metaprune_cli.stages.exporting.capture import Subject
-from metaprune_cli.stages.exporting.check import Compared, compare
-from metaprune_cli.stages.exporting.formats import FORMATS
-from metaprune_cli.stages.inputs import shaped
-from metaprune_cli.stages.loading import ModelSource, Opened, open_model
-from metaprune_cli.stages.made import Made
-from metaprune_cli.stages.paths import Replaceable, Sources, find_sources, plan_targets, replace_file
+from metaprune_cli.graph.program.module import Program
 from metaprune_cli.training.progress import Progress
+from metaprune_cli.workflows.export import onnx_file
+from metaprune_cli.workflows.export.capture import Subject
+from metaprune_cli.workflows.export.check import Compared, compare
+from metaprune_cli.workflows.export.formats import FORMATS
+from metaprune_cli.workflows.inputs import shaped
+from metaprune_cli.workflows.loading import ModelSource, Opened, open_model
+from metaprune_cli.workflows.made import Made
+from metaprune_cli.workflows.paths import Replaceable, Sources, find_sources, plan_targets, replace_file
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,17 @@ import torch
 
 from metaprune_cli.config import DataSettings, OptimSettings
 from metaprune_cli.errors import InputError
-from metaprune_cli.stages.loading import ModelSource
-from metaprune_cli.stages.made import Made, code_of
-from metaprune_cli.stages.paths import find_sources, plan_targets
-from metaprune_cli.stages.side_by_side import side_by_side
-from metaprune_cli.stages.task import with_task
-from metaprune_cli.stages.teachers import open_fitting, open_teacher, teachers_for
-from metaprune_cli.stages.trainer import Trainer, shared_out
 from metaprune_cli.tasks import Metric
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.precision import resolved
 from metaprune_cli.training.progress import Progress
+from metaprune_cli.workflows.loading import ModelSource
+from metaprune_cli.workflows.made import Made, code_of
+from metaprune_cli.workflows.paths import find_sources, plan_targets
+from metaprune_cli.workflows.side_by_side import side_by_side
+from metaprune_cli.workflows.task import with_task
+from metaprune_cli.workflows.teachers import open_fitting, open_teacher, teachers_for
+from metaprune_cli.workflows.trainer import Trainer, shared_out
 
 NOTED = ("sparsity", "mixup", "cutmix", "ema", "patience")
 """Settings that the lineage names where they are not 0."""

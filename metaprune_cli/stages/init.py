@@ -15,15 +15,15 @@ from metaprune_cli.config import DataSettings, ZooMember
 from metaprune_cli.data import Splits, load_splits
 from metaprune_cli.data.splits import DATASETS
 from metaprune_cli.errors import CorruptFileError, InputError
-from metaprune_cli.metanet.shipped import metanetwork_file
+from metaprune_cli.methods.metanet.shipped import metanetwork_file
 from metaprune_cli.models import build
 from metaprune_cli.models.registry import is_factory
 from metaprune_cli.places import unwritable
-from metaprune_cli.stages.images import check_fits
 from metaprune_cli.stages.initial import Project, pipeline, readme, settings
-from metaprune_cli.stages.loading import ModelSource, Opened, open_model
 from metaprune_cli.stages.zoo import Job, architecture_of
 from metaprune_cli.tasks import find_task
+from metaprune_cli.workflows.images import check_fits
+from metaprune_cli.workflows.loading import ModelSource, Opened, open_model
 
 PIPELINE = ("dvc.yaml", "params.yaml")
 """What is replaced with ``force`` only; README.md and .gitignore are never replaced."""

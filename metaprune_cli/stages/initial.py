@@ -13,8 +13,8 @@ import yaml
 
 from metaprune_cli.config import Augmentation, DatasetName, DataSettings
 from metaprune_cli.console.text import markdown, markdown_code, quoted
-from metaprune_cli.metanet.shipped import shipped
-from metaprune_cli.stages.loading import ModelSource
+from metaprune_cli.methods.metanet.shipped import shipped
+from metaprune_cli.workflows.loading import ModelSource
 
 MODELS, REWRITTEN = "data/zoo/train", "data/transformed"
 AUGMENT: Mapping[DatasetName, Augmentation] = {"digits": "none", "svhn": "crop"}

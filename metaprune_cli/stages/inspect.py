@@ -12,10 +12,10 @@ from torch import Tensor
 from metaprune_cli.artifacts import Artifact, read_artifact
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph
-from metaprune_cli.graph.drawing import MARK, draw
+from metaprune_cli.graph.drawing.svg import MARK, draw
 from metaprune_cli.graph.parts import is_structure
-from metaprune_cli.stages.paths import Rendering, stem
-from metaprune_cli.stages.zeros import KEY, Zeros
+from metaprune_cli.workflows.paths import Rendering, stem
+from metaprune_cli.workflows.zeros import KEY, Zeros
 
 DRAWING = Rendering("drawing", ".svg", MARK)
 

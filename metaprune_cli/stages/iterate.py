@@ -17,13 +17,13 @@ from metaprune_cli.pruning.ranking import Limits
 from metaprune_cli.pruning.rounds import Room, factors, limits_left, room_of
 from metaprune_cli.pruning.targets import Target, measure_for
 from metaprune_cli.stages import finetune, prune
-from metaprune_cli.stages.loading import ModelSource, Opened
-from metaprune_cli.stages.paths import SUFFIX, find_sources, plan_targets
-from metaprune_cli.stages.planning import goals_of, limits_for
-from metaprune_cli.stages.task import task_of, with_task
-from metaprune_cli.stages.teachers import open_fitting
 from metaprune_cli.tasks import Metric, Task, measure
 from metaprune_cli.training.progress import Progress
+from metaprune_cli.workflows.loading import ModelSource, Opened
+from metaprune_cli.workflows.paths import SUFFIX, find_sources, plan_targets
+from metaprune_cli.workflows.planning import goals_of, limits_for
+from metaprune_cli.workflows.task import task_of, with_task
+from metaprune_cli.workflows.teachers import open_fitting
 
 ENOUGH = 1.001  # of the rest that a round is to take: below, there is nothing to do in it
 

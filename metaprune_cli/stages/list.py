@@ -15,11 +15,11 @@ from metaprune_cli.config_loader import did_you_mean
 from metaprune_cli.data.source import Part
 from metaprune_cli.data.splits import DATASETS
 from metaprune_cli.errors import InputError
-from metaprune_cli.metanet.shipped import metanetwork_file, shipped
+from metaprune_cli.methods.metanet.shipped import metanetwork_file, shipped
 from metaprune_cli.metrics.macs import count_params
 from metaprune_cli.models import Architecture, build, list_architectures, vision, with_input_shape
 from metaprune_cli.pruning.catalogue import CRITERIA
-from metaprune_cli.stages.paths import find_sources, stem
+from metaprune_cli.workflows.paths import find_sources, stem
 
 Kind = Literal["archs", "criteria", "datasets", "metanets"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -13,22 +13,22 @@ from metaprune_cli.config import DataSettings, MetanetSettings, MetaTrainSetting
 from metaprune_cli.console.sheet import csv_text
 from metaprune_cli.data import Splits
 from metaprune_cli.errors import InputError
-from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
-from metaprune_cli.stages.device import threads_for
-from metaprune_cli.stages.examples import examples_for
-from metaprune_cli.stages.images import check_fits
-from metaprune_cli.stages.loading import ModelSource, Opened, open_graph
-from metaprune_cli.stages.made import Checkpoint, Made, code_of
-from metaprune_cli.stages.paths import SUFFIX, Sources, check_targets, find_sources, replace_file
-from metaprune_cli.stages.task import task_of, with_task
+from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig
+from metaprune_cli.methods.metanet.learning.meta import ZooEntry
+from metaprune_cli.methods.metanet.learning.meta import meta_train as train_metanetwork
 from metaprune_cli.tasks import Task
 from metaprune_cli.training.distributed import ALONE, Ranks
-from metaprune_cli.training.meta import ZooEntry
-from metaprune_cli.training.meta import meta_train as train_metanetwork
 from metaprune_cli.training.precision import resolved
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.training.seeds import seed_everything
 from metaprune_cli.training.state import TrainState
+from metaprune_cli.workflows.device import threads_for
+from metaprune_cli.workflows.examples import examples_for
+from metaprune_cli.workflows.images import check_fits
+from metaprune_cli.workflows.loading import ModelSource, Opened, open_graph
+from metaprune_cli.workflows.made import Checkpoint, Made, code_of
+from metaprune_cli.workflows.paths import SUFFIX, Sources, check_targets, find_sources, replace_file
+from metaprune_cli.workflows.task import task_of, with_task
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,15 @@ from metaprune_cli.pruning.plan import FamilyPlan, Plan
 from metaprune_cli.pruning.ranking import Limits
 from metaprune_cli.pruning.repair import RepairedLayer
 from metaprune_cli.pruning.surgery import apply_plan
-from metaprune_cli.stages.calibration import Calibration
-from metaprune_cli.stages.images import check_fits
-from metaprune_cli.stages.loading import ModelSource, Opened, open_model, save
-from metaprune_cli.stages.made import Made, code_of
-from metaprune_cli.stages.paths import find_sources, plan_targets
-from metaprune_cli.stages.planning import Remains, criterion_for, goals_of, limits_for, plans
-from metaprune_cli.stages.structures import Structures
-from metaprune_cli.stages.task import with_task
 from metaprune_cli.training.progress import Progress
+from metaprune_cli.workflows.calibration import Calibration
+from metaprune_cli.workflows.images import check_fits
+from metaprune_cli.workflows.loading import ModelSource, Opened, open_model, save
+from metaprune_cli.workflows.made import Made, code_of
+from metaprune_cli.workflows.paths import find_sources, plan_targets
+from metaprune_cli.workflows.planning import Remains, criterion_for, goals_of, limits_for, plans
+from metaprune_cli.workflows.structures import Structures
+from metaprune_cli.workflows.task import with_task
 
 LimitsOf = Callable[[Opened, NeuronGraph, PruneSettings], Limits]
 """What may go of each family of a model."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,56 +12,16 @@ from metaprune_cli.errors import TargetError
 from metaprune_cli.pruning.cost import Cost
 from metaprune_cli.pruning.masking import masked_copy
 from metaprune_cli.pruning.sensitivity import bearable, without_lowest
-from metaprune_cli.stages.calibration import Calibration
-from metaprune_cli.stages.evaluation.files import check_folder
-from metaprune_cli.stages.loading import ModelSource, Opened
-from metaprune_cli.stages.paths import find_sources, stem
-from metaprune_cli.stages.planning import criterion_for, scores_of
-from metaprune_cli.stages.sensing.files import write
-from metaprune_cli.stages.task import with_task
-from metaprune_cli.stages.teachers import open_fitting
-from metaprune_cli.tasks import Metric, measure
+from metaprune_cli.reports.files import check_folder
+from metaprune_cli.reports.sensitivity import FamilySensitivity, Sensitivity, write
+from metaprune_cli.tasks import measure
 from metaprune_cli.training.progress import Progress
-
-
-@dataclass(frozen=True)
-class FamilySensitivity:
-    """One family: how much worse the headline is by ratio, and the ratio at which it is ``max_drop``.
-
-    ``macs_share`` is the part of the model's MACs that would go with all of the family's units that may.
-    """
-
-    family: str
-    units: int
-    macs_share: float
-    drops: Mapping[float, float]
-    bearable: float
-
-
-@dataclass(frozen=True)
-class Sensitivity:
-    """One model: the headline of the whole on the validation images that were used, and every family."""
-
-    input: str
-    criterion: str
-    images: int
-    metric: Metric
-    headline: float
-    families: tuple[FamilySensitivity, ...]
-    locked: int
-    output: str | None
-
-    def to_document(self) -> dict[str, Any]:
-        """Plain values, the headline by its metric's name."""
-        return {
-            "input": self.input,
-            "criterion": self.criterion,
-            "images": self.images,
-            self.metric.key: self.headline,
-            "families": [asdict(family) for family in self.families],
-            "locked": self.locked,
-            "output": self.output,
-        }
+from metaprune_cli.workflows.calibration import Calibration
+from metaprune_cli.workflows.loading import ModelSource, Opened
+from metaprune_cli.workflows.paths import find_sources, stem
+from metaprune_cli.workflows.planning import criterion_for, scores_of
+from metaprune_cli.workflows.task import with_task
+from metaprune_cli.workflows.teachers import open_fitting
 
 
 def sensitivity(

@@ -11,21 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metaprune_cli import metanet
 from metaprune_cli.artifacts import read_artifact
 from metaprune_cli.config import DataSettings, TransformSettings
 from metaprune_cli.graph import NeuronGraph, decode
-from metaprune_cli.metanet import MetaNetwork
-from metaprune_cli.metanet.shipped import metanetwork_file
+from metaprune_cli.methods import metanet
+from metaprune_cli.methods.metanet import MetaNetwork
+from metaprune_cli.methods.metanet.shipped import metanetwork_file
 from metaprune_cli.pruning import by_unit
-from metaprune_cli.stages.images import check_fits
-from metaprune_cli.stages.importance import Importance
-from metaprune_cli.stages.loading import ModelSource, Opened, open_either, save
-from metaprune_cli.stages.made import Made, code_of
-from metaprune_cli.stages.paths import find_sources, plan_targets
-from metaprune_cli.stages.task import task_of, with_task
 from metaprune_cli.training.loop import recalibrate_
 from metaprune_cli.training.progress import Progress
+from metaprune_cli.workflows.images import check_fits
+from metaprune_cli.workflows.importance import Importance
+from metaprune_cli.workflows.loading import ModelSource, Opened, open_either, save
+from metaprune_cli.workflows.made import Made, code_of
+from metaprune_cli.workflows.paths import find_sources, plan_targets
+from metaprune_cli.workflows.task import task_of, with_task
 
 log = logging.getLogger(__name__)
 

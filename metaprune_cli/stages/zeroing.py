@@ -10,14 +10,14 @@ from pathlib import Path
 from metaprune_cli.config import DataSettings, PruneSettings
 from metaprune_cli.config_loader import n_of_m, rows_by_columns
 from metaprune_cli.errors import InputError
-from metaprune_cli.pruning.zeroing import LayerZeros, Zeroing, ZeroPlan, make_zero_plan, zeroed_copy
-from metaprune_cli.stages.loading import ModelSource, Opened, open_model, save
-from metaprune_cli.stages.made import Made
-from metaprune_cli.stages.paths import find_sources, plan_targets
-from metaprune_cli.stages.structures import Structures
-from metaprune_cli.stages.task import task_of
-from metaprune_cli.stages.zeros import Zeros
+from metaprune_cli.pruning.sparsity import LayerZeros, Zeroing, ZeroPlan, make_zero_plan, zeroed_copy
 from metaprune_cli.training.progress import Progress
+from metaprune_cli.workflows.loading import ModelSource, Opened, open_model, save
+from metaprune_cli.workflows.made import Made
+from metaprune_cli.workflows.paths import find_sources, plan_targets
+from metaprune_cli.workflows.structures import Structures
+from metaprune_cli.workflows.task import task_of
+from metaprune_cli.workflows.zeros import Zeros
 
 log = logging.getLogger(__name__)
 

@@ -16,18 +16,18 @@ from metaprune_cli.console.text import file_name
 from metaprune_cli.data import Splits
 from metaprune_cli.models import Architecture, build, list_architectures
 from metaprune_cli.models.registry import takes_argument
-from metaprune_cli.stages.images import check_fits
-from metaprune_cli.stages.loading import ModelSource, Opened, open_model, save
-from metaprune_cli.stages.made import Made, code_of
-from metaprune_cli.stages.paths import SUFFIX, check_targets, find_sources, stem
-from metaprune_cli.stages.side_by_side import side_by_side
-from metaprune_cli.stages.task import with_task
-from metaprune_cli.stages.trainer import Trainer, shared_out
 from metaprune_cli.tasks import Metric, Task, find_task
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.precision import resolved
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.training.seeds import seed_everything
+from metaprune_cli.workflows.images import check_fits
+from metaprune_cli.workflows.loading import ModelSource, Opened, open_model, save
+from metaprune_cli.workflows.made import Made, code_of
+from metaprune_cli.workflows.paths import SUFFIX, check_targets, find_sources, stem
+from metaprune_cli.workflows.side_by_side import side_by_side
+from metaprune_cli.workflows.task import with_task
+from metaprune_cli.workflows.trainer import Trainer, shared_out
 
 Role = Literal["train", "validation", "heldout"]
 

@@ -16,7 +16,7 @@ from typing import Any
 from ranks_calling import IMPORTED
 
 from metaprune_cli.cli import main
-from metaprune_cli.stages.made import Checkpoint
+from metaprune_cli.workflows.made import Checkpoint
 
 LATER = ["sklearn.datasets", "torch._dynamo"]
 """What training imports once it runs, which takes longer than all that it does in these tests."""

@@ -14,10 +14,10 @@ import yaml
 from cli_calling import TINY, call, run
 
 from metaprune_cli.artifacts import read_artifact, read_document
-from metaprune_cli.metanet import MetaNetwork
+from metaprune_cli.methods.metanet import MetaNetwork
 from metaprune_cli.models import Architecture, build, load_model, save_model
-from metaprune_cli.stages.made import Checkpoint
 from metaprune_cli.training.state import TrainState
+from metaprune_cli.workflows.made import Checkpoint
 
 
 def files(folder: Path) -> list[str]:

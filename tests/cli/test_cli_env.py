@@ -14,7 +14,7 @@ import pytest
 from cli_calling import run
 
 import metaprune_cli
-from metaprune_cli.metanet import compiled, kernel, selfcheck
+from metaprune_cli.methods.metanet import compiled, kernel, selfcheck
 from metaprune_cli.stages import env as stage
 
 ROOT = Path(__file__).parents[2]

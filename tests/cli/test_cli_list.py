@@ -14,7 +14,7 @@ from scipy.io import savemat
 from metaprune_cli.cli.list import ABOUT, COLUMNS
 from metaprune_cli.config import Criterion, DatasetName
 from metaprune_cli.data.splits import DATASETS
-from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
+from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig
 from metaprune_cli.models import Architecture, build, list_architectures
 from metaprune_cli.pruning.catalogue import CRITERIA
 from metaprune_cli.stages.list import KINDS
@@ -134,7 +134,7 @@ def test_the_builtin_one_is_taken_where_none_is_named(
 
 
 def test_that_none_comes_with_the_package_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metaprune_cli.metanet.shipped.SHIPPED", tmp_path / "builtin")
+    monkeypatch.setattr("metaprune_cli.methods.metanet.shipped.SHIPPED", tmp_path / "builtin")
     ran = run("list", "metanets")
     assert (ran.out, ran.err.count("No metanetwork comes with metaprune")) == ("", 1)
     assert run("list", "metanets", "--json").json == {"metanets": []}

@@ -10,7 +10,7 @@ from cli_calling import run
 from torch import Tensor, nn
 
 import metaprune_cli as mp
-from metaprune_cli.graph.program import Program
+from metaprune_cli.graph.program.module import Program
 
 FACTORY = "nets_of_the_user:net"
 

@@ -17,8 +17,8 @@ from cli_calling import TINY, call, run
 from cli_processes import files
 from PIL import Image
 
-from metaprune_cli.stages.made import Checkpoint
 from metaprune_cli.training.state import TrainState
+from metaprune_cli.workflows.made import Checkpoint
 
 SETTINGS = TINY | {
     "data": {"dataset": "imagefolder", "image_size": 8, "batch_size": 8, "val_fraction": 0.25},

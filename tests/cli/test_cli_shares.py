@@ -11,9 +11,9 @@ import yaml
 from cli_calling import TINY, call, run
 
 from metaprune_cli.artifacts import read_document
-from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
+from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig
 from metaprune_cli.pruning import make_plan, unit_scores
-from metaprune_cli.stages.loading import ModelSource, open_model
+from metaprune_cli.workflows.loading import ModelSource, open_model
 
 RANKS = {
     **TINY["meta-train"],

@@ -18,10 +18,10 @@ from hostile_names import ARCH, FILE, HALF, PAYLOAD, check_file, check_raw, host
 
 from metaprune_cli import save_model
 from metaprune_cli.console.streams import READER_GONE, prepare
-from metaprune_cli.metanet.shipped import metanetwork_file
+from metaprune_cli.methods.metanet.shipped import metanetwork_file
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.stages import env
-from metaprune_cli.stages.covering import report
+from metaprune_cli.workflows.coverage import report
 
 ROOT = Path(__file__).parents[2]
 METAPRUNE = (sys.executable, "-m", "metaprune_cli")

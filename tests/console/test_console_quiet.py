@@ -7,7 +7,7 @@ from metaprune_cli.console.progress import listening
 
 
 def test_quiet_is_silent_whoever_speaks(capsys, recwarn):
-    log = logging.getLogger("metaprune_cli.stages.made")
+    log = logging.getLogger("metaprune_cli.workflows.made")
     with listening(quiet=True) as progress:
         progress.begin("train", 1)
         progress.step(loss=1.0)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from metaprune_cli.graph import NeuronGraph, encode
-from metaprune_cli.graph.drawing import LETTER, MARK, draw
-from metaprune_cli.graph.outline import lanes, outline
+from metaprune_cli.graph.drawing.outline import lanes, outline
+from metaprune_cli.graph.drawing.svg import LETTER, MARK, draw
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from metaprune_cli.graph.arguments import map_tensors_in, tensors_in
-from metaprune_cli.graph.layouts import Layout, run_on_meta
+from metaprune_cli.graph.trace.layouts import Layout, run_on_meta
 
 aten = torch.ops.aten
 

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 import metaprune_cli as mp
 from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.graph.slicing import macs_of, params_of
-from metaprune_cli.graph.trace import call
+from metaprune_cli.graph.trace.tracer import call
 from metaprune_cli.pruning import Plan, apply_plan, check, mask_tensors
 
 NAMES = sorted(CATALOGUE)

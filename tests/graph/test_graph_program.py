@@ -21,8 +21,8 @@ from torch.func import functional_call
 
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import encode
-from metaprune_cli.graph.capture import program_without
-from metaprune_cli.graph.program import Program
+from metaprune_cli.graph.program.capture import program_without
+from metaprune_cli.graph.program.module import Program
 
 Pair = namedtuple("Pair", "scores hidden")
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph import NeuronGraph, encode, slicing
-from metaprune_cli.graph.labels import Elements, affine
 from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, Layer
 from metaprune_cli.graph.slicing import kept_indices, masks, slice_tensors
+from metaprune_cli.graph.trace.labels import Elements, affine
 
 
 class Packed(nn.Module):

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import metaprune_cli as mp
-from metaprune_cli.graph.capture import program_without
-from metaprune_cli.graph.program import Program
+from metaprune_cli.graph.program.capture import program_without
+from metaprune_cli.graph.program.module import Program
 from metaprune_cli.models.programs import program_to_document, tensors_of
 
 Document = dict[str, Any]

@@ -18,7 +18,7 @@ import metaprune_cli as mp
 from metaprune_cli.artifacts import read_artifact
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.registry import build
-from metaprune_cli.stages.made import Checkpoint
+from metaprune_cli.workflows.made import Checkpoint
 
 SETTINGS = {
     "data": {"dataset": "digits", "train_limit": 80, "batch_size": 40},

@@ -15,17 +15,17 @@ from torch import Tensor
 
 from metaprune_cli.errors import MetapruneError
 from metaprune_cli.graph import encode
-from metaprune_cli.metanet.network import MetaNetwork, MetaNetworkConfig
-from metaprune_cli.metanet.transform import rewritten
+from metaprune_cli.methods.metanet.network import MetaNetwork, MetaNetworkConfig
+from metaprune_cli.methods.metanet.transform import rewritten
 from metaprune_cli.models import Architecture, save_model
 from metaprune_cli.models.registry import build
-from metaprune_cli.stages.evaluation.lineage import descent
-from metaprune_cli.stages.evaluation.page import _steps
-from metaprune_cli.stages.evaluation.widths import widths_of
+from metaprune_cli.reports.page import _steps
+from metaprune_cli.reports.widths import widths_of
 from metaprune_cli.stages.inspect import inspect
-from metaprune_cli.stages.loading import ModelSource, open_graph, open_model
-from metaprune_cli.stages.made import Checkpoint, Made
 from metaprune_cli.training.state import Best, TrainState, snapshot
+from metaprune_cli.workflows.lineage import descent
+from metaprune_cli.workflows.loading import ModelSource, open_graph, open_model
+from metaprune_cli.workflows.made import Checkpoint, Made
 
 COUNT = 60
 KINDS = ("model", "graph", "metanetwork", "checkpoint")

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.nest import leaves
-from metaprune_cli.graph.trace import call
+from metaprune_cli.graph.trace.tracer import call
 from metaprune_cli.models import Architecture, build, with_input_shape
 from metaprune_cli.models.examples import example_inputs, has_example
-from metaprune_cli.stages.covering import proofs
+from metaprune_cli.workflows.coverage import proofs
 
 
 class Says(nn.Module):

@@ -12,9 +12,9 @@ from torch.testing import assert_close
 from metaprune_cli.config import Criterion, Scope
 from metaprune_cli.errors import InputError, TargetError
 from metaprune_cli.graph import encode
-from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig, transform
+from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig, transform
 from metaprune_cli.pruning import by_unit, importance_at
-from metaprune_cli.pruning.prune import check_choices, prune
+from metaprune_cli.workflows.pruning import check_choices, prune
 
 
 @pytest.mark.parametrize("criterion", ["group-l1", "group-l2", "bn-scale", "random"])

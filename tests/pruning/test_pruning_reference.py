@@ -14,7 +14,7 @@ from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph import NeuronGraph, encode
-from metaprune_cli.graph.structure import Structure
+from metaprune_cli.graph.trace.structure import Structure
 from metaprune_cli.pruning import Plan, apply_plan, check, make_plan, masked_copy, reference
 from metaprune_cli.pruning.copies import copy_in, random_tensors, silent_entries
 from metaprune_cli.pruning.reference import NoReferenceError, Survivors, put, reference_outputs, take

@@ -9,11 +9,12 @@ from torch.testing import assert_close
 
 from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.graph import encode
-from metaprune_cli.pruning import make_plan, prune
+from metaprune_cli.pruning import make_plan
 from metaprune_cli.pruning.plan import Plan
 from metaprune_cli.pruning.repair import Original, _Fitting, repaired
 from metaprune_cli.pruning.ridge import fitted
 from metaprune_cli.pruning.surgery import apply_plan
+from metaprune_cli.workflows import pruning as prune
 
 HOW = ["bn", "bias", "least-squares"]
 

@@ -20,10 +20,11 @@ from torchvision.models.swin_transformer import (
 
 from metaprune_cli.graph import NeuronGraph, encode
 from metaprune_cli.graph.units import Family
-from metaprune_cli.pruning import check, prune
+from metaprune_cli.pruning import check
 from metaprune_cli.pruning.cost import Cost
 from metaprune_cli.pruning.plan import Plan
 from metaprune_cli.pruning.surgery import apply_plan, route_of
+from metaprune_cli.workflows import pruning as prune
 
 Inputs = Tensor | tuple[Tensor, ...]
 

@@ -18,8 +18,8 @@ from torch.sparse._semi_structured_conversions import (
 
 from metaprune_cli.errors import NumericsError, TargetError
 from metaprune_cli.graph import NeuronGraph, encode
-from metaprune_cli.pruning.zeroing import Zeroing, ZeroPlan, make_zero_plan, zero_tensors, zeroed_copy
-from metaprune_cli.pruning.zeroing.selection import count_of, largest_of_groups, smallest
+from metaprune_cli.pruning.sparsity import Zeroing, ZeroPlan, make_zero_plan, zero_tensors, zeroed_copy
+from metaprune_cli.pruning.sparsity.selection import count_of, largest_of_groups, smallest
 
 MODELS = ["mlp", "residual", "vit", "resnet8"]
 Traced = Any

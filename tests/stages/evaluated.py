@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 
-from metaprune_cli.stages.evaluation.arms import Arm
-from metaprune_cli.stages.evaluation.summary import Row, Step
+from metaprune_cli.reports.summary import Row
 from metaprune_cli.tasks import Classification, Score
+from metaprune_cli.workflows.arms import Arm
+from metaprune_cli.workflows.lineage import Step
 
 
 def row(

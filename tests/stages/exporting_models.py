@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from metaprune_cli.config import PruneSettings
 from metaprune_cli.console.progress import Quiet
 from metaprune_cli.models import Architecture, save_model
-from metaprune_cli.stages.loading import ModelSource
 from metaprune_cli.stages.prune import prune
+from metaprune_cli.workflows.loading import ModelSource
 
 
 class Depthwise(nn.Module):

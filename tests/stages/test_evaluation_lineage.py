@@ -7,8 +7,8 @@ import pytest
 from torch import nn
 
 from metaprune_cli.models import Architecture
-from metaprune_cli.stages.evaluation.lineage import base_candidates, base_of, descent, own_base
-from metaprune_cli.stages.loading import Opened
+from metaprune_cli.workflows.lineage import base_candidates, base_of, descent, own_base
+from metaprune_cli.workflows.loading import Opened
 
 ZOO = {"command": "zoo", "seed": 3}
 TRANSFORM = {"command": "transform", "input": "net-3.safetensors"}

@@ -13,13 +13,13 @@ from evaluated import row, three_arms
 from torch import nn
 
 from metaprune_cli.models import Architecture
-from metaprune_cli.stages.evaluation.page import PAGE, Contents, html
-from metaprune_cli.stages.evaluation.picture import COLOURS, MORE_COLOURS
-from metaprune_cli.stages.evaluation.plots import DARK, ticks
-from metaprune_cli.stages.evaluation.report import models_table, summary_tables
-from metaprune_cli.stages.evaluation.summary import Row, summarise
-from metaprune_cli.stages.evaluation.widths import Family, Widths, widths_of
-from metaprune_cli.stages.loading import Opened
+from metaprune_cli.reports.page import PAGE, Contents, html
+from metaprune_cli.reports.picture import COLOURS, MORE_COLOURS
+from metaprune_cli.reports.plots import DARK, ticks
+from metaprune_cli.reports.report import models_table, summary_tables
+from metaprune_cli.reports.summary import Row, summarise
+from metaprune_cli.reports.widths import Family, Widths, widths_of
+from metaprune_cli.workflows.loading import Opened
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 EVIL = "<script>alert('1')</script> & \"quoted\""

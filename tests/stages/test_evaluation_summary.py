@@ -9,18 +9,10 @@ import pytest
 from evaluated import row, three_arms
 
 from metaprune_cli.console.sheet import csv_text
-from metaprune_cli.stages.evaluation.arms import ARMS, Arm, arm_of, explained
-from metaprune_cli.stages.evaluation.picture import draw, limits
-from metaprune_cli.stages.evaluation.report import markdown, models_table, summary_tables
-from metaprune_cli.stages.evaluation.summary import (
-    Row,
-    Spread,
-    Summary,
-    curve,
-    headline,
-    metrics,
-    summarise,
-)
+from metaprune_cli.reports.picture import draw, limits
+from metaprune_cli.reports.report import markdown, models_table, summary_tables
+from metaprune_cli.reports.summary import Row, Spread, Summary, curve, headline, metrics, summarise
+from metaprune_cli.workflows.arms import ARMS, Arm, arm_of, explained
 
 SCORED = {"command": "transform", "scored": True}
 

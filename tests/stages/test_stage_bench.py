@@ -9,14 +9,14 @@ from exporting_models import SOURCE, Attention, Depthwise, Pair, pruned, saved
 from metaprune_cli.config import BenchSettings
 from metaprune_cli.console.progress import Quiet
 from metaprune_cli.errors import InputError
-from metaprune_cli.graph.program import Program
+from metaprune_cli.graph.program.module import Program
 from metaprune_cli.metrics.latency import Gain, gain
 from metaprune_cli.metrics.layers import LayerTime, Profile, time_layers
 from metaprune_cli.models import load_model
 from metaprune_cli.stages.bench import Benchmark, bench
-from metaprune_cli.stages.benching import rig
-from metaprune_cli.stages.benching.blame import causes, layers_to_blame
-from metaprune_cli.stages.benching.verdict import due, judge
+from metaprune_cli.workflows.bench import rig
+from metaprune_cli.workflows.bench.blame import causes, layers_to_blame
+from metaprune_cli.workflows.bench.verdict import due, judge
 
 SETTINGS = BenchSettings(runs=7, warmup=1, layer_runs=1)
 

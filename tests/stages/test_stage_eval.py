@@ -15,8 +15,8 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.metrics.macs import count_macs
 from metaprune_cli.models import Architecture, build, load_model, save_model
 from metaprune_cli.stages.eval import Evaluation, evaluate
-from metaprune_cli.stages.loading import ModelSource
 from metaprune_cli.stages.prune import prune
+from metaprune_cli.workflows.loading import ModelSource
 
 DATA = DataSettings(train_limit=100, batch_size=50)
 SETTINGS = EvalSettings(latency_runs=2, curve=(1.5, 3.0), batches=1)

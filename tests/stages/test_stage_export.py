@@ -23,8 +23,8 @@ from metaprune_cli.console.progress import Quiet
 from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.models import Architecture, build, load_model, save_model
 from metaprune_cli.stages.export import Exported, export
-from metaprune_cli.stages.exporting import onnx_file, weights
-from metaprune_cli.stages.exporting.formats import FORMATS as FILES
+from metaprune_cli.workflows.export import onnx_file, weights
+from metaprune_cli.workflows.export.formats import FORMATS as FILES
 
 FORMATS: tuple[ExportFormat, ...] = ("safetensors", "torch-export", "onnx", "torchscript")
 

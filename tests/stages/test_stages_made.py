@@ -10,8 +10,8 @@ import torch
 from metaprune_cli.artifacts import read_document, write_artifact
 from metaprune_cli.config import DataSettings, OptimSettings
 from metaprune_cli.errors import MetapruneError
-from metaprune_cli.stages.made import Checkpoint, Made
 from metaprune_cli.training.state import TrainState
+from metaprune_cli.workflows.made import Checkpoint, Made
 
 STATE = TrainState(1, {"weight": torch.ones(2)}, {}, ())
 

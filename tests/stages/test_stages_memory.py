@@ -21,7 +21,7 @@ from metaprune_cli.models import Architecture, build
 from metaprune_cli.stages.decode import decode
 from metaprune_cli.stages.encode import encode
 from metaprune_cli.stages.inspect import inspect
-from metaprune_cli.stages.loading import ModelSource
+from metaprune_cli.workflows.loading import ModelSource
 from metaprune_cli.training.progress import Silence
 
 quiet = {"source": ModelSource(), "progress": Silence()}

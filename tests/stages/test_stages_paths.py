@@ -9,8 +9,8 @@ import torch
 
 from metaprune_cli.artifacts import write_artifact
 from metaprune_cli.errors import InputError
-from metaprune_cli.stages.evaluation.files import check_folder
-from metaprune_cli.stages.paths import check_targets, checkpoint_of, find_sources, plan_targets, replace_file, stem
+from metaprune_cli.reports.files import check_folder
+from metaprune_cli.workflows.paths import check_targets, checkpoint_of, find_sources, plan_targets, replace_file, stem
 
 
 def artifact(path: Path, kind: str = "model") -> Path:

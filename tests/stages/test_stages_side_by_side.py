@@ -12,10 +12,10 @@ import torch
 
 from metaprune_cli.config import DataSettings, OptimSettings, ZooMember, ZooSettings
 from metaprune_cli.errors import InputError, MetapruneError, NumericsError
-from metaprune_cli.stages.side_by_side import side_by_side
 from metaprune_cli.stages.zoo import zoo
 from metaprune_cli.tasks import Classification, Metric
 from metaprune_cli.training.progress import Progress, Silence
+from metaprune_cli.workflows.side_by_side import side_by_side
 
 TOP1 = Classification.metrics[0]
 

@@ -8,9 +8,9 @@ from torch.testing import assert_close
 
 from metaprune_cli.graph import encode
 from metaprune_cli.models import Architecture, build, save_model
-from metaprune_cli.stages.device import SMALL_BATCH, threads_for
-from metaprune_cli.stages.loading import ModelSource, Opened, open_model
-from metaprune_cli.stages.structures import Structures
+from metaprune_cli.workflows.device import SMALL_BATCH, threads_for
+from metaprune_cli.workflows.loading import ModelSource, Opened, open_model
+from metaprune_cli.workflows.structures import Structures
 
 
 def opened(folder: Path, seed: int, width: float = 0.25) -> Opened:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from metaprune_cli.data.image_split import ImageSplit, MemoryImages, Preparation
 from metaprune_cli.graph import encode
-from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
-from metaprune_cli.training.zoo import ZooEntry
+from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig
+from metaprune_cli.methods.metanet.learning.zoo import ZooEntry
 
 CLASSES = 3
 

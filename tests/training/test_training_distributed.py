@@ -12,10 +12,10 @@ from torch import nn
 from metaprune_cli.config import MetaTrainSettings
 from metaprune_cli.data import ImageSplit
 from metaprune_cli.errors import InputError, LostProcessError
-from metaprune_cli.metanet import MetaNetwork
+from metaprune_cli.methods.metanet import MetaNetwork
+from metaprune_cli.methods.metanet.learning.meta import ZooEntry, meta_train
 from metaprune_cli.tasks import Classification
 from metaprune_cli.training.distributed import ALONE, Ranks, answered
-from metaprune_cli.training.meta import ZooEntry, meta_train
 from metaprune_cli.training.norms import synchronised
 from metaprune_cli.training.progress import Silence
 from metaprune_cli.training.replicas import check_parts

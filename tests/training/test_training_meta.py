@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from metaprune_cli.config import MetaTrainSettings
 from metaprune_cli.data import ImageSplit
 from metaprune_cli.errors import InputError, NumericsError, TargetError
-from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
+from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig
+from metaprune_cli.methods.metanet.learning import meta
+from metaprune_cli.methods.metanet.learning.meta import MetaResult, ZooEntry, meta_train
+from metaprune_cli.methods.metanet.learning.objectives import OBJECTIVES
 from metaprune_cli.tasks import Classification
-from metaprune_cli.training import meta
-from metaprune_cli.training.meta import MetaResult, ZooEntry, meta_train
-from metaprune_cli.training.objectives import OBJECTIVES
 from metaprune_cli.training.progress import Silence
 from metaprune_cli.training.state import TrainState
 

@@ -12,10 +12,7 @@ from metaprune_cli.config import Criterion, MetaTrainSettings
 from metaprune_cli.data import ImageSplit
 from metaprune_cli.errors import InputError, TargetError
 from metaprune_cli.graph.slicing import masks
-from metaprune_cli.pruning import mask_tensors, select, unit_scores
-from metaprune_cli.pruning.zeroing import Zeroing, make_zero_plan
-from metaprune_cli.tasks import Classification
-from metaprune_cli.training.objectives import (
+from metaprune_cli.methods.metanet.learning.objectives import (
     OBJECTIVES,
     Step,
     finetuned,
@@ -25,7 +22,10 @@ from metaprune_cli.training.objectives import (
     sparsity,
     speedup_at,
 )
-from metaprune_cli.training.zoo import Member, ZooEntry
+from metaprune_cli.methods.metanet.learning.zoo import Member, ZooEntry
+from metaprune_cli.pruning import mask_tensors, select, unit_scores
+from metaprune_cli.pruning.sparsity import Zeroing, make_zero_plan
+from metaprune_cli.tasks import Classification
 
 CPU = torch.device("cpu")
 SETTINGS = MetaTrainSettings(criterion="group-l2", choice_slope=0.0, speedup_max=3.0)

@@ -9,11 +9,11 @@ import torch
 from test_training_meta import World, world  # noqa: F401 - a fixture
 
 from metaprune_cli.errors import InputError
-from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
+from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig
+from metaprune_cli.methods.metanet.learning.shares import Example, examples_of, imitation, movable_families
+from metaprune_cli.methods.metanet.learning.zoo import ZooEntry
 from metaprune_cli.pruning import by_unit, make_plan, unit_scores
 from metaprune_cli.pruning.ranking import plain_limits, removal_order
-from metaprune_cli.training.shares import Example, examples_of, imitation, movable_families
-from metaprune_cli.training.zoo import ZooEntry
 
 
 def left(scores, units, count):

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 import metaprune_cli as mp
 from metaprune_cli.config import DataSettings, MetaTrainSettings, OptimSettings
 from metaprune_cli.data import load_splits
-from metaprune_cli.metanet import MetaNetwork, MetaNetworkConfig
+from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig
+from metaprune_cli.methods.metanet.learning.meta import ZooEntry, meta_train
 from metaprune_cli.models import Architecture, build
 from metaprune_cli.tasks import Classification
 from metaprune_cli.training.distributed import Ranks
 from metaprune_cli.training.loop import fit
-from metaprune_cli.training.meta import ZooEntry, meta_train
 from metaprune_cli.training.progress import Silence
 
 CPU = torch.device("cpu")

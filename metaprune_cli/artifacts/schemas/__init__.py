@@ -3,7 +3,7 @@
 The digest shows that a file is whole, not who made it: whoever makes a file can make its digest. So nothing in a
 document is used before it has passed here: first it is plain JSON of bounded size (``plain``), then it has the fields
 of its kind (one module each, ``KINDS``). What depends on the tensors beside the document is checked where both are put
-together: ``graph/checks.py``, ``metanet/network.py``, ``training/state.py``, ``models/load.py``.
+together: ``graph/checks.py``, ``methods/metanet/network.py``, ``training/state.py``, ``models/load.py``.
 """
 
 from __future__ import annotations

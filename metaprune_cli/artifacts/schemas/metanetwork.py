@@ -1,4 +1,4 @@
-"""The document of a metanetwork; its sizes are compared with its tensors in ``metanet/network.py``."""
+"""The document of a metanetwork; its sizes are compared with its tensors in ``methods/metanet/network.py``."""
 
 from __future__ import annotations
 

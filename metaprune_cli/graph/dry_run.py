@@ -1,0 +1,163 @@
+"""What can follow a removal: the model's class, or else its program, rewritten; what neither can do is locked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from metaprune_cli.errors import InputError, MetapruneError
+from metaprune_cli.graph.arguments import found_in
+from metaprune_cli.graph.nest import leaves
+from metaprune_cli.graph.neuron_graph import Lock, NeuronGraph
+from metaprune_cli.graph.program.placement import cut_elsewhere, misplaced
+from metaprune_cli.graph.program.rewrite import rewrite
+from metaprune_cli.graph.resize import copied, fill_, own_copies, resize_
+from metaprune_cli.graph.slicing import slice_tensors
+from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, trace_pass
+from metaprune_cli.graph.trace.record import Recording, Step, Value
+from metaprune_cli.graph.trace.structure import Structure
+from metaprune_cli.graph.trace.tracer import ExampleInputs
+from metaprune_cli.graph.units import Family
+
+Passes = Sequence[tuple[Pass, Recording]]
+_FEW = 12
+"""Below this many families it is quicker to try each than to halve on: families that break come in numbers."""
+
+
+def lock_what_breaks(graph: NeuronGraph, skeleton: Skeleton, passes: Passes) -> list[Lock]:
+    """Find the families that cannot be removed because the program around the parameters does not follow.
+
+    One unit of every prunable family is removed at once, and the class is run on it; where Python fixes sizes, the
+    recorded program is rewritten instead. Only if that fails too are the families halved until the culprits are found,
+    so an ordinary model costs one pass on meta. A model whose control flow depends on data has no program of its own.
+
+    Args:
+        graph: the traced graph.
+        skeleton: the model that was traced.
+        passes: what was traced.
+
+    Returns:
+        One lock per family that breaks, the error as its reason.
+    """
+    if not skeleton.real:
+        graph = graph.with_tensors({n: torch.empty_like(t, device="meta") for n, t in graph.tensors.items()})
+    families = [f for f in graph.units.families if f.locked is None]
+    folded = [(given, recording.folded()) for given, recording in passes]
+
+    def by_class(kept: Tensor) -> str | None:
+        return class_failure(graph, skeleton, passes, kept)
+
+    def by_program(kept: Tensor) -> str | None:
+        return program_failure(graph, folded, kept)
+
+    ways = [by_class] if skeleton.real else [by_class, by_program]
+    a_little = _without(graph, families)
+    if any(failure(a_little) is None for failure in ways):
+        return []
+    few = 1 if skeleton.real else _FEW  # a pass that computes something is not quick
+    return min((_culprits(graph, families, failure, few) for failure in ways), key=_locked)
+
+
+def follows(model: nn.Module, graph: NeuronGraph, kept: Tensor, example_inputs: ExampleInputs) -> bool:
+    """Whether the class of ``model`` follows this removal; where control flow depends on data, it has to."""
+    graph = graph.with_tensors({n: torch.empty_like(t, device="meta") for n, t in graph.tensors.items()})
+    skeleton = Skeleton.of(model)
+    given = Pass(training=False, inputs=skeleton.inputs(example_inputs))
+    try:
+        before = trace_pass(skeleton, Structure(), given, graph.aliases)
+    except InputError:
+        return True
+    return class_failure(graph, skeleton, [(given, before)], kept) is None
+
+
+def class_failure(graph: NeuronGraph, skeleton: Skeleton, passes: Passes, kept: Tensor) -> str | None:
+    """Why the model's class, given smaller parameters, does not compute what it should; None if it does.
+
+    Where nothing depends on data, it must run the very operators that it ran before, with the same constants in them: a
+    class that derives an attention's scale from the width of its heads, say, does not follow.
+    """
+    try:
+        small = Skeleton(copied(skeleton.model), skeleton.real, skeleton.known)
+        tensors = slice_tensors(graph, kept)
+        resize_(small.model, {name: tuple(t.shape) for name, t in tensors.items()})
+        if skeleton.real:  # what control flow depends on
+            fill_(small.model, own_copies(tensors, graph.tensors))
+        for given, before in passes:
+            after = record_pass(small, given, graph.aliases)
+            if _shapes(after, exact=not skeleton.real) != _shapes(before, exact=not skeleton.real):
+                return "its removal changes the shape of the output"
+            if not skeleton.real and _constants(after) != _constants(before):
+                return "its removal changes a constant in the program"
+            if reason := (cut_elsewhere if skeleton.real else misplaced)(before, after, graph, kept):
+                return f"its removal changes what is cut: {reason}"
+    except InputError as error:
+        return f"its removal breaks the program: {error.details['got']}"
+    except MetapruneError as error:
+        return f"its removal is not rectangular: {error.what}"
+    return None
+
+
+def program_failure(graph: NeuronGraph, passes: Passes, kept: Tensor) -> str | None:
+    """Why the recorded program, rewritten, does not run; None if it does."""
+    try:
+        tensors = slice_tensors(graph, kept)
+        for _, recording in passes:
+            rewrite(recording, graph, kept, tensors)
+    except MetapruneError as error:
+        return f"its removal breaks the program: {error.what}"
+    return None
+
+
+def _without(graph: NeuronGraph, families: Sequence[Family]) -> Tensor:
+    """All units but one of every family."""
+    kept = torch.ones(graph.units.num_units, dtype=torch.bool)
+    for family in families:
+        kept[family.units[graph.units.prunable[family.units]][0]] = False
+    return kept
+
+
+def _locked(locks: Sequence[Lock]) -> int:
+    return sum(lock.neurons.numel() for lock in locks)
+
+
+def _culprits(
+    graph: NeuronGraph, families: Sequence[Family], failure: Callable[[Tensor], str | None], few: int
+) -> list[Lock]:
+    """One lock for each family whose removal fails, the reason with it."""
+    locks: list[Lock] = []
+    queue = [list(families)]
+    while queue:
+        batch = queue.pop()
+        reason = failure(_without(graph, batch)) if batch else None
+        if reason is None:
+            continue
+        if len(batch) > few:
+            queue += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+        elif len(batch) > 1:
+            queue += [[family] for family in batch]
+        else:
+            locks.append(Lock(_neurons_of(graph, batch[0]), reason, "row" if batch[0].kind == "heads" else "column"))
+    return locks
+
+
+def _neurons_of(graph: NeuronGraph, family: Family) -> Tensor:
+    owner = graph.units.row_of if family.kind == "heads" else graph.units.unit_of
+    return torch.isin(owner, family.units).nonzero().flatten()
+
+
+def _shapes(recording: Recording, *, exact: bool) -> list[tuple[int, ...]]:
+    """The outputs' shapes; how many there are of what depends on data (detections) is not comparable."""
+    shapes = [tuple(recording.values[v.number].shape) for v in leaves(recording.outputs, Value)]
+    return shapes if exact else [(len(shape),) for shape in shapes]
+
+
+def _constants(recording: Recording) -> list[tuple[object, ...]]:
+    """The operators, each with the numbers in it that are no sizes."""
+    return [(step.operator, *_numbers(step)) for step in recording.steps]
+
+
+def _numbers(step: Step) -> list[float]:
+    pointwise = torch.Tag.pointwise in step.operator.tags
+    return found_in((step.args, step.kwargs), (int, float) if pointwise else float)

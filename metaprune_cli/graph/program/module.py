@@ -1,0 +1,179 @@
+"""A model as the program it ran: the same parameters under the same names, and its operators, one after the other."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from metaprune_cli.errors import InputError
+from metaprune_cli.graph.nest import leaves, rebuild
+from metaprune_cli.graph.program.interpreter import Interpreter
+from metaprune_cli.graph.trace.record import Recording, Value
+from metaprune_cli.graph.trace.tracer import ExampleInputs
+
+Mode = Literal["eval", "train"]
+CONSTANTS = "_constants"
+"""The submodule that holds what is neither parameter nor input; its buffers are not in the state dict."""
+
+
+@dataclass(frozen=True, eq=False)
+class Script:
+    """One mode of a program, and its steps ready to run, which copies of the program share.
+
+    Attributes:
+        recording: the operators; labels and shapes may be missing.
+        constants: number -> name of the program's constant.
+        arguments: the model's arguments: name -> the nest that was given, tensors as values.
+        batched: the dimension of the first input that is the batch and may have any size; None where sizes are fixed.
+        paths: where the entries and constants are, module by module.
+        interpreter: a function of the inputs, the entries and the constants, in this order.
+    """
+
+    recording: Recording
+    constants: Mapping[int, str]
+    arguments: Mapping[str, Any]
+    batched: int | None
+    paths: tuple[tuple[str, ...], ...] = field(init=False)
+    interpreter: Interpreter = field(init=False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Script:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from metaprune_cli.graph.program.document import script_from_document, script_to_document
+
+        return script_from_document, (script_to_document(self),)
+
+    def __post_init__(self) -> None:
+        """Prepare at once: ``torch.compile`` cannot follow what is made on first use."""
+        interpreter = Interpreter(self.recording, tuple(self.constants), self.batched or 0)
+        object.__setattr__(self, "interpreter", interpreter)
+        names = [*self.recording.entries.values(), *(f"{CONSTANTS}.{name}" for name in self.constants.values())]
+        object.__setattr__(self, "paths", tuple(tuple(name.split(".")) for name in names))
+
+
+class Program(nn.Module):
+    """Runs the operators that a model ran; what a model becomes where its class cannot follow a removal.
+
+    Parameters and buffers have the model's names. ``train()`` and ``eval()`` choose between the two modes it was
+    recorded in. It needs nothing of the model's class, can be copied, pickled, finetuned and exported.
+    """
+
+    def __init__(
+        self,
+        scripts: Mapping[Mode, Script],
+        entries: Mapping[str, Tensor],
+        constants: Mapping[str, Tensor],
+        examples: Sequence[tuple[tuple[int, ...], torch.dtype]],
+    ) -> None:
+        """Put a program together.
+
+        Args:
+            scripts: its modes; ``eval`` at least.
+            entries: parameters and buffers by state-dict name; a shared tensor appears under all of its names.
+            constants: by name.
+            examples: shape and type of every input it was recorded with, in order.
+        """
+        super().__init__()
+        self.scripts = dict(scripts)
+        self.examples = list(examples)
+        for name, tensor in entries.items():
+            _register(self, name, tensor, persistent=True)
+        for name, tensor in constants.items():
+            _register(self, f"{CONSTANTS}.{name}", tensor, persistent=False)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program of the present mode.
+
+        Raises:
+            InputError: other arguments than it was recorded with, or a mode it does not have.
+        """
+        script = self.scripts.get("train" if self.training else "eval")
+        if script is None:
+            raise InputError(
+                "This program has no training mode.",
+                expected="a model that runs in training mode on its example inputs",
+                next_step="call eval() first",
+            )
+        inputs = _bind(script, args, kwargs)
+        held = [_tensor(self, path) for path in script.paths]
+        found = iter(script.interpreter([*inputs, *held]))
+        return rebuild(script.recording.outputs, Value, lambda _: next(found))
+
+    def example_inputs(self, device: str = "cpu") -> dict[str, Any]:
+        """Zeros of the shapes it was recorded with, by argument."""
+        made = iter([torch.zeros(shape, dtype=dtype, device=device) for shape, dtype in self.examples])
+        return {
+            name: rebuild(nest, Value, lambda _: next(made)) for name, nest in self.scripts["eval"].arguments.items()
+        }
+
+    def extra_repr(self) -> str:
+        """Its modes and their lengths."""
+        return ", ".join(f"{mode}: {len(script.recording.steps)} operators" for mode, script in self.scripts.items())
+
+
+def arguments_of(model: nn.Module, example_inputs: ExampleInputs) -> dict[str, Any]:
+    """The example inputs by the names of the arguments they are for."""
+    if isinstance(example_inputs, dict):
+        return dict(example_inputs)
+    given = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    return dict(zip(_names(model, len(given)), given, strict=True))
+
+
+def _names(model: nn.Module, count: int) -> list[str]:
+    if isinstance(model, Program):
+        return list(model.scripts["eval"].arguments)[:count]
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [p.name for p in inspect.signature(model.forward).parameters.values() if p.kind in kinds]
+    return (names + [f"argument_{i}" for i in range(len(names), count)])[:count]
+
+
+def _bind(script: Script, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    names = list(script.arguments)
+    given = dict(zip(names, args, strict=False)) | dict(kwargs)
+    if len(args) > len(names) or not given.keys() <= set(names):
+        unknown = sorted(given.keys() - set(names)) or [f"{len(args)} positional"]
+        raise InputError(
+            "The program does not take these arguments.", expected=", ".join(names), got=", ".join(unknown)
+        )
+    inputs: list[Tensor] = []
+    for name, nest in script.arguments.items():
+        wanted = list(leaves(nest, Value))
+        tensors = list(leaves(given.get(name), Tensor))
+        if len(tensors) != len(wanted):
+            raise InputError(
+                f"The argument {name} has another number of tensors than the program was recorded with.",
+                expected=len(wanted),
+                got=len(tensors),
+            )
+        if not wanted and name in given and given[name] != nest:
+            raise InputError(
+                f"The program was recorded with another value of {name}.", expected=repr(nest), got=repr(given[name])
+            )
+        inputs += tensors
+    return inputs
+
+
+def _tensor(module: nn.Module, path: Sequence[str]) -> Tensor:
+    """A parameter or buffer; to list all of a model's takes longer than a small pass."""
+    for part in path[:-1]:
+        module = module._modules[part]  # type: ignore[assignment]
+    found = module._parameters.get(path[-1])
+    return getattr(module, path[-1]) if found is None else found
+
+
+def _register(module: nn.Module, name: str, tensor: Tensor, *, persistent: bool) -> None:
+    path, _, leaf = name.rpartition(".")
+    for part in path.split(".") if path else []:
+        if part not in module._modules:
+            module.add_module(part, nn.Module())
+        module = module.get_submodule(part)
+    if isinstance(tensor, nn.Parameter):
+        module.register_parameter(leaf, tensor)
+    else:
+        module.register_buffer(leaf, tensor, persistent=persistent)

@@ -1,0 +1,186 @@
+"""One traced forward pass: the labels it leaves in the structure, and the program it ran."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metaprune_cli.errors import InputError
+from metaprune_cli.graph.nest import leaves, map_tensors
+from metaprune_cli.graph.neuron_graph import IS_INPUT, IS_OUTPUT
+from metaprune_cli.graph.resize import copied
+from metaprune_cli.graph.trace.labels import Elements
+from metaprune_cli.graph.trace.literals import Literals
+from metaprune_cli.graph.trace.record import Recorder, Recording, Value, WholeAttention
+from metaprune_cli.graph.trace.rules import rule_of
+from metaprune_cli.graph.trace.structure import INPUT, Structure
+from metaprune_cli.graph.trace.tracer import ExampleInputs, Tracer, call, meta_copy, plain_operators
+
+
+@dataclass(frozen=True, eq=False)
+class Skeleton:
+    """A model to be run, on meta or (``real``) with values; its parameters want no gradients.
+
+    Attributes:
+        model: the copy that runs.
+        real: whether it computes anything.
+        known: values of buffers on meta that are no parameters of the computation: indices, and constants that are not
+            in the state dict.
+    """
+
+    model: nn.Module
+    real: bool
+    known: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, model: nn.Module, *, real: bool = False) -> Skeleton:
+        """A skeleton of ``model``, which is not changed."""
+        skeleton = copied(model) if real else meta_copy(model)
+        persistent = model.state_dict().keys()
+        known = {
+            name: buffer.detach().cpu().clone()
+            for name, buffer in model.named_buffers()
+            if not buffer.is_meta and (name not in persistent or not buffer.is_floating_point())
+        }
+        return cls(skeleton.requires_grad_(False), real, {} if real else known)
+
+    def inputs(self, example_inputs: ExampleInputs) -> ExampleInputs:
+        """The example inputs where the skeleton is."""
+        if self.real:
+            return map_tensors(example_inputs, lambda t: t.detach().clone())  # type: ignore[no-any-return]
+        return map_tensors(example_inputs, lambda t: torch.empty_like(t, device="meta"))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """A forward pass to be traced: the mode, and the inputs (on the skeleton's device)."""
+
+    training: bool
+    inputs: ExampleInputs
+
+
+def repeated(example_inputs: ExampleInputs, times: int) -> ExampleInputs:
+    """The inputs several times along the batch."""
+    return map_tensors(  # type: ignore[no-any-return]
+        example_inputs,
+        lambda t: t if (axis := batch_axis(t, example_inputs)) is None else torch.cat([t] * times, axis),
+    )
+
+
+def batch_axis(tensor: Tensor, example_inputs: ExampleInputs) -> int | None:
+    """The dimension of an input that is the batch; None where it has none.
+
+    Examples come in batches of one: it is the first dimension of size 1 among the first two (sequences may come before
+    their batch). A tensor without any (an attention mask) has no batch beside others that have; if none has, it is the
+    first dimension.
+    """
+    own = _axis_of_one(tensor)
+    if own is not None or tensor.dim() == 0:
+        return own
+    return None if any(_axis_of_one(other) is not None for other in leaves(example_inputs, Tensor)) else 0
+
+
+def _axis_of_one(tensor: Tensor) -> int | None:
+    return next((d for d in range(min(2, tensor.dim())) if tensor.size(d) == 1), None)
+
+
+def trace_pass(skeleton: Skeleton, structure: Structure, given: Pass, aliases: Mapping[str, str]) -> Recording:
+    """Trace one pass into ``structure``.
+
+    Raises:
+        InputError: the model does not run on these inputs.
+    """
+    recorder = Recorder()
+    tracer = Tracer(structure, rule_of, real=skeleton.real, recorder=recorder)
+    attach_labels(tracer, skeleton.model, given.inputs, aliases)
+    recording = _record(skeleton, given, aliases, tracer, recorder)
+    for value in leaves(recording.outputs, Value):
+        ids = tracer.ids(recording.values[value.number])
+        if ids is not None:
+            structure.lock(ids, IS_OUTPUT)
+    return recording
+
+
+def attach_labels(tracer: Tracer, model: nn.Module, inputs: ExampleInputs, aliases: Mapping[str, str]) -> None:
+    """Say what a pass starts from: the model's parameters and buffers, and the channels of its inputs."""
+    for name, tensor in _entries(model, aliases).items():
+        if tensor.is_floating_point():
+            index = torch.empty(tensor.numel(), dtype=torch.int64, device="meta")
+            tracer.attach(tensor, Elements(name, index.view(tensor.shape)))
+    for tensor in leaves(inputs, Tensor):
+        if tensor.is_floating_point():
+            tracer.attach(tensor, _input_ids(tracer.structure, tensor))
+
+
+def record_pass(skeleton: Skeleton, given: Pass, aliases: Mapping[str, str]) -> Recording:
+    """Only take down the program.
+
+    Raises:
+        InputError: the model does not run on these inputs.
+    """
+    recorder = Recorder()
+    tracer = Tracer(Structure(), lambda _: _no_labels, real=skeleton.real, recorder=recorder)
+    return _record(skeleton, given, aliases, tracer, recorder)
+
+
+def _record(
+    skeleton: Skeleton, given: Pass, aliases: Mapping[str, str], tracer: Tracer, recorder: Recorder
+) -> Recording:
+    buffers = dict(skeleton.model.named_buffers())
+    for name, value in skeleton.known.items():
+        if name in buffers:
+            tracer.attach(buffers[name], None, value.clone())
+    inputs = list(leaves(given.inputs, Tensor))
+    skeleton.model.train(given.training)
+    with _explained(given):
+        with ExitStack() as stack:
+            stack.enter_context(plain_operators())
+            stack.enter_context(tracer)
+            stack.enter_context(WholeAttention(recorder, tracer))
+            if not skeleton.real:
+                stack.enter_context(Literals(tracer.stand_in))
+            outputs = call(skeleton.model, given.inputs)
+        return recorder.finish(inputs, _entries(skeleton.model, aliases), outputs)
+
+
+@contextmanager
+def _explained(given: Pass) -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        mode = "training" if given.training else "evaluation"
+        raise InputError(
+            f"The model does not run on the example inputs in {mode} mode",
+            expected="a forward pass that runs on them",
+            got=f"{type(error).__name__}: {error}"[:500],
+            where=f"example inputs of shapes {[tuple(t.shape) for t in leaves(given.inputs, Tensor)]}",
+            next_step="check the input shape (--input-shape) and the model's forward",
+        ) from error
+
+
+def _entries(model: nn.Module, aliases: Mapping[str, str]) -> dict[str, Tensor]:
+    return {n: t for n, t in model.state_dict(keep_vars=True).items() if n not in aliases}
+
+
+def _no_labels(*_: Any) -> None:
+    return None
+
+
+def _input_ids(structure: Structure, tensor: Tensor) -> Tensor:
+    """One neuron per channel (dimension 1; the last one where there are only two dimensions or fewer)."""
+    axis = min(1, tensor.dim() - 1)
+    if axis < 0:
+        return torch.zeros((), dtype=torch.int64)
+    neurons = structure.new_neurons(INPUT, tensor.size(axis))
+    structure.lock(neurons, IS_INPUT)
+    shape = [1] * tensor.dim()
+    shape[axis] = -1
+    return neurons.view(shape).expand(tensor.shape)

@@ -1,0 +1,64 @@
+"""Contractions with a parameter that are met less often: embedding bags, bilinear maps, deformable convolutions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metaprune_cli.graph.trace.labels import Ids, Label
+from metaprune_cli.graph.trace.rules.boundary import unknown
+from metaprune_cli.graph.trace.rules.contractions import convolution, embedding
+from metaprune_cli.graph.trace.rules.order import fix_along
+from metaprune_cli.graph.trace.structure import CONSTANT
+from metaprune_cli.graph.trace.tracer import Tracer
+
+
+def embedding_bag(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+    """A sum, mean or maximum of embeddings."""
+    return (embedding(trace, func, args, kwargs, out[0]), None, None, None)
+
+
+def deformable_convolution(
+    trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> Label:
+    """(input, weight, offset, mask, bias, …): a convolution; what says where it looks is locked."""
+    source, weight, offset, mask, bias = args[:5]
+    groups, offset_groups = args[11], args[12]
+    for tensor in (offset, mask):
+        ids = trace.ids(tensor)
+        if ids is not None:
+            trace.structure.lock(ids, "says where a deformable convolution looks")
+    ids = trace.ids(source)
+    if ids is not None and offset_groups > 1:
+        trace.structure.lock(ids, "channels of a deformable convolution with several groups of offsets")
+    return convolution(trace, func, (source, weight, bias, None, None, None, False, None, groups), kwargs, out)
+
+
+def trilinear(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Label:
+    """nn.Bilinear, y_o = Σ_ij x_i W_oij z_j: edges from x to y with as many taps as z has neurons; z is locked."""
+    first, weight, second = args[:3]
+    elements = trace.elements(weight)
+    if elements is None or elements.index.dim() != 3:
+        return unknown(trace, func, args, kwargs, out)
+    ids = _last_axis(trace, first)
+    other = trace.ids(second)
+    if other is not None:
+        trace.structure.lock(other, "the second input of a bilinear map")
+    block = elements.view(lambda index: index[None])
+    sources = torch.full((1, block.index.size(2)), CONSTANT) if ids is None else ids
+    destinations = trace.structure.contract(block, sources, (block.index.size(3),), out.numel() // out.size(-1))
+    if destinations is None:
+        return unknown(trace, func, args, kwargs, out)
+    return destinations.reshape(-1).expand(out.shape)
+
+
+def _last_axis(trace: Tracer, tensor: Tensor) -> Ids | None:
+    """One id for each index along the axis of length > 1 that neurons lie along, as (1, in)."""
+    ids = trace.ids(tensor)
+    if ids is None:
+        return None
+    axis = next(d for d in range(ids.dim() - 1, -1, -1) if ids.size(d) > 1)
+    fixed = fix_along(trace, ids, [d for d in range(ids.dim()) if d != axis], "a bilinear map of several axes")
+    return None if fixed is None else fixed.reshape(1, -1)

@@ -1,0 +1,56 @@
+"""Rules for functions of parameters alone: weight norms, masks, low-rank factors. The result knows what made it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from metaprune_cli.graph.arguments import tensors_in
+from metaprune_cli.graph.trace.labels import Elements, Label
+from metaprune_cli.graph.trace.rules.boundary import unknown
+from metaprune_cli.graph.trace.rules.zeros import keeps_zero
+from metaprune_cli.graph.trace.tracer import Tracer
+
+COMPUTED = "is computed from other parameters"
+
+
+def between_parameters(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Label:
+    """Elementwise on parameters: the elements of the first one as large as the result; the others go beside them."""
+    tensors = tensors_in((args, kwargs))
+    owned = [e for t in tensors if (e := trace.elements(t)) is not None]
+    main = next((e for e in owned if e.index.shape == out.shape), None)
+    if main is None or any(e.index.dim() > out.dim() for e in owned):
+        lost(trace, func, owned)
+        return None
+    others = [part.spread(out.shape) for e in owned if e is not main for part in e.alone()]
+    mixes = next((e.mixes for e in owned if e.mixes), None)
+    if any(trace.label(t) is None and trace.value(t) is None for t in tensors) or not keeps_zero(trace, func, args):
+        mixes = mixes or f"a weight that is a function ({func.overloadpacket.__name__}) of its parameters"
+    return main.beside(others, mixes)
+
+
+def lost(trace: Tracer, func: Any, owned: list[Elements]) -> None:
+    """From here on nobody knows which element is what: they are kept verbatim."""
+    for elements in owned:
+        for part in elements.alone():
+            trace.structure.note(part.entry, f"a weight {COMPUTED} by {func.overloadpacket}")
+
+
+def weight_norm(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+    """w = g · v / ‖v‖ (arXiv 1602.07868): v's elements, and g's beside them."""
+    direction, gain = trace.elements(args[0]), trace.elements(args[1])
+    if direction is None or gain is None:
+        return unknown(trace, func, args, kwargs, out)
+    whole = out[0] if isinstance(out, tuple | list) else out
+    return direction.beside([part.spread(whole.shape) for part in gain.alone()], mixes="weight norm"), None
+
+
+def factors(trace: Tracer, func: Any, left: Elements, right: Elements, out: Any) -> Label:
+    """U @ V of two parameters: element (i, j) was computed from row i of U and column j of V."""
+    if left.companions or right.companions or left.index.dim() != 2 or right.index.dim() != 2:
+        lost(trace, func, [left, right])
+        return None
+    rows = [Elements(left.entry, left.real()[:, k : k + 1].expand(out.shape)) for k in range(left.index.size(1))]
+    columns = [Elements(right.entry, right.real()[k : k + 1].expand(out.shape)) for k in range(right.index.size(0))]
+    return rows[0].beside([*rows[1:], *columns])

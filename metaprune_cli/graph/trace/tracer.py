@@ -1,0 +1,198 @@
+"""Trace the neurons: run a model on the meta device and carry, beside every tensor, what its elements are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from metaprune_cli.graph.arguments import map_tensors_in, tensors_in
+from metaprune_cli.graph.resize import copied
+from metaprune_cli.graph.trace.labels import Elements, Label
+from metaprune_cli.graph.trace.layouts import run_on_meta
+from metaprune_cli.graph.trace.record import Recorder
+from metaprune_cli.graph.trace.structure import Structure
+
+ExampleInputs = Tensor | tuple[Any, ...] | dict[str, Any]
+
+
+def meta_copy(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` whose parameters and buffers are on the meta device; no values are copied."""
+    memo: dict[int, Any] = {}
+    for parameter in model.parameters():
+        empty = torch.empty_like(parameter, device="meta")
+        memo[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+    for buffer in model.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:  # computed from parameters before every forward pass
+                memo[id(value)] = torch.empty_like(value, device="meta", requires_grad=False)
+    return copied(model, memo)
+
+
+def call(model: nn.Module, example_inputs: ExampleInputs) -> Any:
+    """``model`` on a tensor, a tuple of positional or a dict of keyword inputs."""
+    if isinstance(example_inputs, dict):
+        return model(**example_inputs)
+    if isinstance(example_inputs, tuple):
+        return model(*example_inputs)
+    return model(example_inputs)
+
+
+@contextmanager
+def plain_operators() -> Iterator[None]:
+    """Keep attention in its elementary operators: no fused kernels that would hide neurons or MACs.
+
+    Gradients are on, so that ``torch.no_grad`` inside a model is seen; nothing in a skeleton asks for any.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+class Tracer(TorchDispatchMode):
+    """Carries labels past every ATen operator, by the table of rules.
+
+    A tensor is known by its identity; all tensors of a trace are kept alive (on meta they hold no memory). Values that
+    depend on neither inputs nor parameters (position indices, masks) are computed for real, so that indexing with
+    them moves the ids as it moves the data.
+
+    With ``real`` the whole model runs for real, which is what control flow that depends on data needs: every tensor
+    has a value, and what is traced is what happens to this one input.
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        rules: Callable[[Any], Callable[..., Any]],
+        *,
+        real: bool = False,
+        recorder: Recorder | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.structure = structure
+        self.real = real
+        self._rules = rules
+        self._recorder = recorder
+        self._labels: dict[int, Label] = {}
+        self._values: dict[int, Tensor] = {}
+        self._alive: list[Tensor] = []
+        self.lively: set[int] = set()
+
+    def label(self, tensor: object) -> Label:
+        """The label of a tensor, or None."""
+        return self._labels.get(id(tensor))
+
+    def ids(self, tensor: object) -> Tensor | None:
+        """The neuron ids of an activation, or None where it has none."""
+        label = self.label(tensor)
+        return label if isinstance(label, Tensor) else None
+
+    def elements(self, tensor: object) -> Elements | None:
+        """The state-dict elements a tensor consists of, or None."""
+        label = self.label(tensor)
+        return label if isinstance(label, Elements) else None
+
+    def value(self, tensor: object) -> Tensor | None:
+        """The real value of a tensor that depends on no input and no parameter (of any tensor, with ``real``)."""
+        if self.real:
+            return tensor if isinstance(tensor, Tensor) else None
+        return self._values.get(id(tensor))
+
+    def attach(self, tensor: Tensor, label: Label, value: Tensor | None = None) -> None:
+        """Say what ``tensor`` carries."""
+        self._alive.append(tensor)
+        if label is not None:
+            self._labels[id(tensor)] = label
+        else:
+            self._labels.pop(id(tensor), None)
+        if value is not None:
+            self._values[id(tensor)] = value
+
+    def sharing(self, tensor: Tensor) -> list[Tensor]:
+        """All tensors of the trace that see the same memory."""
+        memory = tensor.untyped_storage()._cdata
+        distinct = {id(t): t for t in self._alive if t.untyped_storage()._cdata == memory}
+        return list(distinct.values())
+
+    def forget_value(self, tensor: Tensor) -> None:
+        """What was a constant is one no longer."""
+        self._values.pop(id(tensor), None)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one operator on meta, then move the labels past it."""
+        given: dict[str, Any] = dict(kwargs or {})
+        if not self.real:
+            args, given = map_tensors_in(self.stand_in, (args, given))
+        tensors = tensors_in((args, given))
+        out = self._compute(func, args, given, tensors)
+        if any(self.label(t) is not None for t in tensors) or not self._all_known(tensors):
+            labels = self._rules(func)(self, func, args, given, out)
+            for leaf, label in zip(_outputs(out), labels if isinstance(labels, tuple) else (labels,), strict=False):
+                if isinstance(leaf, Tensor):
+                    self.attach(leaf, label)
+        if self._recorder is not None:
+            self._recorder.step(func, args, given, out, self)
+        return out
+
+    def _compute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
+        """The operator's output: real, on meta, or on meta with a value where all that goes in has one."""
+        if self.real:
+            out = func(*args, **kwargs)
+            self._alive += [leaf for leaf in _outputs(out) if isinstance(leaf, Tensor)]
+            return out
+        if self._all_known(tensors):
+            return self._constant(func, args, kwargs)
+        out = run_on_meta(func, args, kwargs)
+        for tensor in tensors_in(out):
+            self._values.pop(id(tensor), None)
+        return out
+
+    def _all_known(self, tensors: list[Tensor]) -> bool:
+        return not self.real and all(id(t) in self._values for t in tensors)
+
+    def stand_in(self, tensor: Tensor) -> Tensor:
+        """Tensors that were not on meta (plain attributes, literals) are constants with a value."""
+        if tensor.device.type == "meta":
+            return tensor
+        stand_in = torch.empty_like(tensor, device="meta")
+        self.attach(stand_in, None, tensor.detach().cpu())
+        self._alive.append(tensor)
+        return stand_in
+
+    def _constant(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Compute an operator on constants for real; its outputs go on as meta tensors with a value."""
+        sources = {id(self._values[id(t)]): t for t in tensors_in((args, kwargs))}
+        real_args, real_kwargs = map_tensors_in(lambda t: self._values[id(t)], (args, dict(kwargs)))
+        if isinstance(real_kwargs.get("device"), torch.device | str):
+            real_kwargs["device"] = torch.device("cpu")
+        real = func(*real_args, **real_kwargs)
+        views = func(*args, **kwargs) if func.is_view else None  # stand-ins of views share their storage too
+
+        def wrap(value: Any, view: Any = None) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            if id(value) in sources:
+                return sources[id(value)]
+            stand_in = torch.empty_like(value, device="meta") if view is None else view
+            self.attach(stand_in, None, value)
+            return stand_in
+
+        return tree_map(wrap, real) if views is None else tree_map(wrap, real, views)
+
+
+def _outputs(out: Any) -> tuple[Any, ...]:
+    return tuple(out) if isinstance(out, tuple | list) else (out,)

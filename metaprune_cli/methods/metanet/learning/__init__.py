@@ -1,0 +1,1 @@
+"""How a metanetwork learns: objectives, examples, the choice of the epoch."""

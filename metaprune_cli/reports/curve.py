@@ -1,0 +1,89 @@
+"""The curves over the speed-up of a model: pruned further and further, BatchNorm recalibrated, not finetuned."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import get_args
+
+from metaprune_cli.config import PruneSettings, Scope
+from metaprune_cli.errors import TargetError
+from metaprune_cli.pruning import Plan, apply_plan, check, make_plan
+from metaprune_cli.reports.conditions import Conditions
+from metaprune_cli.reports.summary import Row, speedup_label
+from metaprune_cli.tasks import Score
+from metaprune_cli.training.loop import recalibrate_
+from metaprune_cli.workflows.arms import Arm, arm_of, is_metanet
+from metaprune_cli.workflows.calibration import Calibration
+from metaprune_cli.workflows.lineage import descent
+from metaprune_cli.workflows.loading import ModelSource, Opened
+from metaprune_cli.workflows.paths import stem
+from metaprune_cli.workflows.planning import criterion_for, scores_by_speedup
+from metaprune_cli.workflows.structures import Structures
+
+log = logging.getLogger(__name__)
+
+
+def curves(
+    models: Sequence[Opened], bases: Sequence[Row], pruning: PruneSettings, source: ModelSource, conditions: Conditions
+) -> list[Row]:
+    """One row for each model, scope and speed-up that can be reached; what cannot is logged.
+
+    A model that a metanetwork rewrote is pruned by the scope of the settings, any other by both: the arms without a
+    metanetwork differ in nothing else.
+
+    Args:
+        models: where the curves start.
+        bases: for each model the row it is measured against.
+        pruning: criterion, scope and largest ratio; its own speed-ups are not used.
+        source: how the models were opened.
+        conditions: how each point is measured, and the speed-ups.
+    """
+    structures = Structures(source)
+    conditions.progress.begin("curves", len(models))
+    rows: list[Row] = []
+    for opened, base in zip(models, bases, strict=True):
+        rows.extend(_points(opened, structures, base, pruning, conditions))
+        conditions.progress.step()
+    conditions.progress.end()
+    return rows
+
+
+def _points(
+    opened: Opened, structures: Structures, base: Row, pruning: PruneSettings, conditions: Conditions
+) -> Iterator[Row]:
+    model, graph, found = opened.model.cpu(), structures.graph_of(opened), descent(opened.lineage, opened.path)
+    train, batch_size = conditions.splits.train, conditions.data.batch_size
+    criterion = criterion_for(pruning, opened)
+    scores = scores_by_speedup(opened, graph, pruning, Calibration(conditions.data, pruning, conditions.device))
+    scopes: tuple[Scope, ...] = (pruning.scope,) if is_metanet(found.arm) else get_args(Scope)
+    for scope, speedup in product(scopes, conditions.settings.curve):
+        arm = arm_of(opened.lineage, criterion, scope)
+        name = f"{stem(opened.path)} @ {speedup_label(speedup)}, {arm}"
+        try:
+            plan = make_plan(graph, scores(speedup), speedup, scope=scope, max_ratio=pruning.max_ratio)
+        except TargetError as error:
+            log.warning("%s: no point at %s (%s): %s", opened.path, speedup_label(speedup), arm, error.what)
+            continue
+        small = apply_plan(model, graph, plan, opened.example())
+        check(model, small, graph, plan, opened.example())
+        small = small.to(conditions.device)
+        augment = conditions.data.augment != "none"
+        recalibrate_(small, train, conditions.settings.batches, batch_size=batch_size, augment=augment)
+        yield _point(name, found.origin, arm, speedup, base, plan, conditions.score(small))
+
+
+def _point(name: str, origin: str, arm: Arm, speedup: float, base: Row, plan: Plan, score: Score) -> Row:
+    return Row(
+        name=name,
+        origin=origin,
+        arm=arm,
+        step="recalibrated",
+        requested=speedup,
+        base=base.name,
+        speedup=base.macs / plan.macs_after,
+        score=score,
+        macs=plan.macs_after,
+        params=plan.params_after,
+    )

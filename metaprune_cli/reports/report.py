@@ -1,0 +1,198 @@
+"""An evaluation as tables, Markdown and CSV: the same rows for the terminal, for people to keep, and for DVC."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from metaprune_cli.console.figures import count, millis, share, times
+from metaprune_cli.console.table import Column, Table, label
+from metaprune_cli.console.text import markdown as shown
+from metaprune_cli.reports.summary import Row, Spread, Summary
+from metaprune_cli.tasks import Metric
+from metaprune_cli.workflows.arms import METANET, Arm, explained
+from metaprune_cli.workflows.lineage import Step
+
+TITLES: dict[Step, str] = {
+    "unpruned": "before pruning",
+    "pruned": "as pruned, not finetuned",
+    "recalibrated": "pruned, BatchNorm recalibrated, not finetuned",
+    "finetuned": "pruned and finetuned",
+}
+
+
+EXPLANATION = (
+    "± is the sample standard deviation over models. Gains are paired by the model of origin, the standard error is "
+    "that of their mean."
+)
+
+
+def title(step: Step) -> str:
+    """A step in words."""
+    name, _, epochs = step.partition("-")
+    return TITLES[name] + (f", {epochs} epochs in all" if epochs else "")
+
+
+def _spread(value: Spread, metric: Metric) -> str:
+    deviation = f" ± {metric.write(value.std)}" if value.count > 1 else ""
+    return f"{metric.write(value.mean)}{deviation}"
+
+
+def _gain(value: Spread, metric: Metric) -> str:
+    return ("+" if math.copysign(1, value.mean) > 0 else "") + _spread(value, metric)
+
+
+def _written(value: Spread, metric: Metric) -> str:
+    return f"{_spread(value, metric)} {metric.unit}".rstrip()
+
+
+def summary_columns(metric: Metric) -> tuple[Column, ...]:
+    """What is shown of a group of models."""
+    return (
+        Column("requested", "Speed-up", times),
+        label("arm", "Arm"),
+        Column("models", "Models"),
+        Column("headline", metric.title, partial(_spread, metric=metric)),
+        Column("speedup", "Achieved", times),
+        Column("macs", "MACs", count),
+        Column("params", "Params", count),
+        Column("density", "Density", share),
+        Column("latency_ms", "Latency ms", millis),
+    )
+
+
+def difference_columns(metric: Metric) -> tuple[Column, ...]:
+    """What is shown of the difference between two arms."""
+    title = ", ".join(filter(None, (metric.label, metric.difference_unit)))
+    return (
+        Column("requested", "Speed-up", times),
+        label("arm", "Arm"),
+        label("against", "Minus"),
+        Column("pairs", "Pairs"),
+        Column("headline", title, partial(_gain, metric=metric)),
+        Column("standard_error", "Standard error", metric.write),
+        Column("wins", "Better in"),
+        Column("ties", "Equal in"),
+    )
+
+
+def model_columns(metrics: Sequence[Metric]) -> tuple[Column, ...]:
+    """What is shown of a model."""
+    return (
+        label("name", "Model"),
+        label("arm", "Arm"),
+        label("step", "Step"),
+        *(Column(metric.key, metric.title, metric.write) for metric in metrics),
+        Column("loss", "Loss"),
+        Column("speedup", "Speed-up", times),
+        Column("macs", "MACs", count),
+        Column("params", "Params", count),
+        Column("density", "Density", share),
+        Column("file_bytes", "Bytes", count),
+        Column("latency_ms", "Latency ms", millis),
+        label("latency_spread", "p10–p90"),
+        Column("latency_speedup", "Faster", times),
+    )
+
+
+def summary_tables(summary: Summary) -> list[Table]:
+    """For each step after pruning, the final one first: a row per speed-up and arm, then one per difference."""
+    tables = []
+    for step in summary.steps:
+        metric = summary.metric
+        heading = f"{metric.label} on the test images: {title(step)}"
+        tables.append(Table(heading, summary_columns(metric), _summary_rows(summary, step)))
+        if rows := _difference_rows(summary, step):
+            tables.append(Table(f"Gain by the metanetwork: {title(step)}", difference_columns(metric), rows))
+    return tables
+
+
+def models_table(rows: Sequence[Row]) -> Table:
+    """One row per model, in the order given."""
+    metrics = rows[0].score.metrics if rows else ()
+    return Table("Every model", model_columns(metrics), [_model_row(row) for row in rows])
+
+
+def markdown(rows: Sequence[Row], summary: Summary, setting: Mapping[str, Any], picture: str | None = None) -> str:
+    """The report: what was measured how, the arms compared, then every model.
+
+    Args:
+        rows: every evaluated model.
+        summary: the same, grouped.
+        setting: what to say about the conditions, by label.
+        picture: file name of the picture beside the report, if there is one.
+    """
+    parts = [
+        "# Evaluation\n",
+        "\n".join(f"- {shown(name)}: {shown(str(value))}" for name, value in setting.items()) + "\n",
+    ]
+    if unpruned := unpruned_lines(summary):
+        parts.append("\n".join(unpruned) + "\n")
+    if summary.steps:
+        parts.append("\n".join(f"- **{shown(arm)}**: {shown(explained(arm))}." for arm in summary.arms) + "\n")
+    parts.extend(table.markdown() for table in summary_tables(summary))
+    if summary.steps:
+        parts.append(f"{EXPLANATION}\n")
+    if picture is not None:
+        parts.append(f"![{against(rows)}]({picture})\n")
+    parts.append(models_table(rows).markdown())
+    return "\n".join(parts)
+
+
+def against(rows: Sequence[Row]) -> str:
+    """What a picture shows: ``Accuracy against speed-up``."""
+    metric = rows[0].score.metric
+    return f"{metric.quantity or metric.label} against speed-up"
+
+
+def _summary_rows(summary: Summary, step: Step) -> list[dict[str, Any]]:
+    rows = []
+    for requested in summary.speedups(step):
+        for arm in summary.arms:
+            group = summary.group(step, requested, arm)
+            if group is None:
+                continue
+            means = {name: group.mean(name) for name in ("speedup", "macs", "params", "density", "latency_ms")}
+            named = {"requested": requested, "arm": arm, "models": len(group.rows)}
+            rows.append(named | {"headline": group.headline} | means)
+    return rows
+
+
+def _difference_rows(summary: Summary, step: Step) -> list[dict[str, Any]]:
+    return [
+        {
+            "requested": difference.requested,
+            "arm": difference.arm,
+            "against": difference.against,
+            "pairs": difference.headline.count,
+            "headline": difference.headline,
+            "standard_error": difference.headline.standard_error,
+            "wins": difference.wins,
+            "ties": difference.ties,
+        }
+        for difference in summary.differences_at(step)
+    ]
+
+
+def _model_row(row: Row) -> dict[str, Any]:
+    spread = None
+    if row.latency_p10_ms is not None and row.latency_p90_ms is not None:
+        spread = f"{millis(row.latency_p10_ms)}–{millis(row.latency_p90_ms)}"
+    return row.record() | {"latency_spread": spread}
+
+
+def unpruned_lines(summary: Summary) -> list[str]:
+    """The models before pruning, in a sentence for each kind."""
+    names: dict[Arm, str] = {
+        "plain": "Before pruning",
+        METANET: "Rewritten by the metanetwork, before pruning",
+    }
+    groups = [group for arm in names if (group := summary.group("unpruned", None, arm)) is not None]
+    return [
+        f"{names[group.arm]} (models: {len(group.rows)}): {metric.name} {_written(group.headline, metric)}, "
+        f"{count(group.mean('macs') or 0)} MACs, {count(group.mean('params') or 0)} parameters."
+        for group in groups
+        for metric in group.metrics[:1]
+    ]

@@ -1,1 +1,0 @@
-"""What `sensitivity` writes: table, picture and rules."""

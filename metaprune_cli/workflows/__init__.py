@@ -1,0 +1,1 @@
+"""What the stages share: opening models, lineage, planning, training to a file, ranks."""

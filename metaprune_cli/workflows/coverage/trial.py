@@ -1,0 +1,215 @@
+"""All that is tried on one model, step by step, in a process of its own.
+
+``python -m metaprune_cli.workflows.coverage.trial FOLDER`` reads ``FOLDER/trial.json`` and keeps
+``FOLDER/row.json`` up to date, so that whatever ends the process, the row says how far it came.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from metaprune_cli.config import CoverageSettings
+from metaprune_cli.errors import InputError, MetapruneError, TargetError
+from metaprune_cli.graph import NeuronGraph, decode, encode
+from metaprune_cli.graph.resize import copied
+from metaprune_cli.graph.slicing import params_of
+from metaprune_cli.graph.trace.tracer import ExampleInputs
+from metaprune_cli.metrics.macs import count_macs, count_params
+from metaprune_cli.models import build, save_model
+from metaprune_cli.models.architecture import Architecture
+from metaprune_cli.models.examples import example_inputs
+from metaprune_cli.models.registry import with_input_shape
+from metaprune_cli.workflows.coverage import proofs
+from metaprune_cli.workflows.coverage.process import ROW, TRIAL
+from metaprune_cli.workflows.coverage.random_weights import randomise_, settle_
+from metaprune_cli.workflows.coverage.suite import Entry
+from metaprune_cli.workflows.paths import replace_file
+from metaprune_cli.workflows.pruning import Pruned, prune
+
+NEARLY_ONE = 1.02
+"""A speed-up that is not worth trying where the one asked for is out of reach."""
+
+
+class Trial:
+    """One model on its way through the steps."""
+
+    def __init__(self, entry: Entry, settings: CoverageSettings, folder: Path) -> None:
+        self.entry = entry
+        self.settings = settings
+        self.folder = folder
+        self.row: dict[str, Any] = {"step": "build", "reasons": [], "speedups": []}
+        self._saved: dict[Path, Any] = {}
+        self._started = time.monotonic()
+
+    def run(self) -> None:
+        """Go through all steps; what fails is in the row."""
+        try:
+            self._steps()
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong with a model is what the row is to say
+            self._note(failed=True, error=_described(error), traceback=traceback.format_exc()[-4000:])
+            return
+        self._note(step="done", failed=False)
+
+    def _steps(self) -> None:
+        architecture = with_input_shape(self.entry.architecture)
+        torch.manual_seed(self.settings.seed)
+        model = build(architecture)
+        randomise_(model, self.settings.seed)
+        model.eval()
+        architecture = self._sized(architecture, model)
+        inputs = example_inputs(architecture, model)
+        settle_(model, proofs.two_of(inputs))
+        self._note(step="encode", params=count_params(model))
+        started = time.monotonic()
+        graph = encode(model, inputs)
+        self._note(step="decode", encode_s=time.monotonic() - started, **_described_graph(graph))
+        self._decode(graph, model)
+        self._note(step="count")
+        self._count(graph, model, inputs)
+        for requested in self.settings.speedup:
+            self._note(step=f"prune to {requested:g}x")
+            self._prune(requested, model, graph, inputs, architecture)
+        del model, graph
+        if self._saved:
+            self._note(step="load in a fresh process")
+            proofs.load_alike(self._saved, inputs, self.folder)
+
+    def _sized(self, architecture: Architecture, model: nn.Module) -> Architecture:
+        """With the size of image that the settings want, where the model takes one image and one of this size."""
+        size, usual = self.settings.image_size, architecture.input_shape
+        if size is None or usual is None or len(usual) != 3:
+            return architecture
+        wanted = replace(architecture, input_shape=(usual[0], size, size))
+        try:
+            inputs = example_inputs(wanted)
+            proofs.runs(model, inputs, training=False)
+            proofs.runs(copied(model), proofs.two_of(inputs), training=True)
+        except Exception:  # noqa: BLE001 - whatever a model says to images of another size
+            return architecture
+        return wanted
+
+    def _decode(self, graph: NeuronGraph, model: nn.Module) -> None:
+        path = self.folder / "graph.safetensors"
+        graph.save(path)
+        try:
+            proofs.same_state(decode(NeuronGraph.load(path), model), model)
+        finally:
+            path.unlink()
+        gc.collect()
+
+    def _count(self, graph: NeuronGraph, model: nn.Module, inputs: ExampleInputs) -> None:
+        counted = count_macs(model, inputs)
+        if counted != graph.macs:
+            raise InputError("The graph's MACs are not the counter's.", expected=counted, got=graph.macs)
+
+    def _prune(
+        self, requested: float, model: nn.Module, graph: NeuronGraph, inputs: ExampleInputs, architecture: Architecture
+    ) -> None:
+        started = time.monotonic()
+        pruned = self._pruned(requested, model, graph, inputs)
+        if pruned is None:
+            self.row["speedups"].append({"requested": requested, "achieved": None})
+            return
+        report = pruned.report
+        figures = {
+            "requested": requested,
+            "achieved": pruned.plan.speedup,
+            "params": pruned.plan.params_after,
+            "route": report.get("route", "class"),
+            "error": report["check"]["error"],
+            "how": report["check"].get("how"),
+        }
+        if figures["error"] is None:
+            self._because(f"not comparable with the masked original: {report['check']['reason']}")
+        self._note(step=f"run at {requested:g}x in eval mode")
+        computed = proofs.runs(pruned.model, inputs, training=False)
+        self._note(step=f"run at {requested:g}x in train mode")
+        figures["trained"] = proofs.trains(model, pruned.model, inputs)
+        if figures["trained"] is not None:
+            self._because(f"cannot be trained as it is: {figures['trained']}")
+        if requested == max(self.settings.speedup):  # as costly as everything else together: once
+            self._note(step=f"compare at {requested:g}x in train mode")
+            figures |= proofs.training_error(model, pruned, graph, inputs)
+        if figures.get("training_reason"):
+            self._because(f"train mode not compared: {figures['training_reason']}")
+        self._note(step=f"save at {requested:g}x")
+        path = self.folder / f"{requested:g}x.safetensors"
+        save_model(pruned.model, path, arch=architecture)
+        self._saved[path] = computed
+        figures["seconds"] = time.monotonic() - started
+        self.row["speedups"].append(figures)
+
+    def _pruned(self, requested: float, model: nn.Module, graph: NeuronGraph, inputs: ExampleInputs) -> Pruned | None:
+        """Pruned to what is asked for, or to the most that is feasible; None where next to nothing is."""
+        ratio = self.settings.max_ratio
+        try:
+            return prune(model, inputs, speedup=requested, max_ratio=ratio, graph=graph)
+        except TargetError as error:
+            feasible = error.feasible
+            self._because(f"{requested:g}x is out of reach: " + _reach(feasible, self.row))
+            if feasible is None or feasible < NEARLY_ONE:
+                return None
+            return prune(model, inputs, speedup=feasible, max_ratio=ratio, graph=graph)
+
+    def _because(self, reason: str) -> None:
+        if reason not in self.row["reasons"]:
+            self.row["reasons"].append(reason)
+
+    def _note(self, **figures: Any) -> None:
+        """Put figures into the row, and the row on disk."""
+        self.row.update(figures)
+        self.row["seconds"] = time.monotonic() - self._started
+        self.row["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        replace_file(self.folder / ROW, lambda part: part.write_text(json.dumps(self.row), encoding="utf-8"))
+
+
+def _reach(feasible: float | None, row: Mapping[str, Any]) -> str:
+    reasons = ", ".join(row["locked_reasons"][:3])
+    most = "nothing can be removed" if feasible is None else f"{feasible:g}x is the most"
+    return f"{most}, {row['locked']} of {row['families']} families are locked ({reasons})"
+
+
+def _described_graph(graph: NeuronGraph) -> dict[str, Any]:
+    """Families, what is locked and why (most frequent first), and the share of the parameters that can go."""
+    families = graph.units.families
+    reasons = [family.locked for family in families if family.locked is not None]
+    everything = torch.ones(graph.units.num_units, dtype=torch.bool)
+    before, rest = params_of(graph, everything), params_of(graph, ~graph.units.prunable)
+    return {
+        "macs": graph.macs,
+        "families": len(families),
+        "locked": len(reasons),
+        "locked_reasons": sorted(dict.fromkeys(reasons), key=reasons.count, reverse=True),
+        "verbatim": sorted({r for n, r in graph.verbatim.items() if n in graph.trainable}),
+        "prunable_share": 1 - rest / before if before else 0.0,
+    }
+
+
+def _described(error: Exception) -> str:
+    if isinstance(error, MetapruneError):
+        return " ".join([error.what, *(f"{label}: {text};" for label, text in error.lines() if label != "next step")])
+    return f"{type(error).__name__}: {error}"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Try the model that the folder's ``trial.json`` names."""
+    folder = Path(arguments[0])
+    given = json.loads((folder / TRIAL).read_text(encoding="utf-8"))
+    settings = CoverageSettings(**{**given["settings"], "speedup": tuple(given["settings"]["speedup"])})
+    Trial(Entry.from_document(given["entry"]), settings, folder).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,112 @@
+"""What a model's own document, not its folder, says it is: arm, step, requested speed-up, origin, and so its base."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metaprune_cli.workflows.arms import METANET, Arm, arm_of, is_zeroing, zeros_word
+from metaprune_cli.workflows.loading import Lineage, Opened
+from metaprune_cli.workflows.paths import stem
+
+Step = str
+STEPS: tuple[Step, ...] = ("unpruned", "pruned", "recalibrated", "finetuned")
+"""Where models were finetuned for different numbers of epochs, these are steps of their own: ``finetuned-10``."""
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How a model came to be.
+
+    Attributes:
+        origin: stem of the file the first command in its lineage read; its own where no command read one.
+        arm: how it came to be (see ``arms``).
+        step: the last thing done since it was pruned; "unpruned" where it was not.
+        requested: the speed-up asked of all prunings that removed units together; 1 where weights were zeroed only.
+        known: whether the file has a lineage at all.
+        epochs: of finetuning, all told.
+    """
+
+    origin: str
+    arm: Arm
+    step: Step
+    requested: float | None
+    known: bool
+    epochs: int
+
+
+def descent(lineage: Lineage, path: Path) -> Descent:
+    """Read a model's lineage."""
+    commands = [entry["command"] for entry in lineage]
+    origin = next((stem(Path(entry["input"])) for entry in lineage if entry.get("input")), stem(path))
+    epochs = sum(entry.get("epochs", 0) for entry in lineage if entry["command"] == "finetune")
+    rewritten = max((place for place, command in enumerate(commands) if command == "transform"), default=-1)
+    prunings = [place for place, command in enumerate(commands) if command == "prune"]
+    zeroings = [place for place in prunings if is_zeroing(lineage[place]) and place > rewritten]  # others are undone
+    removals = [place for place in prunings if not is_zeroing(lineage[place])]
+    if not zeroings + removals:
+        arm = METANET if "transform" in commands else "plain"
+        return Descent(origin, arm, "unpruned", None, bool(lineage), epochs)
+    place = (removals or zeroings)[-1]
+    removal: Mapping[str, Any] = lineage[place] if removals else {}
+    since = lineage[max(zeroings + removals) + 1 :]
+    arm = arm_of(
+        lineage[: (removals or zeroings)[0]],
+        removal.get("criterion", "group-l2"),
+        removal.get("scope", "global"),
+        repair=removal.get("repair", "none"),
+        zeros=zeros_word(lineage[zeroings[-1]]) if zeroings else None,
+        after=since,
+        rounds=len(removals),
+        search=removal.get("search", 0),
+    )
+    return Descent(origin, arm, _step(since), _requested([lineage[place] for place in removals]), True, epochs)
+
+
+def base_of(model: Opened, candidates: Sequence[Opened]) -> Opened:
+    """The candidate to measure a model against: its own, or the first."""
+    return own_base(model, candidates) or candidates[0]
+
+
+def own_base(model: Opened, candidates: Sequence[Opened]) -> Opened | None:
+    """The candidate that a model comes from: its origin, or one whose name its own begins with."""
+    origin, name = descent(model.lineage, model.path).origin, stem(model.path)
+    by_lineage = [base for base in candidates if model.lineage and stem(base.path) == origin]
+    by_name = [base for base in candidates if _begins_with(name, stem(base.path))]
+    return next(iter(by_lineage + sorted(by_name, key=lambda base: -len(stem(base.path)))), None)
+
+
+def base_candidates(models: Sequence[Opened], bases: Sequence[Opened]) -> Sequence[Opened]:
+    """The named bases; without any, the first model and every other that is known not to be pruned."""
+    if bases:
+        return bases
+    unpruned = [model for model in models[1:] if _is_unpruned(model)]
+    return [models[0], *unpruned]
+
+
+def _is_unpruned(model: Opened) -> bool:
+    found = descent(model.lineage, model.path)
+    return found.known and found.step == "unpruned"
+
+
+def _step(since_pruning: Sequence[Any]) -> Step:
+    finetunings = [entry for entry in since_pruning if entry["command"] == "finetune"]
+    if not finetunings:
+        return "pruned"
+    return "finetuned" if any(entry.get("epochs", 1) for entry in finetunings) else "recalibrated"
+
+
+def _requested(removals: Sequence[Mapping[str, Any]]) -> float | None:
+    """What the rounds of one call were to come to; of several calls, the product of what each was asked for."""
+    if removals and "total" in removals[-1]:
+        return float(removals[-1]["total"])
+    asked = [removal["requested"] for removal in removals if "requested" in removal]
+    return round(math.prod(asked, start=1.0), 4) if len(asked) == len(removals) else None
+
+
+def _begins_with(name: str, start: str) -> bool:
+    """Whether ``name`` is ``start``, or goes on with something that is no letter or digit: not net-1 in net-10."""
+    return name.startswith(start) and not name[len(start) : len(start) + 1].isalnum()
