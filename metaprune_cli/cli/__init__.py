@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -81,6 +78,4 @@ def main() -> None:
     """Run the command line; SIGTERM, as a scheduler sends it, ends it as Ctrl-C does."""
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if sys.stderr is None:  # closed: progress and panels have nowhere to go, the work goes on
-        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - open as long as the process lives
     app(prog_name="metaprune")
