@@ -152,7 +152,14 @@ class _Clock(TorchDispatchMode):
         return made
 
 
+_COUNTED_AS = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: torch.ops.aten._scaled_dot_product_flash_attention
+}
+"""Operators that PyTorch's counter does not know, and others with the same products."""
+
+
 def _macs(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Any) -> int:
+    operator = _COUNTED_AS.get(operator, operator)
     if operator in flop_registry:
         return int(flop_registry[operator](*args, **kwargs, out_val=made)) // 2
     return _of_fused_attention(args) if operator in _FUSED_ATTENTION else 0
