@@ -19,13 +19,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from attack import Ending, attack
+from attack import Call, Ending, attack_all
 from documents import hostile_documents
 from forge import damaged, forge
 from programs import good_tensors, hostile_programs
 from sound import COMMANDS, Sound, make
 
 FILE = "hostile.safetensors"
+TOGETHER = 100  # calls in one process
 CHECKPOINT = "out/x.checkpoint.safetensors"
 STAGES = ("bench", "decode", "encode", "eval", "finetune", "inspect", "meta_train", "prune", "transform")
 PRELOADED = (*(f"metaprune_cli.stages.{name}" for name in STAGES), "matplotlib.figure", "sklearn.datasets", "joblib")
@@ -88,13 +89,10 @@ def damaged_cases(sound: list[Sound], seed: int) -> Iterator[Case]:
         yield Case(good.kind, f"{good.name}: {what}", rng.choice(COMMANDS[good.kind]), data)
 
 
-def run(case: Case, folder: Path) -> Ending:
-    """Lay the file down and call the command."""
-    shutil.rmtree(folder / "out", ignore_errors=True)
-    (folder / "out").mkdir()
+def call_of(case: Case) -> Call:
+    """The file where the command looks for it, and the command."""
     name = CHECKPOINT if case.kind == "checkpoint" else FILE
-    (folder / name).write_bytes(case.data)
-    return attack([name if word == "FILE" else word for word in case.command.split()], folder)
+    return Call({name: case.data}, tuple(name if word == "FILE" else word for word in case.command.split()))
 
 
 def storm(folder: Path, sound: list[Sound], documents: int, damages: int, seed: int, tell: Any = None) -> Tally:
@@ -104,11 +102,13 @@ def storm(folder: Path, sound: list[Sound], documents: int, damages: int, seed: 
         ("hostile", hostile_cases(sound, seed), documents),
         ("damaged", damaged_cases(sound, seed), damages),
     ):
-        for number, case in enumerate(itertools.islice(cases, count), 1):
+        for begun in range(0, count, TOGETHER):
+            some = list(itertools.islice(cases, min(TOGETHER, count - begun)))
             before = len(tally.wrong)
-            tally.add(group, case, run(case, folder))
+            for case, ending in zip(some, attack_all([call_of(case) for case in some], folder), strict=True):
+                tally.add(group, case, ending)
             if tell is not None:
-                tell(group, number, tally, tally.wrong[before:])
+                tell(group, begun + len(some), tally, tally.wrong[before:])
     return tally
 
 
@@ -131,8 +131,7 @@ def main() -> None:
             if options.keep:
                 options.keep.mkdir(parents=True, exist_ok=True)
                 (options.keep / f"{len(tally.wrong)}.safetensors").write_bytes(case.data)
-        if number % 500 == 0:
-            sys.stdout.write(f"{group} {number}: {len(tally.wrong)} wrong, slowest {tally.slowest:.1f} s\n")
+        sys.stdout.write(f"{group} {number}: {len(tally.wrong)} wrong, slowest {tally.slowest:.1f} s\n")
         sys.stdout.flush()
 
     tally = storm(folder, make(folder), options.documents, options.damaged, options.seed, tell)
