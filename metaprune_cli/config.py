@@ -49,7 +49,7 @@ Scope = Literal["global", "family"]
 Quantity = Literal["macs", "params", "size", "memory", "latency", "drop"]
 Repair = Literal["none", "bn", "bias", "least-squares"]
 Rounds = Literal["geometric", "linear", "cubic"]
-Kind = Literal["structured", "unstructured", "n:m", "block"]
+ZeroKind = Literal["unstructured", "n:m", "block"]
 Objective = Literal["pruned", "sparsity", "shares", "unstructured", "n:m", "l1"]
 Codec = Literal["coordinate", "per-kernel"]
 Backend = Literal["blocks", "edges"]
@@ -237,11 +237,9 @@ class PruneSettings:
 
     The criterion ``auto`` is ``metanet`` for models whose units a metanetwork has scored, else ``group-l2``;
     ``package.module:function`` is a user's own. The normaliser ``auto`` is what that metanetwork was trained with, else
-    ``max``, and ``rank`` where a search starts from it. Every kind but ``structured`` zeroes weights and keeps all
-    shapes; its settings are the second half.
+    ``max``, and ``rank`` where a search starts from it.
     """
 
-    kind: Kind = "structured"
     speedup: tuple[Speedup, ...] = (2.0,)
     target: tuple[str, ...] = ()  # less of something else, instead: params=2x, size=10MB, latency=3ms, drop=0.5
     criterion: Ranking | Annotated[str, Reference()] = "auto"
@@ -259,12 +257,6 @@ class PruneSettings:
     search_images: Count = 1024
     together: bool = False  # one search for all models of a structure: what it finds is less a matter of chance
     seed: Seed = 0
-    sparsity: tuple[Fraction, ...] = (0.8,)  # of unstructured and block: the fraction of weights that goes
-    pattern: str = "2:4"  # of n:m; in YAML in quotes, where 2:4 is the number 124
-    block: str = "4x1"  # of block: outputs x inputs
-    classifier: bool = False  # whether the layers whose outputs are the model's are zeroed too
-    first: bool = True  # whether the layers whose inputs are the model's are
-    kernel_only: bool = False  # of 2:4: only what PyTorch's kernels take
 
     @property
     def needs_images(self) -> bool:
@@ -273,8 +265,6 @@ class PruneSettings:
         return drop or self.criterion in WITH_DATA or self.repair != "none" or self.search > 0
 
     def __post_init__(self) -> None:
-        n_of_m(self.pattern, where="prune.pattern")
-        rows_by_columns(self.block, where="prune.block")
         if self.search and self.scope == "family":
             raise InputError(
                 "Where every family loses the same share, there is nothing to search for.",
@@ -288,9 +278,27 @@ class PruneSettings:
                 where="prune.together",
                 next_step="--search N, or leave it out",
             )
-        if self.kernel_only and n_of_m(self.pattern, where="prune.pattern") != (2, 4):
+
+
+@dataclass(frozen=True)
+class SparsifySettings:
+    """Section ``sparsify``: which weights are zeroed; all shapes stay."""
+
+    kind: ZeroKind = "unstructured"
+    sparsity: tuple[Fraction, ...] = (0.8,)  # of unstructured and block: the fraction of weights that goes
+    pattern: str = "2:4"  # of n:m; in YAML in quotes, where 2:4 is the number 124
+    block: str = "4x1"  # of block: outputs x inputs
+    scope: Scope = "global"  # of unstructured and block
+    classifier: bool = False  # whether the layers whose outputs are the model's are zeroed too
+    first: bool = True  # whether the layers whose inputs are the model's are
+    kernel_only: bool = False  # of 2:4: only what PyTorch's kernels take
+
+    def __post_init__(self) -> None:
+        pattern = n_of_m(self.pattern, where="sparsify.pattern")
+        rows_by_columns(self.block, where="sparsify.block")
+        if self.kernel_only and pattern != (2, 4):
             raise InputError(
-                "PyTorch has kernels for 2:4 alone.", expected="2:4", got=self.pattern, where="prune.pattern"
+                "PyTorch has kernels for 2:4 alone.", expected="2:4", got=self.pattern, where="sparsify.pattern"
             )
 
 

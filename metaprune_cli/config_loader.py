@@ -144,6 +144,15 @@ def rows_by_columns(text: str, *, where: str) -> tuple[int, int]:
     return rows, columns
 
 
+ZEROING = "belongs to section 'sparsify' now: metaprune sparsify zeroes weights, prune only removes units"
+MOVED = {
+    "PruneSettings": dict.fromkeys(
+        ("kind", "sparsity", "pattern", "block", "classifier", "first", "kernel_only"), ZEROING
+    )
+}
+"""Settings that a class had once → where they are, for the files of people who have them there."""
+
+
 class _Unusable(Exception):  # noqa: N818 - carries one problem's text up to its key
     """A value that does not fit its annotation."""
 
@@ -164,9 +173,10 @@ class _Parser:
         hints = get_type_hints(cls, include_extras=True)
         known = {field.name: field for field in fields(cls)}
         before = len(self.problems)
+        moved = MOVED.get(cls.__name__, {})
         for key in values:
             if key not in known:
-                self.problems.append(f"{prefix}{key}: unknown{_meant(key, known)}")
+                self.problems.append(f"{prefix}{key}: {moved.get(key) or f'unknown{_meant(key, known)}'}")
         for name, field in known.items():
             if name not in values and field.default is MISSING and field.default_factory is MISSING:
                 self.problems.append(f"{prefix}{name}: missing")
@@ -267,7 +277,7 @@ _PLAIN: dict[Any, Callable[[Any], Any]] = {
 
 
 SECTIONS = (
-    *("data", "zoo", "encode", "metanet", "meta-train", "transform", "prune", "finetune", "eval", "decode"),
+    *("data", "zoo", "encode", "metanet", "meta-train", "transform", "prune", "sparsify", "finetune", "eval", "decode"),
     *("iterate", "sensitivity", "coverage", "export", "bench"),
 )
 

@@ -38,7 +38,19 @@ def sources(folder: Path) -> list[Path]:
 
 
 def test_these_are_the_commands() -> None:
-    others = {"iterate", "sensitivity", "decode", "inspect", "coverage", "export", "bench", "env", "list", "init"}
+    others = {
+        "sparsify",
+        "iterate",
+        "sensitivity",
+        "decode",
+        "inspect",
+        "coverage",
+        "export",
+        "bench",
+        "env",
+        "list",
+        "init",
+    }
     assert set(COMMANDS) == {*STAGES, *others}
 
 

@@ -23,6 +23,7 @@ from metaprune_cli.cli import (
     meta_train,
     prune,
     sensitivity,
+    sparsify,
     transform,
     zoo,
 )
@@ -45,6 +46,7 @@ app.command("encode", cls=Command)(encode.encode)
 app.command("meta-train", cls=Command)(meta_train.meta_train)
 app.command("transform", cls=Command)(transform.transform)
 app.command("prune", cls=Command)(prune.prune)
+app.command("sparsify", cls=Command)(sparsify.sparsify)
 app.command("finetune", cls=Command)(finetune.finetune)
 app.command("iterate", cls=Command)(iterate.iterate)
 app.command("sensitivity", cls=Command)(sensitivity.sensitivity)
