@@ -10,6 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from metaprune_cli.config.flags import RUN
 from metaprune_cli.errors import InputError
 from metaprune_cli.places import FOLDER, printable, unreadable
 
@@ -22,6 +23,13 @@ IMPORT = Path("import")
 
 class Command(TyperCommand):
     """A subcommand that takes no empty words: as a path, Typer would read them as the working directory."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """The option ``--help``, listed at the end."""
+        option: Any = super().get_help_option(ctx)
+        if option is not None:
+            option.rich_help_panel = RUN
+        return option
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """What Typer makes of the words.

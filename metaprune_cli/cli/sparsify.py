@@ -7,11 +7,10 @@ from dataclasses import asdict
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
-from metaprune_cli.config import Scope, SparsifySettings, ZeroKind
+from metaprune_cli.cli.signature import Section, unfolded
+from metaprune_cli.config import SparsifySettings, ZeroKind
 from metaprune_cli.console.figures import by, count, share
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
@@ -48,88 +47,17 @@ OPTIONS: Mapping[ZeroKind, Collection[str]] = MappingProxyType(
 """The settings that say something to a kind."""
 
 
-@guarded
-def sparsify(
-    models: options.Models,
-    output: options.Output = None,
-    kind: Annotated[
-        ZeroKind | None, typer.Option("--kind", help="Single weights, all but N of every M, or blocks.")
-    ] = None,
-    sparsity: Annotated[
-        list[float] | None,
-        typer.Option("--sparsity", metavar="X", help="Fraction of weights to zero; may be repeated. Default: 0.8."),
-    ] = None,
-    pattern: Annotated[
-        str | None, typer.Option("--pattern", metavar="N:M", help="Of every M weights N stay. Default: 2:4.")
-    ] = None,
-    block: Annotated[
-        str | None, typer.Option("--block", metavar="RxC", help="Outputs x inputs that go together. Default: 4x1.")
-    ] = None,
-    scope: Annotated[
-        Scope | None, typer.Option("--scope", help="One threshold for all layers, or the same fraction of each.")
-    ] = None,
-    classifier: Annotated[
-        bool | None,
-        typer.Option("--include-classifier/--exclude-classifier", help="Zero weights of the last layers too."),
-    ] = None,
-    first: Annotated[
-        bool | None, typer.Option("--include-first/--exclude-first", help="Zero weights of the first layers too.")
-    ] = None,
-    kernel_only: Annotated[
-        bool | None,
-        typer.Option("--kernel-only/--no-kernel-only", help="Of 2:4: only layers that PyTorch's 2:4 kernels take."),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; write nothing.")] = False,
-    arch: options.Arch = None,
-    arch_arg: options.ArchArgs = None,
-    input_shape: options.InputShape = None,
-    trust_pickle: options.TrustPickle = False,
-    allow_import: options.AllowImport = False,
-    dataset: options.Dataset = None,
-    data_root: options.DataRoot = None,
-    task: options.OfTask = None,
-    params: options.Params = None,
-    seed: options.Seed = None,
-    quiet: options.Quiet = False,
-    as_json: options.Json = False,
-    debug: options.Debug = False,
-) -> None:
-    """Zero the weights of smallest magnitude; MODEL is turned into MODEL.sparse-0.8, .sparse-2of4 or .sparse-4x1-0.5.
-
-    No shape changes: `metaprune prune` is what makes models smaller.
-    """
-    flags = options.given(
-        kind=kind,
-        sparsity=sparsity or None,
-        pattern=pattern,
-        block=block,
-        scope=scope,
-        classifier=classifier,
-        first=first,
-        kernel_only=kernel_only,
-    )
-    settings = options.settings(SparsifySettings, "sparsify", params, **flags)
-    check_options(settings.kind, flags)
-    source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
-    data = options.known_data(params, dataset, data_root, task)
-    from metaprune_cli.stages import sparsify as stage
-
-    with listening(quiet) as progress:
-        done = stage.sparsify(models, output, settings, source=source, data=data, progress=progress, dry_run=dry_run)
-    rows = [asdict(model) for model in done]
-    show({"dry_run": dry_run, "models": rows}, *_tables(done), as_json=as_json)
-
-
-def check_options(kind: ZeroKind, given: Collection[str]) -> None:
+def check_options(settings: SparsifySettings, given: Collection[str]) -> None:
     """Refuse options that say nothing to a kind.
 
     Args:
-        kind: of the zeros.
-        given: the settings that options gave, by field.
+        settings: of which the kind counts.
+        given: those of them that options gave.
 
     Raises:
         InputError: listing all that do not belong to it.
     """
+    kind = settings.kind
     wrong = [name for name in given if name not in OPTIONS[kind]]
     if wrong:
         raise InputError(
@@ -150,6 +78,35 @@ def _advice(kind: ZeroKind, wrong: Collection[str]) -> str:
 def _spelt(name: str) -> str:
     spelt = {"classifier": "--include-classifier", "first": "--exclude-first"}
     return spelt.get(name, "--" + name.replace("_", "-"))
+
+
+@guarded
+@unfolded
+def sparsify(
+    models: options.Models,
+    output: options.Output = None,
+    *,
+    settings: Annotated[SparsifySettings, Section("sparsify", check=check_options)],
+    dry_run: options.DryRun = False,
+    model_file: options.ModelFile,
+    data: options.KnownData,
+    params: options.Params = None,
+    seed: options.Seed = None,  # nothing is random here; scripts say it to every command
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Zero the weights of smallest magnitude; MODEL is turned into MODEL.sparse-0.8, .sparse-2of4 or .sparse-4x1-0.5.
+
+    No shape changes: `metaprune prune` is what makes models smaller.
+    """
+    source = model_file.source()
+    from metaprune_cli.stages import sparsify as stage
+
+    with listening(quiet) as progress:
+        done = stage.sparsify(models, output, settings, source=source, data=data, progress=progress, dry_run=dry_run)
+    rows = [asdict(model) for model in done]
+    show({"dry_run": dry_run, "models": rows}, *_tables(done), as_json=as_json)
 
 
 def _tables(done: Sequence[SparsifiedFile]) -> list[Table]:
