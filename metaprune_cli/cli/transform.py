@@ -12,7 +12,7 @@ from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.cli.signature import Section, unfolded
 from metaprune_cli.config import DataSettings, TransformSettings
-from metaprune_cli.config.flags import WHAT_GOES
+from metaprune_cli.config.flags import MODELS
 from metaprune_cli.console.figures import share
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
@@ -37,7 +37,7 @@ def transform(
             "--metanet",
             metavar="FILE|NAME",
             help="The metanetwork, or the name of one of ours.",
-            rich_help_panel=WHAT_GOES,
+            rich_help_panel=MODELS,
         ),
     ] = Path("builtin"),
     *,
