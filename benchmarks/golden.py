@@ -178,6 +178,8 @@ def of_text(path: Path) -> Any:
 def plain(value: Any) -> Any:
     """JSON without what may change: versions, digests, places and what a clock says."""
     if isinstance(value, dict):
+        if value.get("command") == "sparsify":
+            value = value | {"command": "prune"}  # it was `prune --kind` when older digests were taken
         return {key: plain(one) for key, one in value.items() if key not in PASSING and "latency" not in key.lower()}
     if isinstance(value, list):
         return [plain(one) for one in value]

@@ -144,6 +144,15 @@ def rows_by_columns(text: str, *, where: str) -> tuple[int, int]:
     return rows, columns
 
 
+ZEROING = "belongs to section 'sparsify' now: metaprune sparsify zeroes weights, prune only removes units"
+MOVED = {
+    "PruneSettings": dict.fromkeys(
+        ("kind", "sparsity", "pattern", "block", "classifier", "first", "kernel_only"), ZEROING
+    )
+}
+"""Settings that a class had once → where they are, for the files of people who have them there."""
+
+
 class _Unusable(Exception):  # noqa: N818 - carries one problem's text up to its key
     """A value that does not fit its annotation."""
 
@@ -164,9 +173,10 @@ class _Parser:
         hints = get_type_hints(cls, include_extras=True)
         known = {field.name: field for field in fields(cls)}
         before = len(self.problems)
+        moved = MOVED.get(cls.__name__, {})
         for key in values:
             if key not in known:
-                self.problems.append(f"{prefix}{key}: unknown{_meant(key, known)}")
+                self.problems.append(f"{prefix}{key}: {moved.get(key) or f'unknown{_meant(key, known)}'}")
         for name, field in known.items():
             if name not in values and field.default is MISSING and field.default_factory is MISSING:
                 self.problems.append(f"{prefix}{name}: missing")
@@ -175,6 +185,8 @@ class _Parser:
 
     def value(self, hint: Any, value: Any, key: str) -> Any:
         """One value as its annotation wants it; None where it does not fit."""
+        if get_origin(hint) is Annotated and get_origin(get_args(hint)[0]) is tuple:
+            hint = get_args(hint)[0]  # what is beside a tuple is not about its items
         if is_dataclass(hint):
             return self.instance(hint, value, f"{key}.")  # type: ignore[arg-type]
         if get_origin(hint) is tuple:
@@ -192,12 +204,10 @@ def _scalar(hint: Any, value: Any) -> Any:
     """A value of a type without settings inside: number, text, choice, optional, or mapping of these."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        plain, metadata = _scalar(arguments[0], value), arguments[1]
-        if plain is not None and plain not in metadata:
-            kind = "a number " if isinstance(metadata, Range) else ""
-            raise _Unusable(f"expected {kind}{metadata}, got {brief(value)}")
-        if isinstance(metadata, Range) and metadata.is_open and plain is not None and plain > LARGEST:
-            raise _Unusable(f"expected a number of at most {LARGEST:g}, got {brief(value)}")
+        plain = _scalar(arguments[0], value)
+        for limits in arguments[1:]:
+            if plain is not None and isinstance(limits, Range | Reference):
+                _check(plain, limits, value)
         return plain
     if origin is Literal:
         if value not in arguments:
@@ -211,6 +221,13 @@ def _scalar(hint: Any, value: Any) -> Any:
             raise _Unusable(f"expected keys and values, got {brief(value)}")
         return {name: _scalar(arguments[1], each) for name, each in value.items()}
     return _PLAIN[hint](value)
+
+
+def _check(plain: Any, limits: Range | Reference, given: Any) -> None:
+    if plain not in limits:
+        raise _Unusable(f"expected {'a number ' if isinstance(limits, Range) else ''}{limits}, got {brief(given)}")
+    if isinstance(limits, Range) and limits.is_open and plain > LARGEST:
+        raise _Unusable(f"expected a number of at most {LARGEST:g}, got {brief(given)}")
 
 
 def _meant(value: object, choices: Iterable[object]) -> str:
@@ -267,7 +284,7 @@ _PLAIN: dict[Any, Callable[[Any], Any]] = {
 
 
 SECTIONS = (
-    *("data", "zoo", "encode", "metanet", "meta-train", "transform", "prune", "finetune", "eval", "decode"),
+    *("data", "zoo", "encode", "metanet", "meta-train", "transform", "prune", "sparsify", "finetune", "eval", "decode"),
     *("iterate", "sensitivity", "coverage", "export", "bench"),
 )
 

@@ -11,6 +11,7 @@ from metaprune_cli.config import (
     MetaTrainSettings,
     OptimSettings,
     PruneSettings,
+    SparsifySettings,
     ZooMember,
     ZooSettings,
 )
@@ -18,6 +19,7 @@ from metaprune_cli.config_loader import load_section, sections
 from metaprune_cli.errors import InputError
 
 CLASSES = [DataSettings, OptimSettings, ZooSettings, MetanetSettings, MetaTrainSettings, PruneSettings, EvalSettings]
+CLASSES += [SparsifySettings]
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ ARCHITECTURES = (
     r"resnet|resnext|vgg|alexnet|mobilenet|densenet|squeezenet|inception|googlenet|efficientnet|regnet|mnasnet"
     r"|shufflenet|convnext|swin|maxvit|vit_|_vit\b|vision_?transformer"
 )
-DEFAULTS_AND_HELP = {"config.py", "cli/options.py"}
+DEFAULTS_AND_HELP = {"config/training.py", "cli/options.py", "cli/examples.py"}
 CLASSIFICATION = r"cross_entropy|top1|top5|num_classes"
 OF_CLASSES = {"data/source.py", "data/splits.py", "data/digits.py", "data/cifar.py"}
 """The readers of labelled images, which say how many classes they have."""
@@ -38,7 +38,19 @@ def sources(folder: Path) -> list[Path]:
 
 
 def test_these_are_the_commands() -> None:
-    others = {"iterate", "sensitivity", "decode", "inspect", "coverage", "export", "bench", "env", "list", "init"}
+    others = {
+        "sparsify",
+        "iterate",
+        "sensitivity",
+        "decode",
+        "inspect",
+        "coverage",
+        "export",
+        "bench",
+        "env",
+        "list",
+        "init",
+    }
     assert set(COMMANDS) == {*STAGES, *others}
 
 

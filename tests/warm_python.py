@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ADDRESS = "WARM_PYTHON"
-STAGES = ("bench", "decode", "encode", "eval", "export", "finetune", "inspect", "prune", "transform", "zeroing", "zoo")
+STAGES = ("bench", "decode", "encode", "eval", "export", "finetune", "inspect", "prune", "sparsify", "transform", "zoo")
 PRELOADED = (
     *(f"metaprune_cli.stages.{name}" for name in STAGES),
     *("metaprune_cli.cli", "matplotlib.figure", "onnxscript", "sklearn.datasets", "torch._dynamo", "torch.onnx"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Annotated
 
 import typer
@@ -23,12 +25,14 @@ from metaprune_cli.cli import (
     meta_train,
     prune,
     sensitivity,
+    sparsify,
     transform,
     zoo,
 )
 from metaprune_cli.cli import list as list_
 from metaprune_cli.cli.command import Command
 from metaprune_cli.cli.edge import Edge
+from metaprune_cli.cli.examples import EXAMPLES
 
 app = typer.Typer(
     name="metaprune",
@@ -40,23 +44,30 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("zoo", cls=Command)(zoo.zoo)
-app.command("encode", cls=Command)(encode.encode)
-app.command("meta-train", cls=Command)(meta_train.meta_train)
-app.command("transform", cls=Command)(transform.transform)
-app.command("prune", cls=Command)(prune.prune)
-app.command("finetune", cls=Command)(finetune.finetune)
-app.command("iterate", cls=Command)(iterate.iterate)
-app.command("sensitivity", cls=Command)(sensitivity.sensitivity)
-app.command("eval", cls=Command)(eval.evaluate)
-app.command("decode", cls=Command)(decode.decode)
-app.command("inspect", cls=Command)(inspect.inspect)
-app.command("export", cls=Command)(export.export)
-app.command("bench", cls=Command)(bench.bench)
-app.command("coverage", cls=Command)(coverage.coverage)
-app.command("env", cls=Command)(env.env)
-app.command("list", cls=Command)(list_.list_)
-app.command("init", cls=Command)(init.init)
+COMMANDS: Mapping[str, Callable[..., None]] = MappingProxyType(
+    {
+        "zoo": zoo.zoo,
+        "encode": encode.encode,
+        "meta-train": meta_train.meta_train,
+        "transform": transform.transform,
+        "prune": prune.prune,
+        "sparsify": sparsify.sparsify,
+        "finetune": finetune.finetune,
+        "iterate": iterate.iterate,
+        "sensitivity": sensitivity.sensitivity,
+        "eval": eval.evaluate,
+        "decode": decode.decode,
+        "inspect": inspect.inspect,
+        "export": export.export,
+        "bench": bench.bench,
+        "coverage": coverage.coverage,
+        "env": env.env,
+        "list": list_.list_,
+        "init": init.init,
+    }
+)
+for name, command in COMMANDS.items():
+    app.command(name, cls=Command, epilog=f"Example: {EXAMPLES[name]}")(command)
 
 
 def _version(wanted: bool) -> None:

@@ -11,7 +11,9 @@ import typer
 
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
+from metaprune_cli.cli.signature import Section, unfolded
 from metaprune_cli.config import BenchSettings
+from metaprune_cli.config.flags import MEASURING
 from metaprune_cli.console.figures import count, millis, share, times
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
@@ -48,7 +50,17 @@ LAYERS = (
 )
 
 
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(
+            "The batch sizes cannot be read.", expected="whole numbers, such as 1,8,64", got=text, where="--batch"
+        ) from None
+
+
 @guarded
+@unfolded
 def bench(
     models: options.Models,
     base: Annotated[
@@ -58,39 +70,32 @@ def bench(
             metavar="PATH",
             help="What speed-ups are against: a file, or a folder with each model's own base. "
             "Default: the model it was made from if that is given too, else the first.",
+            rich_help_panel=MEASURING,
         ),
     ] = None,
-    batch: Annotated[
-        str | None, typer.Option("--batch", "-b", metavar="N,N", help="Batch sizes, such as 1,8,64. Default: 1.")
-    ] = None,
-    runs: Annotated[
-        int | None, typer.Option("--runs", metavar="N", help="Timed forward passes of each model. Default: 30.")
-    ] = None,
+    *,
+    settings: Annotated[BenchSettings, Section("bench", read={"batch": _sizes})],
     threads: Annotated[
         int | None,
         typer.Option(
-            "--threads", metavar="N", min=1, max=options.MOST_PROCESSES, help="Threads of the CPU. Default: PyTorch's."
+            "--threads",
+            metavar="N",
+            rich_help_panel=MEASURING,
+            min=1,
+            max=options.MOST_PROCESSES,
+            help="Threads of the CPU. Default: PyTorch's.",
         ),
     ] = None,
-    arch: options.Arch = None,
-    arch_arg: options.ArchArgs = None,
-    input_shape: options.InputShape = None,
-    trust_pickle: options.TrustPickle = False,
-    allow_import: options.AllowImport = False,
-    dataset: options.Dataset = None,
-    data_root: options.DataRoot = None,
+    model_file: options.ModelFile,
+    data: options.Shape,
     params: options.Params = None,
     device: options.Device = "auto",
-    seed: options.Seed = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Latency, throughput and memory of models in turns, and a warning where MACs fell and latency did not."""
-    sizes = None if batch is None else _sizes(batch)
-    settings = options.settings(BenchSettings, "bench", params, batch=sizes, runs=runs, seed=seed)
-    source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
-    data = options.known_data(params, dataset, data_root)
+    source = model_file.source()
     from metaprune_cli.stages import bench as stage
     from metaprune_cli.workflows.device import pick_device
 
@@ -106,15 +111,6 @@ def bench(
             progress=progress,
         )
     show(found.to_document(), *_tables(found), as_json=as_json)
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(
-            "The batch sizes cannot be read.", expected="whole numbers, such as 1,8,64", got=text, where="--batch"
-        ) from None
 
 
 def _tables(found: Benchmark) -> Iterator[Table]:

@@ -10,11 +10,13 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from metaprune_cli.config.flags import RUN
 from metaprune_cli.errors import InputError
 from metaprune_cli.places import FOLDER, printable, unreadable
 
 INPUTS = ("models", "graphs", "inputs", "file", "model", "base", "teacher", "validation", "shares")
 """The parameters that are paths of what is read; what is in a folder is looked at later."""
+UsageError: Any = typer.BadParameter.__bases__[0]  # of click, or of the copy that newer versions of Typer bring
 IMPORT = Path("import")
 """The word before the models that ``zoo`` takes."""
 
@@ -22,17 +24,38 @@ IMPORT = Path("import")
 class Command(TyperCommand):
     """A subcommand that takes no empty words: as a path, Typer would read them as the working directory."""
 
+    def get_help_option(self, ctx: Any) -> Any:
+        """The option ``--help``, listed at the end."""
+        option: Any = super().get_help_option(ctx)
+        if option is not None:
+            option.rich_help_panel = RUN
+        return option
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """What Typer makes of the words.
 
         Raises:
             BadParameter: one of them is empty, or an option's value after ``=`` is.
+            UsageError: there is no such option; other commands that have it are named.
         """
         for before, word in zip(["", *args], args, strict=False):
             option, equals, value = word.partition("=")
             if not word.strip() or (option.startswith("--") and equals and not value.strip()):
                 raise typer.BadParameter(f"the value of {option or before or 'an argument'} is empty", ctx=ctx)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            if not getattr(error, "option_name", None) or not error.message.startswith("No such option"):
+                raise
+            others = _that_take(error.option_name, ctx)
+            raise (UsageError(f"{error.message}. {others}", ctx) if others else error) from None
+
+
+def _that_take(option: str, ctx: Any) -> str:
+    """Which other commands take an option, in words; nothing where none does."""
+    commands = getattr(ctx.parent and ctx.parent.command, "commands", {})
+    found = [name for name, one in commands.items() if any(option in param.opts for param in one.params)]
+    return f"`metaprune {'`, `metaprune '.join(found)}` {'takes' if len(found) == 1 else 'take'} it." if found else ""
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:

@@ -11,63 +11,49 @@ import typer
 
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
+from metaprune_cli.cli.signature import Section, unfolded
 from metaprune_cli.config import CoverageSettings
+from metaprune_cli.config.flags import MODELS, OUTPUT, RUN
 from metaprune_cli.console.progress import listening
 from metaprune_cli.errors import TargetError
 
 
 @guarded
+@unfolded
 def coverage(
     suite: Annotated[
         str,
         typer.Option(
-            "--suite", metavar="torchvision|FILE", help="All of torchvision, or your models: a YAML or Python file."
+            "--suite",
+            rich_help_panel=MODELS,
+            metavar="torchvision|FILE",
+            help="All of torchvision, or your models: a YAML or Python file.",
         ),
     ] = "torchvision",
     only: Annotated[
-        list[str] | None, typer.Option("--only", metavar="GLOB", help="Only models of such names; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--only", rich_help_panel=MODELS, metavar="GLOB", help="Only models of such names; may be repeated."
+        ),
     ] = None,
-    speedup: Annotated[
-        list[float] | None,
-        typer.Option("--speedup", "-s", metavar="X", help="MACs before / after; may be repeated. Default: 1.5 and 3."),
-    ] = None,
+    *,
+    settings: Annotated[CoverageSettings, Section("coverage")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="JSON; rows in it are not made again."),
+        typer.Option(
+            "--output", "-o", rich_help_panel=OUTPUT, metavar="FILE", help="JSON; rows in it are not made again."
+        ),
     ] = None,
-    markdown: Annotated[Path | None, typer.Option("--markdown", metavar="FILE", help="The report for people.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Make all rows again.")] = False,
-    max_ratio: Annotated[
-        float | None, typer.Option("--max-ratio", metavar="R", help="Most of a family that may go. Default: 0.95.")
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", rich_help_panel=OUTPUT, metavar="FILE", help="The report for people.")
     ] = None,
-    image_size: Annotated[
-        int | None,
-        typer.Option("--image-size", metavar="N", help="Smaller images, to be quicker, for models that take them."),
-    ] = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", metavar="N", help="Models at a time. Default: 1.")] = None,
-    timeout: Annotated[
-        float | None, typer.Option("--timeout", metavar="SECONDS", help="For one model. Default: 3600.")
-    ] = None,
-    memory: Annotated[float | None, typer.Option("--memory", metavar="GB", help="For one model. Default: 20.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", rich_help_panel=RUN, help="Make all rows again.")] = False,
     params: options.Params = None,
-    seed: options.Seed = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Encode, decode, prune, run, train, save, load and compare every model of a suite; exit code 3 if one fails."""
-    settings = options.settings(
-        CoverageSettings,
-        "coverage",
-        params,
-        speedup=speedup or None,
-        max_ratio=max_ratio,
-        image_size=image_size,
-        jobs=jobs,
-        timeout_s=timeout,
-        memory_gb=memory,
-        seed=seed,
-    )
     from metaprune_cli.stages import coverage as stage
     from metaprune_cli.workflows.coverage import report
 

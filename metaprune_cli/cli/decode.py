@@ -10,6 +10,7 @@ import typer
 
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
+from metaprune_cli.cli.signature import unfolded
 from metaprune_cli.console.figures import count
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
@@ -18,6 +19,7 @@ COLUMNS = (label("output", "Model"), label("architecture", "Architecture"), Colu
 
 
 @guarded
+@unfolded
 def decode(
     graphs: Annotated[list[Path], typer.Argument(metavar="GRAPH...", help="Graph files, or folders of them.")],
     output: options.Output = None,
@@ -27,7 +29,7 @@ def decode(
     debug: options.Debug = False,
 ) -> None:
     """Turn neuron graphs back into models, bit for bit; GRAPH.graph is turned into GRAPH.decoded.safetensors."""
-    source = options.model_source(None, None, None, trust_pickle=False, allow_import=allow_import)
+    source = options.ModelFile(allow_import=allow_import).source()
     from metaprune_cli.stages import decode as stage
 
     with listening(quiet) as progress:

@@ -10,11 +10,10 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from metaprune_cli.cli.command import UsageError
 from metaprune_cli.cli.run import report
 from metaprune_cli.console.streams import READER_GONE, prepare, silence_
 from metaprune_cli.console.text import lines
-
-UsageError: Any = typer.BadParameter.__bases__[0]  # of click, or of the copy that newer versions of Typer bring
 
 
 class Edge(TyperGroup):

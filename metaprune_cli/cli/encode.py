@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
+from metaprune_cli.cli.signature import unfolded
 from metaprune_cli.console.figures import count
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
@@ -21,24 +22,20 @@ COLUMNS = (
 
 
 @guarded
+@unfolded
 def encode(
     models: options.Models,
     output: options.Output = None,
-    arch: options.Arch = None,
-    arch_arg: options.ArchArgs = None,
-    input_shape: options.InputShape = None,
-    trust_pickle: options.TrustPickle = False,
-    allow_import: options.AllowImport = False,
-    dataset: options.Dataset = None,
-    data_root: options.DataRoot = None,
+    *,
+    model_file: options.ModelFile,
+    data: options.Shape,
     params: options.Params = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Turn models into neuron graphs; MODEL is turned into MODEL.graph.safetensors."""
-    source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
-    data = options.known_data(params, dataset, data_root)
+    source = model_file.source()
     from metaprune_cli.stages import encode as stage
 
     with listening(quiet) as progress:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
+from metaprune_cli.cli.signature import unfolded
 from metaprune_cli.console.table import Table, label
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ MISSING = "not found"
 
 
 @guarded
+@unfolded
 def env(as_json: options.Json = False, debug: options.Debug = False) -> None:
     """Versions, processor, GPUs, compiler and settings of this machine: paste it into a bug report."""
     from metaprune_cli.stages import env as stage

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated
-
-import typer
 
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
+from metaprune_cli.cli.signature import Section, unfolded
 from metaprune_cli.config import ExportSettings
 from metaprune_cli.console.figures import count, scientific
 from metaprune_cli.console.panel import print_note
@@ -31,32 +30,14 @@ COLUMNS = (
 
 
 @guarded
+@unfolded
 def export(
     models: options.Models,
-    format: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format",
-            "-f",
-            metavar="safetensors|torch-export|onnx|torchscript",
-            help="May be repeated. torchscript is deprecated in PyTorch: prefer torch-export. Default: torch-export.",
-        ),
-    ] = None,
     output: options.Output = None,
-    static_batch: Annotated[
-        int | None, typer.Option("--static-batch", metavar="N", help="For batches of N only. Default: of any size.")
-    ] = None,
-    tolerance: Annotated[
-        float | None,
-        typer.Option("--tolerance", metavar="E", help="Largest relative error of the file's outputs. Default: 1e-4."),
-    ] = None,
-    arch: options.Arch = None,
-    arch_arg: options.ArchArgs = None,
-    input_shape: options.InputShape = None,
-    trust_pickle: options.TrustPickle = False,
-    allow_import: options.AllowImport = False,
-    dataset: options.Dataset = None,
-    data_root: options.DataRoot = None,
+    *,
+    settings: Annotated[ExportSettings, Section("export")],
+    model_file: options.ModelFile,
+    data: options.Shape,
     params: options.Params = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -66,16 +47,8 @@ def export(
 
     Each file is read again, run, and compared with the model before it is kept.
     """
-    settings = options.settings(
-        ExportSettings,
-        "export",
-        params,
-        format=tuple(dict.fromkeys(format)) if format else None,
-        static_batch=static_batch,
-        tolerance=tolerance,
-    )
-    source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
-    data = options.known_data(params, dataset, data_root)
+    settings = replace(settings, format=tuple(dict.fromkeys(settings.format)))
+    source = model_file.source()
     from metaprune_cli.stages import export as stage
 
     with listening(quiet) as progress:

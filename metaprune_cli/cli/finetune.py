@@ -9,7 +9,9 @@ import typer
 
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
-from metaprune_cli.config import OptimizerName, OptimSettings, Precision, ScheduleName
+from metaprune_cli.cli.signature import Section, unfolded
+from metaprune_cli.config import OptimSettings
+from metaprune_cli.config.flags import TECHNIQUES
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
 
@@ -17,62 +19,26 @@ BEST = Column("best_epoch", "Of epoch")
 
 
 @guarded
+@unfolded
 def finetune(
     models: options.Models,
     output: options.Output = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", metavar="N", help="Epochs; 0 with --recalibrate.")] = None,
-    lr: Annotated[float | None, typer.Option("--lr", metavar="X", help="Learning rate at its highest.")] = None,
-    optimizer: Annotated[OptimizerName | None, typer.Option("--optimizer", help="How weights are updated.")] = None,
-    schedule: Annotated[ScheduleName | None, typer.Option("--schedule", help="How the learning rate falls.")] = None,
-    recalibrate: Annotated[
-        bool | None,
-        typer.Option("--recalibrate/--no-recalibrate", help="Measure BatchNorm statistics anew at the end."),
-    ] = None,
-    sparsity: Annotated[
-        float | None,
-        typer.Option("--sparsity", metavar="X", help="Sparse learning: pull unimportant units to zero (try 5e-4)."),
-    ] = None,
+    *,
+    settings: Annotated[OptimSettings, Section("finetune", help={"epochs": "Epochs; 0 with --recalibrate."})],
     teacher: Annotated[
         Path | None,
         typer.Option(
             "--teacher",
             metavar="MODEL",
+            rich_help_panel=TECHNIQUES,
             help="Learn from its outputs too; a folder: each model from its own base in it.",
         ),
-    ] = None,
-    mixup: Annotated[
-        float | None, typer.Option("--mixup", metavar="X", help="Mix images, their shares from Beta(X, X) (try 0.2).")
-    ] = None,
-    cutmix: Annotated[
-        float | None, typer.Option("--cutmix", metavar="X", help="Paste rectangles, shares from Beta(X, X) (try 1).")
-    ] = None,
-    ema: Annotated[
-        float | None, typer.Option("--ema", metavar="X", help="Keep the weights' average of this decay (try 0.999).")
-    ] = None,
-    clip: Annotated[
-        float | None, typer.Option("--clip", metavar="X", help="The gradient's norm is at most this (try 1).")
-    ] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option("--patience", metavar="N", help="Stop after N epochs without a better one; keep the best."),
-    ] = None,
-    precision: Annotated[
-        Precision | None, typer.Option("--precision", help="Of the arithmetic; auto: bfloat16 on CUDA alone.")
-    ] = None,
-    compile_: Annotated[
-        bool | None, typer.Option("--compile/--no-compile", help="torch.compile the training steps.")
     ] = None,
     resume: options.Resume = False,
     jobs: options.Jobs = 1,
     ddp: options.Ddp = False,
-    arch: options.Arch = None,
-    arch_arg: options.ArchArgs = None,
-    input_shape: options.InputShape = None,
-    trust_pickle: options.TrustPickle = False,
-    allow_import: options.AllowImport = False,
-    dataset: options.Dataset = None,
-    data_root: options.DataRoot = None,
-    task: options.OfTask = None,
+    model_file: options.ModelFile,
+    data: options.Data,
     params: options.Params = None,
     device: options.Device = "auto",
     seed: options.Seed = None,
@@ -81,26 +47,7 @@ def finetune(
     debug: options.Debug = False,
 ) -> None:
     """Train models on; MODEL is turned into MODEL.finetuned.safetensors."""
-    settings = options.settings(
-        OptimSettings,
-        "finetune",
-        params,
-        epochs=epochs,
-        lr=lr,
-        optimizer=optimizer,
-        schedule=schedule,
-        recalibrate=recalibrate,
-        sparsity=sparsity,
-        mixup=mixup,
-        cutmix=cutmix,
-        ema=ema,
-        clip=clip,
-        patience=patience,
-        precision=precision,
-        compile=compile_,
-    )
-    source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
-    data = options.data_settings(params, dataset, data_root, task)
+    source = model_file.source()
     from metaprune_cli.stages import finetune as stage
     from metaprune_cli.workflows.device import pick_device
     from metaprune_cli.workflows.ranks import ranks_on

@@ -11,6 +11,8 @@ import typer
 
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
+from metaprune_cli.cli.signature import unfolded
+from metaprune_cli.config.flags import OUTPUT
 from metaprune_cli.console.figures import by, count, plain, share
 from metaprune_cli.console.table import Column, Table, label
 
@@ -49,10 +51,14 @@ VERBATIM = (label("name", "Kept as it is"), label("reason", "Because"))
 
 
 @guarded
+@unfolded
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Any artifact: model, graph, metanetwork, checkpoint.")],
     draw: Annotated[
-        Path | None, typer.Option("--draw", metavar="FILE.svg", help="Draw a neuron graph: its layers and couplings.")
+        Path | None,
+        typer.Option(
+            "--draw", rich_help_panel=OUTPUT, metavar="FILE.svg", help="Draw a neuron graph: its layers and couplings."
+        ),
     ] = None,
     as_json: options.Json = False,
     debug: options.Debug = False,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
-from metaprune_cli.config import IterateSettings, OptimSettings, PruneSettings, Repair, Rounds
+from metaprune_cli.cli.signature import Section, unfolded
+from metaprune_cli.config import IterateSettings, OptimSettings, PruneSettings
 from metaprune_cli.console.figures import count, times
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
@@ -21,53 +20,39 @@ SIZES = (
 
 
 @guarded
+@unfolded
 def iterate(
     models: options.Models,
     output: options.Output = None,
-    speedup: Annotated[
-        list[float] | None,
-        typer.Option("--speedup", "-s", metavar="X", help="After all rounds together; may be repeated. Default: 2."),
-    ] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option("--target", metavar="QUANTITY=AMOUNT", help="Something else, as prune takes it: params=4x."),
-    ] = None,
-    rounds: Annotated[int | None, typer.Option("--rounds", metavar="N", help="How many. Default: 4.")] = None,
-    schedule: Annotated[
-        Rounds | None,
-        typer.Option("--schedule", help="The same share every round, the same amount, or much first (AGP)."),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option("--epochs", metavar="N", help="Of training after every round. Default: 2.")
-    ] = None,
-    last_epochs: Annotated[
-        int | None, typer.Option("--last-epochs", metavar="N", help="And after the last. Default: finetune.epochs.")
-    ] = None,
-    max_drop: Annotated[
-        float | None,
-        typer.Option(
-            "--max-drop",
-            metavar="POINTS",
-            help="Stop before the headline metric (accuracy) on validation images is worse by more.",
+    *,
+    settings: Annotated[IterateSettings, Section("iterate")],
+    pruning: Annotated[
+        PruneSettings,
+        Section(
+            "prune",
+            only=("speedup", "target", "criterion", "repair", "seed"),
+            help={
+                "speedup": "After all rounds together; may be repeated.",
+                "target": "Something else, as prune takes it: params=4x.",
+                "criterion": "How units are scored, as prune takes it.",
+                "repair": "In every round, before the training.",
+            },
         ),
-    ] = None,
-    criterion: Annotated[
-        str | None, typer.Option("--criterion", metavar="NAME", help="How units are scored, as prune takes it.")
-    ] = None,
-    repair: Annotated[Repair | None, typer.Option("--repair", help="In every round, before the training.")] = None,
-    lr: Annotated[float | None, typer.Option("--lr", metavar="X", help="Learning rate at its highest.")] = None,
+    ],
+    training: Annotated[
+        OptimSettings,
+        Section(
+            "finetune",
+            only={"last_epochs": "epochs", "lr": "lr"},
+            help={"last_epochs": "After the last round; also finetune.epochs in params.yaml."},
+        ),
+    ],
     resume: options.Resume = False,
-    arch: options.Arch = None,
-    arch_arg: options.ArchArgs = None,
-    input_shape: options.InputShape = None,
-    trust_pickle: options.TrustPickle = False,
-    allow_import: options.AllowImport = False,
-    dataset: options.Dataset = None,
-    data_root: options.DataRoot = None,
-    task: options.OfTask = None,
+    model_file: options.ModelFile,
+    data: options.Data,
     params: options.Params = None,
     device: options.Device = "auto",
-    seed: options.Seed = None,
+    seed: int | None = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
@@ -77,20 +62,7 @@ def iterate(
     Everything else is as the sections prune and finetune of params.yaml say. The files of the rounds are in
     MODEL.iterated-2x.rounds.
     """
-    settings = options.settings(
-        IterateSettings, "iterate", params, rounds=rounds, schedule=schedule, epochs=epochs, max_drop=max_drop
-    )
-    instead = {"target": ()} if speedup and not target else {}  # of those in params.yaml
-    pruning = options.settings(
-        PruneSettings,
-        "prune",
-        params,
-        **options.given(speedup=speedup or None, target=target or None, criterion=criterion, repair=repair, seed=seed),
-        **instead,
-    )
-    training = options.settings(OptimSettings, "finetune", params, epochs=last_epochs, lr=lr)
-    source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
-    data = options.data_settings(params, dataset, data_root, task)
+    source = model_file.source()
     from metaprune_cli.stages import iterate as stage
     from metaprune_cli.workflows.device import pick_device
 

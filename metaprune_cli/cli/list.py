@@ -11,6 +11,8 @@ import typer
 
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
+from metaprune_cli.cli.signature import unfolded
+from metaprune_cli.config.flags import DATA
 from metaprune_cli.console.figures import count
 from metaprune_cli.console.panel import print_note
 from metaprune_cli.console.table import Column, Table, label
@@ -62,6 +64,7 @@ def _kinds(incomplete: str) -> list[str]:
 
 
 @guarded
+@unfolded
 def list_(
     kind: Annotated[
         str | None,
@@ -76,9 +79,15 @@ def list_(
         str | None,
         typer.Argument(metavar="FILTER", help="A part of a name, or a pattern: 'cifar:*'.", show_default=False),
     ] = None,
-    data_root: options.DataRoot = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option("--data-root", metavar="DIR", help="Folder the images are in.", rich_help_panel=DATA),
+    ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--folder", metavar="DIR", help="Folder of metanetworks, sub-folders included.")
+        Path | None,
+        typer.Option(
+            "--folder", rich_help_panel=DATA, metavar="DIR", help="Folder of metanetworks, sub-folders included."
+        ),
     ] = None,
     as_json: options.Json = False,
     debug: options.Debug = False,

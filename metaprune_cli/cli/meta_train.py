@@ -10,7 +10,9 @@ import typer
 
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
-from metaprune_cli.config import MetanetSettings, MetaTrainSettings, Objective
+from metaprune_cli.cli.signature import Section, unfolded
+from metaprune_cli.config import MetanetSettings, MetaTrainSettings
+from metaprune_cli.config.flags import DATA, OUTPUT
 from metaprune_cli.console.figures import count
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
@@ -26,13 +28,17 @@ COLUMNS = (
 
 
 @guarded
+@unfolded
 def meta_train(
     graphs: Annotated[list[Path], typer.Argument(metavar="GRAPH...", help="Graphs to train on, or folders of them.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The metanetwork.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The metanetwork.", rich_help_panel=OUTPUT)
+    ],
     validation: Annotated[
         list[Path] | None,
         typer.Option(
             "--validation",
+            rich_help_panel=DATA,
             metavar="GRAPH",
             help="Graphs to choose the epoch by; may be repeated. Default: the last one.",
         ),
@@ -41,42 +47,26 @@ def meta_train(
         list[Path] | None,
         typer.Option(
             "--shares",
+            rich_help_panel=DATA,
             metavar="PRUNED",
             help="Pruned models of the zoo, or folders of them, that show how much each layer is to lose "
             "(see prune --search); may be repeated.",
         ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", metavar="N", help="Times through all graphs.")] = None,
-    objective: Annotated[Objective | None, typer.Option("--objective", help="What is trained for.")] = None,
-    members_per_step: Annotated[
-        int | None,
-        typer.Option("--members-per-step", metavar="N", help="Graphs in one step; several processes share them out."),
-    ] = None,
+    *,
+    settings: Annotated[MetaTrainSettings, Section("meta-train")],
+    metanet: Annotated[MetanetSettings, Section("metanet")],
     resume: options.Resume = False,
     allow_import: options.AllowImport = False,
-    dataset: options.Dataset = None,
-    data_root: options.DataRoot = None,
-    task: options.OfTask = None,
+    data: options.Data,
     params: options.Params = None,
     device: options.Device = "auto",
-    seed: options.Seed = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Train a metanetwork on a zoo of neuron graphs, and keep its best epoch."""
-    settings = options.settings(
-        MetaTrainSettings,
-        "meta-train",
-        params,
-        epochs=epochs,
-        objective=objective,
-        members_per_step=members_per_step,
-        seed=seed,
-    )
-    metanet = options.settings(MetanetSettings, "metanet", params)
-    source = options.model_source(None, None, None, trust_pickle=False, allow_import=allow_import)
-    data = options.data_settings(params, dataset, data_root, task)
+    source = options.ModelFile(allow_import=allow_import).source()
     from metaprune_cli.stages import meta_train as stage
     from metaprune_cli.workflows.device import pick_device
     from metaprune_cli.workflows.ranks import ranks_on

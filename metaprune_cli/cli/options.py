@@ -1,4 +1,4 @@
-"""Options that several subcommands share, and how flags and params.yaml become settings."""
+"""Options that several subcommands share, and how their words are read."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import math
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metaprune_cli.config import DatasetName, DataSettings
-from metaprune_cli.config_loader import load_section, sections
+from metaprune_cli.cli.signature import Section
+from metaprune_cli.config import DataSettings
+from metaprune_cli.config.flags import MODEL_FILE, OUTPUT, RUN
 from metaprune_cli.errors import InputError
 
 if TYPE_CHECKING:
     from metaprune_cli.workflows.loading import ModelSource
 
-Settings = TypeVar("Settings")
 Scalar = bool | int | float | str
 
 MOST_NUMBERS = 2**28
 """Of one input: a gibibyte."""
 MOST_PROCESSES = 1024
 """Of models at a time, and of threads."""
-DEFAULT_PARAMS = Path("params.yaml")
 
 # files
 Models = Annotated[
@@ -35,50 +35,47 @@ Models = Annotated[
 Output = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", metavar="PATH", help="Output file; a folder for several results. Default: beside the input."
+        "--output",
+        "-o",
+        metavar="PATH",
+        help="Output file; a folder for several results. Default: beside the input.",
+        rich_help_panel=OUTPUT,
     ),
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan; write nothing.", rich_help_panel=OUTPUT)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.", rich_help_panel=OUTPUT)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.", rich_help_panel=OUTPUT)]
+
+# data
+Data = Annotated[DataSettings, Section("data", only=("dataset", "data_root", "task"))]
+KnownData = Annotated[DataSettings | None, Section("data", only=("dataset", "data_root", "task"), if_said=True)]
+Shape = Annotated[DataSettings | None, Section("data", only=("dataset", "data_root"), if_said=True)]
+"""Where images say no more than the shape of an input."""
+
+# everywhere
 Params = Annotated[
     Path | None,
     typer.Option(
-        "--params", metavar="FILE", help="Settings file; flags override it. Default: ./params.yaml, if there is one."
+        "--params",
+        metavar="FILE",
+        help="Settings file; flags override it. Default: ./params.yaml, if there is one.",
+        rich_help_panel=RUN,
     ),
 ]
-
-# what a model file that is not ours needs
-Arch = Annotated[
-    str | None,
-    typer.Option("--arch", metavar="NAME", help="cifar:resnet56, torchvision:resnet50 or package.module:factory."),
+Device = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.", rich_help_panel=RUN)
 ]
-ArchArgs = Annotated[
-    list[str] | None,
-    typer.Option("--arch-arg", metavar="KEY=VALUE", help="Argument of the architecture; may be repeated."),
-]
-InputShape = Annotated[
-    str | None, typer.Option("--input-shape", metavar="C,H,W", help="Shape of one input, without the batch: 3,224,224.")
-]
-TrustPickle = Annotated[bool, typer.Option("--trust-pickle", help="Unpickle whole modules: runs code from the file.")]
-AllowImport = Annotated[bool, typer.Option("--allow-import", help="Import the factory that an artifact names.")]
-
-# data
-Dataset = Annotated[DatasetName | None, typer.Option("--dataset", help="Which images.")]
-OfTask = Annotated[
-    str | None,
-    typer.Option("--task", metavar="NAME", help="What models are for: classification, or package.module:task."),
-]
-DataRoot = Annotated[Path | None, typer.Option("--data-root", metavar="DIR", help="Folder the images are in.")]
-
-# everywhere
-Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
 Seed = Annotated[
     int | None,
-    typer.Option("--seed", metavar="N", min=0, max=2**63 - 1, help="Seed of everything random; overrides params.yaml."),
+    typer.Option(
+        "--seed", metavar="N", min=0, max=2**63 - 1, help="Seed of everything random. Default: 0.", rich_help_panel=RUN
+    ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run, if one fits.")]
-
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=RUN)]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on from the checkpoint of an interrupted run, if one fits.", rich_help_panel=RUN),
+]
 Jobs = Annotated[
     int,
     typer.Option(
@@ -88,63 +85,94 @@ Jobs = Annotated[
         min=0,
         max=MOST_PROCESSES,
         help="Models at a time, each in its own process; 0: one for every core.",
+        rich_help_panel=RUN,
     ),
 ]
 Ddp = Annotated[
-    bool, typer.Option("--ddp", help="Under torchrun: all processes train each model together, not one each.")
+    bool,
+    typer.Option(
+        "--ddp", help="Under torchrun: all processes train each model together, not one each.", rich_help_panel=RUN
+    ),
+]
+AllowImport = Annotated[
+    bool,
+    typer.Option("--allow-import", help="Import the factory that an artifact names.", rich_help_panel=MODEL_FILE),
 ]
 
 
-def given(**flags: Any) -> dict[str, Any]:
-    """The flags that were given, by settings field: what overrides params.yaml."""
-    return {name: value for name, value in flags.items() if value is not None}
+@dataclass(frozen=True)
+class ModelCode:
+    """What a model file that is not ours needs: the code that it belongs to, and leave to run it."""
+
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            "--arch",
+            metavar="NAME",
+            help="cifar:resnet56, torchvision:resnet50 or package.module:factory. Default: as the file says.",
+            rich_help_panel=MODEL_FILE,
+        ),
+    ] = None
+    arch_arg: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--arch-arg",
+            metavar="KEY=VALUE",
+            help="Argument of the architecture; may be repeated.",
+            rich_help_panel=MODEL_FILE,
+        ),
+    ] = None
+    trust_pickle: Annotated[
+        bool,
+        typer.Option(
+            "--trust-pickle", help="Unpickle whole modules: runs code from the file.", rich_help_panel=MODEL_FILE
+        ),
+    ] = False
+    allow_import: AllowImport = False
+
+    def source(self) -> ModelSource:
+        """How model files are to be opened.
+
+        Raises:
+            InputError: an ``--arch-arg`` cannot be read.
+        """
+        return _source(self)
 
 
-def settings(cls: type[Settings], section: str, params: Path | None, **flags: Any) -> Settings:
-    """One section of params.yaml with the flags on top.
+@dataclass(frozen=True)
+class ModelFile(ModelCode):
+    """The same, and what the model takes."""
 
-    Raises:
-        InputError: ``params`` does not exist, or a key or value in it is wrong.
-    """
-    return load_section(_params_file(params), section, cls, given(**flags))
+    input_shape: Annotated[
+        str | None,
+        typer.Option(
+            "--input-shape",
+            metavar="C,H,W",
+            help="Shape of one input, without the batch: 3,224,224. Default: as the file or the images say.",
+            rich_help_panel=MODEL_FILE,
+        ),
+    ] = None
 
+    def source(self) -> ModelSource:
+        """How model files are to be opened.
 
-def data_settings(
-    params: Path | None, dataset: DatasetName | None, data_root: Path | None, task: str | None = None
-) -> DataSettings:
-    """Section ``data`` with the flags on top."""
-    root = None if data_root is None else str(data_root)
-    return settings(DataSettings, "data", params, dataset=dataset, data_root=root, task=task)
-
-
-def known_data(
-    params: Path | None, dataset: DatasetName | None, data_root: Path | None, task: str | None = None
-) -> DataSettings | None:
-    """The data settings, or None where neither a flag nor params.yaml says which images are meant."""
-    file = _params_file(params)
-    if dataset is None and data_root is None and task is None and (file is None or "data" not in sections(file)):
-        return None
-    return data_settings(params, dataset, data_root, task)
+        Raises:
+            InputError: an ``--arch-arg`` or the ``--input-shape`` cannot be read.
+        """
+        return _source(self, self.input_shape)
 
 
-def model_source(
-    arch: str | None, arch_args: list[str] | None, input_shape: str | None, trust_pickle: bool, allow_import: bool
-) -> ModelSource:
-    """How model files are to be opened.
-
-    Raises:
-        InputError: an ``--arch-arg`` or the ``--input-shape`` cannot be read.
-    """
-    args = dict(_key_value(text) for text in arch_args or ())
+def _source(code: ModelCode, input_shape: str | None = None) -> ModelSource:
+    args = dict(_key_value(text) for text in code.arch_arg or ())
     shape = None if input_shape is None else _shape(input_shape)
     from metaprune_cli.workflows.loading import ModelSource  # imports torch: after all that can be refused without it
 
     return ModelSource(
-        arch=arch,
+        arch=code.arch,
         arch_args=args,
         input_shape=shape,
-        trust_pickle=trust_pickle,
-        allow_import=allow_import,
+        trust_pickle=code.trust_pickle,
+        allow_import=code.allow_import,
     )
 
 
@@ -171,14 +199,6 @@ def pruning_rules(texts: Iterable[str]) -> list[dict[str, object]]:
             | {key: _scalar(value, "--rule") if equals else True for key, equals, value in pairs}
         )
     return rules
-
-
-def _params_file(params: Path | None) -> Path | None:
-    if params is None:
-        return DEFAULT_PARAMS if DEFAULT_PARAMS.is_file() else None
-    if not params.is_file():
-        raise InputError("The settings file does not exist.", where=params, next_step="check --params")
-    return params
 
 
 def _key_value(text: str) -> tuple[str, Scalar]:

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from metaprune_cli.cli import options
-from metaprune_cli.cli.kinds import check_options
 from metaprune_cli.cli.run import guarded, show
-from metaprune_cli.config import (
-    Kind,
-    Normalising,
-    PruneSettings,
-    Ranking,
-    Reduction,
-    Repair,
-    Scope,
-)
+from metaprune_cli.cli.signature import Section, unfolded
+from metaprune_cli.config import DataSettings, PruneSettings
+from metaprune_cli.config.flags import WHICH_LAYERS
 from metaprune_cli.config_loader import parse
-from metaprune_cli.console.figures import by, count, scientific, share, times
+from metaprune_cli.console.figures import count, scientific, times
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
 
 if TYPE_CHECKING:
     from metaprune_cli.stages.prune import PrunedFile
-    from metaprune_cli.stages.zeroing import ZeroedFile
 
 COLUMNS = (
     label("output", "Model"),
@@ -46,74 +38,21 @@ FAMILY_COLUMNS = (
     Column("after", "After"),
     label("locked", "Locked because"),
 )
-ZEROED_COLUMNS = (
-    label("output", "Model"),
-    label("kind", "Kind"),
-    label("pattern", "Pattern"),
-    Column("requested", "Asked", share),
-    Column("sparsity", "Sparsity", share),
-    Column("weights", "Of weights", count),
-    Column("kept", "Kept", count),
-)
-LAYER_COLUMNS = (
-    label("name", "Layer"),
-    Column("shape", "Shape", by),
-    Column("weights", "Weights"),
-    Column("kept", "Kept"),
-    label("skipped", "Left alone because"),
-    label("kernel", "PyTorch's 2:4 kernels"),
-)
 
 
 @guarded
+@unfolded
 def prune(
     models: options.Models,
     output: options.Output = None,
-    speedup: Annotated[
-        list[float] | None,
-        typer.Option("--speedup", "-s", metavar="X", help="MACs before / MACs after; may be repeated. Default: 2."),
-    ] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--target",
-            metavar="QUANTITY=AMOUNT",
-            help="Something else: params=2x, macs=50%, size=10MB, memory=4MiB, latency=3ms; drop=0.5: as far as "
-            "accuracy (or the task's first metric) on validation images is no worse by more; may be repeated.",
-        ),
-    ] = None,
-    criterion: Annotated[
-        str | None,
-        typer.Option(
-            "--criterion",
-            metavar="NAME",
-            help=f"How units are scored: {', '.join(get_args(Ranking))}, or package.module:function. "
-            "auto: by a metanetwork if one has, else group-l2.",
-        ),
-    ] = None,
-    reduction: Annotated[
-        Reduction | None, typer.Option("--reduction", help="Of a unit's slices to one number.")
-    ] = None,
-    normaliser: Annotated[
-        Normalising | None,
-        typer.Option("--normaliser", help="What a layer's scores are divided by; rank: places in the layer instead."),
-    ] = None,
-    scope: Annotated[
-        Scope | None, typer.Option("--scope", help="Rank all units together, or take as much from each family.")
-    ] = None,
-    max_ratio: Annotated[
-        float | None, typer.Option("--max-ratio", metavar="R", help="Most of a family that may go. Default: 0.8.")
-    ] = None,
-    round_to: Annotated[
-        int | None,
-        typer.Option("--round-to", metavar="N", help="Where channels go, those that stay are a multiple of N."),
-    ] = None,
-    keep_heads: Annotated[bool, typer.Option("--keep-heads", help="Remove no attention heads.")] = False,
+    *,
+    settings: Annotated[PruneSettings, Section("prune")],
     ignore: Annotated[
         list[str] | None,
         typer.Option(
             "--ignore",
             metavar="MATCH",
+            rich_help_panel=WHICH_LAYERS,
             help="Layers that keep all they produce: a glob, re:..., type:CLASS; repeatable.",
         ),
     ] = None,
@@ -122,116 +61,30 @@ def prune(
         typer.Option(
             "--rule",
             metavar="RULE",
+            rich_help_panel=WHICH_LAYERS,
             help="'MATCH: KEY=VALUE,...' with max_ratio, min_ratio, min_units, round_to, ignore, tie; may be repeated.",
         ),
     ] = None,
-    batches: Annotated[
-        int | None, typer.Option("--batches", metavar="N", help="Training batches for criteria that need data.")
-    ] = None,
-    repair: Annotated[
-        Repair | None,
-        typer.Option("--repair", help="Without training: fit what is left to what the whole model did on images."),
-    ] = None,
-    repair_images: Annotated[
-        int | None, typer.Option("--repair-images", metavar="N", help="How many. Default: 512.")
-    ] = None,
-    search: Annotated[
-        int | None,
-        typer.Option(
-            "--search", metavar="N", help="Try N other shares for the layers, judged by what is left on images."
-        ),
-    ] = None,
-    together: Annotated[
-        bool, typer.Option("--together", help="One search for all models of the same structure.")
-    ] = False,
-    kind: Annotated[
-        Kind | None, typer.Option("--kind", help="Remove units (structured, the default), or zero weights.")
-    ] = None,
-    sparsity: Annotated[
-        list[float] | None,
-        typer.Option("--sparsity", metavar="X", help="Fraction of weights to zero; may be repeated. Default: 0.8."),
-    ] = None,
-    pattern: Annotated[
-        str | None, typer.Option("--pattern", metavar="N:M", help="Of every M weights N stay. Default: 2:4.")
-    ] = None,
-    block: Annotated[
-        str | None, typer.Option("--block", metavar="RxC", help="Outputs x inputs that go together. Default: 4x1.")
-    ] = None,
-    classifier: Annotated[
-        bool | None,
-        typer.Option("--include-classifier/--exclude-classifier", help="Zero weights of the last layers too."),
-    ] = None,
-    first: Annotated[
-        bool | None, typer.Option("--include-first/--exclude-first", help="Zero weights of the first layers too.")
-    ] = None,
-    kernel_only: Annotated[
-        bool | None,
-        typer.Option("--kernel-only/--no-kernel-only", help="Of 2:4: only layers that PyTorch's 2:4 kernels take."),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; write nothing.")] = False,
-    arch: options.Arch = None,
-    arch_arg: options.ArchArgs = None,
-    input_shape: options.InputShape = None,
-    trust_pickle: options.TrustPickle = False,
-    allow_import: options.AllowImport = False,
-    dataset: options.Dataset = None,
-    data_root: options.DataRoot = None,
-    task: options.OfTask = None,
+    dry_run: options.DryRun = False,
+    model_file: options.ModelFile,
+    data: options.KnownData,
     params: options.Params = None,
     device: options.Device = "auto",
-    seed: options.Seed = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Remove what matters least until a model is X times cheaper; MODEL is turned into MODEL.pruned-2x.safetensors.
 
-    With another --kind no shape changes, weights are zeroed: MODEL.sparse-0.8, .sparse-2of4, .sparse-4x1-0.5.
+    Weights are zeroed, and all shapes kept, by `metaprune sparsify`.
     """
-    flags = options.given(
-        speedup=speedup or None,
-        target=target or None,
-        criterion=criterion,
-        reduction=reduction,
-        normaliser=normaliser,
-        scope=scope,
-        max_ratio=max_ratio,
-        round_to=round_to,
-        keep_heads=keep_heads or None,
-        batches=batches,
-        repair=repair,
-        repair_images=repair_images,
-        search=search,
-        together=together or None,
-        seed=seed,
-        kind=kind,
-        sparsity=sparsity or None,
-        pattern=pattern,
-        block=block,
-        classifier=classifier,
-        first=first,
-        kernel_only=kernel_only,
-    )
-    instead = {"target": ()} if speedup and not target else {}  # of those in params.yaml
-    settings = options.settings(PruneSettings, "prune", params, **flags, **instead)
-    check_options(settings.kind, [*flags, *(["ignore"] if ignore else []), *(["rule"] if rule else [])])
     settings = with_rules(settings, ignore or (), rule or ())
-    source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
-    data = options.known_data(params, dataset, data_root, task)
-    if data is None and settings.needs_images:  # those of the default data set
-        data = options.data_settings(params, dataset, data_root, task)
+    if data is None and settings.needs_images:
+        data = DataSettings()
+    source = model_file.source()
     from metaprune_cli.stages import prune as stage
-    from metaprune_cli.stages import zeroing
     from metaprune_cli.workflows.device import pick_device
 
-    if settings.kind != "structured":
-        with listening(quiet) as progress:
-            zeroed = zeroing.zero(
-                models, output, settings, source=source, data=data, progress=progress, dry_run=dry_run
-            )
-        rows = [asdict(model) for model in zeroed]
-        show({"dry_run": dry_run, "models": rows}, *_zeros(zeroed), as_json=as_json)
-        return
     with listening(quiet) as progress:
         pruned = stage.prune(
             models,
@@ -257,16 +110,6 @@ def with_rules(settings: PruneSettings, ignore: Sequence[str], rules: Sequence[s
     texts = [*rules, *(f"{match}: ignore" for match in ignore)]
     further = parse(PruneSettings, {"rules": options.pruning_rules(texts)}, section="prune", where="the options").rules
     return replace(settings, rules=settings.rules + further)
-
-
-def _zeros(zeroed: Sequence[ZeroedFile]) -> list[Table]:
-    """The models, and for each what became of its layers."""
-    tables = [Table("", ZEROED_COLUMNS, [asdict(model) for model in zeroed])]
-    for model in zeroed:
-        columns = LAYER_COLUMNS if model.pattern == "2:4" else LAYER_COLUMNS[:-1]
-        rows = [asdict(layer) for layer in model.layers]
-        tables.append(Table(f"{model.output or model.input}: layers", columns, rows))
-    return tables
 
 
 def _plans(pruned: Sequence[PrunedFile]) -> list[Table]:

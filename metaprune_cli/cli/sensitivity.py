@@ -9,7 +9,9 @@ import typer
 
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
+from metaprune_cli.cli.signature import Section, unfolded
 from metaprune_cli.config import PruneSettings, SensitivitySettings
+from metaprune_cli.config.flags import OUTPUT
 from metaprune_cli.console.figures import share
 from metaprune_cli.console.panel import print_note
 from metaprune_cli.console.progress import listening
@@ -20,48 +22,35 @@ if TYPE_CHECKING:
 
 
 @guarded
+@unfolded
 def sensitivity(
     models: options.Models,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Folder for a table, a picture, and rules.yaml."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Folder for a table, a picture, and rules.yaml.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
-    ratio: Annotated[
-        list[float] | None,
-        typer.Option("--ratio", metavar="R", help="Of a family that goes; may be repeated. Default: 0.25 to 0.9."),
-    ] = None,
-    images: Annotated[
-        int | None, typer.Option("--images", metavar="N", help="Validation images, at most. Default: 2048.")
-    ] = None,
-    max_drop: Annotated[
-        float | None,
-        typer.Option("--max-drop", metavar="POINTS", help="What a family may cost by itself, for the rules."),
-    ] = None,
-    criterion: Annotated[
-        str | None, typer.Option("--criterion", metavar="NAME", help="How units are scored, as prune takes it.")
-    ] = None,
-    arch: options.Arch = None,
-    arch_arg: options.ArchArgs = None,
-    input_shape: options.InputShape = None,
-    trust_pickle: options.TrustPickle = False,
-    allow_import: options.AllowImport = False,
-    dataset: options.Dataset = None,
-    data_root: options.DataRoot = None,
-    task: options.OfTask = None,
+    *,
+    settings: Annotated[SensitivitySettings, Section("sensitivity")],
+    pruning: Annotated[
+        PruneSettings,
+        Section("prune", only=("criterion", "seed"), help={"criterion": "How units are scored, as prune takes it."}),
+    ],
+    model_file: options.ModelFile,
+    data: options.Data,
     params: options.Params = None,
     device: options.Device = "auto",
-    seed: options.Seed = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Accuracy, or what else the task measures, when each family alone loses its least important channels."""
-    settings = options.settings(
-        SensitivitySettings, "sensitivity", params, ratios=tuple(ratio or ()) or None, images=images, max_drop=max_drop
-    )
-    pruning = options.settings(PruneSettings, "prune", params, criterion=criterion, seed=seed)
-    source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
-    data = options.data_settings(params, dataset, data_root, task)
+    source = model_file.source()
     from metaprune_cli.stages import sensitivity as stage
     from metaprune_cli.workflows.device import pick_device
 

@@ -10,7 +10,9 @@ import typer
 
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
-from metaprune_cli.config import TransformSettings
+from metaprune_cli.cli.signature import Section, unfolded
+from metaprune_cli.config import DataSettings, TransformSettings
+from metaprune_cli.config.flags import MODELS
 from metaprune_cli.console.figures import share
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
@@ -23,6 +25,7 @@ COLUMNS = (
 
 
 @guarded
+@unfolded
 def transform(
     inputs: Annotated[
         list[Path], typer.Argument(metavar="MODEL|GRAPH...", help="Model or graph files, or folders of such artifacts.")
@@ -30,23 +33,18 @@ def transform(
     output: options.Output = None,
     metanet: Annotated[
         Path,
-        typer.Option("--metanet", metavar="FILE|NAME", help="The metanetwork, or the name of one of ours."),
-    ] = Path("builtin"),
-    recalibrate: Annotated[
-        bool | None,
         typer.Option(
-            "--recalibrate/--no-recalibrate",
-            help="Measure BatchNorm statistics anew on training images. Default: yes, where a data set is given.",
+            "--metanet",
+            metavar="FILE|NAME",
+            help="The metanetwork, or the name of one of ours.",
+            rich_help_panel=MODELS,
         ),
-    ] = None,
-    arch: options.Arch = None,
-    arch_arg: options.ArchArgs = None,
-    input_shape: options.InputShape = None,
-    trust_pickle: options.TrustPickle = False,
-    allow_import: options.AllowImport = False,
-    dataset: options.Dataset = None,
-    data_root: options.DataRoot = None,
-    task: options.OfTask = None,
+    ] = Path("builtin"),
+    *,
+    settings: Annotated[TransformSettings, Section("transform")],
+    recalibrate: bool | None = None,
+    model_file: options.ModelFile,
+    data: options.KnownData,
     params: options.Params = None,
     device: options.Device = "auto",
     quiet: options.Quiet = False,
@@ -54,11 +52,9 @@ def transform(
     debug: options.Debug = False,
 ) -> None:
     """Rewrite the weights of models with a metanetwork; MODEL is turned into MODEL.transformed.safetensors."""
-    settings = options.settings(TransformSettings, "transform", params, recalibrate=recalibrate)
-    source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
-    data = options.known_data(params, dataset, data_root, task)
     if recalibrate and data is None:
-        data = options.data_settings(params, dataset, data_root, task)
+        data = DataSettings()
+    source = model_file.source()
     from metaprune_cli.stages import transform as stage
     from metaprune_cli.workflows.device import pick_device
 

@@ -10,13 +10,18 @@ import typer
 
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
+from metaprune_cli.cli.signature import Section, unfolded
 from metaprune_cli.config import ZooSettings
+from metaprune_cli.config.flags import OUTPUT
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
 from metaprune_cli.errors import InputError
 
+OPTIONS = {"epochs": "train.epochs", "validation": "validation", "seed": "seed"}
+
 
 @guarded
+@unfolded
 def zoo(
     models: Annotated[
         list[Path] | None,
@@ -25,36 +30,27 @@ def zoo(
         ),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Gets train/, validation/ and heldout/.")
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="Gets train/, validation/ and heldout/.", rich_help_panel=OUTPUT
+        ),
     ] = Path("zoo"),
-    epochs: Annotated[int | None, typer.Option("--epochs", metavar="N", help="Epochs for each model.")] = None,
-    validation: Annotated[
-        int | None, typer.Option("--validation", metavar="N", help="How many choose the metanetwork's epoch.")
-    ] = None,
+    *,
+    settings: Annotated[ZooSettings, Section("zoo", only=OPTIONS, help={"epochs": "Epochs for each model."})],
     resume: options.Resume = False,
     jobs: options.Jobs = 1,
     ddp: options.Ddp = False,
-    arch: options.Arch = None,
-    arch_arg: options.ArchArgs = None,
-    input_shape: options.InputShape = None,
-    trust_pickle: options.TrustPickle = False,
-    allow_import: options.AllowImport = False,
-    dataset: options.Dataset = None,
-    data_root: options.DataRoot = None,
-    task: options.OfTask = None,
+    model_file: options.ModelFile,
+    data: options.Data,
     params: options.Params = None,
     device: options.Device = "auto",
-    seed: options.Seed = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Train the models of params.yaml's section zoo; `zoo import MODEL...` takes models that exist already."""
     files = _files(models or [])
-    train = {} if epochs is None else {"epochs": epochs}
-    settings = options.settings(ZooSettings, "zoo", params, validation=validation, seed=seed, train=train)
-    source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
-    data = options.data_settings(params, dataset, data_root, task)
+    source = model_file.source()
     from metaprune_cli.stages import zoo as stage
     from metaprune_cli.workflows.device import pick_device
     from metaprune_cli.workflows.ranks import ranks_on

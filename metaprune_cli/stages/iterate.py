@@ -130,10 +130,10 @@ def iterate(
 
     Raises:
         TargetError: a target cannot be met, or the first round costs more than ``max_drop``.
-        InputError: a target is a drop, zeros are asked for, or there is no training.
+        InputError: a target is a drop, or there is no training.
     """
     goals = goals_of(pruning)
-    _check(goals, pruning, training)
+    _check(goals, training)
     sources = find_sources(models, ("model",))
     targets = plan_targets(sources, output, [f"iterated-{goal.tag}" for goal in goals], "model")
     data = with_task(data, [file.path for file in sources.files], allow_import=source.allow_import)
@@ -153,7 +153,7 @@ def rounds_of(target: Path) -> Path:
     return target.with_name(target.name.removesuffix(SUFFIX) + ".rounds")
 
 
-def _check(goals: Sequence[Target], pruning: PruneSettings, training: OptimSettings) -> None:
+def _check(goals: Sequence[Target], training: OptimSettings) -> None:
     if any(goal.quantity == "drop" for goal in goals):
         raise InputError(
             "Rounds need to know how far they go.",
@@ -161,13 +161,6 @@ def _check(goals: Sequence[Target], pruning: PruneSettings, training: OptimSetti
             got="drop",
             where="--target",
             next_step="say how far at most with --speedup, and when to stop with --max-drop",
-        )
-    if pruning.kind != "structured":
-        raise InputError(
-            "Rounds remove units; weights are zeroed in one go.",
-            got=f"kind: {pruning.kind}",
-            where="prune.kind",
-            next_step="use metaprune prune and finetune for zeros, or leave the kind out",
         )
     if not training.epochs:
         raise InputError("There is no training after the last round.", where="finetune.epochs", next_step="--epochs N")

@@ -51,9 +51,19 @@ FINETUNED = {"teacher": "taught", "mixup": "mixup", "cutmix": "cutmix", "ema": "
 """What a finetuning step of a lineage may have had → the word for it."""
 
 
+REMOVAL = "structured"
+"""The kind of a step that removes units, where it is said."""
+
+
 def is_zeroing(step: Mapping[str, Any]) -> bool:
-    """Whether a step of a lineage zeroed weights, where any other pruning removes units."""
-    return bool(step["command"] == "prune" and step.get("kind", "structured") != "structured")
+    """Whether a step of a lineage zeroed weights; until ``sparsify`` was a command, ``prune`` did with a kind."""
+    command, kind = str(step["command"]), str(step.get("kind", REMOVAL))
+    return command == "sparsify" or (command == "prune" and kind != REMOVAL)
+
+
+def is_removal(step: Mapping[str, Any]) -> bool:
+    """Whether a step of a lineage removed units."""
+    return str(step["command"]) == "prune" and not is_zeroing(step)
 
 
 def zeros_word(step: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metaprune_cli.workflows.arms import METANET, Arm, arm_of, is_zeroing, zeros_word
+from metaprune_cli.workflows.arms import METANET, Arm, arm_of, is_removal, is_zeroing, zeros_word
 from metaprune_cli.workflows.loading import Lineage, Opened
 from metaprune_cli.workflows.paths import stem
 
@@ -44,9 +44,8 @@ def descent(lineage: Lineage, path: Path) -> Descent:
     origin = next((stem(Path(entry["input"])) for entry in lineage if entry.get("input")), stem(path))
     epochs = sum(entry.get("epochs", 0) for entry in lineage if entry["command"] == "finetune")
     rewritten = max((place for place, command in enumerate(commands) if command == "transform"), default=-1)
-    prunings = [place for place, command in enumerate(commands) if command == "prune"]
-    zeroings = [place for place in prunings if is_zeroing(lineage[place]) and place > rewritten]  # others are undone
-    removals = [place for place in prunings if not is_zeroing(lineage[place])]
+    zeroings = [place for place, step in enumerate(lineage) if is_zeroing(step) and place > rewritten]  # others: undone
+    removals = [place for place, step in enumerate(lineage) if is_removal(step)]
     if not zeroings + removals:
         arm = METANET if "transform" in commands else "plain"
         return Descent(origin, arm, "unpruned", None, bool(lineage), epochs)

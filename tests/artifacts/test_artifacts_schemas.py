@@ -71,6 +71,8 @@ def test_the_metanetworks_that_come_with_it_pass(name: str) -> None:
         ({"lineage": [{**STEP, "epochs": [1]}]}, "lineage.0.epochs"),
         ({"lineage": [{**STEP, "search": "x"}]}, "lineage.0.search"),
         ({"lineage": [{"command": "prune", "kind": "block"}]}, "lineage.0"),
+        ({"lineage": [{"command": "sparsify", "kind": "block"}]}, "lineage.0"),
+        ({"lineage": [{"command": "sparsify"}]}, "lineage.0"),
         ({"lineage": [{**STEP, "requested": 1e9}] * 100}, "lineage"),
         ({"lineage": [STEP] * 1001}, "lineage"),
         ({"zeros": {"kind": "?", "pattern": None, "entries": []}}, "zeros.kind"),

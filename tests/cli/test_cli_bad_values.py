@@ -87,7 +87,18 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, li
         run("zoo", "-o", "zoo", "--epochs", "1")
         model = "zoo/heldout/resnet8-3.safetensors"
         run("encode", model, "-o", "g.graph.safetensors")
-        of_models = ("encode", "transform", "prune", "finetune", "iterate", "sensitivity", "eval", "export", "bench")
+        of_models = (
+            "encode",
+            "transform",
+            "prune",
+            "sparsify",
+            "finetune",
+            "iterate",
+            "sensitivity",
+            "eval",
+            "export",
+            "bench",
+        )
         yield {
             **{name: [model] for name in of_models},
             "zoo": ["import", model],

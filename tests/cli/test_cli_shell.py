@@ -16,7 +16,7 @@ from cli_calling import TINY
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
     *("zoo", "encode", "decode", "meta-train", "transform", "prune", "finetune", "eval", "inspect", "coverage"),
-    *("env", "list", "init"),
+    *("sparsify", "iterate", "sensitivity", "export", "bench", "env", "list", "init"),
 )
 METAPRUNE = (sys.executable, "-m", "metaprune_cli")
 

@@ -37,7 +37,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "prune --dry-run": ("prune", "{model}", "--speedup", "1.5", "--dry-run", IMPORT, *DIGITS),
     "prune": ("prune", "{model}", "-o", "{out}/{name}", "--speedup", "1.5", IMPORT),
     "prune a rule": ("prune", "{model}", "-o", "{out}/{name}", "--rule", "body.*: max_ratio=0.5", IMPORT),
-    "prune zeros": ("prune", "{model}", "-o", "{out}/{name}", "--kind", "unstructured", "--sparsity", "0.5", IMPORT),
+    "sparsify": ("sparsify", "{model}", "-o", "{out}/{name}", "--kind", "unstructured", "--sparsity", "0.5", IMPORT),
     "transform": ("transform", "{model}", "--metanet", "digits", "-o", "{out}/{name}", IMPORT),
     "finetune": ("finetune", "{model}", "-o", "{out}/{name}", IMPORT, *DIGITS),
     "sensitivity": ("sensitivity", "{model}", "-o", "{out}/{name}", "--images", "40", IMPORT, *DIGITS),

@@ -37,7 +37,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
         "eval FILE --json",
         "eval model.safetensors FILE -o out/report --report out/report.html",
         "prune FILE -o out/x.safetensors",
-        "prune FILE --kind unstructured --sparsity 0.5 -o out/x.safetensors",
+        "sparsify FILE --kind unstructured --sparsity 0.5 -o out/x.safetensors",
         "finetune FILE --epochs 1 -o out/x.safetensors",
         "transform FILE --metanet metanet.safetensors -o out/x.safetensors",
         "bench FILE --runs 5 --batch 1",
@@ -94,7 +94,7 @@ def _make() -> None:
     narrow = Architecture("cifar:resnet8", {"width": 0.25, "in_channels": 1}, (1, 8, 8))
     mp.save_model(build(narrow).eval(), "model.safetensors", arch=narrow)
     _run("prune model.safetensors -o pruned.safetensors")
-    _run("prune model.safetensors --kind unstructured --sparsity 0.5 -o sparse.safetensors")
+    _run("sparsify model.safetensors --kind unstructured --sparsity 0.5 -o sparse.safetensors")
     _run("encode pruned.safetensors -o graph.safetensors")
     _run("meta-train graph.safetensors --validation graph.safetensors -o metanet.safetensors")
     small = mp.prune(Fixed().eval(), torch.zeros(1, 1, 8, 8), speedup=1.5).model

@@ -28,7 +28,7 @@ from sound import COMMANDS, Sound, make
 FILE = "hostile.safetensors"
 TOGETHER = 100  # calls in one process
 CHECKPOINT = "out/x.checkpoint.safetensors"
-STAGES = ("bench", "decode", "encode", "eval", "finetune", "inspect", "meta_train", "prune", "transform")
+STAGES = ("bench", "decode", "encode", "eval", "finetune", "inspect", "meta_train", "prune", "sparsify", "transform")
 PRELOADED = (*(f"metaprune_cli.stages.{name}" for name in STAGES), "matplotlib.figure", "sklearn.datasets", "joblib")
 
 

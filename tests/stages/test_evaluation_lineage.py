@@ -15,6 +15,7 @@ TRANSFORM = {"command": "transform", "input": "net-3.safetensors"}
 PRUNE = {"command": "prune", "input": "net-3.transformed.safetensors", "requested": 4.0, "achieved": 4.1}
 BY_FAMILY = PRUNE | {"scope": "family"}
 N_OF_M = {"command": "prune", "input": "net-3.safetensors", "kind": "n:m", "pattern": "2:4", "sparsity": 0.5}
+SPARSIFY = {"command": "sparsify"}
 WEIGHTS = {"command": "prune", "kind": "unstructured", "pattern": None, "sparsity": 0.8, "scope": "family"}
 FINETUNE = {"command": "finetune", "input": "net-3.transformed.pruned-4x.safetensors", "epochs": 5}
 TAUGHT = FINETUNE | {"teacher": "net-3.safetensors", "ema": 0.9}
@@ -47,7 +48,13 @@ def opened(path: str, *lineage: dict[str, Any]) -> Opened:
         ),
         pytest.param((ZOO, TRANSFORM, PRUNE, RECALIBRATE), ("net-3", "metanet", "recalibrated", 4.0), id="0 epochs"),
         pytest.param((ZOO, TRANSFORM, PRUNE, FINETUNE), ("net-3", "metanet", "finetuned", 4.0), id="finetuned"),
-        pytest.param((ZOO, N_OF_M), ("net-3", "2:4", "pruned", 1.0), id="zeroed"),
+        pytest.param((ZOO, N_OF_M), ("net-3", "2:4", "pruned", 1.0), id="zeroed by prune"),
+        pytest.param((ZOO, N_OF_M | SPARSIFY), ("net-3", "2:4", "pruned", 1.0), id="zeroed"),
+        pytest.param(
+            (ZOO, BY_FAMILY, WEIGHTS | SPARSIFY, FINETUNE),
+            ("net-3.transformed", "uniform unstructured-80%-by-layer", "finetuned", 4.0),
+            id="units removed, then zeroed",
+        ),
         pytest.param(
             (ZOO, TRANSFORM, N_OF_M, FINETUNE), ("net-3", "metanet 2:4", "finetuned", 1.0), id="rewritten first"
         ),

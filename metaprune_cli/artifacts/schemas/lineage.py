@@ -46,9 +46,11 @@ class Step(Record):
 
     @model_validator(mode="after")
     def _zeroing_says_what(self) -> Step:
-        """A zeroing is called by its pattern and its sparsity."""
+        """A zeroing (``sparsify``, or an earlier ``prune`` with a kind) has a kind, a pattern and a sparsity."""
+        if self.command == "sparsify" and self.kind == "structured":
+            raise ValueError("a kind of sparsity")
         needed = {"n:m": {"pattern"}, "structured": set()}.get(self.kind, {"pattern", "sparsity"})
-        if self.command == "prune" and (missing := needed - self.model_fields_set):
+        if self.command in ("prune", "sparsify") and (missing := needed - self.model_fields_set):
             raise ValueError(f"also {' and '.join(sorted(missing))} of kind {self.kind}")
         return self
 

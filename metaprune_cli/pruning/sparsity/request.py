@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from metaprune_cli.config import Scope
-
-ZeroKind = Literal["unstructured", "n:m", "block"]
+from metaprune_cli.config import Scope, ZeroKind
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Models → models with zeros: single weights, N of every M, or blocks; no shape changes."""
+"""Zero weights of models: single ones, all but N of every M, or blocks; no shape changes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from metaprune_cli.config import DataSettings, PruneSettings
+from metaprune_cli.config import DataSettings, SparsifySettings
 from metaprune_cli.config_loader import n_of_m, rows_by_columns
 from metaprune_cli.errors import InputError
 from metaprune_cli.pruning.sparsity import LayerZeros, Zeroing, ZeroPlan, make_zero_plan, zeroed_copy
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ZeroedFile:
+class SparsifiedFile:
     """One model with zeros, or the plan of it.
 
     ``output`` is None in a dry run. ``requested`` and ``sparsity`` are fractions of ``weights``, those of the layers
@@ -41,16 +41,16 @@ class ZeroedFile:
     layers: tuple[LayerZeros, ...]
 
 
-def zero(
+def sparsify(
     models: Sequence[Path],
     output: Path | None,
-    settings: PruneSettings,
+    settings: SparsifySettings,
     *,
     source: ModelSource,
     data: DataSettings | None,
     progress: Progress,
     dry_run: bool = False,
-) -> tuple[ZeroedFile, ...]:
+) -> tuple[SparsifiedFile, ...]:
     """Zero the weights of smallest magnitude of every model, once for each sparsity of the settings.
 
     Args:
@@ -71,8 +71,8 @@ def zero(
     if not dry_run:
         targets = plan_targets(sources, output, [tag(asked) for asked in several], "model")
     structures = Structures(source)
-    progress.begin("prune", len(sources.files))
-    done: list[ZeroedFile] = []
+    progress.begin("sparsify", len(sources.files))
+    done: list[SparsifiedFile] = []
     for file, row in zip(sources.files, targets, strict=True):
         opened = open_model(file.path, source)
         if data is not None and not opened.says_its_inputs:
@@ -89,17 +89,16 @@ def zero(
     return tuple(done)
 
 
-def zeroings(settings: PruneSettings) -> tuple[Zeroing, ...]:
+def zeroings(settings: SparsifySettings) -> tuple[Zeroing, ...]:
     """What the settings ask for, once for each sparsity.
 
     Raises:
         InputError: for no sparsity at all.
     """
-    assert settings.kind != "structured"
     asked = Zeroing(
         settings.kind,
-        pattern=n_of_m(settings.pattern, where="prune.pattern"),
-        tile=rows_by_columns(settings.block, where="prune.block"),
+        pattern=n_of_m(settings.pattern, where="sparsify.pattern"),
+        tile=rows_by_columns(settings.block, where="sparsify.block"),
         scope=settings.scope,
         classifier=settings.classifier,
         first=settings.first,
@@ -108,7 +107,7 @@ def zeroings(settings: PruneSettings) -> tuple[Zeroing, ...]:
     if settings.kind == "n:m":
         return (asked,)
     if not settings.sparsity:
-        raise InputError("No sparsity is given.", where="prune.sparsity", next_step="--sparsity X")
+        raise InputError("No sparsity is given.", where="sparsify.sparsity", next_step="--sparsity X")
     return tuple(replace(asked, sparsity=sparsity) for sparsity in settings.sparsity)
 
 
@@ -120,7 +119,7 @@ def tag(asked: Zeroing) -> str:
 
 def _save(opened: Opened, plan: ZeroPlan, target: Path) -> None:
     asked = plan.asked
-    made = Made.by("prune", inputs={"model": opened.path}, prune=asked)
+    made = Made.by("sparsify", inputs={"model": opened.path}, sparsify=asked)
     zeros = Zeros(asked.kind, asked.shape, tuple(plan.masks)).and_before(opened.zeros)
     step = {"kind": asked.kind, "pattern": asked.shape, "sparsity": asked.fraction, "achieved": plan.sparsity}
     step |= {} if asked.kind == "n:m" else {"scope": asked.scope}
@@ -143,8 +142,8 @@ def _warn(opened: Opened, plan: ZeroPlan) -> None:
         log.warning("%s: nothing is left of %s; --scope family takes as much of each", opened.path, ", ".join(empty))
 
 
-def _described(opened: Opened, plan: ZeroPlan, target: Path | None) -> ZeroedFile:
-    return ZeroedFile(
+def _described(opened: Opened, plan: ZeroPlan, target: Path | None) -> SparsifiedFile:
+    return SparsifiedFile(
         input=str(opened.path),
         output=None if target is None else str(target),
         kind=plan.asked.kind,

@@ -1,4 +1,4 @@
-"""The kinds of pruning that zero weights, through the command line: files, options, and zeros that stay."""
+"""``sparsify``: its files and options, zeros that stay, and where `prune --kind` has gone."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import torch
 import yaml
 from cli_calling import TINY, call, run
 
-from metaprune_cli.artifacts import read_artifact, read_document
+from metaprune_cli.artifacts import read_artifact, read_document, write_artifact
 from metaprune_cli.models import Architecture, build, save_model
 
+WRITTEN = ("kind", "format_version", "digest", "inputs")
+"""What writing an artifact adds to its document."""
 ARCHITECTURE = Architecture("cifar:resnet8", {"width": 0.25, "in_channels": 1}, (1, 8, 8))
 
 
@@ -43,7 +45,7 @@ def zeros(path: str | Path) -> dict[str, torch.Tensor]:
     ],
 )
 def test_files_are_named_by_kind_and_hold_what_is_said(model: Path, options: tuple[str, ...], names: list[str]) -> None:
-    shown = run("prune", model, *options, "--json").json["models"]
+    shown = run("sparsify", model, *options, "--json").json["models"]
     assert sorted(path.name for path in Path().glob("net.*.safetensors")) == [f"net.{n}.safetensors" for n in names]
     for row in shown:
         step = read_document(row["output"])["lineage"][-1]
@@ -53,7 +55,7 @@ def test_files_are_named_by_kind_and_hold_what_is_said(model: Path, options: tup
 
 
 def test_zeros_stay_through_finetuning_encoding_and_removal(model: Path) -> None:
-    run("prune", model, "--kind", "n:m", "-o", "sparse.safetensors")
+    run("sparsify", model, "--kind", "n:m", "-o", "sparse.safetensors")
     run("finetune", "sparse.safetensors", "--epochs", "1", "-o", "tuned.safetensors")
     before, after = zeros("sparse.safetensors"), zeros("tuned.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -72,8 +74,8 @@ def test_zeros_stay_through_finetuning_encoding_and_removal(model: Path) -> None
 
 
 def test_a_second_zeroing_goes_on_from_the_first(model: Path) -> None:
-    run("prune", model, "--kind", "unstructured", "--sparsity", "0.5", "--include-classifier", "-o", "a.safetensors")
-    run("prune", "a.safetensors", "--kind", "unstructured", "--sparsity", "0.8", "-o", "b.safetensors")
+    run("sparsify", model, "--kind", "unstructured", "--sparsity", "0.5", "--include-classifier", "-o", "a.safetensors")
+    run("sparsify", "a.safetensors", "--kind", "unstructured", "--sparsity", "0.8", "-o", "b.safetensors")
     first, second = zeros("a.safetensors"), zeros("b.safetensors")
     assert "head.2.weight" in second
     assert all(bool((second[name] | ~zero).all()) for name, zero in first.items())
@@ -82,10 +84,11 @@ def test_a_second_zeroing_goes_on_from_the_first(model: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        pytest.param(("--kind", "n:m", "--speedup", "2"), "--speedup cannot be said of --kind n:m", id="speedup"),
+        pytest.param(("--kind", "n:m", "--scope", "family"), "--scope cannot be said of --kind n:m", id="scope"),
+        pytest.param(("--speedup", "2"), "`metaprune prune`, `metaprune iterate`", id="an option of prune"),
         pytest.param(("--kind", "n:m", "--sparsity", "0.5"), "--pattern 1:4 zeroes three", id="sparsity of n:m"),
         pytest.param(("--pattern", "2:4"), "or say --kind n:m", id="pattern without its kind"),
-        pytest.param(("--kind", "block", "--criterion", "taylor"), "--criterion cannot be said", id="criterion"),
+        pytest.param(("--kind", "block", "--pattern", "2:4"), "--pattern cannot be said", id="pattern of blocks"),
         pytest.param(("--kind", "n:m", "--pattern", "4:4"), "N:M with N from 1 to M - 1", id="nothing goes"),
         pytest.param(("--kind", "block", "--block", "4"), "outputs x inputs, such as 4x1", id="block"),
         pytest.param(("--kind", "unstructured", "--sparsity", "1.5"), "above 0 and below 1", id="fraction"),
@@ -93,15 +96,54 @@ def test_a_second_zeroing_goes_on_from_the_first(model: Path) -> None:
     ],
 )
 def test_options_that_do_not_go_together_are_refused(model: Path, options: tuple[str, ...], text: str) -> None:
-    refused = call("prune", model, *options)
+    refused = call("sparsify", model, *options)
     assert refused.code == 2
     assert text in " ".join(refused.err.replace("│", " ").split())
     assert list(Path().glob("net.*.safetensors")) == []
 
 
 def test_a_dry_run_writes_nothing_and_says_why_layers_are_left_alone(model: Path) -> None:
-    shown = run("prune", model, "--kind", "n:m", "--dry-run").out
+    shown = run("sparsify", model, "--kind", "n:m", "--dry-run").out
     assert "it is the classifier" in shown
     assert "inputs of each output: 1, not a multiple of 4" in shown
     assert list(Path().glob("net.*.safetensors")) == []
-    assert call("prune", model, "--kind", "n:m", "--kernel-only").code == 3
+    assert call("sparsify", model, "--kind", "n:m", "--kernel-only").code == 3
+
+
+@pytest.mark.parametrize(
+    "option", [("--kind", "structured"), ("--kind", "n:m"), ("--pattern", "2:4"), ("--block=4x1",)]
+)
+def test_prune_says_where_its_kinds_have_gone(model: Path, option: tuple[str, ...]) -> None:
+    refused = call("prune", model, *option)
+    assert refused.code == 2
+    words = " ".join(refused.err.replace("│", " ").split())
+    assert f"No such option: {option[0].partition('=')[0]}. `metaprune sparsify` takes it." in words
+
+
+@pytest.mark.parametrize("command", ["prune", "iterate", "sensitivity"])
+def test_settings_of_zeros_in_section_prune_are_refused_by_name(model: Path, command: str) -> None:
+    Path("params.yaml").write_text(yaml.safe_dump(TINY | {"prune": {"kind": "n:m", "pattern": "1:4", "speedup": 2}}))
+    refused = call(command, model)
+    assert refused.code == 2
+    words = " ".join(refused.err.replace("│", " ").split())
+    for key in ("kind", "pattern"):
+        assert f"- {key}: belongs to section 'sparsify' now: metaprune sparsify zeroes weights" in words
+
+
+def test_settings_come_from_the_section_of_its_name(model: Path) -> None:
+    Path("params.yaml").write_text(yaml.safe_dump(TINY | {"sparsify": {"kind": "block", "sparsity": 0.25}}))
+    rows = run("sparsify", model, "--json").json["models"]
+    assert [(row["kind"], row["pattern"], row["requested"]) for row in rows] == [("block", "4x1", 0.25)]
+
+
+def test_a_file_of_the_time_when_prune_had_kinds_is_one_of_today(model: Path) -> None:
+    run("sparsify", model, "--kind", "n:m", "-o", "new.safetensors")
+    artifact = read_artifact("new.safetensors")
+    document = {key: value for key, value in artifact.document.items() if key not in WRITTEN}
+    assert (document["made_by"]["command"], document["lineage"][-1]["command"]) == ("sparsify", "sparsify")
+    document["made_by"]["command"] = document["lineage"][-1]["command"] = "prune"
+    write_artifact("old.safetensors", "model", artifact.tensors, document, {})
+    run("finetune", "old.safetensors", "--epochs", "1", "-o", "tuned.safetensors")
+    assert zeros("tuned.safetensors").keys() == zeros("new.safetensors").keys()
+    found = run("eval", model, "old.safetensors", "new.safetensors", "--latency-runs", "1", "--json").json["models"]
+    assert [(row["arm"], row["step"]) for row in found[1:]] == [("2:4", "pruned")] * 2

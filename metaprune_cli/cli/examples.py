@@ -1,0 +1,30 @@
+"""One call of every command, for the end of its help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+EXAMPLES: Mapping[str, str] = MappingProxyType(
+    {
+        "zoo": "metaprune zoo -o zoo --dataset digits --jobs 0",
+        "encode": "metaprune encode model.pt --arch torchvision:resnet50",
+        "meta-train": "metaprune meta-train zoo/train --validation zoo/validation -o metanet.safetensors",
+        "transform": "metaprune transform model.safetensors --metanet metanet.safetensors",
+        "prune": "metaprune prune model.pt --arch torchvision:resnet50 --speedup 2 --repair bn --dataset imagefolder "
+        "--data-root images",
+        "sparsify": "metaprune sparsify model.pt --arch torchvision:vit_b_16 --kind n:m --pattern 2:4",
+        "finetune": "metaprune finetune model.pruned-2x.safetensors --epochs 20 --lr 0.01 --teacher model.safetensors",
+        "iterate": "metaprune iterate model.safetensors --speedup 4 --rounds 3 --max-drop 1",
+        "sensitivity": "metaprune sensitivity model.safetensors --ratio 0.5 -o sensitivity",
+        "eval": "metaprune eval model.safetensors model.pruned-2x.safetensors --report report.html",
+        "decode": "metaprune decode model.graph.safetensors",
+        "inspect": "metaprune inspect model.graph.safetensors --draw graph.svg",
+        "export": "metaprune export model.pruned-2x.safetensors --format onnx",
+        "bench": "metaprune bench model.safetensors model.pruned-2x.safetensors --batch 1,8 --threads 1",
+        "coverage": "metaprune coverage --only 'resnet*' --image-size 64 -o coverage.json --markdown coverage.md",
+        "env": "metaprune env --json",
+        "list": "metaprune list archs 'cifar:*'",
+        "init": "metaprune init project --model model.safetensors --dataset imagefolder --data-root images",
+    }
+)

@@ -1,0 +1,50 @@
+"""From params.yaml and what was said on the command line to settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from metaprune_cli.config_loader import load_section, merged, sections
+from metaprune_cli.errors import InputError
+
+DEFAULT_PARAMS = Path("params.yaml")
+
+
+def params_file(params: Path | None) -> Path | None:
+    """The settings file: the one that was named, else ``params.yaml`` where there is one.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if params is None:
+        return DEFAULT_PARAMS if DEFAULT_PARAMS.is_file() else None
+    if not params.is_file():
+        raise InputError("The settings file does not exist.", where=params, next_step="check --params")
+    return params
+
+
+def read_section(
+    cls: type[Any], section: str, file: Path | None, said: Mapping[str, Any], *, if_said: bool = False
+) -> Any:
+    """A section of a settings file, what the command line says on top.
+
+    Args:
+        cls: the settings class.
+        section: its name in the file.
+        file: None: the defaults hold.
+        said: values by setting; dotted names are of nested sections.
+        if_said: the result is None where neither ``said`` nor the file has a word of the section.
+
+    Raises:
+        InputError: a key or value is wrong.
+    """
+    if if_said and not said and (file is None or section not in sections(file)):
+        return None
+    overrides: dict[str, Any] = {}
+    for name, value in said.items():
+        for part in reversed(name.split(".")):
+            value = {part: value}
+        overrides = merged(overrides, value)
+    return load_section(file, section, cls, overrides)

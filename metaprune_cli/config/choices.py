@@ -1,0 +1,59 @@
+"""What settings may be: kinds of numbers, and choices by name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from metaprune_cli.config_loader import Range
+
+Natural = Annotated[int, Range(at_least=0)]
+Count = Annotated[int, Range(at_least=1)]
+Processes = Annotated[int, Range(at_least=0, at_most=1024)]
+Pixels = Annotated[int, Range(at_least=1, at_most=2**14)]
+BatchSize = Annotated[int, Range(at_least=1, at_most=2**20)]
+Seed = Annotated[int, Range(at_least=0, below=2**63)]
+NonNegative = Annotated[float, Range(at_least=0)]
+Positive = Annotated[float, Range(above=0)]
+Fraction = Annotated[float, Range(above=0, below=1)]
+BelowOne = Annotated[float, Range(at_least=0, below=1)]
+Speedup = Annotated[float, Range(above=1)]
+
+DatasetName = Literal["digits", "cifar10", "cifar100", "svhn", "imagefolder"]
+Augmentation = Literal["none", "crop", "crop-flip"]
+OptimizerName = Literal["sgd", "adamw"]
+ScheduleName = Literal["constant", "cosine", "multistep"]
+Criterion = Literal[
+    "group-l1",
+    "group-l2",
+    "bn-scale",
+    "fpgm",
+    "lamp",
+    "taylor",
+    "obd-c",
+    "hessian",
+    "activation",
+    "metanet",
+    "random",
+]
+WITH_DATA = ("taylor", "obd-c", "hessian", "activation")
+"""The criteria that look at images."""
+OtherCriterion = Literal["group-l1", "group-l2", "bn-scale", "taylor", "random"]
+MetaCriterion = Literal["metanet", OtherCriterion]
+Ranking = Literal["auto", Criterion]
+Reduction = Literal["mean", "sum", "max"]
+Normaliser = Literal["max", "mean", "sum", "rank", "none"]
+Normalising = Literal["auto", Normaliser]
+Scope = Literal["global", "family"]
+Quantity = Literal["macs", "params", "size", "memory", "latency", "drop"]
+Repair = Literal["none", "bn", "bias", "least-squares"]
+Rounds = Literal["geometric", "linear", "cubic"]
+ZeroKind = Literal["unstructured", "n:m", "block"]
+Objective = Literal["pruned", "sparsity", "shares", "unstructured", "n:m", "l1"]
+Codec = Literal["coordinate", "per-kernel"]
+Backend = Literal["blocks", "edges"]
+Precision = Literal["auto", "float32", "bfloat16"]
+EdgePrecision = Literal["float32", "bfloat16"]
+StopOn = Literal["loss", "headline", "accuracy"]
+"""``headline``: the task's first metric; ``accuracy``, its name in classification, means the same."""
+TaskName = Literal["classification"]
+ExportFormat = Literal["safetensors", "torch-export", "onnx", "torchscript"]

@@ -1,0 +1,52 @@
+"""Which images, and for which task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from metaprune_cli.config.choices import (
+    Augmentation,
+    BatchSize,
+    Count,
+    DatasetName,
+    Fraction,
+    Pixels,
+    Processes,
+    Seed,
+    TaskName,
+)
+from metaprune_cli.config.flags import DATA, Flag
+from metaprune_cli.config_loader import Reference
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Section ``data``: which images, how they are split and augmented, and for which task.
+
+    The task None is what the models' files say, or classification; ``package.module:task`` is a user's own.
+    """
+
+    dataset: Annotated[DatasetName, Flag("Which images.", DATA)] = "digits"
+    data_root: Annotated[str | None, Flag("Folder the images are in; digits needs none.", DATA, "DIR", kind=Path)] = (
+        None
+    )
+    image_size: Annotated[
+        Pixels | None, Flag("Side of the images.", DATA, "N", default="their own; of folders: 224")
+    ] = None
+    split_seed: Seed = 0
+    val_fraction: Fraction = 0.15
+    train_limit: Count | None = None
+    augment: Augmentation = "none"
+    batch_size: BatchSize = 64
+    workers: Processes = 0
+    task: Annotated[
+        TaskName | Annotated[str, Reference()] | None,
+        Flag(
+            "What models are for: classification, or package.module:task.",
+            DATA,
+            "NAME",
+            default="as the files of the models say",
+        ),
+    ] = None

@@ -1,0 +1,93 @@
+"""How models are measured, exported and tried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from metaprune_cli.config.choices import BatchSize, Count, ExportFormat, Fraction, Pixels, Positive, Seed, Speedup
+from metaprune_cli.config.flags import CURVE, MEASURING, MODELS, OUTPUT, RUN, SEED, WHAT_GOES, Flag
+from metaprune_cli.config_loader import Range
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """Section ``eval``: batch size, latency measurement, and the accuracy–speed-up curve's speed-ups.
+
+    ``batches`` training batches recalibrate the BatchNorms of each model on a curve.
+    """
+
+    batch_size: BatchSize = 256
+    latency_batch: Annotated[BatchSize, Flag("Images in one timed forward pass.", MEASURING, "N")] = 1
+    latency_runs: Annotated[Count, Flag("Timed forward passes of each model.", MEASURING, "N")] = 30
+    curve: Annotated[
+        tuple[Speedup, ...], Flag("A speed-up of the curve; may be repeated.", CURVE, "X", ("--speedup", "-s"))
+    ] = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+    batches: Count = 16
+    seed: Annotated[Seed, SEED] = 0
+
+
+@dataclass(frozen=True)
+class CoverageSettings:
+    """Section ``coverage``: how far every model is pruned, and what one of them may cost.
+
+    ``max_ratio`` is high, as the question is what can be removed, not what should be. ``timeout_s`` and ``memory_gb``
+    are for one model. With ``image_size``, models that take one image get a square one of that size, if they take it.
+    """
+
+    speedup: Annotated[
+        tuple[Speedup, ...], Flag("MACs before / after; may be repeated.", WHAT_GOES, "X", ("--speedup", "-s"))
+    ] = (1.5, 3.0)
+    max_ratio: Annotated[Fraction, Flag("Most of a family that may go.", WHAT_GOES, "R")] = 0.95
+    timeout_s: Annotated[Positive, Flag("For one model.", RUN, "SECONDS", ("--timeout",))] = 3600.0
+    memory_gb: Annotated[Positive, Flag("For one model.", RUN, "GB", ("--memory",))] = 20.0
+    image_size: Annotated[
+        Pixels | None,
+        Flag("Smaller images, to be quicker, for models that take them.", MODELS, "N", default="their own"),
+    ] = None
+    jobs: Annotated[
+        Annotated[int, Range(at_least=1, at_most=1024)], Flag("Models at a time.", RUN, "N", ("--jobs", "-j"))
+    ] = 1
+    seed: Annotated[Seed, SEED] = 0
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """Section ``export``: the formats, and how closely a file that was read again has to agree with its model.
+
+    ``inputs`` random inputs are compared at a batch of one and at a batch of ``batch``; with ``static_batch``, at that.
+    """
+
+    format: Annotated[
+        tuple[ExportFormat, ...],
+        Flag(
+            "May be repeated. torchscript is deprecated in PyTorch: prefer torch-export.",
+            OUTPUT,
+            "safetensors|torch-export|onnx|torchscript",
+            ("--format", "-f"),
+            kind=list[str],
+        ),
+    ] = ("torch-export",)
+    static_batch: Annotated[BatchSize | None, Flag("For batches of N only.", OUTPUT, "N", default="of any size")] = None
+    tolerance: Annotated[Positive, Flag("Largest relative error of the file's outputs.", OUTPUT, "E")] = 1e-4
+    inputs: Count = 3
+    batch: BatchSize = 4
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """Section ``bench``: batch sizes, and how often each model is timed.
+
+    A model is expected to be faster where its MACs fell at least ``claim`` times; a warning is due where less than the
+    share ``arrives`` of the MACs saved is time saved.
+    """
+
+    batch: Annotated[
+        tuple[BatchSize, ...], Flag("Batch sizes, such as 1,8,64.", MEASURING, "N,N", ("--batch", "-b"), kind=str)
+    ] = (1,)
+    runs: Annotated[Annotated[int, Range(at_least=5)], Flag("Timed forward passes of each model.", MEASURING, "N")] = 30
+    warmup: Count = 5
+    layer_runs: Count = 5
+    claim: Speedup = 1.1
+    arrives: Fraction = 0.5
+    seed: Annotated[Seed, SEED] = 0

@@ -1,0 +1,194 @@
+"""What goes, how much of it, and in how many rounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, get_args
+
+from metaprune_cli.config.choices import (
+    WITH_DATA,
+    BelowOne,
+    Count,
+    Fraction,
+    Natural,
+    NonNegative,
+    Normalising,
+    Ranking,
+    Reduction,
+    Repair,
+    Rounds,
+    Scope,
+    Seed,
+    Speedup,
+    ZeroKind,
+)
+from metaprune_cli.config.flags import MEASURING, RANKING, REPAIR, ROUNDS, SEARCH, SEED, WHAT_GOES, WHICH_LAYERS, Flag
+from metaprune_cli.config_loader import Range, Reference, n_of_m, rows_by_columns
+from metaprune_cli.errors import InputError
+
+SCORED = (
+    f"How units are scored: {', '.join(get_args(Ranking))}, or package.module:function. "
+    "auto: by a metanetwork if one has, else group-l2."
+)
+
+
+@dataclass(frozen=True)
+class PruningRule:
+    """What may happen to some layers: one entry of ``prune.rules``.
+
+    ``match`` is a glob over names of families, layers and parameters, or ``re:`` and a regular expression over them, or
+    ``type:`` and the name of a module's class, or ``kind:heads``. What is None is left as other rules have it.
+    """
+
+    match: str
+    ignore: bool = False  # nothing goes
+    max_ratio: Annotated[float, Range(at_least=0, at_most=1)] | None = None  # the largest fraction that may go
+    min_ratio: BelowOne | None = None  # the smallest that must
+    min_units: Count | None = None  # so many stay
+    round_to: Count | None = None  # where some go, what stays is a multiple of this
+    tie: bool = False  # the families lose their units together, the i-th of each
+
+
+@dataclass(frozen=True)
+class PruneSettings:
+    """Section ``prune``: how much to remove, ranked how, and what is done about it.
+
+    The criterion ``auto`` is ``metanet`` for models whose units a metanetwork has scored, else ``group-l2``;
+    ``package.module:function`` is a user's own. The normaliser ``auto`` is what that metanetwork was trained with, else
+    ``max``, and ``rank`` where a search starts from it.
+    """
+
+    speedup: Annotated[
+        tuple[Speedup, ...],
+        Flag("MACs before / MACs after; may be repeated.", WHAT_GOES, "X", ("--speedup", "-s"), instead_of=("target",)),
+    ] = (2.0,)
+    target: Annotated[
+        tuple[str, ...],
+        Flag(
+            "Something else: params=2x, macs=50%, size=10MB, memory=4MiB, latency=3ms; drop=0.5: as far as accuracy "
+            "(or the task's first metric) on validation images is no worse by more; may be repeated.",
+            WHAT_GOES,
+            "QUANTITY=AMOUNT",
+        ),
+    ] = ()
+    criterion: Annotated[Ranking | Annotated[str, Reference()], Flag(SCORED, RANKING, "NAME")] = "auto"
+    reduction: Annotated[Reduction, Flag("Of a unit's slices to one number.", RANKING)] = "mean"
+    normaliser: Annotated[
+        Normalising, Flag("What a layer's scores are divided by; rank: places in the layer instead.", RANKING)
+    ] = "auto"
+    scope: Annotated[Scope, Flag("Rank all units together, or take as much from each family.", RANKING)] = "global"
+    max_ratio: Annotated[Fraction, Flag("Most of a family that may go.", WHAT_GOES, "R")] = 0.8
+    round_to: Annotated[Count, Flag("Where channels go, those that stay are a multiple of N.", WHAT_GOES, "N")] = 1
+    keep_heads: Annotated[bool, Flag("Remove no attention heads.", WHAT_GOES)] = False
+    rules: tuple[PruningRule, ...] = ()
+    batches: Annotated[Count, Flag("Training batches for criteria that need data.", RANKING, "N")] = 4
+    repair: Annotated[
+        Repair, Flag("Without training: fit what is left to what the whole model did on images.", REPAIR)
+    ] = "none"
+    repair_images: Annotated[Count, Flag("How many.", REPAIR, "N")] = 512
+    search: Annotated[
+        Natural, Flag("Try N other shares for the layers, judged by what is left on images.", SEARCH, "N")
+    ] = 0
+    search_images: Count = 1024
+    # one search for all models of a structure: what it finds is less a matter of chance
+    together: Annotated[bool, Flag("One search for all models of the same structure.", SEARCH)] = False
+    seed: Annotated[Seed, SEED] = 0
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether units cannot be chosen, or what is left not repaired, without images."""
+        drop = any(target.partition("=")[0].strip() == "drop" for target in self.target)
+        return drop or self.criterion in WITH_DATA or self.repair != "none" or self.search > 0
+
+    def __post_init__(self) -> None:
+        if self.search and self.scope == "family":
+            raise InputError(
+                "Where every family loses the same share, there is nothing to search for.",
+                expected="scope global, or no search",
+                got=f"{self.search} trials in scope family",
+                where="prune.search",
+            )
+        if self.together and not self.search:
+            raise InputError(
+                "Models are put together for a search, and there is none.",
+                where="prune.together",
+                next_step="--search N, or leave it out",
+            )
+
+
+@dataclass(frozen=True)
+class SparsifySettings:
+    """Section ``sparsify``: which weights are zeroed; all shapes stay."""
+
+    kind: Annotated[ZeroKind, Flag("Single weights, all but N of every M, or blocks.", WHAT_GOES)] = "unstructured"
+    sparsity: Annotated[
+        tuple[Fraction, ...],
+        Flag("Fraction of weights to zero, of all kinds but n:m; may be repeated.", WHAT_GOES, "X"),
+    ] = (0.8,)
+    # in YAML in quotes, where 2:4 is the number 124
+    pattern: Annotated[str, Flag("Of every M weights N stay; of kind n:m.", WHAT_GOES, "N:M")] = "2:4"
+    block: Annotated[str, Flag("Outputs x inputs that go together; of kind block.", WHAT_GOES, "RxC")] = "4x1"
+    scope: Annotated[
+        Scope, Flag("One threshold for all layers, or the same fraction of each; not of n:m.", WHAT_GOES)
+    ] = "global"
+    # of those layers whose outputs, or inputs, are the model's
+    classifier: Annotated[
+        bool,
+        Flag(
+            "Zero weights of the last layers too.", WHICH_LAYERS, names=("--include-classifier/--exclude-classifier",)
+        ),
+    ] = False
+    first: Annotated[
+        bool, Flag("Zero weights of the first layers too.", WHICH_LAYERS, names=("--include-first/--exclude-first",))
+    ] = True
+    kernel_only: Annotated[
+        bool,
+        Flag(
+            "Of 2:4: only layers that PyTorch's 2:4 kernels take.",
+            WHICH_LAYERS,
+            names=("--kernel-only/--no-kernel-only",),
+        ),
+    ] = False
+
+    def __post_init__(self) -> None:
+        pattern = n_of_m(self.pattern, where="sparsify.pattern")
+        rows_by_columns(self.block, where="sparsify.block")
+        if self.kernel_only and pattern != (2, 4):
+            raise InputError(
+                "PyTorch has kernels for 2:4 alone.", expected="2:4", got=self.pattern, where="sparsify.pattern"
+            )
+
+
+@dataclass(frozen=True)
+class IterateSettings:
+    """Section ``iterate``: pruning in rounds, with training in between; ``prune`` and ``finetune`` say how.
+
+    Every round trains for ``epochs``; after the last, ``finetune.epochs`` follow. With ``max_drop`` the rounds end
+    before the headline metric on validation images is so much worse than the whole model's (points of accuracy).
+    """
+
+    rounds: Annotated[Count, Flag("How many.", ROUNDS, "N")] = 4
+    schedule: Annotated[Rounds, Flag("The same share every round, the same amount, or much first (AGP).", ROUNDS)] = (
+        "geometric"
+    )
+    epochs: Annotated[Count, Flag("Of training after every round.", ROUNDS, "N")] = 2
+    max_drop: Annotated[
+        NonNegative | None,
+        Flag("Stop before the headline metric (accuracy) on validation images is worse by more.", ROUNDS, "POINTS"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class SensitivitySettings:
+    """Section ``sensitivity``: one family at a time loses each of ``ratios``; ``images`` validation images are asked.
+
+    ``max_drop`` is how much of the headline metric (points of accuracy) a family may cost by itself in the rules.
+    """
+
+    ratios: Annotated[
+        tuple[Fraction, ...], Flag("Of a family that goes; may be repeated.", WHAT_GOES, "R", ("--ratio",))
+    ] = (0.25, 0.5, 0.75, 0.9)
+    images: Annotated[Count, Flag("Validation images, at most.", MEASURING, "N")] = 2048
+    max_drop: Annotated[NonNegative, Flag("What a family may cost by itself, for the rules.", WHAT_GOES, "POINTS")] = (
+        1.0
+    )

@@ -1,0 +1,84 @@
+"""How models are trained, and which for the zoo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from metaprune_cli.config.choices import (
+    BelowOne,
+    Count,
+    Natural,
+    NonNegative,
+    OptimizerName,
+    Positive,
+    Precision,
+    ScheduleName,
+    Seed,
+    StopOn,
+)
+from metaprune_cli.config.flags import SEED, TECHNIQUES, TRAINING, Flag
+from metaprune_cli.config_loader import Range
+
+
+@dataclass(frozen=True)
+class OptimSettings:
+    """How one model is trained: shared by the sections ``zoo`` and ``finetune``."""
+
+    epochs: Annotated[Natural, Flag("Epochs.", TRAINING, "N")] = 10
+    optimizer: Annotated[OptimizerName, Flag("How weights are updated.", TRAINING)] = "sgd"
+    lr: Annotated[Positive, Flag("Learning rate at its highest.", TRAINING, "X")] = 0.1
+    momentum: BelowOne = 0.9
+    weight_decay: NonNegative = 5e-4
+    schedule: Annotated[ScheduleName, Flag("How the learning rate falls.", TRAINING)] = "cosine"
+    milestones: tuple[Count, ...] = ()
+    gamma: Positive = 0.1
+    warmup_epochs: Natural = 0
+    label_smoothing: BelowOne = 0.0
+    precision: Annotated[
+        Precision, Flag("Of the steps' arithmetic; auto: bfloat16 on CUDA devices that have it.", TRAINING)
+    ] = "auto"
+    compile: Annotated[bool, Flag("torch.compile the training steps.", TRAINING, names=("--compile/--no-compile",))] = (
+        False
+    )
+    sync_batchnorm: bool = False  # with --ddp: BatchNorm takes its statistics over all processes' images
+    recalibrate: Annotated[
+        bool, Flag("Measure BatchNorm statistics anew at the end.", TRAINING, names=("--recalibrate/--no-recalibrate",))
+    ] = False
+    sparsity: Annotated[
+        NonNegative, Flag("Sparse learning: pull unimportant units to zero (try 5e-4).", TECHNIQUES, "X")
+    ] = 0.0
+    sparsity_alpha: Annotated[float, Range(above=1)] = 4.0  # the least important unit is pulled so many times harder
+    # two images in one, their shares from Beta(mixup, mixup); 0: not
+    mixup: Annotated[NonNegative, Flag("Mix images, their shares from Beta(X, X) (try 0.2).", TECHNIQUES, "X")] = 0.0
+    # a rectangle of another image, its share from Beta(cutmix, cutmix); 0: not
+    cutmix: Annotated[NonNegative, Flag("Paste rectangles, shares from Beta(X, X) (try 1).", TECHNIQUES, "X")] = 0.0
+    clip: Annotated[NonNegative, Flag("The gradient's norm is at most this (try 1); 0: any.", TECHNIQUES, "X")] = 0.0
+    # decay, by the step, of the average of the weights that is evaluated and kept; 0: no average
+    ema: Annotated[BelowOne, Flag("Keep the weights' average of this decay (try 0.999).", TECHNIQUES, "X")] = 0.0
+    patience: Annotated[
+        Natural, Flag("Stop after N epochs without a better one; keep the best. 0: keep the last.", TECHNIQUES, "N")
+    ] = 0
+    stop_on: StopOn = "loss"  # what is better, on the validation images
+    distill_weight: Annotated[float, Range(at_least=0, at_most=1)] = 0.5  # of a teacher; the labels have the rest
+    distill_temperature: Positive = 4.0
+
+
+@dataclass(frozen=True)
+class ZooMember:
+    """``count`` models of one architecture in the zoo; ``heldout`` further ones are kept out of meta-training."""
+
+    arch: str = "cifar:resnet8"
+    arch_args: dict[str, bool | int | float | str] = field(default_factory=dict)
+    count: Natural = 4
+    heldout: Natural = 1
+
+
+@dataclass(frozen=True)
+class ZooSettings:
+    """Section ``zoo``: the models trained for meta-training, and those held out of it."""
+
+    members: tuple[ZooMember, ...] = (ZooMember(),)
+    validation: Annotated[Natural, Flag("How many choose the metanetwork's epoch.", TRAINING, "N")] = 1
+    seed: Annotated[Seed, SEED] = 0
+    train: OptimSettings = field(default_factory=OptimSettings)
