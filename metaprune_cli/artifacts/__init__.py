@@ -5,7 +5,15 @@ from __future__ import annotations
 from metaprune_cli.artifacts.aliases import join_aliases, split_aliases
 from metaprune_cli.artifacts.format import FORMAT_VERSION, KINDS
 from metaprune_cli.artifacts.provenance import provenance
-from metaprune_cli.artifacts.read import GIT_LFS, Artifact, file_sha256, is_artifact, read_artifact, read_document
+from metaprune_cli.artifacts.read import (
+    GIT_LFS,
+    Artifact,
+    file_sha256,
+    is_artifact,
+    read_artifact,
+    read_document,
+    read_kind,
+)
 from metaprune_cli.artifacts.tensors import load_tensors
 from metaprune_cli.artifacts.write import write_artifact
 
@@ -21,6 +29,7 @@ __all__ = [
     "provenance",
     "read_artifact",
     "read_document",
+    "read_kind",
     "split_aliases",
     "write_artifact",
 ]

@@ -117,6 +117,13 @@ def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
     return document
 
 
+def read_kind(path: str | os.PathLike[str]) -> str:
+    """The kind alone, from a header that is checked for no more than that; errors are those of ``read_document``."""
+    path = Path(path)
+    with _opened(path) as (file, size):
+        return str(_head(file, size, path)[1]["kind"])
+
+
 def is_artifact(path: str | os.PathLike[str]) -> bool:
     """Whether the file bears the marks of an artifact, sound or damaged; False for anything else, or nothing."""
     path = Path(path)

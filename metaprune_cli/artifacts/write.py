@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from metaprune_cli.artifacts import format as layout
-from metaprune_cli.artifacts.read import is_artifact, read_document
+from metaprune_cli.artifacts.read import is_artifact, read_kind
 from metaprune_cli.artifacts.replacing import replacing
 from metaprune_cli.artifacts.tensors import Entry, arrange, bytes_of, dump_header
 from metaprune_cli.errors import CorruptFileError, InputError
@@ -97,7 +97,7 @@ def _check_replaceable(path: Path, kind: str) -> None:
     if not os.path.lexists(path):
         return
     try:
-        found = read_document(path)["kind"] if is_artifact(path) else "not an artifact of metaprune"
+        found = read_kind(path) if is_artifact(path) else "not an artifact of metaprune"
     except CorruptFileError:
         found = "a damaged artifact"
     if found != kind:

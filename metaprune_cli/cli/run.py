@@ -124,10 +124,10 @@ def _panel(title: str, what: str, rows: Sequence[tuple[str, str]] = ()) -> None:
 
 
 def _check_surroundings() -> None:
-    """Refuse a working directory or a stdout that is gone: PyTorch ends the process without the one, results the other.
+    """Refuse a working directory that is gone: PyTorch ends the process without one.
 
     Raises:
-        InputError: saying which.
+        InputError: it is gone.
     """
     try:
         Path.cwd()
@@ -135,10 +135,6 @@ def _check_surroundings() -> None:
         raise InputError(
             "The working directory does not exist any more.", got=error.strerror, next_step="change to another one"
         ) from error
-    if sys.stdout is None:
-        raise InputError(
-            "Results have nowhere to go.", got="stdout is closed", next_step="send it to /dev/null instead"
-        )
 
 
 def _of_several() -> bool:

@@ -27,7 +27,8 @@ def prepare() -> None:
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - as long as the process
         elif isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            with suppress(OSError):  # another file was put beneath the stream, of which it cannot know the place
+                stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = _warning
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_Shown())

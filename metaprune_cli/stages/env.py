@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 PACKAGES = (
     *("torch", "torchvision", "torch-geometric", "numpy", "scipy", "scikit-learn", "safetensors", "dvc", "joblib"),
-    *("matplotlib", "jaxtyping", "pyyaml", "typer", "rich"),
+    *("matplotlib", "jaxtyping", "pyyaml", "pydantic", "typer", "rich"),
 )
 VARIABLES = ("CXX", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "XDG_CACHE_HOME")
 """What is reported beside every variable whose name begins with ``PREFIX``."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from metaprune_cli.artifacts import read_document
+from metaprune_cli.artifacts import read_kind
 from metaprune_cli.config import DataSettings, ZooMember
 from metaprune_cli.data import Splits, load_splits
 from metaprune_cli.data.splits import DATASETS
@@ -123,7 +123,7 @@ def _trained(source: ModelSource, splits: Splits) -> Opened:
 
 
 def _check_metanet(path: Path) -> None:
-    kind = read_document(path)["kind"]
+    kind = read_kind(path)
     if kind != "metanetwork":
         raise CorruptFileError("This is no metanetwork.", expected="kind metanetwork", got=f"kind {kind}", where=path)
 

@@ -21,7 +21,7 @@ from typing import Any
 from torch import nn
 
 from metaprune_cli import models
-from metaprune_cli.artifacts import is_artifact, read_artifact, read_document
+from metaprune_cli.artifacts import is_artifact, read_artifact, read_kind
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph, encode
 from metaprune_cli.graph.program.module import CONSTANTS
@@ -164,7 +164,7 @@ def open_graph(path: Path, source: ModelSource) -> Opened:
 
 def open_either(path: Path, source: ModelSource) -> Opened:
     """A model, or a neuron graph with its model: whichever the file holds."""
-    is_graph = is_artifact(path) and read_document(path)["kind"] == "graph"
+    is_graph = is_artifact(path) and read_kind(path) == "graph"
     return open_graph(path, source) if is_graph else open_model(path, source)
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from metaprune_cli.artifacts import is_artifact, read_document
+from metaprune_cli.artifacts import is_artifact, read_kind
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.places import printable, unreadable, unwritable
 
@@ -264,4 +264,4 @@ def _replaceable(file: Path, kind: str) -> bool:
 
 
 def _fits(file: Path, kinds: Sequence[str]) -> bool:
-    return file.is_file() and is_artifact(file) and read_document(file)["kind"] in kinds
+    return file.is_file() and is_artifact(file) and read_kind(file) in kinds

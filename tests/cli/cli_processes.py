@@ -57,6 +57,7 @@ def _call(folder: str, arguments: list[str], until: Moment | None) -> None:
     os.chdir(folder)
     if until is not None:
         _kill_at_(until)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background would ignore it
     sys.argv = ["metaprune", *arguments]
     main()
 

@@ -164,7 +164,7 @@ def shell(*command: str, **further: str) -> subprocess.CompletedProcess[bytes]:
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_a_poor_encoding_is_no_error(encoding: str) -> None:
-    done = shell(*METAPRUNE, "prune", "x", "--params", "网络", PYTHONIOENCODING=encoding)
+    done = shell(*METAPRUNE, "inspect", "网络", PYTHONIOENCODING=encoding)
     assert done.returncode == 2
     assert rb"\u7f51\u7edc" in done.stderr
 

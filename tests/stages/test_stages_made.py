@@ -13,7 +13,7 @@ from metaprune_cli.errors import MetapruneError
 from metaprune_cli.training.state import TrainState
 from metaprune_cli.workflows.made import Checkpoint, Made
 
-STATE = TrainState(1, {"weight": torch.ones(2)}, {}, ())
+STATE = TrainState(1, {"weight": torch.ones(2)}, {}, ({"epoch": 1},))
 
 
 def made(lr: float = 0.1, data: str = "1" * 64, **further: object) -> Made:
@@ -57,7 +57,7 @@ def test_what_differs_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture,
 
 def test_a_checkpoint_of_an_earlier_version_starts_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "x.checkpoint.safetensors"
-    write_artifact(path, "checkpoint", {}, {"fingerprint": "f", "state": {}})
+    write_artifact(path, "checkpoint", {}, {"fingerprint": "f", "state": {"epoch": 0, "history": [], "best": None}})
     assert Checkpoint(path, made()).load() is None
     assert "starting from the beginning" in caplog.text
 

@@ -19,7 +19,7 @@ from metaprune_cli.methods.metanet.learning.meta import MetaResult, ZooEntry, me
 from metaprune_cli.methods.metanet.learning.objectives import OBJECTIVES
 from metaprune_cli.tasks import Classification
 from metaprune_cli.training.progress import Silence
-from metaprune_cli.training.state import TrainState
+from metaprune_cli.training.state import Best, TrainState, snapshot
 
 CPU = torch.device("cpu")
 
@@ -217,7 +217,8 @@ def test_the_validation_split_is_the_only_one_that_chooses(world: World) -> None
 
 def test_a_state_of_another_metanetwork_is_refused(world: World) -> None:
     linear = nn.Linear(2, 2)
-    state = TrainState.of(linear, torch.optim.AdamW(linear.parameters()), [], epoch=1)
+    best = Best(1, 0.5, snapshot(linear))
+    state = TrainState.of(linear, torch.optim.AdamW(linear.parameters()), [{"epoch": 1}], epoch=1, best=best)
     with pytest.raises(Exception, match="that of another model"):
         world.run(state)
 
