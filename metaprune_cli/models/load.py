@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +23,9 @@ from metaprune_cli.models.state_files import read_states
 
 SPARE = 8
 """So many times the tensors of a model can be in its file: optimiser state, averages."""
+
+LARGEST_UNSTATED = 1 << 24
+"""Values of one input: as many as a colour image of 2,300 by 2,300."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +110,7 @@ def _load_artifact(
         tensors = join_aliases(artifact.tensors, artifact.document.get("aliases", {}))
     except (KeyError, TypeError) as error:
         raise CorruptFileError("The artifact does not say what model it holds.", where=path) from error
+    _check_size(recorded, input_shape, path)
     if KEY in artifact.document:
         model: nn.Module = program_from_document(artifact.document[KEY], tensors)
         return Loaded(
@@ -118,6 +123,19 @@ def _load_artifact(
     chosen = with_input_shape(chosen)
     model = assemble(chosen, tensors, path, allow_import=allow_import or arch is not None)
     return Loaded(model, chosen, artifact.document, path)
+
+
+def _check_size(recorded: Architecture, stated: tuple[int, ...] | None, path: Path) -> None:
+    """Refuse inputs so large that running the model once may fill the memory, where only the file asks for them."""
+    shape = recorded.input_shape or ()
+    if stated is None and math.prod(shape) > LARGEST_UNSTATED:
+        raise InputError(
+            "The file names a very large input, and models are run on what they take.",
+            expected=f"at most {LARGEST_UNSTATED} values where nobody says otherwise",
+            got="x".join(map(str, shape))[:200],
+            where=path,
+            next_step=f"if that is right, --input-shape {','.join(map(str, shape))[:200]}",
+        )
 
 
 def _architecture_of(module: nn.Module) -> Architecture:

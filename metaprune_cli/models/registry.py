@@ -98,6 +98,8 @@ def with_input_shape(architecture: Architecture) -> Architecture:
     if family == "cifar":
         channels = architecture.args.get("in_channels", CIFAR_CHANNELS)
         size = architecture.args.get("image_size", CIFAR_SIZE)
+        if not (isinstance(channels, int) and isinstance(size, int)):
+            return architecture  # whoever builds it refuses the arguments
         return replace(architecture, input_shape=(channels, size, size))
     if name not in vision.names():
         return architecture

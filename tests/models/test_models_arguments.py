@@ -105,3 +105,12 @@ def test_an_image_size_among_the_arguments_is_no_way_around(tmp_path: Path) -> N
     save_model(model, tmp_path / "m", arch=Architecture("cifar:resnet8", {"width": 0.25, "image_size": 32}))
     with pytest.raises(InputError, match="numbers up to"):
         open_model(tmp_path / "m", arch_args={"image_size": 10**6})
+
+
+def test_an_input_of_a_file_is_not_very_large_unless_somebody_says_so(tmp_path: Path) -> None:
+    shape = (3, 2**12, 2**12)
+    model = build(Architecture("cifar:resnet8", {"width": 0.25}))
+    save_model(model, tmp_path / "m", arch=Architecture("cifar:resnet8", {"width": 0.25}, shape))
+    with pytest.raises(InputError, match=r"names a very large input(.|\n)*--input-shape 3,4096,4096"):
+        open_model(tmp_path / "m")
+    assert open_model(tmp_path / "m", input_shape=shape).architecture.input_shape == shape

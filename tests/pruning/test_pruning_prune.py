@@ -126,3 +126,16 @@ def test_a_metanetwork_by_name_and_batchnorm_anew():
     assert found.report["check"]["error"] < 1e-4
     with pytest.raises(InputError, match="no such metanetwork"):
         prune(model, images[:1], metanetwork="bultin")
+
+
+def test_a_model_that_returns_whole_numbers_alone_cannot_be_compared():
+    class Predicted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+
+        def forward(self, x):
+            return self.body(x).argmax(1)
+
+    pruned = prune(Predicted().eval(), torch.randn(1, 4), speedup=1.5)
+    assert pruned.report["check"]["reason"] == "the model returns no floating-point numbers"
