@@ -39,6 +39,8 @@ Criterion = Literal[
 ]
 WITH_DATA = ("taylor", "obd-c", "hessian", "activation")
 """The criteria that look at images."""
+OF_METHODS = ("metanet",)
+"""The criteria that are group-l2 times e to what a method says of every unit."""
 OtherCriterion = Literal["group-l1", "group-l2", "bn-scale", "taylor", "random"]
 MetaCriterion = Literal["metanet", OtherCriterion]
 Ranking = Literal["auto", Criterion]
@@ -324,9 +326,11 @@ class SensitivitySettings:
 class EvalSettings:
     """Section ``eval``: batch size, latency measurement, and the accuracy–speed-up curve's speed-ups.
 
-    ``batches`` training batches recalibrate the BatchNorms of each model on a curve.
+    ``batches`` training batches recalibrate the BatchNorms of each model on a curve. Every method's arm is compared
+    with every baseline, and all others with each arm of ``against``.
     """
 
+    against: tuple[str, ...] = ()
     batch_size: BatchSize = 256
     latency_batch: BatchSize = 1
     latency_runs: Count = 30

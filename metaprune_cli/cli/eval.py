@@ -38,6 +38,15 @@ Speedups = Annotated[
     list[float] | None,
     typer.Option("--speedup", "-s", metavar="X", help="A speed-up of the curve; may be repeated. Default: 1.5 to 8."),
 ]
+Against = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--against",
+        metavar="ARM",
+        help="Also compare every other arm with this one; may be repeated. "
+        "Default: every method's arm with every baseline.",
+    ),
+]
 LatencyBatch = Annotated[
     int | None, typer.Option("--latency-batch", metavar="N", help="Images in one timed forward pass.")
 ]
@@ -54,6 +63,7 @@ def evaluate(
     base: Base = None,
     curve: Curve = False,
     speedup: Speedups = None,
+    against: Against = None,
     latency_batch: LatencyBatch = None,
     latency_runs: LatencyRuns = None,
     dataset: options.Dataset = None,
@@ -77,6 +87,7 @@ def evaluate(
         "eval",
         params,
         curve=tuple(speedup) if speedup else None,
+        against=tuple(against) if against else None,
         latency_batch=latency_batch,
         latency_runs=latency_runs,
         seed=seed,
@@ -85,7 +96,7 @@ def evaluate(
     data = options.data_settings(params, dataset, data_root, task)
     source = options.model_source(arch, arch_arg, input_shape, trust_pickle, allow_import)
 
-    from metaprune_cli.reports.report import models_table, summary_tables
+    from metaprune_cli.reports.report import models_table, summary_tables, unequal_lines
     from metaprune_cli.stages import eval as stage
     from metaprune_cli.workflows.device import pick_device
 
@@ -105,5 +116,7 @@ def evaluate(
         )
     show(found.to_document(), models_table(found.rows), *summary_tables(found.summary), as_json=as_json)
     if not quiet:
+        for line in unequal_lines(found.summary):
+            print_note(line)
         for place in filter(None, (output, report)):
             print_note(f"The report is in {place}.")

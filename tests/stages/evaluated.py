@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from metaprune_cli.reports.summary import Row
+from metaprune_cli.reports.rows import Row
 from metaprune_cli.tasks import Classification, Score
 from metaprune_cli.workflows.arms import Arm
 from metaprune_cli.workflows.lineage import Step

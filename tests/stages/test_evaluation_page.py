@@ -17,7 +17,8 @@ from metaprune_cli.reports.page import PAGE, Contents, html
 from metaprune_cli.reports.picture import COLOURS, MORE_COLOURS
 from metaprune_cli.reports.plots import DARK, ticks
 from metaprune_cli.reports.report import models_table, summary_tables
-from metaprune_cli.reports.summary import Row, summarise
+from metaprune_cli.reports.rows import Row
+from metaprune_cli.reports.summary import summarise
 from metaprune_cli.reports.widths import Family, Widths, widths_of
 from metaprune_cli.workflows.loading import Opened
 
