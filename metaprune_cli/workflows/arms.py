@@ -71,7 +71,7 @@ def ranking_of(arm: Arm) -> tuple[str, ...]:
 
 def arm_of(
     before: Sequence[Mapping[str, Any]],
-    criterion: str = "group-l2",
+    criterion: str | None = "group-l2",
     scope: Scope = "global",
     *,
     repair: str = "none",
@@ -84,7 +84,7 @@ def arm_of(
 
     Args:
         before: the lineage up to its first pruning, and that one where a method removed the units itself.
-        criterion: of its last pruning; what ``auto`` is goes without saying.
+        criterion: of its last pruning; what ``auto`` is goes without saying. None: the method's own way of choosing.
         scope: of that one; global goes without saying, as ``family`` does after a method.
         repair: of that pruning; statistics measured anew are no repair to speak of.
         zeros: what was zeroed, in a word.
@@ -101,7 +101,7 @@ def arm_of(
         ("sparse", sparse),
         *((method.name, True) for method in having),
         ("finetuned", any(step["command"] == "finetune" and step.get("epochs", 1) for step in since) and not sparse),
-        (criterion, criterion != usual),
+        (str(criterion), criterion not in (None, usual)),
         ("uniform", scope == "family" and not having),
         ("searched", search > 0),
         (f"{rounds}-rounds", rounds > 1),

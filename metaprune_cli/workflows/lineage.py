@@ -58,7 +58,7 @@ def descent(lineage: Lineage, path: Path) -> Descent:
     zeros = zeros_word(lineage[zeroings[-1]]) if zeroings else None
     arm = arm_of(
         lineage[: (removals or zeroings)[0] + 1],
-        removal.get("criterion", "group-l2"),
+        removal.get("criterion", "group-l2" if removal.get("command", "prune") == "prune" else None),
         removal.get("scope", "global"),
         repair=removal.get("repair", "none"),
         zeros=zeros,
