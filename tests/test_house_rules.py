@@ -16,6 +16,7 @@ import typer.main
 import yaml
 
 from metaprune_cli.cli import app
+from metaprune_cli.methods.registry import methods
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "metaprune_cli"
@@ -154,6 +155,26 @@ def test_what_models_are_for_is_known_to_tasks_alone() -> None:
         lines = enumerate(path.read_text().splitlines(), 1)
         found += [f"{name}:{number}: {line.strip()}" for number, line in lines if re.search(CLASSIFICATION, line)]
     assert found == []
+
+
+OF_ONE_METHOD = {"__init__.py", "stages/meta_train.py", "workflows/pruning.py", "api.py"}
+"""The command that trains metanetworks, and the Python API that takes them; all else asks ``methods/registry.py``."""
+
+
+def test_methods_are_known_to_the_registry_alone() -> None:
+    found = set()
+    for path in sources(PACKAGE):
+        name = path.relative_to(PACKAGE).as_posix()
+        named = re.search(r"methods\.(?!base\b|registry\b)\w|(?<!`)\bMetaNetwork", path.read_text())
+        if named and not name.startswith("methods/"):
+            found.add(name)
+    assert found <= OF_ONE_METHOD
+
+
+def test_arms_and_reports_have_a_methods_words_from_its_row() -> None:
+    words = {word for method in methods() for word in (method.name, method.noun, method.done)}
+    places = [*sources(PACKAGE / "reports"), *(PACKAGE / "workflows" / f"{name}.py" for name in ("arms", "lineage"))]
+    assert [path.name for path in places for word in words if f'"{word}' in path.read_text()] == []
 
 
 @pytest.mark.parametrize("path", sources(ROOT / "benchmarks"), ids=lambda path: path.stem)

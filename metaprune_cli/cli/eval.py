@@ -75,7 +75,7 @@ def evaluate(
 ) -> None:
     """What the task measures (accuracy) on the test images, MACs, parameters, file size, latency; curves of them."""
     source = model_file.source()
-    from metaprune_cli.reports.report import models_table, summary_tables
+    from metaprune_cli.reports.report import models_table, summary_tables, unequal_lines
     from metaprune_cli.stages import eval as stage
     from metaprune_cli.workflows.device import pick_device
 
@@ -95,5 +95,7 @@ def evaluate(
         )
     show(found.to_document(), models_table(found.rows), *summary_tables(found.summary), as_json=as_json)
     if not quiet:
+        for line in unequal_lines(found.summary):
+            print_note(line)
         for place in filter(None, (output, report)):
             print_note(f"The report is in {place}.")

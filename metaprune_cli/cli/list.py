@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -16,17 +15,31 @@ from metaprune_cli.config.flags import DATA
 from metaprune_cli.console.figures import count
 from metaprune_cli.console.panel import print_note
 from metaprune_cli.console.table import Column, Table, label
+from metaprune_cli.methods.base import Learnt
+from metaprune_cli.methods.registry import methods
 
+LEARNT = [method.learnt for method in methods() if method.learnt]
 ABOUT = {
     "archs": "architectures, for --arch; any package.module:factory is one as well",
     "criteria": "how units are scored, for prune --criterion",
     "datasets": "images, for --dataset; --data-root DIR says whether they are there",
-    "metanets": "metanetworks that come with metaprune, or those in --folder DIR",
+    "methods": "who decides what goes, and with which weights the rest stays",
+    **{learnt.listed: learnt.about for learnt in LEARNT},
 }
 
 
 def _shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
+
+
+def _of_learnt(learnt: Learnt) -> Sequence[Column]:
+    facts = [Column(key, title) for key, title in learnt.facts.items()]
+    return (
+        label("name", learnt.kind.capitalize()),
+        *facts,
+        Column("params", "Parameters", count),
+        label("path", "File"),
+    )
 
 
 COLUMNS: Mapping[str, Sequence[Column]] = {
@@ -48,14 +61,15 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
         label("layout", "Files below --data-root"),
         label("found", "Found"),
     ),
-    "metanets": (
-        label("name", "Metanetwork"),
-        Column("layers", "Layers"),
-        Column("hidden", "Width"),
-        label("score_head", "Score head"),
-        Column("params", "Parameters", count),
-        label("path", "File"),
+    "methods": (
+        label("name", "Method"),
+        label("about", "What it does"),
+        Column("proposes", "Proposes", ", ".join),
+        label("learns", "Learns first"),
+        label("command", "Command"),
+        label("source", "From"),
     ),
+    **{learnt.listed: _of_learnt(learnt) for learnt in LEARNT},
 }
 
 
@@ -92,7 +106,7 @@ def list_(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Architectures, criteria, data sets and metanetworks by name."""
+    """Architectures, criteria, data sets, methods and metanetworks by name."""
     if kind is None:
         rows = [{"name": name, "about": about} for name, about in ABOUT.items()]
         show(
@@ -101,7 +115,10 @@ def list_(
         return
     from metaprune_cli.stages import list as stage
 
-    rows = [asdict(entry) for entry in stage.listing(kind, pattern, data_root=data_root, folder=folder)]
+    rows = [stage.record(entry) for entry in stage.listing(kind, pattern, data_root=data_root, folder=folder)]
     show({kind: rows}, *([Table("", COLUMNS[kind], rows)] if rows else []), as_json=as_json)
     if not rows:
-        print_note("No metanetwork comes with metaprune: `metaprune meta-train` makes one, --folder DIR lists yours.")
+        (learnt,) = (learnt for learnt in LEARNT if learnt.listed == kind)
+        print_note(
+            f"No {learnt.kind} comes with metaprune: `metaprune {learnt.made_by}` makes one, --folder DIR lists yours."
+        )

@@ -1,6 +1,7 @@
 """One validated, frozen settings class per section of params.yaml; every default of the tool lives here."""
 
 from metaprune_cli.config.choices import (
+    OF_METHODS,
     WITH_DATA,
     Augmentation,
     Backend,
@@ -51,6 +52,7 @@ from metaprune_cli.config.pruning import (
 from metaprune_cli.config.training import OptimSettings, ZooMember, ZooSettings
 
 __all__ = [
+    "OF_METHODS",
     "WITH_DATA",
     "Augmentation",
     "Backend",

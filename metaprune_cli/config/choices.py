@@ -37,6 +37,8 @@ Criterion = Literal[
 ]
 WITH_DATA = ("taylor", "obd-c", "hessian", "activation")
 """The criteria that look at images."""
+OF_METHODS = ("metanet",)
+"""The criteria that are group-l2 times e to what a method says of every unit."""
 OtherCriterion = Literal["group-l1", "group-l2", "bn-scale", "taylor", "random"]
 MetaCriterion = Literal["metanet", OtherCriterion]
 Ranking = Literal["auto", Criterion]

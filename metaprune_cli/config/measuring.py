@@ -14,9 +14,19 @@ from metaprune_cli.config_loader import Range
 class EvalSettings:
     """Section ``eval``: batch size, latency measurement, and the accuracy–speed-up curve's speed-ups.
 
-    ``batches`` training batches recalibrate the BatchNorms of each model on a curve.
+    ``batches`` training batches recalibrate the BatchNorms of each model on a curve. Every method's arm is compared
+    with every baseline, and all others with each arm of ``against``.
     """
 
+    against: Annotated[
+        tuple[str, ...],
+        Flag(
+            "Also compare every other arm with this one; may be repeated.",
+            MEASURING,
+            "ARM",
+            default="every method's arm with every baseline",
+        ),
+    ] = ()
     batch_size: BatchSize = 256
     latency_batch: Annotated[BatchSize, Flag("Images in one timed forward pass.", MEASURING, "N")] = 1
     latency_runs: Annotated[Count, Flag("Timed forward passes of each model.", MEASURING, "N")] = 30

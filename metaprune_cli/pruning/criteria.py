@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metaprune_cli.config import WITH_DATA, Criterion, Normaliser, Reduction
+from metaprune_cli.config import OF_METHODS, WITH_DATA, Criterion, Normaliser, Reduction
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.neuron_graph import EdgeBlock, NeuronGraph
 from metaprune_cli.graph.units import Units
+from metaprune_cli.pruning.catalogue import CRITERIA
 
 SCALE = frozenset({"scale"})
 OWNED = frozenset({"scale", "shift", "bias"})
@@ -71,7 +72,7 @@ def unit_scores(
             raw = _magnitude(graph, tensors, criterion, reduction)
         raw = raw.cpu()
         scores = _lamp(raw, graph.units) if criterion == "lamp" else normalised(raw, graph.units, normaliser)
-        return _weighed(scores, importance) if criterion == "metanet" else scores
+        return _weighed(scores, importance, criterion) if criterion in OF_METHODS else scores
 
 
 def differentiable_scores(
@@ -90,7 +91,7 @@ def differentiable_scores(
     if criterion in ("taylor", "random"):
         return None
     scores = normalised(_magnitude(graph, tensors, criterion), graph.units, normaliser)
-    return _weighed(scores, importance) if criterion == "metanet" else scores
+    return _weighed(scores, importance, criterion) if criterion in OF_METHODS else scores
 
 
 def importance_at(importance: Float[Tensor, "units ..."], speedup: float) -> Float[Tensor, " units"]:
@@ -109,14 +110,13 @@ def by_unit(units: Units, by_neuron: Float[Tensor, "neurons ..."]) -> Float[Tens
     return total / count.clamp_min(1)
 
 
-def _weighed(scores: Tensor, importance: Tensor | None) -> Tensor:
+def _weighed(scores: Tensor, importance: Tensor | None, criterion: Criterion) -> Tensor:
     if importance is None or importance.shape != scores.shape:
         raise InputError(
-            "The criterion metanet needs to know what a metanetwork says of every unit.",
+            f"The criterion {criterion} needs to know what a method says of every unit.",
             expected=f"the importance of {len(scores)} units",
             got="none" if importance is None else f"that of {len(importance)}",
-            next_step="transform the model with a metanetwork that has a score head (meta-train.criterion: metanet), "
-            "or choose group-l2",
+            next_step=f"give it {CRITERIA[criterion].needs}, or choose group-l2",
         )
     return scores * importance.to(scores).exp()
 

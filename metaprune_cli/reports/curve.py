@@ -11,12 +11,13 @@ from metaprune_cli.config import PruneSettings, Scope
 from metaprune_cli.errors import TargetError
 from metaprune_cli.pruning import Plan, apply_plan, check, make_plan
 from metaprune_cli.reports.conditions import Conditions
-from metaprune_cli.reports.summary import Row, speedup_label
+from metaprune_cli.reports.rows import Row
+from metaprune_cli.reports.summary import speedup_label
 from metaprune_cli.tasks import Score
 from metaprune_cli.training.loop import recalibrate_
-from metaprune_cli.workflows.arms import Arm, arm_of, is_metanet
+from metaprune_cli.workflows.arms import Arm, arm_of, methods_of
 from metaprune_cli.workflows.calibration import Calibration
-from metaprune_cli.workflows.lineage import descent
+from metaprune_cli.workflows.lineage import Descent, descent
 from metaprune_cli.workflows.loading import ModelSource, Opened
 from metaprune_cli.workflows.paths import stem
 from metaprune_cli.workflows.planning import criterion_for, scores_by_speedup
@@ -30,8 +31,8 @@ def curves(
 ) -> list[Row]:
     """One row for each model, scope and speed-up that can be reached; what cannot is logged.
 
-    A model that a metanetwork rewrote is pruned by the scope of the settings, any other by both: the arms without a
-    metanetwork differ in nothing else.
+    A model that a method had a part in is pruned by the scope of the settings, any other by both: the arms without a
+    method differ in nothing else.
 
     Args:
         models: where the curves start.
@@ -55,11 +56,8 @@ def _points(
 ) -> Iterator[Row]:
     model, graph, found = opened.model.cpu(), structures.graph_of(opened), descent(opened.lineage, opened.path)
     train, batch_size = conditions.splits.train, conditions.data.batch_size
-    criterion = criterion_for(pruning, opened)
     scores = scores_by_speedup(opened, graph, pruning, Calibration(conditions.data, pruning, conditions.device))
-    scopes: tuple[Scope, ...] = (pruning.scope,) if is_metanet(found.arm) else get_args(Scope)
-    for scope, speedup in product(scopes, conditions.settings.curve):
-        arm = arm_of(opened.lineage, criterion, scope)
+    for (scope, arm), speedup in product(arms_from(opened, pruning).items(), conditions.settings.curve):
         name = f"{stem(opened.path)} @ {speedup_label(speedup)}, {arm}"
         try:
             plan = make_plan(graph, scores(speedup), speedup, scope=scope, max_ratio=pruning.max_ratio)
@@ -71,13 +69,21 @@ def _points(
         small = small.to(conditions.device)
         augment = conditions.data.augment != "none"
         recalibrate_(small, train, conditions.settings.batches, batch_size=batch_size, augment=augment)
-        yield _point(name, found.origin, arm, speedup, base, plan, conditions.score(small))
+        yield _point(name, found, arm, speedup, base, plan, conditions.score(small))
 
 
-def _point(name: str, origin: str, arm: Arm, speedup: float, base: Row, plan: Plan, score: Score) -> Row:
+def arms_from(opened: Opened, pruning: PruneSettings) -> dict[Scope, Arm]:
+    """The arms of the curves that start from a model, by the scope of their pruning."""
+    having = methods_of(descent(opened.lineage, opened.path).arm)
+    scopes: tuple[Scope, ...] = (pruning.scope,) if having else get_args(Scope)
+    criterion = criterion_for(pruning, opened)
+    return {scope: arm_of(opened.lineage, criterion, scope) for scope in scopes}
+
+
+def _point(name: str, found: Descent, arm: Arm, speedup: float, base: Row, plan: Plan, score: Score) -> Row:
     return Row(
         name=name,
-        origin=origin,
+        origin=found.origin,
         arm=arm,
         step="recalibrated",
         requested=speedup,
@@ -86,4 +92,5 @@ def _point(name: str, origin: str, arm: Arm, speedup: float, base: Row, plan: Pl
         score=score,
         macs=plan.macs_after,
         params=plan.params_after,
+        epochs=found.epochs,
     )

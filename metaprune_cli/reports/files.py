@@ -11,8 +11,9 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.places import unwritable
 from metaprune_cli.reports.picture import draw
 from metaprune_cli.reports.report import markdown
-from metaprune_cli.reports.summary import Row, Summary, curve, headline, metrics
-from metaprune_cli.workflows.arms import ARMS, place
+from metaprune_cli.reports.rows import Row
+from metaprune_cli.reports.summary import Summary, curve, headline, metrics
+from metaprune_cli.workflows.arms import pipeline_arms, place
 from metaprune_cli.workflows.lineage import STEPS
 from metaprune_cli.workflows.paths import replace_file
 
@@ -56,7 +57,7 @@ def write_report(folder: Path, rows: Sequence[Row], summary: Summary, setting: M
         "models.csv": csv_text([row.record() for row in rows], list(rows[0].record())),
         "report.md": markdown(rows, summary, setting, PICTURE),
     }
-    arms = sorted({*ARMS, *summary.arms}, key=place)
+    arms = sorted({*pipeline_arms(), *summary.arms}, key=place)
     steps = {*STEPS[1:], *summary.steps}
     texts |= {f"curve-{step}.csv": csv_text(curve(summary, step), ("speedup", *arms)) for step in sorted(steps)}
     for name, text in texts.items():

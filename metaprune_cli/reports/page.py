@@ -12,8 +12,16 @@ from metaprune_cli.console.figures import plain
 from metaprune_cli.console.markup import element, page
 from metaprune_cli.reports.picture import step_title
 from metaprune_cli.reports.plots import colours, rows_chart, step_chart, swatch
-from metaprune_cli.reports.report import EXPLANATION, against, models_table, summary_tables, unpruned_lines
-from metaprune_cli.reports.summary import Row, Summary
+from metaprune_cli.reports.report import (
+    EXPLANATION,
+    against,
+    models_table,
+    summary_tables,
+    unequal_lines,
+    unpruned_lines,
+)
+from metaprune_cli.reports.rows import Row
+from metaprune_cli.reports.summary import Summary
 from metaprune_cli.reports.widths import Widths, sections
 from metaprune_cli.workflows.arms import Arm, explained
 from metaprune_cli.workflows.loading import Lineage
@@ -114,7 +122,8 @@ def _summary(summary: Summary) -> Element | None:
     if not summary.steps:
         return None
     tables = [table.html() for table in summary_tables(summary)]
-    return element("section", element("h2", "Arms compared"), tables, element("p", EXPLANATION, class_="note"))
+    notes = [element("p", line, class_="note") for line in (EXPLANATION, *unequal_lines(summary))]
+    return element("section", element("h2", "Arms compared"), tables, notes)
 
 
 def _widths(contents: Contents) -> Element | None:

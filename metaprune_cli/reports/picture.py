@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metaprune_cli.console.text import plotted
+from metaprune_cli.methods.registry import methods
 from metaprune_cli.reports.png import picture
-from metaprune_cli.reports.summary import Group, Row, Summary
-from metaprune_cli.workflows.arms import Arm, explained, is_metanet
+from metaprune_cli.reports.rows import Group, Row
+from metaprune_cli.reports.summary import Summary
+from metaprune_cli.workflows.arms import Arm, explained, methods_of
 from metaprune_cli.workflows.lineage import Step
 
 if TYPE_CHECKING:
@@ -18,9 +20,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the markers differ for print.
-COLOURS = {"plain": "#D55E00", "uniform": "#009E73", "metanet": "#0072B2"}
+STYLES = {"plain": ("#D55E00", "s"), "uniform": ("#009E73", "^")}
+METHODS_COLOURS = ("#0072B2", "#6A3D9A", "#B15928")
+"""Of the methods, in the order of the registry."""
 MORE_COLOURS = ("#E69F00", "#CC79A7", "#56B4E9", "#000000", "#999933", "#882255", "#44AA99")
-MARKERS = {"plain": "s", "uniform": "^", "metanet": "o"}
 TITLES: dict[Step, str] = {
     "pruned": "As pruned, not finetuned",
     "recalibrated": "Pruned, BatchNorm recalibrated",
@@ -57,9 +60,9 @@ def draw(rows: Sequence[Row], summary: Summary, path: Path) -> None:
 def arm_styles(arms: Sequence[Arm]) -> dict[Arm, Style]:
     """A colour and a marker for each arm; those of the pipeline always have the same."""
     more = itertools.cycle(MORE_COLOURS)
-    return {
-        arm: (COLOURS.get(arm) or next(more), MARKERS.get(arm) or ("D" if is_metanet(arm) else "v")) for arm in arms
-    }
+    own = {method.name: (colour, "o") for method, colour in zip(methods(), METHODS_COLOURS, strict=False)}
+    known = STYLES | own
+    return {arm: known.get(arm) or (next(more), "D" if methods_of(arm) else "v") for arm in arms}
 
 
 def step_title(step: Step) -> str:

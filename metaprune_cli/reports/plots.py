@@ -10,7 +10,8 @@ from xml.etree.ElementTree import Element
 from metaprune_cli.console.figures import times
 from metaprune_cli.console.markup import element
 from metaprune_cli.reports.picture import arm_styles, limits, step_title
-from metaprune_cli.reports.summary import Group, Row, Summary
+from metaprune_cli.reports.rows import Group, Row
+from metaprune_cli.reports.summary import Summary
 from metaprune_cli.tasks import Metric
 from metaprune_cli.workflows.arms import Arm
 from metaprune_cli.workflows.lineage import Step
@@ -23,6 +24,8 @@ DARK = {
     "#000000": "#E6E8EB",
     "#999933": "#C4C45A",
     "#882255": "#E0709F",
+    "#6A3D9A": "#B08FE0",
+    "#B15928": "#D98A5B",
 }
 """On a dark ground, in place of the picture's colours; the others are light enough."""
 WIDTH, HEIGHT = 440, 300

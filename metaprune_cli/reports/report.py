@@ -10,9 +10,12 @@ from typing import Any
 from metaprune_cli.console.figures import count, millis, share, times
 from metaprune_cli.console.table import Column, Table, label
 from metaprune_cli.console.text import markdown as shown
-from metaprune_cli.reports.summary import Row, Spread, Summary
+from metaprune_cli.methods.registry import methods
+from metaprune_cli.reports.pairs import Difference, Unequal
+from metaprune_cli.reports.rows import Row, Spread
+from metaprune_cli.reports.summary import Summary
 from metaprune_cli.tasks import Metric
-from metaprune_cli.workflows.arms import METANET, Arm, explained
+from metaprune_cli.workflows.arms import Arm, explained, methods_of, nouns
 from metaprune_cli.workflows.lineage import Step
 
 TITLES: dict[Step, str] = {
@@ -105,8 +108,31 @@ def summary_tables(summary: Summary) -> list[Table]:
         heading = f"{metric.label} on the test images: {title(step)}"
         tables.append(Table(heading, summary_columns(metric), _summary_rows(summary, step)))
         if rows := _difference_rows(summary, step):
-            tables.append(Table(f"Gain by the metanetwork: {title(step)}", difference_columns(metric), rows))
+            heading = f"{_comparison(summary.differences_at(step))}: {title(step)}"
+            tables.append(Table(heading, difference_columns(metric), rows))
     return tables
+
+
+def _comparison(differences: Sequence[Difference]) -> str:
+    """What the differences are of."""
+    having = [method for one in differences for method in methods_of(one.arm)]
+    if all(methods_of(one.arm) and not methods_of(one.against) for one in differences):
+        return f"Gain by the {nouns(having)}"
+    return "One arm minus another"
+
+
+def unequal_lines(summary: Summary) -> list[str]:
+    """Which arms are not compared, and which settings differ, in a sentence each."""
+    return [_unequal(found) for found in summary.unequal]
+
+
+def _unequal(found: Unequal) -> str:
+    settings = ", ".join(f"{name} {ours} and {theirs}" for name, ours, theirs in found.settings)
+    asked = ", ".join(map(times, found.speedups))
+    return (
+        f"Not compared: {found.arm} minus {found.against} at {asked}, {TITLES[found.step]} "
+        f"(models: {found.models}); their settings differ: {settings}."
+    )
 
 
 def models_table(rows: Sequence[Row]) -> Table:
@@ -135,6 +161,8 @@ def markdown(rows: Sequence[Row], summary: Summary, setting: Mapping[str, Any], 
     parts.extend(table.markdown() for table in summary_tables(summary))
     if summary.steps:
         parts.append(f"{EXPLANATION}\n")
+    if summary.unequal:
+        parts.append("\n".join(f"- {shown(line)}" for line in unequal_lines(summary)) + "\n")
     if picture is not None:
         parts.append(f"![{against(rows)}]({picture})\n")
     parts.append(models_table(rows).markdown())
@@ -185,10 +213,8 @@ def _model_row(row: Row) -> dict[str, Any]:
 
 def unpruned_lines(summary: Summary) -> list[str]:
     """The models before pruning, in a sentence for each kind."""
-    names: dict[Arm, str] = {
-        "plain": "Before pruning",
-        METANET: "Rewritten by the metanetwork, before pruning",
-    }
+    names: dict[Arm, str] = {"plain": "Before pruning"}
+    names |= {method.name: f"{method.done[:1].upper()}{method.done[1:]}, before pruning" for method in methods()}
     groups = [group for arm in names if (group := summary.group("unpruned", None, arm)) is not None]
     return [
         f"{names[group.arm]} (models: {len(group.rows)}): {metric.name} {_written(group.headline, metric)}, "

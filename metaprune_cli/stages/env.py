@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import os
 import platform
-import shlex
 import signal
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import metaprune_cli
+from metaprune_cli.methods.registry import methods
 
 T = TypeVar("T")
 
 PACKAGES = (
     *("torch", "torchvision", "torch-geometric", "numpy", "scipy", "scikit-learn", "safetensors", "dvc", "joblib"),
-    *("matplotlib", "jaxtyping", "pyyaml", "pydantic", "typer", "rich"),
+    *("matplotlib", "jaxtyping", "pydantic", "pyyaml", "typer", "rich"),
 )
 VARIABLES = ("CXX", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "XDG_CACHE_HOME")
 """What is reported beside every variable whose name begins with ``PREFIX``."""
@@ -53,7 +54,7 @@ class Environment:
         threads: of PyTorch; None where it cannot be imported.
         packages: versions; None where a package is not there.
         cuda: what PyTorch was built for, a number or "rocm" with one; ``gpus`` what it sees of them.
-        compiler: the C++ compiler for the metanetwork's engine, and ``engine`` whether that works.
+        compiler: the C++ compiler for the methods' compiled code, and ``engine`` whether that works.
         variables: environment variables that change what metaprune does.
     """
 
@@ -80,7 +81,7 @@ class Environment:
 
 
 def env() -> Environment:
-    """Look around; compiles the metanetwork's engine where that has not been done yet."""
+    """Look around; compiles the methods' engines where that has not been done yet."""
     return Environment(
         metaprune=metaprune_cli.__version__,
         commit=_if_possible(_commit),
@@ -154,19 +155,27 @@ def _gpus() -> tuple[Gpu, ...]:
 
 def _compiler() -> str | None:
     """The command, and the first line of what it says of its version."""
-    from metaprune_cli.methods.metanet import compiled
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the engine's line says it
-        command = compiled.compiler()
-    if command is None:
-        return None
-    return f"{shlex.join(command)}: {compiled.version(command).partition(chr(10))[0]}"
+        found = (import_module(module).describe_compiler() for module in _selfchecks().values())
+        return next(filter(None, found), None)
+
+
+def _selfchecks() -> dict[str, str]:
+    """The methods with compiled code → the module that knows whether it works."""
+    return {method.name: method.selfcheck for method in methods() if method.selfcheck}
 
 
 def _engine() -> str:
-    """Whether the compiled engine works, asked in another process: what is wrong there may end it."""
-    command = (sys.executable, "-m", "metaprune_cli.methods.metanet.selfcheck")
+    """Whether the compiled code of every method works; of a single one without its name."""
+    found = {name: _verdict(module) for name, module in _selfchecks().items()}
+    named = [f"{name}: {verdict}" for name, verdict in found.items()]
+    return "; ".join(named if len(named) > 1 else found.values())
+
+
+def _verdict(module: str) -> str:
+    """Asked in another process: what is wrong there may end it."""
+    command = (sys.executable, "-m", module)
     root = str(Path(metaprune_cli.__file__).resolve().parents[1])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     try:

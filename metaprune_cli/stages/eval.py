@@ -11,25 +11,27 @@ import torch
 
 import metaprune_cli
 from metaprune_cli.config import DataSettings, EvalSettings, PruneSettings
+from metaprune_cli.config_loader import did_you_mean
 from metaprune_cli.errors import InputError
+from metaprune_cli.methods.registry import methods
 from metaprune_cli.metrics.density import density
 from metaprune_cli.metrics.latency import Latency
 from metaprune_cli.metrics.macs import count_macs, count_params
 from metaprune_cli.reports.conditions import Conditions
-from metaprune_cli.reports.curve import curves
+from metaprune_cli.reports.curve import arms_from, curves
 from metaprune_cli.reports.files import check_folder, write_report
 from metaprune_cli.reports.page import PAGE, Contents, html
-from metaprune_cli.reports.summary import Row, Summary, common_repair, metrics, summarise
+from metaprune_cli.reports.rows import Row
+from metaprune_cli.reports.summary import Summary, all_repaired, common_repair, metrics, summarise
 from metaprune_cli.reports.widths import widths_of
 from metaprune_cli.tasks import Score
 from metaprune_cli.training.progress import Progress
+from metaprune_cli.workflows.arms import REPAIRED, Arm, nouns, place
 from metaprune_cli.workflows.images import check_fits
 from metaprune_cli.workflows.lineage import base_candidates, base_of, descent
 from metaprune_cli.workflows.loading import ModelSource, Opened, open_model
 from metaprune_cli.workflows.paths import find_sources, short_names
 from metaprune_cli.workflows.task import task_of, with_task
-
-RANKED = {"auto": "the metanetwork's scores, or group-l2 where there are none"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Evaluation:
             "setting": dict(self.setting),
             "models": [row.record() for row in self.rows],
             "summary": metrics(self.summary),
+            **({"not_compared": [one.record() for one in self.summary.unequal]} if self.summary.unequal else {}),
             "written": [str(path) for path in self.written],
         }
 
@@ -92,7 +95,8 @@ def evaluate(
         command: the command line, for that file.
 
     Raises:
-        InputError: a path, a model or the data cannot be used, or no model is left to draw a curve of.
+        InputError: a path, a model or the data cannot be used, no model is left to draw a curve of, or there are no
+            models of an arm to compare with.
     """
     check_folder(output)
     if report is not None:
@@ -110,19 +114,47 @@ def evaluate(
     every = list(files.values())
     compared = {opened.path: base_of(opened, base_candidates(given, bases)) for opened in every}
     start = [] if pruning is None else _unpruned(given)
+    _check_against(settings.against, every, start, pruning)
     rows, repair = common_repair(_rows(every, compared, _measure(every, conditions)))
     setting = conditions.in_words() | repair
     if pruning is not None:
         by_path = dict(zip((opened.path for opened in every), rows, strict=True))
         rows += curves(start, [by_path[compared[opened.path].path] for opened in start], pruning, source, conditions)
-        ranked = RANKED.get(pruning.criterion, pruning.criterion)
+        ranked = _ranked(pruning.criterion)
         setting["Recalibrated"] = f"pruned by {ranked}, BatchNorm statistics from training images"
-    summary = summarise(rows)
+    summary = summarise(rows, settings.against)
     written = () if output is None else write_report(output, rows, summary, setting)
     if report is not None:
         PAGE.write(report, html(_contents(every, rows, summary, setting, command)))
         written += (report,)
     return Evaluation(tuple(rows), summary, setting, written)
+
+
+def _ranked(criterion: str) -> str:
+    scoring = nouns([method for method in methods() if method.criterion])
+    return f"the {scoring}'s scores, or group-l2 where there are none" if criterion == "auto" else criterion
+
+
+def _check_against(
+    against: Sequence[Arm], models: Sequence[Opened], start: Sequence[Opened], pruning: PruneSettings | None
+) -> None:
+    """Before anything is measured: an arm that is compared with has to be there, as the report will call it."""
+    found = [descent(opened.lineage, opened.path) for opened in models]
+    pruned = {one.arm for one in found if one.requested is not None}
+    if all_repaired((one.requested, one.arm) for one in found):
+        pruned = {arm.removesuffix(f" {REPAIRED}") for arm in pruned}
+    if pruning is not None:
+        pruned |= {arm for opened in start for arm in arms_from(opened, pruning).values()}
+    known = sorted(pruned, key=place)
+    unknown = [arm for arm in against if arm not in known]
+    if unknown:
+        raise InputError(
+            f"No model is of the arm{'s' if len(unknown) > 1 else ''} to compare with.",
+            expected=", ".join(known) or "a pruned model: there is none",
+            got="\n".join(f"{arm}{did_you_mean(arm, known)}" for arm in unknown),
+            where="--against",
+            next_step="name one of those, or give models of that arm too",
+        )
 
 
 def _contents(
@@ -188,6 +220,7 @@ def _row(opened: Opened, names: Mapping[Path, str], own: Measured, base: Opened,
         latency_speedup=other.latency.median_ms / own.latency.median_ms,
         epochs=found.epochs,
         density=own.density,
+        settings=found.settings,
     )
 
 

@@ -15,7 +15,7 @@ from metaprune_cli.config import DataSettings, ZooMember
 from metaprune_cli.data import Splits, load_splits
 from metaprune_cli.data.splits import DATASETS
 from metaprune_cli.errors import CorruptFileError, InputError
-from metaprune_cli.methods.metanet.shipped import metanetwork_file
+from metaprune_cli.methods.registry import learnt_by
 from metaprune_cli.models import build
 from metaprune_cli.models.registry import is_factory
 from metaprune_cli.places import unwritable
@@ -69,7 +69,7 @@ def init(
     opened = _trained(source, splits) if model is None else open_model(model, source).of_shape(splits.item_shape)
     check_fits(opened, splits, find_task(None))
     if metanet is not None:
-        _check_metanet(metanetwork_file(metanet))
+        _check_metanet(learnt_by("transform").files().find(metanet))
     name = opened.architecture.name
     if is_factory(name):
         _check_module(name.partition(":")[0], folder)
@@ -123,9 +123,9 @@ def _trained(source: ModelSource, splits: Splits) -> Opened:
 
 
 def _check_metanet(path: Path) -> None:
-    kind = read_kind(path)
-    if kind != "metanetwork":
-        raise CorruptFileError("This is no metanetwork.", expected="kind metanetwork", got=f"kind {kind}", where=path)
+    kind, wanted = read_kind(path), learnt_by("transform").kind
+    if kind != wanted:
+        raise CorruptFileError(f"This is no {wanted}.", expected=f"kind {wanted}", got=f"kind {kind}", where=path)
 
 
 def _check_module(name: str, folder: Path) -> None:

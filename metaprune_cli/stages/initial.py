@@ -13,7 +13,7 @@ import yaml
 
 from metaprune_cli.config import Augmentation, DatasetName, DataSettings
 from metaprune_cli.console.text import markdown, markdown_code, quoted
-from metaprune_cli.methods.metanet.shipped import shipped
+from metaprune_cli.methods.registry import learnt_by, method_by_command
 from metaprune_cli.workflows.loading import ModelSource
 
 MODELS, REWRITTEN = "data/zoo/train", "data/transformed"
@@ -93,11 +93,13 @@ def _transform(project: Project) -> str:
     command = (
         f"metaprune transform {MODELS} --metanet {shlex.quote(project.metanet)}{_importing(project)} -o {REWRITTEN}"
     )
+    shipped = project.metanet in learnt_by("transform").files().shipped()
+    also = [] if shipped else [_yaml(project.metanet, in_list=True)]
     return f"""\
   transform:
-    desc: Send it through the metanetwork
+    desc: Send it through the {method_by_command("transform").noun}
     cmd: {_yaml(command)}
-    deps: [{", ".join(["data/zoo", *([] if project.metanet in shipped() else [_yaml(project.metanet, in_list=True)])])}]
+    deps: [{", ".join(["data/zoo", *also])}]
     params: [data, transform]
     outs: [{REWRITTEN}]
 """
@@ -181,7 +183,8 @@ zoo: # the model that is trained; classes, channels and image size follow from t
 
 
 def _arms(project: Project) -> str:
-    rewritten = f"  metanet: {{models: {REWRITTEN}, criterion: auto, scope: global}}\n" if project.metanet else ""
+    arm = method_by_command("transform").name
+    rewritten = f"  {arm}: {{models: {REWRITTEN}, criterion: auto, scope: global}}\n" if project.metanet else ""
     transform = (
         "transform:\n  recalibrate: true # BatchNorm statistics on training images, after the weights changed\n\n"
     )

@@ -1,13 +1,13 @@
-"""What there is to choose from: architectures, criteria, data sets and metanetworks."""
+"""What there is to choose from: architectures, criteria, data sets, methods and what these have learnt."""
 
 from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, cast, get_args
 
 from metaprune_cli.artifacts import read_artifact
 from metaprune_cli.config import Criterion, DatasetName, DataSettings
@@ -15,14 +15,12 @@ from metaprune_cli.config_loader import did_you_mean
 from metaprune_cli.data.source import Part
 from metaprune_cli.data.splits import DATASETS
 from metaprune_cli.errors import InputError
-from metaprune_cli.methods.metanet.shipped import metanetwork_file, shipped
+from metaprune_cli.methods.base import Files, Learnt, Method
+from metaprune_cli.methods.registry import methods
 from metaprune_cli.metrics.macs import count_params
 from metaprune_cli.models import Architecture, build, list_architectures, vision, with_input_shape
 from metaprune_cli.pruning.catalogue import CRITERIA
 from metaprune_cli.workflows.paths import find_sources, stem
-
-Kind = Literal["archs", "criteria", "datasets", "metanets"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 NEEDED: tuple[Part, ...] = ("train", "test")
 """What a data set has to have; a validation part is split off where it has none."""
@@ -59,18 +57,36 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Metanet:
-    """A metanetwork's file, its size, and whether it has a score head (the criterion ``metanet``)."""
+class Decider:
+    """A method: what it does, what it proposes, what it learns beforehand, the command that carries it out."""
+
+    name: str
+    about: str
+    proposes: tuple[str, ...]
+    learns: str | None
+    command: str
+    source: str | None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A file in which a method keeps what it has learnt, its size, and what the method says of it."""
 
     name: str
     path: str
-    layers: int
-    hidden: int
-    score_head: bool
+    facts: Mapping[str, Any]
     params: int
 
 
-Entry = Arch | Ranked | Images | Metanet
+Entry = Arch | Ranked | Images | Decider | Trained
+
+
+def record(entry: Entry) -> dict[str, Any]:
+    """An entry as plain values."""
+    found: dict[str, Any] = {}
+    for key, value in asdict(entry).items():
+        found |= value if key == "facts" else {key: value}
+    return found
 
 
 Named = Mapping[str, Callable[[], Entry]]
@@ -83,26 +99,28 @@ def listing(
     """Everything of one kind.
 
     Args:
-        kind: one of ``KINDS``.
+        kind: ``archs``, ``criteria``, ``datasets``, ``methods``, or what the files of a method are called.
         pattern: a part of a name, or a pattern of ``*`` and ``?`` for all of it; upper and lower case are the same.
         data_root: where to look for data sets.
-        folder: where to look for metanetworks; without it, those of this package.
+        folder: where to look for a method's files; without it, those of this package.
 
     Raises:
         InputError: there is no such kind, nothing of it fits the pattern, or there is no such folder.
     """
-    if kind not in KINDS:
-        raise InputError(
-            f"There is no list of '{kind}'{did_you_mean(kind, KINDS) or '.'}",
-            expected=" or ".join(KINDS),
-            next_step="`metaprune list` says what they are",
-        )
+    learnt = [method.learnt for method in methods() if method.learnt]
     lists: Mapping[str, Callable[[], Named]] = {
         "archs": _archs,
         "criteria": _criteria,
         "datasets": partial(_datasets, data_root),
-        "metanets": partial(_metanets, folder),
+        "methods": _methods,
+        **{one.listed: partial(_trained, one, folder) for one in learnt},
     }
+    if kind not in lists:
+        raise InputError(
+            f"There is no list of '{kind}'{did_you_mean(kind, lists) or '.'}",
+            expected=" or ".join(lists),
+            next_step="`metaprune list` says what they are",
+        )
     named = lists[kind]()
     return tuple(named[name]() for name in _chosen(list(named), pattern, kind))
 
@@ -163,15 +181,24 @@ def _dataset(name: DatasetName, root: Path | None) -> Images:
     return Images(name, dataset.about, dataset.layout, found)
 
 
-def _metanets(folder: Path | None) -> Named:
+def _methods() -> Named:
+    return {method.name: partial(_method, method) for method in methods()}
+
+
+def _method(method: Method) -> Decider:
+    learns = None if method.learnt is None else method.learnt.kind
+    return Decider(method.name, method.about, method.proposes, learns, method.command, method.source)
+
+
+def _trained(learnt: Learnt, folder: Path | None) -> Named:
+    files = learnt.files()
     if folder is None:
-        return {name: partial(_metanet, metanetwork_file(name)) for name in shipped()}
-    files = find_sources([folder], ("metanetwork",)).files
-    return {str(file.relative.with_suffix("")): partial(_metanet, file.path) for file in files}
+        return {name: partial(_file, learnt, files, files.find(name)) for name in files.shipped()}
+    found = find_sources([folder], (learnt.kind,)).files
+    return {str(file.relative.with_suffix("")): partial(_file, learnt, files, file.path) for file in found}
 
 
-def _metanet(path: Path) -> Metanet:
-    artifact = read_artifact(path, "metanetwork")
-    config = artifact.document["config"]
+def _file(learnt: Learnt, files: Files, path: Path) -> Trained:
+    artifact = read_artifact(path, learnt.kind)
     params = sum(tensor.numel() for tensor in artifact.tensors.values())
-    return Metanet(stem(path), str(path), config["layers"], config["hidden"], config.get("score_head", False), params)
+    return Trained(stem(path), str(path), files.facts(artifact), params)

@@ -14,6 +14,7 @@ from metaprune_cli.console.sheet import csv_text
 from metaprune_cli.data import Splits
 from metaprune_cli.errors import InputError
 from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig
+from metaprune_cli.methods.metanet.learning.examples import examples_for
 from metaprune_cli.methods.metanet.learning.meta import ZooEntry
 from metaprune_cli.methods.metanet.learning.meta import meta_train as train_metanetwork
 from metaprune_cli.tasks import Task
@@ -23,7 +24,6 @@ from metaprune_cli.training.progress import Progress
 from metaprune_cli.training.seeds import seed_everything
 from metaprune_cli.training.state import TrainState
 from metaprune_cli.workflows.device import threads_for
-from metaprune_cli.workflows.examples import examples_for
 from metaprune_cli.workflows.images import check_fits
 from metaprune_cli.workflows.loading import ModelSource, Opened, open_graph
 from metaprune_cli.workflows.made import Checkpoint, Made, code_of

@@ -1,4 +1,4 @@
-"""Models through a metanetwork: the same architectures with weights that are easier to prune."""
+"""Models through what a method has learnt: the same architectures with weights that are easier to prune."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from metaprune_cli.artifacts import read_artifact
 from metaprune_cli.config import DataSettings, TransformSettings
-from metaprune_cli.graph import NeuronGraph, decode
-from metaprune_cli.methods import metanet
-from metaprune_cli.methods.metanet import MetaNetwork
-from metaprune_cli.methods.metanet.shipped import metanetwork_file
-from metaprune_cli.pruning import by_unit
+from metaprune_cli.graph import decode
+from metaprune_cli.methods.registry import learnt_by
 from metaprune_cli.training.loop import recalibrate_
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.images import check_fits
@@ -65,9 +61,10 @@ def transform(
     """
     sources = find_sources(inputs, ("model", "graph"))
     targets = plan_targets(sources, output, ("transformed",), "model")
-    metanetwork = metanetwork_file(metanetwork)
-    artifact = read_artifact(metanetwork, "metanetwork")
-    network = MetaNetwork.from_parts(artifact.tensors, artifact.document, metanetwork).eval()
+    learnt = learnt_by("transform")
+    files = learnt.files()
+    artifact = read_artifact(files.find(metanetwork), learnt.kind)
+    method = files.open(artifact)
     if data is not None:
         data = with_task(data, [file.path for file in sources.files], allow_import=source.allow_import)
     splits = task_of(data).splits(data) if settings.recalibrate and data is not None else None
@@ -79,22 +76,23 @@ def transform(
             opened = opened.of_shape(splits.item_shape)
             check_fits(opened, splits, task_of(data))
         graph = opened.neuron_graph()
-        written = metanet.rewritten(graph, network)
-        rewritten = decode(graph.with_tensors(written.tensors), opened.model)
+        proposal = method.propose(graph)
+        proposal.check_fits(graph)
+        rewritten = decode(graph.with_tensors(proposal.tensors or graph.tensors), opened.model)
         if splits is not None and data is not None:
             size, augment = data.batch_size, data.augment != "none"
             recalibrate_(rewritten.to(device), splits.train, settings.batches, batch_size=size, augment=augment)
         made = Made.by(
             "transform",
-            inputs={"model": file.path, "metanetwork": metanetwork},
+            inputs={"model": file.path, learnt.kind: artifact.path},
             digests=({} if splits is None else {"data": splits.digest}) | code_of(opened.architecture.name),
             transform=settings,
             data=data if splits else None,
         )
-        step = {"metanetwork": artifact.digest, "recalibrated": splits is not None}
-        step |= {} if written.importance is None else {"scored": True}
+        step = {learnt.kind: artifact.digest, "recalibrated": splits is not None}
+        step |= {} if proposal.scores is None else {"scored": True}
         change = _change(opened.model, rewritten.cpu())
-        scored = {} if written.importance is None else _scored(graph, written.importance, network)
+        scored = {} if proposal.scores is None else Importance.proposed(proposal.scores).to_document()
         save(rewritten, target, _dense(opened), made, step=step, metrics={"change": change}, **scored)
         done.append(Transformed(str(file.path), str(target), change, splits is not None))
         progress.step()
@@ -107,10 +105,6 @@ def _dense(opened: Opened) -> Opened:
     if opened.zeros is not None:
         log.warning("%s: its zeros are not kept, every weight is rewritten; prune after transform", opened.path)
     return replace(opened, zeros=None)
-
-
-def _scored(graph: NeuronGraph, by_neuron: Tensor, network: MetaNetwork) -> dict[str, Any]:
-    return Importance.said(by_unit(graph.units, by_neuron), network.config.normaliser).to_document()
 
 
 @torch.no_grad()

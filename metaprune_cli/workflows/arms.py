@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from metaprune_cli.config import Scope
+from metaprune_cli.methods.base import Method
+from metaprune_cli.methods.registry import method_of_step, methods, methods_in, scoring_method
 
 Arm = str
 
-METANET = "metanet"
-ARMS: tuple[Arm, ...] = ("plain", "uniform", METANET)
-"""The arms of the pipeline, in their order; any other has its name from :func:`arm_of`."""
+BASELINES: Mapping[Arm, str] = MappingProxyType(
+    {"plain": "units of all layers ranked together", "uniform": "the same share of every layer"}
+)
+"""The arms of the pipeline in which no method has a part, and what is done in them."""
 
-EXPLAINED: dict[Arm, str] = {
-    "plain": "no metanetwork, units of all layers ranked together",
-    "uniform": "no metanetwork, the same share of every layer",
-    METANET: "rewritten by the metanetwork, ranked as it says",
-}
 REPAIRED = "repaired"
 ZEROED = re.compile(r"\d+:\d+|(unstructured|\d+x\d+)-[\d.e-]+%(-by-layer)?")
 """A word that says what was zeroed (see :func:`zeros_word`)."""
@@ -26,7 +25,6 @@ ROUNDS = re.compile(r"(\d+)-rounds")
 """A word that says in how many rounds units were removed."""
 WORDS = {
     "sparse": "group sparsity before pruning",
-    METANET: "rewritten by the metanetwork",
     "finetuned": "finetuned before pruning",
     "group-l2": "ranked by group-l2 alone",
     "group-l1": "ranked by group-l1",
@@ -74,18 +72,16 @@ def zeros_word(step: Mapping[str, Any]) -> str:
     return f"{step['pattern'] or step['kind']}-{100 * step['sparsity']:g}%{by_layer}"
 
 
-def apart_from_ranking(arm: Arm) -> tuple[str, ...]:
-    """The words of an arm that say what was zeroed, in how many rounds, repaired and finetuned how.
-
-    Arms are compared where these agree.
-    """
-    others = {REPAIRED, *FINETUNED.values()}
-    return tuple(word for word in arm.split() if word in others or ZEROED.fullmatch(word) or ROUNDS.fullmatch(word))
+def ranking_of(arm: Arm) -> tuple[str, ...]:
+    """The words of an arm that say how units were chosen, without what was zeroed, repaired and finetuned how."""
+    others = {"plain", REPAIRED, *FINETUNED.values()}
+    words = arm.split()
+    return tuple(w for w in words if w not in others and not ZEROED.fullmatch(w) and not ROUNDS.fullmatch(w))
 
 
 def arm_of(
     before: Sequence[Mapping[str, Any]],
-    criterion: str = "group-l2",
+    criterion: str | None = "group-l2",
     scope: Scope = "global",
     *,
     repair: str = "none",
@@ -97,26 +93,26 @@ def arm_of(
     """The arm of a model.
 
     Args:
-        before: the lineage up to its first pruning.
-        criterion: of its last pruning; what ``auto`` is goes without saying.
-        scope: of that one; global goes without saying, as ``family`` does after a metanetwork.
+        before: the lineage up to its first pruning, and that one where a method removed the units itself.
+        criterion: of its last pruning; what ``auto`` is goes without saying. None: the method's own way of choosing.
+        scope: of that one; global goes without saying, as ``family`` does after a method.
         repair: of that pruning; statistics measured anew are no repair to speak of.
         zeros: what was zeroed, in a word.
         after: the lineage from then on.
         rounds: how often units were removed.
         search: how many shares were tried for the layers in the last pruning.
     """
-    commands = [step["command"] for step in before]
-    rewritten, finetunings = "transform" in commands, [step for step in before if step["command"] == "finetune"]
+    finetunings = [step for step in before if step["command"] == "finetune"]
     sparse = any(step.get("sparsity") for step in finetunings)
-    since = before[commands.index("transform") :] if rewritten else ()
-    usual = "metanet" if any(step.get("scored") for step in before) else "group-l2"
+    first = next((place for place, step in enumerate(before) if method_of_step(step)), len(before))
+    since, having = before[first:], methods_in(before)
+    usual = scoring_method(before).criterion if any(step.get("scored") for step in before) else "group-l2"
     words = (
         ("sparse", sparse),
-        (METANET, rewritten),
+        *((method.name, True) for method in having),
         ("finetuned", any(step["command"] == "finetune" and step.get("epochs", 1) for step in since) and not sparse),
-        (criterion, criterion != usual),
-        ("uniform", scope == "family" and not rewritten),
+        (str(criterion), criterion not in (None, usual)),
+        ("uniform", scope == "family" and not having),
         ("searched", search > 0),
         (f"{rounds}-rounds", rounds > 1),
         *((word, any(step.get(key) and step.get("epochs", 1) for step in after)) for key, word in FINETUNED.items()),
@@ -125,27 +121,45 @@ def arm_of(
     return " ".join([*(words_said or ["plain"]), *([REPAIRED] if repair in ("bias", "least-squares") else [])])
 
 
-def is_metanet(arm: Arm) -> bool:
-    """Whether a metanetwork had a part in it."""
-    return METANET in arm.split()
+def pipeline_arms() -> tuple[Arm, ...]:
+    """The arms of the pipeline, in their order; any other has its name from :func:`arm_of`."""
+    return (*BASELINES, *(method.name for method in methods()))
+
+
+def methods_of(arm: Arm) -> tuple[Method, ...]:
+    """The methods that had a part in it; none in a baseline."""
+    words = arm.split()
+    return tuple(method for method in methods() if method.name in words)
 
 
 def place(arm: Arm) -> tuple[bool, int, Arm]:
     """The key that arms are sorted by: baselines first, those of the pipeline before others."""
-    name = arm.removesuffix(f" {REPAIRED}")
-    return is_metanet(arm), ARMS.index(name) if name in ARMS else len(ARMS), arm
+    name, known = arm.removesuffix(f" {REPAIRED}"), pipeline_arms()
+    return bool(methods_of(arm)), known.index(name) if name in known else len(known), arm
 
 
 def explained(arm: Arm) -> str:
     """An arm in a sentence."""
     name = arm.removesuffix(f" {REPAIRED}")
-    words = EXPLAINED.get(name) or ", ".join(map(_in_words, name.split()))
+    words = _as_a_whole().get(name) or ", ".join(map(_in_words, name.split()))
     return words if name == arm else f"{words}, {WORDS[REPAIRED]}"
 
 
+def nouns(some: Sequence[Method]) -> str:
+    """What methods work with, in a sentence: ``metanetwork``, ``metanetwork or hypernetwork``."""
+    return " or ".join(dict.fromkeys(method.noun for method in some))
+
+
+def _as_a_whole() -> dict[Arm, str]:
+    without = f"no {nouns(methods())}"
+    own = {method.name: ", ".join(filter(None, (method.done, method.chosen))) for method in methods()}
+    return {arm: f"{without}, {words}" for arm, words in BASELINES.items()} | own
+
+
 def _in_words(word: str) -> str:
-    if word in WORDS:
-        return WORDS[word]
+    done = {method.name: method.done for method in methods()} | WORDS
+    if word in done:
+        return done[word]
     if rounds := ROUNDS.fullmatch(word):
         return f"removed in {rounds[1]} rounds, with training in between"
     return f"zeroed {word}" if ZEROED.fullmatch(word) else f"ranked by {word}"

@@ -1,24 +1,26 @@
-"""What an artifact says of its units' importance: the words of a metanetwork's score head."""
+"""What an artifact says of its units' importance: the scores that a method gave them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast, get_args
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metaprune_cli.config import Normaliser
+from metaprune_cli.config import Criterion, Normaliser
 from metaprune_cli.errors import CorruptFileError
 from metaprune_cli.graph import NeuronGraph
+from metaprune_cli.methods.base import Scores
+from metaprune_cli.methods.registry import scoring_method
 from metaprune_cli.pruning import importance_at
 from metaprune_cli.pruning.criteria import USUAL
 from metaprune_cli.pruning.scoring import left_of_scores
 
 KEY, SLOPE, NORMALISER = "importance", "importance_slope", "importance_normaliser"
-"""Of the document of a model that went through a metanetwork with a score head."""
+"""Of the document of a model whose units a method has scored."""
 
 
 @dataclass(frozen=True)
@@ -29,23 +31,25 @@ class Importance:
         by_unit: one number for every unit.
         normaliser: of the scores it was learnt for.
         slope: for every unit how that changes with the speed-up (see ``pruning.importance_at``); None: it does not.
+        criterion: that it is part of, which is the method's own.
     """
 
     by_unit: tuple[float, ...]
     normaliser: Normaliser
     slope: tuple[float, ...] | None = None
+    criterion: Criterion | None = field(default_factory=lambda: scoring_method().criterion)
 
     @classmethod
-    def said(cls, importance: Float[Tensor, "units ..."], normaliser: Normaliser) -> Importance:
-        """What a score head said."""
-        if importance.dim() == 1:
-            return cls(tuple(importance.tolist()), normaliser)
-        level, slope = (tuple(term.tolist()) for term in importance.unbind(1))
-        return cls(level, normaliser, slope)
+    def proposed(cls, scores: Scores) -> Importance:
+        """What a method proposes."""
+        if scores.values.dim() == 1:
+            return cls(tuple(scores.values.tolist()), scores.normaliser)
+        level, slope = (tuple(term.tolist()) for term in scores.values.unbind(1))
+        return cls(level, scores.normaliser, slope)
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Importance | None:
-        """What a document says; None where no score head has seen the model.
+        """What a document says; None where no method has scored the model's units.
 
         Raises:
             CorruptFileError: it names a normaliser that does not exist.
@@ -61,7 +65,12 @@ class Importance:
                 next_step="metaprune transform it again",
             )
         slope = document.get(SLOPE)
-        return cls(tuple(document[KEY]), cast("Normaliser", normaliser), None if slope is None else tuple(slope))
+        return cls(
+            tuple(document[KEY]),
+            cast("Normaliser", normaliser),
+            None if slope is None else tuple(slope),
+            scoring_method(document.get("lineage", ())).criterion,
+        )
 
     def to_document(self) -> dict[str, Any]:
         """As plain values."""

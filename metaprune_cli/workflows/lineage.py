@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from metaprune_cli.workflows.arms import METANET, Arm, arm_of, is_removal, is_zeroing, zeros_word
+from metaprune_cli.methods.registry import method_of_step, methods_in
+from metaprune_cli.workflows.arms import FINETUNED, Arm, arm_of, is_removal, is_zeroing, zeros_word
 from metaprune_cli.workflows.loading import Lineage, Opened
 from metaprune_cli.workflows.paths import stem
 
@@ -28,6 +29,7 @@ class Descent:
         requested: the speed-up asked of all prunings that removed units together; 1 where weights were zeroed only.
         known: whether the file has a lineage at all.
         epochs: of finetuning, all told.
+        settings: what else has to be equal where arms are compared, in words by name; what was not done is not there.
     """
 
     origin: str
@@ -36,33 +38,63 @@ class Descent:
     requested: float | None
     known: bool
     epochs: int
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def descent(lineage: Lineage, path: Path) -> Descent:
     """Read a model's lineage."""
-    commands = [entry["command"] for entry in lineage]
     origin = next((stem(Path(entry["input"])) for entry in lineage if entry.get("input")), stem(path))
     epochs = sum(entry.get("epochs", 0) for entry in lineage if entry["command"] == "finetune")
-    rewritten = max((place for place, command in enumerate(commands) if command == "transform"), default=-1)
+    rewritten = max((place for place, step in enumerate(lineage) if _rewrites(step)), default=-1)
     zeroings = [place for place, step in enumerate(lineage) if is_zeroing(step) and place > rewritten]  # others: undone
-    removals = [place for place, step in enumerate(lineage) if is_removal(step)]
+    removals = [place for place, step in enumerate(lineage) if is_removal(step) or _removes(step)]
     if not zeroings + removals:
-        arm = METANET if "transform" in commands else "plain"
+        arm = " ".join(method.name for method in methods_in(lineage)) or "plain"
         return Descent(origin, arm, "unpruned", None, bool(lineage), epochs)
     place = (removals or zeroings)[-1]
     removal: Mapping[str, Any] = lineage[place] if removals else {}
     since = lineage[max(zeroings + removals) + 1 :]
+    zeros = zeros_word(lineage[zeroings[-1]]) if zeroings else None
     arm = arm_of(
-        lineage[: (removals or zeroings)[0]],
-        removal.get("criterion", "group-l2"),
+        lineage[: (removals or zeroings)[0] + 1],
+        removal.get("criterion", "group-l2" if removal.get("command", "prune") == "prune" else None),
         removal.get("scope", "global"),
         repair=removal.get("repair", "none"),
-        zeros=zeros_word(lineage[zeroings[-1]]) if zeroings else None,
+        zeros=zeros,
         after=since,
         rounds=len(removals),
         search=removal.get("search", 0),
     )
-    return Descent(origin, arm, _step(since), _requested([lineage[place] for place in removals]), True, epochs)
+    settings = dict(_settings(removal, since, zeros, len(removals)))
+    requested = _requested([lineage[place] for place in removals])
+    return Descent(origin, arm, _step(since), requested, True, epochs, settings)
+
+
+def _rewrites(step: Mapping[str, Any]) -> bool:
+    method = method_of_step(step)
+    return method is not None and "weights" in method.proposes
+
+
+def _removes(step: Mapping[str, Any]) -> bool:
+    method = method_of_step(step)
+    return method is not None and method.removes
+
+
+def _settings(
+    removal: Mapping[str, Any], since: Sequence[Mapping[str, Any]], zeros: str | None, rounds: int
+) -> Iterator[tuple[str, str]]:
+    """What is neither the choice of units nor a number of epochs."""
+    for name in ("repair", "quantity"):
+        if removal.get(name, "none") != "none":
+            yield name, str(removal[name])
+    if rounds > 1:
+        yield "rounds", str(rounds)
+    if zeros:
+        yield "zeros", zeros
+    for name in (*FINETUNED, "patience"):
+        values = [step[name] for step in since if step.get(name) and step.get("epochs", 1)]
+        if values:
+            yield name, ", ".join(str(value) for value in dict.fromkeys(values))
 
 
 def base_of(model: Opened, candidates: Sequence[Opened]) -> Opened:

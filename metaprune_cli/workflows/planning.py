@@ -201,14 +201,14 @@ def criterion_for(settings: PruneSettings, opened: Opened) -> str:
     """What ``auto`` is for this model."""
     if settings.criterion != "auto":
         return settings.criterion
-    return "group-l2" if opened.importance is None else "metanet"
+    return (opened.importance and opened.importance.criterion) or "group-l2"
 
 
 def normaliser_for(settings: PruneSettings, opened: Opened, criterion: str) -> Normaliser:
-    """What ``auto`` is: for ``metanet`` what the score head has learnt with, else ranks where a search starts."""
+    """What ``auto`` is: for a method's criterion that of its scores, else ranks where a search starts."""
     if settings.normaliser != "auto":
         return settings.normaliser
-    if opened.importance is not None and criterion == "metanet":
+    if opened.importance is not None and criterion == opened.importance.criterion:
         return opened.importance.normaliser
     return "rank" if settings.search else "max"
 

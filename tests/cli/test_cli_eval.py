@@ -70,3 +70,61 @@ def test_bad_usage_is_one_panel_and_exit_code_2(work: Path, arguments: tuple[obj
     ran = call("eval", *arguments)
     assert (ran.code, ran.out) == (2, "")
     assert message in ran.err
+
+
+@pytest.fixture(scope="session")
+def arms(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the held-out model, pruned to 1.5x: plain, of the same share by layer, repaired, and transformed."""
+    folder = tmp_path_factory.mktemp("arms")
+    heldout, transformed = pipeline / "zoo/heldout", pipeline / "transformed"
+    settings = ("--params", pipeline / "params.yaml", "--speedup", 1.5, "--quiet")
+    run("prune", heldout, "-o", folder / "plain", *settings)
+    run("prune", heldout, "-o", folder / "uniform", "--scope", "family", *settings)
+    run("prune", heldout, "-o", folder / "repaired", "--repair", "bias", *settings)
+    run("prune", transformed, "-o", folder / "metanet", *settings)
+    return folder
+
+
+def test_arms_are_compared_with_the_one_that_is_asked_for(work: Path, arms: Path, tmp_path: Path) -> None:
+    before = run("eval", arms, "--base", "zoo/heldout", "--json", *FAST).json["summary"]["pruned"]
+    report = ("-o", tmp_path / "report", "--report", tmp_path / "page.html")
+    ran = run("eval", arms, "--base", "zoo/heldout", "--against", "uniform", "--latency-runs", 2, *report, "--json")
+    summary, differing = ran.json["summary"]["pruned"], "repair bias and none."
+    assert {"metanet_minus_plain", "metanet_minus_uniform"} <= set(before)
+    assert set(summary) - set(before) == {"plain_minus_uniform"}
+    assert set(summary["plain_minus_uniform"]["1.5x"]) == set(summary["metanet_minus_uniform"]["1.5x"])
+    (apart,) = ran.json["not_compared"]
+    assert (apart["arm"], apart["against"], apart["settings"]) == (
+        *("plain repaired", "uniform"),
+        {"repair": ["bias", "none"]},
+    )
+    for text in (
+        " ".join(ran.err.split()),
+        *((tmp_path / name).read_text() for name in ("report/report.md", "page.html")),
+    ):
+        assert "plain repaired minus uniform" in text
+        assert differing in text.replace("\\", "")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [("unifrom", "did you mean 'uniform'?"), ("metanet repaired", "plain, plain repaired, uniform, metanet")],
+)
+def test_an_arm_that_is_not_there_is_refused_before_anything_is_measured(
+    work: Path, arms: Path, wrong: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metaprune_cli.stages.eval._measure", lambda *_: pytest.fail("measured"))
+    ran = call("eval", arms, "--base", "zoo/heldout", "--against", "plain", "--against", wrong, *FAST)
+    assert (ran.code, ran.out) == (2, "")
+    assert text in " ".join(ran.err.replace("│", " ").split())
+
+
+def test_arms_are_called_as_the_report_calls_them(work: Path, arms: Path) -> None:
+    """What is common to all goes without saying; the arms of curves are there too."""
+    only = (arms / "repaired", "--base", "zoo/heldout")
+    assert "plain" in run("eval", *only, "--against", "plain", "--json", *FAST).json["summary"]["pruned"]
+    ran = call("eval", *only, "--against", "plain repaired", *FAST)
+    assert (ran.code, "plain repaired" in ran.err) == (2, True)
+    drawn = run("eval", "zoo/heldout", "--speedup", 1.5, "--against", "uniform", "--json", *FAST).json["summary"]
+    assert "plain_minus_uniform" in drawn["recalibrated"]
+    assert "there is none" in call("eval", "zoo/heldout", "--against", "plain", *FAST).err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from metaprune_cli.reports.summary import Row
+from metaprune_cli.reports.rows import Row
 from metaprune_cli.tasks import Classification, Score
 from metaprune_cli.workflows.arms import Arm
 from metaprune_cli.workflows.lineage import Step
@@ -17,6 +17,7 @@ def row(
     requested: float | None = 2.0,
     top1: float = 90.0,
     epochs: int = 0,
+    **settings: str,
 ) -> Row:
     speedup = (requested or 1.0) * 1.01
     return Row(
@@ -36,6 +37,7 @@ def row(
         latency_p90_ms=2.2 / speedup,
         latency_speedup=speedup,
         epochs=epochs,
+        settings=settings,
     )
 
 

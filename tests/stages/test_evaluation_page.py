@@ -14,10 +14,11 @@ from torch import nn
 
 from metaprune_cli.models import Architecture
 from metaprune_cli.reports.page import PAGE, Contents, html
-from metaprune_cli.reports.picture import COLOURS, MORE_COLOURS
+from metaprune_cli.reports.picture import METHODS_COLOURS, MORE_COLOURS, STYLES
 from metaprune_cli.reports.plots import DARK, ticks
 from metaprune_cli.reports.report import models_table, summary_tables
-from metaprune_cli.reports.summary import Row, summarise
+from metaprune_cli.reports.rows import Row
+from metaprune_cli.reports.summary import summarise
 from metaprune_cli.reports.widths import Family, Widths, widths_of
 from metaprune_cli.workflows.loading import Opened
 
@@ -164,7 +165,7 @@ def test_ticks_are_few_round_and_inside(values: tuple[float, float]) -> None:
 
 
 def test_every_dark_colour_stands_for_one_of_the_pictures() -> None:
-    assert set(DARK) <= {*COLOURS.values(), *MORE_COLOURS}
+    assert set(DARK) <= {*(colour for colour, _ in STYLES.values()), *METHODS_COLOURS, *MORE_COLOURS}
 
 
 def test_a_model_without_a_plan_has_no_widths(tmp_path: Path) -> None:

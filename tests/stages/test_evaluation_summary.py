@@ -11,8 +11,9 @@ from evaluated import row, three_arms
 from metaprune_cli.console.sheet import csv_text
 from metaprune_cli.reports.picture import draw, limits
 from metaprune_cli.reports.report import markdown, models_table, summary_tables
-from metaprune_cli.reports.summary import Row, Spread, Summary, curve, headline, metrics, summarise
-from metaprune_cli.workflows.arms import ARMS, Arm, arm_of, explained
+from metaprune_cli.reports.rows import Row, Spread
+from metaprune_cli.reports.summary import Summary, curve, headline, metrics, summarise
+from metaprune_cli.workflows.arms import Arm, arm_of, explained, pipeline_arms
 
 SCORED = {"command": "transform", "scored": True}
 
@@ -108,7 +109,7 @@ def test_the_headline_is_top1_after_the_last_step(summary: Summary) -> None:
 def test_curve_has_one_record_per_speedup(summary: Summary) -> None:
     records = curve(summary, "recalibrated")
     assert [record["speedup"] for record in records] == [2.0, 4.0, 8.0]
-    assert all(list(record) == ["speedup", *ARMS] and None not in record.values() for record in records)
+    assert all(list(record) == ["speedup", *pipeline_arms()] and None not in record.values() for record in records)
     assert curve(summary, "pruned") == []
 
 
@@ -116,7 +117,7 @@ def test_markdown_shows_the_arms_and_every_model(rows: list[Row], summary: Summa
     text = markdown(rows, summary, {"Images": "digits, 540 of them"}, picture="curve.png")
     assert "- Images: digits, 540 of them" in text
     assert "Before pruning (models: 3): top-1 98." in text
-    assert all(text.count(f"- **{arm}**: ") == 1 for arm in ARMS)
+    assert all(text.count(f"- **{arm}**: ") == 1 for arm in pipeline_arms())
     assert text.count("Gain by the metanetwork") == len(summary.steps)
     assert "![Accuracy against speed-up](curve.png)" in text
     assert all(member.name in text for member in rows)

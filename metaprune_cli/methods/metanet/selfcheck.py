@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 
 import torch
@@ -26,6 +27,12 @@ def verdict() -> str:
     difference = _difference()
     how = "works" if difference < TOLERANCE else "wrong"
     return "; ".join([f"{how}: differs from PyTorch by {difference:.1e}", *reasons])
+
+
+def describe_compiler() -> str | None:
+    """The command, and the first line of what it says of its version; None where there is no compiler."""
+    command = compiled.compiler()
+    return None if command is None else f"{shlex.join(command)}: {compiled.version(command).partition(chr(10))[0]}"
 
 
 def _difference() -> float:
