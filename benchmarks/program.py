@@ -29,7 +29,8 @@ from metaprune_cli.graph.arguments import map_in
 from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.program.capture import program_without
 from metaprune_cli.graph.program.interpreter import Interpreter, repeated_matrices, times_matrix
-from metaprune_cli.graph.program.module import Program, Script
+from metaprune_cli.graph.program.module import Program
+from metaprune_cli.graph.program.script import Script
 from metaprune_cli.graph.trace.record import Size, TypeOf, Value
 from metaprune_cli.models.programs import program_from_document, program_to_document, tensors_of
 

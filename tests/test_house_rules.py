@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Container
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 
@@ -185,6 +187,56 @@ def test_what_benchmarks_import_is_there(path: Path) -> None:
             module = import_module(str(node.module))
             for name in (alias.name for alias in node.names):
                 assert hasattr(module, name) or import_module(f"{node.module}.{name}")
+
+
+def imports(path: Path, modules: Container[str]) -> set[str]:
+    """What a file imports of ``modules``, inside functions and under TYPE_CHECKING too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in modules else str(node.module) for name in inner}
+    return {name for name in found if name in modules}
+
+
+def circle_in(package: Path) -> list[str]:
+    """Modules each of which imports the next, the last of them the first; none where there is no circle."""
+    files = {path.relative_to(package.parent).with_suffix(""): path for path in sources(package)}
+    modules = {".".join(name.parts).removesuffix(".__init__"): path for name, path in files.items()}
+    graph = {name: imports(path, modules) - {name} for name, path in modules.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_module_imports_one_that_imports_it() -> None:
+    assert circle_in(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import package.above",
+        "from package import above",
+        "from package.above import name",
+        "def late():\n    from package.above import name",
+        "if TYPE_CHECKING:\n    from package.above import name",
+    ],
+)
+def test_a_circle_is_found(line: str, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "above.py").write_text("from package.below import other", encoding="utf-8")
+    (package / "below.py").write_text("import os", encoding="utf-8")
+    assert circle_in(package) == []
+    (package / "below.py").write_text(line, encoding="utf-8")
+    assert {"package.above", "package.below"} <= set(circle_in(package))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from metaprune_cli.artifacts.schemas import refuse, shortened
-from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, NeuronGraph, owners_of
+from metaprune_cli.graph.structure import EdgeBlock, Feature, Structure, owners_of
 
 Packed = Mapping[str, Any]
 Path = str | PathLike[str] | None
@@ -52,14 +52,14 @@ def check_extents(state: Mapping[str, Tensor], index: Mapping[str, Tensor], docu
     refuse(problems, "graph", where)
 
 
-def check_indices(graph: NeuronGraph, where: Path) -> None:
-    """Check all indices of a graph whose sizes have passed :func:`check_extents`.
+def check_indices(structure: Structure, tensors: Mapping[str, Tensor], where: Path) -> None:
+    """Check all indices of a structure whose sizes have passed :func:`check_extents`.
 
     Raises:
         CorruptFileError: an index points outside what it is an index of, or an element of an entry is an edge or a
             feature more than once, or neither and not kept verbatim.
     """
-    refuse([*_ids(graph), *_elements(graph), *_costs(graph)], "graph", where)
+    refuse([*_ids(structure), *_elements(structure, tensors), *_costs(structure)], "graph", where)
 
 
 def _names(state: Mapping[str, Tensor], document: Packed) -> Iterator[str]:
@@ -161,18 +161,17 @@ def _in_words(shape: Sequence[int | None]) -> str:
     return str(["any" if size is None else size for size in shape]).replace("'", "")
 
 
-def _ids(graph: NeuronGraph) -> Iterator[str]:
+def _ids(structure: Structure) -> Iterator[str]:
     """Every list of neurons within the neurons."""
-    lists = [("identity", graph.identity), ("ties", graph.ties), ("columns", graph.columns), ("rows", graph.rows)]
-    lists += [("heads", graph.heads)]
-    for i, block in enumerate(graph.blocks):
+    lists = [(name, getattr(structure, name)) for name in ("identity", "ties", "columns", "rows", "heads")]
+    for i, block in enumerate(structure.blocks):
         lists += [(f"blocks.{i}.destinations", block.destinations), (f"blocks.{i}.sources", block.sources)]
-    lists += [(f"features.{i}.neurons", feature.neurons) for i, feature in enumerate(graph.features)]
-    lists += [(f"products.{i}.neurons", product.neurons) for i, product in enumerate(graph.products)]
-    lists += [(f"locks.{i}.neurons", lock.neurons) for i, lock in enumerate(graph.locks)]
-    lists += [(f"spans.{i}.neurons", span.neurons) for i, span in enumerate(graph.spans)]
+    lists += [(f"features.{i}.neurons", feature.neurons) for i, feature in enumerate(structure.features)]
+    lists += [(f"products.{i}.neurons", product.neurons) for i, product in enumerate(structure.products)]
+    lists += [(f"locks.{i}.neurons", lock.neurons) for i, lock in enumerate(structure.locks)]
+    lists += [(f"spans.{i}.neurons", span.neurons) for i, span in enumerate(structure.spans)]
     for field, ids in lists:
-        yield from _within(f"structure.{field}", ids, graph.num_neurons)
+        yield from _within(f"structure.{field}", ids, structure.num_neurons)
 
 
 def _within(field: str, index: Tensor, extent: int) -> Iterator[str]:
@@ -182,11 +181,11 @@ def _within(field: str, index: Tensor, extent: int) -> Iterator[str]:
             yield f"{field}: expected indices in 0 to {extent - 1}, got {low} to {high}"
 
 
-def _elements(graph: NeuronGraph) -> Iterator[str]:
+def _elements(structure: Structure, tensors: Mapping[str, Tensor]) -> Iterator[str]:
     """Every element of every entry is an edge, a feature or verbatim, once."""
-    owners = owners_of(graph.blocks, graph.features)
-    for name, tensor in graph.tensors.items():
-        if name in graph.aliases:
+    owners = owners_of(structure.blocks, structure.features)
+    for name, tensor in tensors.items():
+        if name in structure.aliases:
             continue
         blocks, features = owners.get(name, ([], []))
         outside = [
@@ -196,7 +195,7 @@ def _elements(graph: NeuronGraph) -> Iterator[str]:
         ]
         yield from outside
         claimed = sum(math.prod(b.size) for b in blocks) + sum(f.elements.numel() for f in features)
-        if claimed < tensor.numel() and name not in graph.verbatim:
+        if claimed < tensor.numel() and name not in structure.verbatim:
             yield f"structure.verbatim: expected {name}, of whose {tensor.numel()} values {claimed} are in the graph"
         if claimed > tensor.numel() or not (outside or _are_distinct(tensor.numel(), blocks, features)):
             yield f"structure: expected each value of {name} at most once, got some more often"
@@ -237,6 +236,6 @@ def _run(index: Tensor) -> tuple[int, int] | None:
     return (first, first + index.numel()) if bool((index.diff() == 1).all()) else None
 
 
-def _costs(graph: NeuronGraph) -> Iterator[str]:
-    if graph.macs >= MACS:
-        yield f"structure: expected fewer than {MACS} multiply-accumulates, got {graph.macs}"
+def _costs(structure: Structure) -> Iterator[str]:
+    if structure.macs >= MACS:
+        yield f"structure: expected fewer than {MACS} multiply-accumulates, got {structure.macs}"

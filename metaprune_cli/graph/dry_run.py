@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from metaprune_cli.errors import InputError, MetapruneError
 from metaprune_cli.graph.arguments import found_in
 from metaprune_cli.graph.nest import leaves
-from metaprune_cli.graph.neuron_graph import Lock, NeuronGraph
+from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.program.placement import cut_elsewhere, misplaced
 from metaprune_cli.graph.program.rewrite import rewrite
 from metaprune_cli.graph.resize import copied, fill_, own_copies, resize_
 from metaprune_cli.graph.slicing import slice_tensors
+from metaprune_cli.graph.structure import Lock
+from metaprune_cli.graph.trace.builder import StructureBuilder
 from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, trace_pass
 from metaprune_cli.graph.trace.record import Recording, Step, Value
-from metaprune_cli.graph.trace.structure import Structure
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.graph.units import Family
 
@@ -66,7 +67,7 @@ def follows(model: nn.Module, graph: NeuronGraph, kept: Tensor, example_inputs: 
     skeleton = Skeleton.of(model)
     given = Pass(training=False, inputs=skeleton.inputs(example_inputs))
     try:
-        before = trace_pass(skeleton, Structure(), given, graph.aliases)
+        before = trace_pass(skeleton, StructureBuilder(), given, graph.aliases)
     except InputError:
         return True
     return class_failure(graph, skeleton, [(given, before)], kept) is None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import Tensor, nn
 
@@ -11,9 +9,9 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.graph.dry_run import lock_what_breaks
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.resize import fill_, hollow_copy
+from metaprune_cli.graph.trace.builder import StructureBuilder
 from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, repeated, trace_pass
 from metaprune_cli.graph.trace.record import Recording
-from metaprune_cli.graph.trace.structure import Structure
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 
 
@@ -33,16 +31,16 @@ def encode(model: nn.Module, example_inputs: ExampleInputs) -> NeuronGraph:
     """
     tensors, trainable, aliases = _entries(model)
     try:
-        skeleton, structure, passes = _trace(model, example_inputs, trainable, aliases, real=False)
+        skeleton, builder, passes = _trace(model, example_inputs, trainable, aliases, real=False)
     except InputError:  # perhaps its control flow depends on data
-        skeleton, structure, passes = _trace(model, example_inputs, trainable, aliases, real=True)
-        if missed := sorted(_untouched(skeleton.model, structure, aliases) & trainable):
-            everyone = torch.arange(structure.layers[-1].start + structure.layers[-1].size)
+        skeleton, builder, passes = _trace(model, example_inputs, trainable, aliases, real=True)
+        if missed := sorted(_untouched(skeleton.model, builder, aliases) & trainable):
+            everyone = torch.arange(builder.neurons.layers[-1].start + builder.neurons.layers[-1].size)
             reason = f"control flow depends on data, and the example inputs did not reach {missed[0]}"
-            structure.lock(everyone, reason)
-    graph = structure.build(tensors, trainable, aliases)
+            builder.neurons.lock(everyone, reason)
+    graph = builder.build(tensors, trainable, aliases)
     locks = lock_what_breaks(graph, skeleton, passes)
-    return dataclasses.replace(graph, locks=(*graph.locks, *locks))
+    return graph.with_locks((*graph.locks, *locks))
 
 
 def decode(graph: NeuronGraph, model: nn.Module) -> nn.Module:
@@ -71,28 +69,28 @@ def _entries(model: nn.Module) -> tuple[dict[str, Tensor], frozenset[str], dict[
 
 def _trace(
     model: nn.Module, example_inputs: ExampleInputs, trainable: frozenset[str], aliases: dict[str, str], *, real: bool
-) -> tuple[Skeleton, Structure, list[tuple[Pass, Recording]]]:
+) -> tuple[Skeleton, StructureBuilder, list[tuple[Pass, Recording]]]:
     """The evaluation pass, and a training pass where it reaches trainable entries that the first one does not."""
-    skeleton, structure = Skeleton.of(model, real=real), Structure()
+    skeleton, builder = Skeleton.of(model, real=real), StructureBuilder()
     evaluation = Pass(training=False, inputs=skeleton.inputs(example_inputs))
-    passes = [(evaluation, trace_pass(skeleton, structure, evaluation, aliases))]
-    untouched = _untouched(skeleton.model, structure, aliases)
+    passes = [(evaluation, trace_pass(skeleton, builder, evaluation, aliases))]
+    untouched = _untouched(skeleton.model, builder, aliases)
     if not untouched & trainable:
-        return skeleton, structure, passes
-    structure.counting = False
+        return skeleton, builder, passes
+    builder.counting = False
     try:
-        training, recording = _trace_training(skeleton, structure, example_inputs, aliases)
+        training, recording = _trace_training(skeleton, builder, example_inputs, aliases)
     except InputError as error:
         for name in untouched & trainable:
-            structure.note(name, f"not reached in evaluation mode; training mode fails: {error.details['got']}")
-        return skeleton, structure, passes
-    if _untouched(skeleton.model, structure, aliases) != untouched:
+            builder.note(name, f"not reached in evaluation mode; training mode fails: {error.details['got']}")
+        return skeleton, builder, passes
+    if _untouched(skeleton.model, builder, aliases) != untouched:
         passes.append((training, recording))
-    return skeleton, structure, passes
+    return skeleton, builder, passes
 
 
 def _trace_training(
-    skeleton: Skeleton, structure: Structure, example_inputs: ExampleInputs, aliases: dict[str, str]
+    skeleton: Skeleton, builder: StructureBuilder, example_inputs: ExampleInputs, aliases: dict[str, str]
 ) -> tuple[Pass, Recording]:
     """In training mode, with a batch of two where it can be had: batch statistics need more than one value."""
     try:
@@ -100,10 +98,10 @@ def _trace_training(
         record_pass(skeleton, training, aliases)
     except InputError:
         training = Pass(training=True, inputs=skeleton.inputs(example_inputs))
-    return training, trace_pass(skeleton, structure, training, aliases)
+    return training, trace_pass(skeleton, builder, training, aliases)
 
 
-def _untouched(model: nn.Module, structure: Structure, aliases: dict[str, str]) -> frozenset[str]:
+def _untouched(model: nn.Module, builder: StructureBuilder, aliases: dict[str, str]) -> frozenset[str]:
     """The entries that are not in the structure."""
-    reached = {block.param for block in structure.blocks.values()} | {f.name for f in structure.features.values()}
-    return frozenset(model.state_dict()).difference(reached, structure.notes, aliases)
+    reached = {block.param for block in builder.blocks.values()} | {f.name for f in builder.features.values()}
+    return frozenset(model.state_dict()).difference(reached, builder.notes, aliases)

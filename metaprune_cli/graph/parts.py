@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from metaprune_cli.graph.checks import check_extents, check_indices
-from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, Layer, Lock, NeuronGraph, Product, Span
+from metaprune_cli.graph.structure import EdgeBlock, Feature, Layer, Lock, Product, Span, Structure
 
 _STATE, _INDEX = "state.", "structure."
 NO_PAIRS = torch.empty(2, 0, dtype=torch.int64)
 """What a graph written before there were heads has in the plane of rows."""
 
 
-def to_parts(graph: NeuronGraph) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def to_parts(structure: Structure, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors (the state dict under ``state.``, index lists under ``structure.``) and a JSON-ready document.
 
     Aliases of shared tensors are stored once. An index list that is a plain range is two numbers in the document.
     """
-    tensors = {_STATE + name: t for name, t in graph.tensors.items() if name not in graph.aliases}
+    tensors = {_STATE + name: t for name, t in state.items() if name not in structure.aliases}
 
     def pack(key: str, index: Tensor) -> dict[str, Any]:
         flat = index.reshape(-1)
@@ -34,7 +34,7 @@ def to_parts(graph: NeuronGraph) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return {"tensor": key, "shape": shape}
 
     document: dict[str, Any] = {
-        "layers": [[layer.name, layer.start, layer.size] for layer in graph.layers],
+        "layers": [[layer.name, layer.start, layer.size] for layer in structure.layers],
         "blocks": [
             {
                 "param": block.param,
@@ -46,7 +46,7 @@ def to_parts(graph: NeuronGraph) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 "destinations": pack(f"blocks.{i}.destinations", block.destinations),
                 "sources": pack(f"blocks.{i}.sources", block.sources),
             }
-            for i, block in enumerate(graph.blocks)
+            for i, block in enumerate(structure.blocks)
         ],
         "features": [
             {
@@ -55,35 +55,35 @@ def to_parts(graph: NeuronGraph) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 "elements": pack(f"features.{i}.elements", feature.elements),
                 "neurons": pack(f"features.{i}.neurons", feature.neurons),
             }
-            for i, feature in enumerate(graph.features)
+            for i, feature in enumerate(structure.features)
         ],
-        "identity": pack("identity", graph.identity),
-        "ties": pack("ties", graph.ties),
-        "columns": pack("columns", graph.columns),
-        "rows": pack("rows", graph.rows),
-        "heads": pack("heads", graph.heads),
+        "identity": pack("identity", structure.identity),
+        "ties": pack("ties", structure.ties),
+        "columns": pack("columns", structure.columns),
+        "rows": pack("rows", structure.rows),
+        "heads": pack("heads", structure.heads),
         "products": [
             {"neurons": pack(f"products.{i}", p.neurons), "macs_per_neuron": p.macs_per_neuron}
-            for i, p in enumerate(graph.products)
+            for i, p in enumerate(structure.products)
         ],
         "locks": [
             {"neurons": pack(f"locks.{i}", k.neurons), "reason": k.reason, "plane": k.plane}
-            for i, k in enumerate(graph.locks)
+            for i, k in enumerate(structure.locks)
         ],
         "spans": [
-            {"neurons": pack(f"spans.{i}", s.neurons), "operator": s.operator} for i, s in enumerate(graph.spans)
+            {"neurons": pack(f"spans.{i}", s.neurons), "operator": s.operator} for i, s in enumerate(structure.spans)
         ],
-        "verbatim": dict(graph.verbatim),
-        "aliases": dict(graph.aliases),
-        "trainable": sorted(graph.trainable),
-        "entries": list(graph.tensors),
+        "verbatim": dict(structure.verbatim),
+        "aliases": dict(structure.aliases),
+        "trainable": sorted(structure.trainable),
+        "entries": list(state),
     }
     return tensors, document
 
 
 def from_parts(
     tensors: Mapping[str, Tensor], document: Mapping[str, Any], where: str | PathLike[str] | None = None
-) -> NeuronGraph:
+) -> tuple[Structure, dict[str, Tensor]]:
     """The inverse of :func:`to_parts`; nothing in the parts is trusted.
 
     Args:
@@ -94,18 +94,20 @@ def from_parts(
     Raises:
         CorruptFileError: an index is outside what it points into, or elements are not edges, features or verbatim once.
     """
-    state, index = (_below(prefix, tensors) for prefix in (_STATE, _INDEX))
-    check_extents(state, index, document, where)
-    graph = _joined(state, index, document)
-    check_indices(graph, where)
-    return graph
+    stored, index = (_below(prefix, tensors) for prefix in (_STATE, _INDEX))
+    check_extents(stored, index, document, where)
+    structure = _structure(index, document)
+    aliases = structure.aliases
+    state = {name: stored[aliases.get(name, name)] for name in document["entries"]}
+    check_indices(structure, state, where)
+    return structure, state
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _joined(stored: Mapping[str, Tensor], index: Mapping[str, Tensor], document: Mapping[str, Any]) -> NeuronGraph:
+def _structure(index: Mapping[str, Tensor], document: Mapping[str, Any]) -> Structure:
     def unpack(packed: Mapping[str, Any]) -> Tensor:
         shape: Sequence[int] = packed["shape"]
         if packed.get("tensor") is not None:
@@ -113,10 +115,8 @@ def _joined(stored: Mapping[str, Tensor], index: Mapping[str, Tensor], document:
         count = torch.Size(shape).numel()
         return torch.arange(packed["start"], packed["start"] + count).view(shape)
 
-    aliases = document["aliases"]
-    state = {name: stored[aliases.get(name, name)] for name in document["entries"]}
     columns, rows, heads = (document.get(name) for name in ("columns", "rows", "heads"))
-    return NeuronGraph(
+    return Structure(
         layers=tuple(Layer(*layer) for layer in document["layers"]),
         blocks=tuple(
             EdgeBlock(
@@ -143,9 +143,8 @@ def _joined(stored: Mapping[str, Tensor], index: Mapping[str, Tensor], document:
         locks=tuple(Lock(unpack(k["neurons"]), k["reason"], k.get("plane", "both")) for k in document["locks"]),
         spans=tuple(Span(unpack(s["neurons"]), s["operator"]) for s in document["spans"]),
         verbatim=document["verbatim"],
-        aliases=aliases,
+        aliases=document["aliases"],
         trainable=frozenset(document["trainable"]),
-        tensors=state,
     )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from metaprune_cli.graph.neuron_graph import EdgeBlock, NeuronGraph
+from metaprune_cli.graph.structure import EdgeBlock, Structure
 
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
@@ -29,10 +29,10 @@ def edge_type(kernel: tuple[int, ...]) -> tuple[str, str, str]:
     return ("neuron", "x".join(map(str, kernel)) or "1", "neuron")
 
 
-def blocks_by_type(graph: NeuronGraph) -> dict[tuple[str, str, str], list[EdgeBlock]]:
+def blocks_by_type(structure: Structure) -> dict[tuple[str, str, str], list[EdgeBlock]]:
     """The blocks behind each edge type, in the order of its edges."""
     types: dict[tuple[str, str, str], list[EdgeBlock]] = {}
-    for block in graph.blocks:
+    for block in structure.blocks:
         types.setdefault(edge_type(block.kernel), []).append(block)
     return types
 
@@ -45,68 +45,70 @@ def edge_index(block: EdgeBlock) -> Tensor:
     return torch.stack([sources.flatten(), destinations.flatten()])
 
 
-def to_pyg(graph: NeuronGraph) -> HeteroData:
-    """The graph with every edge written out; gradients flow through ``edge_attr`` and ``x``.
+def to_pyg(structure: Structure, tensors: Mapping[str, Tensor]) -> HeteroData:
+    """The structure with every edge written out; gradients flow through ``edge_attr`` and ``x``.
 
     Attributes of the result, for n neurons: ``data["neuron"].x`` and ``.mask`` of shape (n, columns), ``data.columns``
-    their names; per edge type ``edge_index`` (2, edges) and ``edge_attr`` (edges, taps); ``data.structure``.
+    their names; per edge type ``edge_index`` (2, edges) and ``edge_attr`` (edges, taps); ``data.structure``, and
+    ``data.rest``, the state dict without what edges and features carry.
     """
     from torch_geometric.data import HeteroData
 
     data = HeteroData()
-    names, columns = _columns(graph)
-    values = [graph.tensors[f.name].reshape(-1)[_on(f.elements, graph.tensors[f.name])] for f in graph.features]
-    rows = torch.cat([feature.neurons for feature in graph.features]) if graph.features else columns
-    x = torch.zeros(graph.num_neurons, len(names), dtype=_common_dtype(values), device=_device(graph))
+    names, columns = _columns(structure)
+    values = [tensors[f.name].reshape(-1)[_on(f.elements, tensors[f.name])] for f in structure.features]
+    rows = torch.cat([feature.neurons for feature in structure.features]) if structure.features else columns
+    x = torch.zeros(structure.num_neurons, len(names), dtype=_common_dtype(values), device=_device(tensors))
     mask = torch.zeros(x.shape, dtype=torch.bool, device=x.device)
     place = (_on(rows, x), _on(columns, x))
     mask[place] = True
     data["neuron"].x = x.index_put(place, torch.cat([v.to(x) for v in values])) if values else x
     data["neuron"].mask = mask
     data.columns = names
-    for relation, blocks in blocks_by_type(graph).items():
-        weights = [block.weights(graph.tensors).reshape(-1, block.size[3]) for block in blocks]
+    for relation, blocks in blocks_by_type(structure).items():
+        weights = [block.weights(tensors).reshape(-1, block.size[3]) for block in blocks]
         dtype = _common_dtype(weights)
         data[relation].edge_attr = torch.cat([weight.to(dtype) for weight in weights])
         data[relation].edge_index = _on(torch.cat([edge_index(block) for block in blocks], dim=1), x)
-    data[IDENTITY].edge_index = _on(graph.identity, x)
-    data.structure = _hollow(graph)
+    data[IDENTITY].edge_index = _on(structure.identity, x)
+    data.structure, data.rest = structure, _hollow(structure, tensors)
     return data
 
 
-def from_pyg(data: HeteroData, graph: NeuronGraph | None = None) -> NeuronGraph:
-    """The neuron graph with the values that ``data`` holds now; gradients flow through.
+def from_pyg(data: HeteroData, structure: Structure | None = None) -> tuple[Structure, dict[str, Tensor]]:
+    """The structure, and the state dict with the values that ``data`` holds now; gradients flow through.
 
     Args:
         data: what :func:`to_pyg` made, its ``x`` and ``edge_attr`` perhaps changed.
-        graph: the structure; default: the one ``data`` carries.
+        structure: the structure; default: the one ``data`` carries.
     """
-    graph = _hollow(graph) if graph is not None else data.structure
+    structure = structure or data.structure
+    rest: Mapping[str, Tensor] = data.rest
     device = data["neuron"].x.device
     flat: dict[str, Tensor] = {}
-    for relation, blocks in blocks_by_type(graph).items():
+    for relation, blocks in blocks_by_type(structure).items():
         counts = [block.num_edges for block in blocks]
         for block, weights in zip(blocks, data[relation].edge_attr.split_with_sizes(counts), strict=True):
-            base = _flat(flat, graph.tensors, block.param, device)
+            base = _flat(flat, rest, block.param, device)
             flat[block.param] = block.scatter(base, weights.reshape(block.size).to(base))
-    _, columns = _columns(graph)
-    sizes = [feature.elements.numel() for feature in graph.features]
-    for feature, column in zip(graph.features, columns.split_with_sizes(sizes), strict=True):
-        base = _flat(flat, graph.tensors, feature.name, device)
+    _, columns = _columns(structure)
+    sizes = [feature.elements.numel() for feature in structure.features]
+    for feature, column in zip(structure.features, columns.split_with_sizes(sizes), strict=True):
+        base = _flat(flat, rest, feature.name, device)
         values = data["neuron"].x[_on(feature.neurons, base), _on(column, base)].to(base)
         flat[feature.name] = base.index_copy(0, _on(feature.elements, base), values)
-    tensors = {name: _in_layout(flat[name], old) if name in flat else old for name, old in graph.tensors.items()}
-    tensors.update({alias: tensors[first] for alias, first in graph.aliases.items()})
-    return graph.with_tensors(tensors)
+    tensors = {name: _in_layout(flat[name], old) if name in flat else old for name, old in rest.items()}
+    tensors.update({alias: tensors[first] for alias, first in structure.aliases.items()})
+    return structure, tensors
 
 
-def _columns(graph: NeuronGraph) -> tuple[list[str], Tensor]:
-    """Names of the columns of ``x``, and the column of every feature value in the order of ``graph.features``."""
+def _columns(structure: Structure) -> tuple[list[str], Tensor]:
+    """Names of the columns of ``x``, and the column of every feature value in the order of ``structure.features``."""
     names: list[str] = []
-    columns = [torch.zeros(f.neurons.numel(), dtype=torch.int64) for f in graph.features]
-    for kind in dict.fromkeys(feature.kind for feature in graph.features):
-        members = [i for i, feature in enumerate(graph.features) if feature.kind == kind]
-        rank = _occurrence(torch.cat([graph.features[i].neurons for i in members]))
+    columns = [torch.zeros(f.neurons.numel(), dtype=torch.int64) for f in structure.features]
+    for kind in dict.fromkeys(feature.kind for feature in structure.features):
+        members = [i for i, feature in enumerate(structure.features) if feature.kind == kind]
+        rank = _occurrence(torch.cat([structure.features[i].neurons for i in members]))
         sizes = [len(columns[i]) for i in members]
         for i, ranks in zip(members, rank.split_with_sizes(sizes), strict=True):
             columns[i] = ranks + len(names)
@@ -122,18 +124,17 @@ def _occurrence(ids: Tensor) -> Tensor:
     return torch.empty_like(ids).index_copy(0, order, torch.arange(len(ids), device=ids.device) - first[ordered])
 
 
-def _hollow(graph: NeuronGraph) -> NeuronGraph:
-    """The structure with shapes in place of the tensors that edges and features carry entirely."""
-    carried = dict.fromkeys(graph.tensors, 0)
-    for block in graph.blocks:
+def _hollow(structure: Structure, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict with shapes in place of the tensors that edges and features carry entirely."""
+    carried = dict.fromkeys(tensors, 0)
+    for block in structure.blocks:
         carried[block.param] += block.num_edges * block.size[3]
-    for feature in graph.features:
+    for feature in structure.features:
         carried[feature.name] += feature.elements.numel()
-    hollow = {
-        name: tensor.to("meta") if name in graph.aliases or 0 < tensor.numel() == carried[name] else tensor
-        for name, tensor in graph.tensors.items()
+    return {
+        name: tensor.to("meta") if name in structure.aliases or 0 < tensor.numel() == carried[name] else tensor
+        for name, tensor in tensors.items()
     }
-    return graph.with_tensors(hollow)
 
 
 def _flat(flat: Mapping[str, Tensor], tensors: Mapping[str, Tensor], name: str, device: torch.device) -> Tensor:
@@ -153,8 +154,8 @@ def _common_dtype(values: list[Tensor]) -> torch.dtype:
     return reduce(torch.promote_types, (value.dtype for value in values), torch.float32)
 
 
-def _device(graph: NeuronGraph) -> torch.device:
-    return next((tensor.device for tensor in graph.tensors.values()), torch.device("cpu"))
+def _device(tensors: Mapping[str, Tensor]) -> torch.device:
+    return next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
 
 
 def _on(index: Tensor, like: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from metaprune_cli.graph.neuron_graph import NeuronGraph
-from metaprune_cli.graph.units import Units
+from metaprune_cli.graph.structure import Structure
+from metaprune_cli.graph.units import Units, find_units
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,26 +30,25 @@ class Savings:
     params: Int[Tensor, " families"]
 
 
-def find_savings(graph: NeuronGraph) -> Savings:
-    """The savings of every family, in the order of ``graph.units.families``.
+def find_savings(structure: Structure) -> Savings:
+    """The savings of every family, in the order of ``units.families``.
 
     An element between a destination o and a source i goes with family f where o goes with f or i does. So, block by
     block and group by group, with o_f and i_f the neurons that go with f out of O and I:
 
         saved_f = positions · taps · Σ_g (o_f · I + O · i_f − o_f · i_f)
     """
-    units = graph.units
+    units = structure.derive(find_units)
     leaving = _leaving(units)
     families = _families_of(units, leaving)
     count = len(units.families)
-    taps = [block.size[3] for block in graph.blocks]
-    macs = [block.positions * block.size[3] for block in graph.blocks]
-    params = [tap if block.param in graph.trainable else 0 for tap, block in zip(taps, graph.blocks, strict=True)]
-    saved = _saved_in_blocks(graph, families, torch.tensor([macs, params], dtype=torch.int64), count)
-    for product in graph.products:
+    macs = [block.positions * block.size[3] for block in structure.blocks]
+    params = [block.size[3] * (block.param in structure.trainable) for block in structure.blocks]
+    saved = _saved_in_blocks(structure, families, torch.tensor([macs, params], dtype=torch.int64), count)
+    for product in structure.products:
         saved[0] += product.macs_per_neuron * _per_family(families[:, product.neurons], count)
-    for feature in graph.features:
-        if feature.name in graph.trainable:
+    for feature in structure.features:
+        if feature.name in structure.trainable:
             saved[1] += _per_family(families[:, feature.neurons], count)
     removable = units.family_of[leaving & units.prunable].bincount(minlength=count)
     return Savings(removable, saved[0], saved[1])
@@ -78,15 +77,15 @@ def _per_family(families: Int[Tensor, "2 n"], count: int) -> Int[Tensor, " famil
 
 
 def _saved_in_blocks(
-    graph: NeuronGraph, families: Int[Tensor, "2 neurons"], costs: Int[Tensor, "2 blocks"], count: int
+    structure: Structure, families: Int[Tensor, "2 neurons"], costs: Int[Tensor, "2 blocks"], count: int
 ) -> Int[Tensor, "2 families"]:
     """What goes with every family, where a pair of neurons of a block costs ``costs``."""
-    groups = torch.tensor([block.size[0] for block in graph.blocks], dtype=torch.int64)
+    groups = torch.tensor([block.size[0] for block in structure.blocks], dtype=torch.int64)
     pair = costs.repeat_interleave(groups, dim=1)
-    wide = torch.tensor([block.size[1] for block in graph.blocks], dtype=torch.int64).repeat_interleave(groups)
-    deep = torch.tensor([block.size[2] for block in graph.blocks], dtype=torch.int64).repeat_interleave(groups)
-    out, out_size = _gone([block.destinations for block in graph.blocks], families, wide, count)
-    into, into_size = _gone([block.sources for block in graph.blocks], families, deep, count)
+    wide = torch.tensor([block.size[1] for block in structure.blocks], dtype=torch.int64).repeat_interleave(groups)
+    deep = torch.tensor([block.size[2] for block in structure.blocks], dtype=torch.int64).repeat_interleave(groups)
+    out, out_size = _gone([block.destinations for block in structure.blocks], families, wide, count)
+    into, into_size = _gone([block.sources for block in structure.blocks], families, deep, count)
     saved = torch.zeros(2, count, dtype=torch.int64)
     saved.index_add_(1, out % count, pair[:, out // count] * out_size * deep[out // count])
     saved.index_add_(1, into % count, pair[:, into // count] * into_size * wide[into // count])

@@ -11,7 +11,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from metaprune_cli.errors import NumericsError
-from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, NeuronGraph, owners_of
+from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.structure import EdgeBlock, Feature, owners_of
 
 Kept = Bool[Tensor, " units"]
 """Which units stay."""

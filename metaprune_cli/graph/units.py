@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from metaprune_cli.graph.components import planes
-from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.structure import Structure
 
 Kind = Literal["channels", "heads"]
 
@@ -84,28 +84,28 @@ class Units:
         return alive
 
 
-def find_units(graph: NeuronGraph) -> Units:
+def find_units(structure: Structure) -> Units:
     """Couple neurons into units (connected components in each plane) and group units by what they touch."""
-    both = torch.cat([graph.identity, graph.ties], dim=1)
-    column, row = planes(graph.num_neurons, both, graph.columns, graph.rows, graph.heads)
+    both = torch.cat([structure.identity, structure.ties], dim=1)
+    column, row = planes(structure.num_neurons, both, structure.columns, structure.rows, structure.heads)
     _, labels = torch.cat([column, row]).unique(return_inverse=True)
     unit_of, row_of = (labels - int(bool((row < 0).any()))).view(2, -1)
     count = int(labels.max()) + 1 - int(bool((row < 0).any()))
     members = _members(unit_of, row_of)
-    lock_of = _locks(graph, unit_of, row_of, count)
-    slots, pairs = _touches(graph, unit_of, row_of, count)
+    lock_of = _locks(structure, unit_of, row_of, count)
+    slots, pairs = _touches(structure, unit_of, row_of, count)
     is_row = torch.zeros(count, dtype=torch.bool)
     is_row[row_of[row_of >= 0]] = True
     family_of = _group(pairs, len(slots), is_row)
     families, prunable = [], torch.zeros(count, dtype=torch.bool)
-    names = _unit_names(graph, members, count)
+    names = _unit_names(structure, members, count)
     order = family_of.argsort(stable=True)
     ends = pairs[0].bincount(minlength=count).cumsum(0)
     for units in order.split(family_of.bincount().tolist()):
-        free = lock_of[units] == len(graph.locks)
+        free = lock_of[units] == len(structure.locks)
         leader = int(units[0])
         touched = tuple(slots[s] for s in pairs[1, int(ends[leader - 1]) if leader else 0 : int(ends[leader])].tolist())
-        locked = None if bool(free.any()) else graph.locks[int(lock_of[leader])].reason
+        locked = None if bool(free.any()) else structure.locks[int(lock_of[leader])].reason
         if locked is None and units.numel() == 1:
             locked, free = "it has only one unit, and one must stay", torch.zeros_like(free)
         if locked is None and not touched:
@@ -122,11 +122,11 @@ def _members(unit_of: Tensor, row_of: Tensor) -> Tensor:
     return torch.stack([torch.cat([unit_of, row_of[on_grid]]), neurons])
 
 
-def _locks(graph: NeuronGraph, unit_of: Tensor, row_of: Tensor, count: int) -> Tensor:
+def _locks(structure: Structure, unit_of: Tensor, row_of: Tensor, count: int) -> Tensor:
     """For every unit the number of the first lock that holds it; as many as there are locks for none."""
-    first = torch.full((count,), len(graph.locks))
-    for number in reversed(range(len(graph.locks))):
-        lock = graph.locks[number]
+    first = torch.full((count,), len(structure.locks))
+    for number in reversed(range(len(structure.locks))):
+        lock = structure.locks[number]
         if lock.plane != "row":
             first[unit_of[lock.neurons]] = number
         if lock.plane != "column":
@@ -135,15 +135,15 @@ def _locks(graph: NeuronGraph, unit_of: Tensor, row_of: Tensor, count: int) -> T
     return first
 
 
-def _touches(graph: NeuronGraph, unit_of: Tensor, row_of: Tensor, count: int) -> tuple[list[tuple[str, str]], Tensor]:
+def _touches(structure: Structure, unit_of: Tensor, row_of: Tensor, count: int) -> tuple[list[tuple[str, str]], Tensor]:
     """Slots (entry, side), and the distinct (unit, slot) pairs sorted by unit."""
     slots: list[tuple[str, str]] = []
     keys = [torch.empty(0, dtype=torch.int64)]
     members: list[Tensor] = []
-    for block in graph.blocks:
+    for block in structure.blocks:
         slots += [(block.param, "out"), (block.param, "in")]
         members += [block.destinations, block.sources]
-    for feature in graph.features:
+    for feature in structure.features:
         slots.append((feature.name, feature.kind))
         members.append(feature.neurons)
     for slot, neurons in enumerate(members):
@@ -167,9 +167,9 @@ def _group(pairs: Tensor, num_slots: int, is_row: Tensor) -> Tensor:
     return rank[family]
 
 
-def _unit_names(graph: NeuronGraph, members: Tensor, count: int) -> list[str]:
+def _unit_names(structure: Structure, members: Tensor, count: int) -> list[str]:
     """For each unit the layer its first neuron lies in."""
-    first = torch.full((count,), graph.num_neurons).scatter_reduce(0, members[0], members[1], "amin")
-    starts = torch.tensor([layer.start for layer in graph.layers])
+    first = torch.full((count,), structure.num_neurons).scatter_reduce(0, members[0], members[1], "amin")
+    starts = torch.tensor([layer.start for layer in structure.layers])
     where = torch.searchsorted(starts, first, right=True) - 1
-    return [graph.layers[i].name for i in where.tolist()]
+    return [structure.layers[i].name for i in where.tolist()]

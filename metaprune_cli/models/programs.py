@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from metaprune_cli.errors import CorruptFileError, MetapruneError
 from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.program.document import script_from_document, script_to_document
-from metaprune_cli.graph.program.module import CONSTANTS, Mode, Program, Script
+from metaprune_cli.graph.program.module import Program
 from metaprune_cli.graph.program.rehearsal import has_offsets, rehearse
+from metaprune_cli.graph.program.script import CONSTANTS, Mode, Script
 from metaprune_cli.graph.program.values import DTYPES, items, named, number, text
 from metaprune_cli.graph.trace.passes import repeated
 

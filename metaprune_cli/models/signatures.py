@@ -1,14 +1,14 @@
 """What the keys of every known architecture's state dict come to, in a file: building all of them takes 20 seconds.
 
-``write`` makes the file anew, after a change to an architecture or with a torchvision that has new ones; a test says
-when that is due. An architecture that is not in it is built and compared as before.
+``write(default_signatures())`` makes the file anew, after a change to an architecture or with a torchvision that has
+new ones; a test says when that is due. An architecture that is not in it is built and compared as before.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -38,9 +38,7 @@ def _known() -> dict[str, list[str]]:
     return known
 
 
-def write() -> None:
-    """Make the file anew, of all architectures that there are."""
-    from metaprune_cli.models.recognise import default_signatures
-
-    lines = (f"{json.dumps(name)}: {json.dumps(found)}" for name, found in default_signatures().items())
+def write(known: Mapping[str, Sequence[str]]) -> None:
+    """Make the file anew, of the signatures of all architectures that there are."""
+    lines = (f"{json.dumps(name)}: {json.dumps(found)}" for name, found in known.items())
     FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from metaprune_cli.config import OF_METHODS, WITH_DATA, Criterion, Normaliser, Reduction
 from metaprune_cli.errors import InputError
-from metaprune_cli.graph.neuron_graph import EdgeBlock, NeuronGraph
+from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.structure import EdgeBlock
 from metaprune_cli.graph.units import Units
 from metaprune_cli.pruning.catalogue import CRITERIA
 

@@ -246,7 +246,7 @@ def _counted(graph: NeuronGraph, target: Target) -> Measure:
     if measure is None:
         raise InputError(
             f"The {target.quantity} of a smaller model must be measured.",
-            expected="a measure (see pruning.targets.measure_for)",
+            expected="a measure (see pruning.measures.measure_for)",
             where="make_plan",
         )
     return measure

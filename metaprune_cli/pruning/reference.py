@@ -21,11 +21,12 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from metaprune_cli.graph.components import components
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.slicing import alive_neurons, masks
+from metaprune_cli.graph.trace.builder import StructureBuilder
 from metaprune_cli.graph.trace.labels import Elements, Ids, Label, squeeze_constant
+from metaprune_cli.graph.trace.neurons import CONSTANT
 from metaprune_cli.graph.trace.passes import attach_labels
 from metaprune_cli.graph.trace.rules import rule_of
 from metaprune_cli.graph.trace.rules.reductions import reduced_dims
-from metaprune_cli.graph.trace.structure import CONSTANT, Structure
 from metaprune_cli.graph.trace.tracer import ExampleInputs, Tracer, call, plain_operators
 
 aten = torch.ops.aten
@@ -57,17 +58,17 @@ def reference_outputs(
     Raises:
         NoReferenceError: an operator mixes removed neurons with others in a way that is not known here.
     """
-    structure = Structure()
+    builder = StructureBuilder()
     alive, entries = alive_neurons(graph, kept), masks(graph, kept)
     outputs = None
     for training, inputs in passes:
-        tracer = Survivors(structure, alive, entries)
+        tracer = Survivors(builder, alive, entries)
         attach_labels(tracer, masked, inputs, graph.aliases)
         masked.train(training)
         with warnings.catch_warnings(), plain_operators(), torch.no_grad(), tracer:
             warnings.simplefilter("ignore")
             outputs = call(masked, inputs)
-        traced, known = structure.layers, list(graph.layers)
+        traced, known = builder.neurons.layers, list(graph.layers)
         if traced[: len(known)] != known[: len(traced)] or (len(traced) > len(known) and not training):
             raise NoReferenceError("on real values the model runs other operators than when it was traced")
     return outputs
@@ -79,8 +80,10 @@ class Survivors(Tracer):
     Labels are forgotten with their tensors, so that a trace holds no more activations than the model does.
     """
 
-    def __init__(self, structure: Structure, alive: Bool[Tensor, " neurons"], entries: Mapping[str, Tensor]) -> None:
-        super().__init__(structure, rule_of, real=True)
+    def __init__(
+        self, builder: StructureBuilder, alive: Bool[Tensor, " neurons"], entries: Mapping[str, Tensor]
+    ) -> None:
+        super().__init__(builder, rule_of, real=True)
         self._stays = alive
         self._entries = {name: mask.reshape(-1) for name, mask in entries.items()}
         self._labels_of: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
@@ -110,7 +113,7 @@ class Survivors(Tracer):
         out = row(self, func, args, given) if row is not None and mixes else func(*args, **given)
         if all(self.label(leaf) is None for leaf in tree_leaves((args, given))):
             return out
-        seen = len(self.structure.spans)
+        seen = len(self.neurons.spans)
         labels = self._rules(func)(self, func, args, given, out)
         leaves = tuple(out) if isinstance(out, tuple | list) else (out,)
         for leaf, label in zip(leaves, labels if isinstance(labels, tuple) else (labels,), strict=False):
@@ -118,7 +121,7 @@ class Survivors(Tracer):
                 self.attach(leaf, label)
                 if leaf.is_floating_point() and label is not None and not func.is_view:
                     self._clear_(leaf, label)
-        for span in self.structure.spans[seen:]:
+        for span in self.neurons.spans[seen:]:
             if not mixes and not bool(self.alive(span.neurons).all()):
                 raise NoReferenceError(f"removed neurons take part in {span.operator}")
         return out
@@ -132,11 +135,11 @@ class Survivors(Tracer):
 
     def alive(self, ids: Ids) -> Tensor:
         """Which elements survive, bool; of size 1 along the dimensions along which ``ids`` is constant."""
-        total = self.structure.layers[-1].start + self.structure.layers[-1].size
+        total = self.neurons.layers[-1].start + self.neurons.layers[-1].size
         known = self._stays.numel()
         if total > known:  # neurons of a pass that the graph has not seen share the fate of those they are tied to
             empty = torch.empty(2, 0, dtype=torch.int64)
-            label = components(total, torch.cat([empty, *self.structure.identity, *self.structure.ties], dim=1))
+            label = components(total, torch.cat([empty, *self.neurons.identity, *self.neurons.ties], dim=1))
             fate = torch.ones(total, dtype=torch.int64)
             fate = fate.scatter_reduce(0, label[:known], self._stays.long(), "amin")
             self._stays = torch.cat([self._stays, fate[label[known:]].bool()])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from jaxtyping import Bool
 from torch import Tensor, nn
 
@@ -14,9 +12,7 @@ from metaprune_cli.graph.program.module import Program
 from metaprune_cli.graph.resize import fill_, hollow_copy, own_copies, resize_
 from metaprune_cli.graph.slicing import slice_tensors
 from metaprune_cli.graph.trace.tracer import ExampleInputs
-
-if TYPE_CHECKING:
-    from metaprune_cli.pruning.plan import Plan
+from metaprune_cli.pruning.plan import Plan
 
 
 def apply_plan(model: nn.Module, graph: NeuronGraph, plan: Plan, example_inputs: ExampleInputs) -> nn.Module:

@@ -13,9 +13,10 @@ from metaprune_cli.config import DataSettings, IterateSettings, OptimSettings, P
 from metaprune_cli.data import Splits
 from metaprune_cli.errors import InputError, TargetError
 from metaprune_cli.graph import NeuronGraph
+from metaprune_cli.pruning.measures import measure_for
 from metaprune_cli.pruning.ranking import Limits
 from metaprune_cli.pruning.rounds import Room, factors, limits_left, room_of
-from metaprune_cli.pruning.targets import Target, measure_for
+from metaprune_cli.pruning.targets import Target
 from metaprune_cli.stages import finetune, prune
 from metaprune_cli.tasks import Metric, Task, measure
 from metaprune_cli.training.progress import Progress

@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from metaprune_cli.errors import InputError
-from metaprune_cli.graph.program.module import Program, Script
+from metaprune_cli.graph.program.module import Program
+from metaprune_cli.graph.program.script import Script
 from metaprune_cli.graph.trace.record import Step, Value
 
 

@@ -24,7 +24,7 @@ from metaprune_cli import models
 from metaprune_cli.artifacts import is_artifact, read_artifact, read_kind
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph, encode
-from metaprune_cli.graph.program.module import CONSTANTS
+from metaprune_cli.graph.program.script import CONSTANTS
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.models import Architecture, save_model
 from metaprune_cli.models.assemble import assemble

@@ -16,6 +16,7 @@ from metaprune_cli.data import Batch
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.pruning.criteria import USUAL
+from metaprune_cli.pruning.measures import measure_for, remembered
 from metaprune_cli.pruning.plan import Plan, make_plan
 from metaprune_cli.pruning.ranking import Limits
 from metaprune_cli.pruning.repair import Original, RepairedLayer, repaired
@@ -23,7 +24,7 @@ from metaprune_cli.pruning.rules import limits_of
 from metaprune_cli.pruning.scoring import score_units
 from metaprune_cli.pruning.search import searched
 from metaprune_cli.pruning.surgery import without
-from metaprune_cli.pruning.targets import Measure, Target, measure_for, read_target, remembered
+from metaprune_cli.pruning.targets import Measure, Target, read_target
 from metaprune_cli.tasks import measure
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.calibration import Calibration

@@ -22,12 +22,13 @@ from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.methods.metanet import MetaNetwork, opened, rewritten
 from metaprune_cli.pruning.check import check
 from metaprune_cli.pruning.criteria import USUAL, by_unit, importance_at
+from metaprune_cli.pruning.measures import measure_for
 from metaprune_cli.pruning.plan import Plan, make_plan
 from metaprune_cli.pruning.repair import repaired
 from metaprune_cli.pruning.rules import limits_of
 from metaprune_cli.pruning.scoring import score_units
 from metaprune_cli.pruning.surgery import apply_plan, route_of
-from metaprune_cli.pruning.targets import Target, measure_for, read_target
+from metaprune_cli.pruning.targets import Target, read_target
 from metaprune_cli.tasks.base import Task
 
 

@@ -251,7 +251,7 @@ def traced(name: str) -> tuple[Attention, NeuronGraph, Tensor]:
 
 def without_dry_run(graph: NeuronGraph) -> NeuronGraph:
     """The structure before it is asked what Python's own constants allow."""
-    return dataclasses.replace(graph, locks=tuple(lock for lock in graph.locks if "its removal" not in lock.reason))
+    return graph.with_locks(lock for lock in graph.locks if "its removal" not in lock.reason)
 
 
 def family_of(graph: NeuronGraph, entry: str, kind: str) -> Family:

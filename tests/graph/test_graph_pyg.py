@@ -13,7 +13,6 @@ from torch.testing import assert_close
 
 from metaprune_cli.graph import encode
 from metaprune_cli.graph.neuron_graph import NeuronGraph
-from metaprune_cli.graph.pyg import from_pyg, to_pyg
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # PyG's import, once
 
@@ -71,26 +70,26 @@ def assert_same_bits(mine: NeuronGraph, theirs: NeuronGraph) -> None:
 @pytest.mark.parametrize("make", [small, channels_last, double, half])
 def test_round_trip_is_bit_exact(make: Callable[[], NeuronGraph]) -> None:
     graph = make()
-    assert_same_bits(from_pyg(to_pyg(graph)), graph)
-    assert_same_bits(from_pyg(to_pyg(graph), graph), graph)
+    assert_same_bits(NeuronGraph.from_pyg(graph.to_pyg()), graph)
+    assert_same_bits(NeuronGraph.from_pyg(graph.to_pyg(), graph.structure), graph)
 
 
 def test_it_stands_alone_in_a_file() -> None:
     file = io.BytesIO()
-    torch.save(to_pyg(small()), file)
+    torch.save(small().to_pyg(), file)
     file.seek(0)
-    assert_same_bits(from_pyg(torch.load(file, weights_only=False)), small())
+    assert_same_bits(NeuronGraph.from_pyg(torch.load(file, weights_only=False)), small())
 
 
 def test_nothing_is_carried_twice() -> None:
-    structure = to_pyg(small()).structure
-    kept = {name for name, tensor in structure.tensors.items() if not tensor.is_meta}
+    data = small().to_pyg()
+    kept = {name for name, tensor in data.rest.items() if not tensor.is_meta}
     assert kept == {"strange", "norm.num_batches_tracked"}
 
 
 def test_edges_are_typed_by_kernel_and_point_from_source_to_destination() -> None:
     graph = small()
-    data = to_pyg(graph)
+    data = graph.to_pyg()
     data.validate()
     assert {relation for _, relation, _ in data.edge_types} == {"3x3", "1x3", "1", "identity"}
     store = data["neuron", "1x3", "neuron"]
@@ -104,7 +103,7 @@ def test_edges_are_typed_by_kernel_and_point_from_source_to_destination() -> Non
 
 
 def test_columns_say_what_a_neuron_has() -> None:
-    data = to_pyg(small())
+    data = small().to_pyg()
     assert sorted(data.columns)[:4] == ["bias", "mean", "position", "position.1"]
     assert len(data.columns) == 5 + 36
     assert int(data["neuron"].mask.sum()) == 8 + 4 * 8 + 8 * 36 + 5
@@ -113,11 +112,11 @@ def test_columns_say_what_a_neuron_has() -> None:
 
 def test_changed_values_come_back() -> None:
     graph = small()
-    data = copy.copy(to_pyg(graph))
+    data = copy.copy(graph.to_pyg())
     data["neuron", "3x3", "neuron"].edge_attr = 2 * data["neuron", "3x3", "neuron"].edge_attr
     column = data.columns.index("bias")
     data["neuron"].x[:, column] += 1
-    back = from_pyg(data).tensors
+    back = NeuronGraph.from_pyg(data).tensors
     assert_close(back["stem.weight"], 2 * graph.tensors["stem.weight"])
     assert_close(back["stem.bias"], graph.tensors["stem.bias"] + 1)
     assert_close(back["grouped.weight"], graph.tensors["grouped.weight"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -10,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from metaprune_cli.graph import NeuronGraph, encode
-from metaprune_cli.graph.neuron_graph import Lock
 from metaprune_cli.graph.savings import find_savings
 from metaprune_cli.graph.slicing import macs_of, params_of
+from metaprune_cli.graph.structure import Lock
 
 
 class Stream(nn.Module):
@@ -81,7 +80,7 @@ def without(graph: NeuronGraph, family: int) -> Tensor:
 
 
 def assert_saved_is_what_removal_saves(graph: NeuronGraph) -> None:
-    saved, everything = find_savings(graph), torch.ones(graph.units.num_units, dtype=torch.bool)
+    saved, everything = find_savings(graph.structure), torch.ones(graph.units.num_units, dtype=torch.bool)
     for number in range(len(graph.units.families)):
         kept = without(graph, number)
         assert int(saved.macs[number]) == graph.macs - macs_of(graph, kept)
@@ -91,7 +90,7 @@ def assert_saved_is_what_removal_saves(graph: NeuronGraph) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_a_family_saves_what_its_removal_saves(name: str) -> None:
     graph = graph_of(name)
-    assert find_savings(graph).macs.max() > 0
+    assert find_savings(graph.structure).macs.max() > 0
     assert ("heads" in {family.kind for family in graph.units.families}) == (name == "heads")
     assert_saved_is_what_removal_saves(graph)
 
@@ -100,9 +99,9 @@ def test_a_family_that_is_locked_in_part_keeps_what_is_locked() -> None:
     graph = graph_of("stream")
     family = next(number for number, family in enumerate(graph.units.families) if family.name == "stem")
     neurons = (graph.units.unit_of == graph.units.families[family].units[1]).nonzero().flatten()
-    partly = dataclasses.replace(graph, locks=(*graph.locks, Lock(neurons, "wanted")))
-    assert find_savings(graph).removable[family] == graph.units.families[family].units.numel() - 1
-    assert find_savings(partly).removable[family] == partly.units.prunable.sum()
+    partly = graph.with_locks((*graph.locks, Lock(neurons, "wanted")))
+    assert find_savings(graph.structure).removable[family] == graph.units.families[family].units.numel() - 1
+    assert find_savings(partly.structure).removable[family] == partly.units.prunable.sum()
     assert_saved_is_what_removal_saves(partly)
 
 

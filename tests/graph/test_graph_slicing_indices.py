@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph import NeuronGraph, encode, slicing
-from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, Layer
 from metaprune_cli.graph.slicing import kept_indices, masks, slice_tensors
+from metaprune_cli.graph.structure import EdgeBlock, Feature, Layer
 from metaprune_cli.graph.trace.labels import Elements, affine
 
 
@@ -159,14 +159,14 @@ def odd_graph(seed: int) -> NeuronGraph:
         pieces = list(index.chunk(cuts, axis))
     pool = number(2, 6)
     owners = [region("w", piece, pool, draw) for piece in pieces if piece.numel() and number(0, 8)]
-    return dataclasses.replace(
-        skeleton(),
+    structure = dataclasses.replace(
+        skeleton().structure,
         layers=(Layer("all", 0, pool),),
         blocks=tuple(owner for owner in owners if isinstance(owner, EdgeBlock)),
         features=tuple(owner for owner in owners if isinstance(owner, Feature)),
         locks=(),
-        tensors={"w": torch.arange(torch.Size(shape).numel(), dtype=torch.float32).view(shape)},
     )
+    return NeuronGraph(structure, {"w": torch.arange(torch.Size(shape).numel(), dtype=torch.float32).view(shape)})
 
 
 @settings(deadline=None, derandomize=True, max_examples=400)

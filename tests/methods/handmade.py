@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from metaprune_cli.graph.neuron_graph import EdgeBlock, Feature, Layer, NeuronGraph
+from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.structure import EdgeBlock, Feature, Layer, Structure
 
 
 class Builder:
@@ -54,7 +55,7 @@ class Builder:
     def graph(self) -> NeuronGraph:
         empty = torch.zeros(2, 0, dtype=torch.int64)
         buffers = ("running_mean", "running_var", "num_batches_tracked")
-        return NeuronGraph(
+        structure = Structure(
             layers=tuple(self.layers),
             blocks=tuple(self.blocks),
             features=tuple(self.features),
@@ -69,8 +70,8 @@ class Builder:
             verbatim=self.verbatim,
             aliases={},
             trainable=frozenset(name for name in self.tensors if not name.endswith(buffers)),
-            tensors=self.tensors,
         )
+        return NeuronGraph(structure, self.tensors)
 
 
 def mlp(seed: int = 0, sizes: tuple[int, ...] = (5, 7, 6, 3)) -> NeuronGraph:

@@ -76,7 +76,7 @@ def test_heads_leave_no_trace() -> None:
 
 
 def test_the_file_has_the_signatures_of_all_architectures() -> None:
-    """If not: python -c "from metaprune_cli.models.signatures import write; write()"."""
+    """If not: ``signatures.write(recognise.default_signatures())``."""
     wrong = [name for name, found in default_signatures().items() if not all(may_have(name, each) for each in found)]
     missing = [name for name in default_signatures() if may_have(name, "none")]
     assert (wrong, missing) == ([], [])

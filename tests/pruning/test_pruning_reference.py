@@ -14,7 +14,7 @@ from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph import NeuronGraph, encode
-from metaprune_cli.graph.trace.structure import Structure
+from metaprune_cli.graph.trace.builder import StructureBuilder
 from metaprune_cli.pruning import Plan, apply_plan, check, make_plan, masked_copy, reference
 from metaprune_cli.pruning.copies import copy_in, random_tensors, silent_entries
 from metaprune_cli.pruning.reference import NoReferenceError, Survivors, put, reference_outputs, take
@@ -306,9 +306,9 @@ def test_another_trace_is_no_reference() -> None:
 
 
 def test_survivors_that_are_no_outer_product_are_refused() -> None:
-    structure = Structure()
-    ids = structure.new_neurons("x", 4).view(2, 2)
-    tracer = Survivors(structure, torch.tensor([True, True, True, True, False]), {})
+    builder = StructureBuilder()
+    ids = builder.neurons.new("x", 4).view(2, 2)
+    tracer = Survivors(builder, torch.tensor([True, True, True, True, False]), {})
     activation = torch.randn(2, 2)
     tracer.attach(activation, ids)
     with pytest.raises(NoReferenceError, match="not an outer product"):

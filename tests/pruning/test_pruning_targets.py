@@ -6,9 +6,10 @@ import torch
 from metaprune_cli.errors import InputError, TargetError
 from metaprune_cli.graph.slicing import slice_tensors
 from metaprune_cli.metrics.memory import peak_activations
+from metaprune_cli.pruning.measures import MOST_TURNS, TURNS, measure_for
 from metaprune_cli.pruning.plan import make_plan
 from metaprune_cli.pruning.surgery import without
-from metaprune_cli.pruning.targets import MOST_TURNS, TURNS, Target, counted, measure_for, read_target
+from metaprune_cli.pruning.targets import Target, counted, read_target
 
 READ = {
     "params=2x": Target("params", factor=2.0),
@@ -128,7 +129,7 @@ def timed_ms(case, spread: float):
 def test_latency_is_measured_on_the_smaller_model(traced, monkeypatch, spread):
     case = traced("residual")
     monkeypatch.setattr("metaprune_cli.metrics.latency.times_interleaved", timed_ms(case, spread))
-    monkeypatch.setattr("metaprune_cli.pruning.targets.times_interleaved", timed_ms(case, spread))
+    monkeypatch.setattr("metaprune_cli.pruning.measures.times_interleaved", timed_ms(case, spread))
     target = read_target("latency=60%")
     plan = make_plan(
         case.graph,
@@ -147,7 +148,7 @@ def test_latency_is_measured_until_it_is_clear(traced, monkeypatch):
     for percent in (50, 99):
         rounds: list[int] = []
         monkeypatch.setattr("metaprune_cli.metrics.latency.times_interleaved", timed_ms(case, 0.0))
-        monkeypatch.setattr("metaprune_cli.pruning.targets.times_interleaved", noisy(rounds))
+        monkeypatch.setattr("metaprune_cli.pruning.measures.times_interleaved", noisy(rounds))
         measure_for(read_target(f"latency={percent}%"), case.model, case.graph, case.inputs)(kept)
         asked[percent] = sum(rounds)
     assert asked == {50: TURNS, 99: MOST_TURNS}

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from metaprune_cli.graph.neuron_graph import EdgeBlock, NeuronGraph
+from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.structure import EdgeBlock
 from metaprune_cli.graph.units import Units
 
 

@@ -14,13 +14,15 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.graph.arguments import map_in
 from metaprune_cli.graph.nest import leaves, rebuild
-from metaprune_cli.graph.neuron_graph import Layer, NeuronGraph
-from metaprune_cli.graph.program.module import Mode, Program, Script, arguments_of
+from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.program.module import Program, arguments_of
 from metaprune_cli.graph.program.rewrite import rewrite
+from metaprune_cli.graph.program.script import Mode, Script
 from metaprune_cli.graph.slicing import alive_neurons, slice_tensors
+from metaprune_cli.graph.structure import Layer
+from metaprune_cli.graph.trace.builder import INPUT, StructureBuilder
 from metaprune_cli.graph.trace.passes import Pass, Skeleton, batch_axis, record_pass, repeated, trace_pass
 from metaprune_cli.graph.trace.record import Recording, Size, Step, TypeOf, Value
-from metaprune_cli.graph.trace.structure import INPUT, Structure
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 
 _TIMES = (2, 3, 4)
@@ -43,14 +45,14 @@ def program_without(model: nn.Module, graph: NeuronGraph, kept: Tensor, example_
         NumericsError: the program cannot be rewritten for what is left.
         InputError: the model does not run on the example inputs.
     """
-    skeleton, structure = Skeleton.of(model), Structure()
+    skeleton, builder = Skeleton.of(model), StructureBuilder()
     captured: dict[Mode, tuple[Recording, int | None]] = {}
-    captured["eval"] = _capture(skeleton, structure, graph.aliases, example_inputs, training=False)
-    structure.counting = False
+    captured["eval"] = _capture(skeleton, builder, graph.aliases, example_inputs, training=False)
+    builder.counting = False
     with contextlib.suppress(InputError):  # or else it is a program for evaluation alone
-        captured["train"] = _capture(skeleton, structure, graph.aliases, example_inputs, training=True)
+        captured["train"] = _capture(skeleton, builder, graph.aliases, example_inputs, training=True)
     tensors = slice_tensors(graph, kept)
-    own = structure.build(graph.tensors, graph.trainable, graph.aliases)
+    own = builder.build(graph.tensors, graph.trainable, graph.aliases)
     own_kept = _carried_over(graph, kept, own)
     scripts: dict[Mode, Script] = {}
     constants: dict[str, Tensor] = {}
@@ -72,7 +74,7 @@ def _arguments(model: nn.Module, example_inputs: ExampleInputs, numbers: Sequenc
 
 
 def _capture(
-    skeleton: Skeleton, structure: Structure, aliases: Mapping[str, str], example: ExampleInputs, *, training: bool
+    skeleton: Skeleton, builder: StructureBuilder, aliases: Mapping[str, str], example: ExampleInputs, *, training: bool
 ) -> tuple[Recording, int | None]:
     """One mode, and which dimension of the first input is a batch of any size."""
 
@@ -86,8 +88,8 @@ def _capture(
         merged, varying = _merge(others[0], others[1], sizes[0], sizes[1])
         _confirm(merged, others[2], sizes[2])
     except (InputError, _NotBatchedError):
-        return trace_pass(skeleton, structure, Pass(training, skeleton.inputs(example)), aliases).folded(), None
-    traced = trace_pass(skeleton, structure, given(_TIMES[0]), aliases)
+        return trace_pass(skeleton, builder, Pass(training, skeleton.inputs(example)), aliases).folded(), None
+    traced = trace_pass(skeleton, builder, given(_TIMES[0]), aliases)
     steps = tuple(
         replace(step, args=other.args, kwargs=other.kwargs) for step, other in zip(traced.steps, merged, strict=True)
     )

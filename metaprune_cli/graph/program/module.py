@@ -2,59 +2,20 @@
 
 from __future__ import annotations
 
+import copyreg
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.nest import leaves, rebuild
-from metaprune_cli.graph.program.interpreter import Interpreter
-from metaprune_cli.graph.trace.record import Recording, Value
+from metaprune_cli.graph.program.document import script_from_document, script_to_document
+from metaprune_cli.graph.program.script import CONSTANTS, Mode, Script
+from metaprune_cli.graph.trace.record import Value
 from metaprune_cli.graph.trace.tracer import ExampleInputs
-
-Mode = Literal["eval", "train"]
-CONSTANTS = "_constants"
-"""The submodule that holds what is neither parameter nor input; its buffers are not in the state dict."""
-
-
-@dataclass(frozen=True, eq=False)
-class Script:
-    """One mode of a program, and its steps ready to run, which copies of the program share.
-
-    Attributes:
-        recording: the operators; labels and shapes may be missing.
-        constants: number -> name of the program's constant.
-        arguments: the model's arguments: name -> the nest that was given, tensors as values.
-        batched: the dimension of the first input that is the batch and may have any size; None where sizes are fixed.
-        paths: where the entries and constants are, module by module.
-        interpreter: a function of the inputs, the entries and the constants, in this order.
-    """
-
-    recording: Recording
-    constants: Mapping[int, str]
-    arguments: Mapping[str, Any]
-    batched: int | None
-    paths: tuple[tuple[str, ...], ...] = field(init=False)
-    interpreter: Interpreter = field(init=False)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Script:
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        from metaprune_cli.graph.program.document import script_from_document, script_to_document
-
-        return script_from_document, (script_to_document(self),)
-
-    def __post_init__(self) -> None:
-        """Prepare at once: ``torch.compile`` cannot follow what is made on first use."""
-        interpreter = Interpreter(self.recording, tuple(self.constants), self.batched or 0)
-        object.__setattr__(self, "interpreter", interpreter)
-        names = [*self.recording.entries.values(), *(f"{CONSTANTS}.{name}" for name in self.constants.values())]
-        object.__setattr__(self, "paths", tuple(tuple(name.split(".")) for name in names))
 
 
 class Program(nn.Module):
@@ -177,3 +138,10 @@ def _register(module: nn.Module, name: str, tensor: Tensor, *, persistent: bool)
         module.register_parameter(leaf, tensor)
     else:
         module.register_buffer(leaf, tensor, persistent=persistent)
+
+
+def _reduced(script: Script) -> tuple[Any, ...]:
+    return script_from_document, (script_to_document(script),)
+
+
+copyreg.pickle(Script, _reduced)  # a pickled script is what a file holds, checked as one is

@@ -12,7 +12,7 @@ from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.slicing import alive_neurons, place_of, survivors
 from metaprune_cli.graph.trace.labels import Elements, Label, squeeze_constant
-from metaprune_cli.graph.trace.structure import CONSTANT
+from metaprune_cli.graph.trace.neurons import CONSTANT
 
 Survivors = tuple[Tensor | None, ...]
 """Per dimension a bool mask of the positions that stay; None where all of them do."""

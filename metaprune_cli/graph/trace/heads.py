@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from metaprune_cli.graph.components import unique_pairs
 from metaprune_cli.graph.trace.labels import Ids, squeeze_constant, varying
-
-if TYPE_CHECKING:
-    from metaprune_cli.graph.trace.structure import Structure
-
-CONSTANT = 0
-"""The one neuron that stands for everything without a neuron of its own; it is locked."""
+from metaprune_cli.graph.trace.neurons import CONSTANT, Neurons
 
 
 class Heads:
@@ -24,18 +15,10 @@ class Heads:
     A neuron has a column and, where attention (or any other product or reduction within heads) met it, a row: removing
     a per-head dimension removes a column, removing a head removes a row. A *head neuron* stands for a whole row (an
     attention score belongs to a head, not to one of its dimensions); it has no column of its own.
-
-    Attributes:
-        columns: pairs coupled in the plane of columns only, each of shape (2, p).
-        rows: pairs coupled in the plane of rows only, each of shape (2, p).
-        whole: head neurons.
     """
 
-    def __init__(self, structure: Structure) -> None:
-        self._structure = structure
-        self.columns: list[Tensor] = []
-        self.rows: list[Tensor] = []
-        self.whole: list[Tensor] = []
+    def __init__(self, neurons: Neurons) -> None:
+        self._neurons = neurons
         self._spreads: list[Tensor] = []
         self._shared: list[Tensor] = []
         self._head_of = torch.zeros(0, dtype=torch.int64)
@@ -63,10 +46,10 @@ class Heads:
         if not bool(((known == known.narrow(dim, 0, 1)) & (known > CONSTANT)).all()):
             self.spread(core)
             leaders, place = first.unique(return_inverse=True)
-            heads = self._structure.new_neurons(self._name_of(leaders), leaders.numel())
+            heads = self._neurons.new(self._neurons.name_of(leaders), leaders.numel())
             heads = torch.where(leaders > CONSTANT, heads, CONSTANT)
             self.pivot(heads)
-            self.tie_rows(heads[place].expand_as(core), core)
+            self._neurons.tie_rows(heads[place].expand_as(core), core)
             self._remember(core, heads[place].expand_as(core))
         return self._heads_of(first).expand(shape)
 
@@ -74,23 +57,23 @@ class Heads:
         """``heads`` (one value for a row, of the same shape as ``rows`` after broadcasting) meet whole rows."""
         self.spread(rows)
         self.pivot(heads)
-        self.tie_rows(heads.expand_as(rows), rows)
+        self._neurons.tie_rows(heads.expand_as(rows), rows)
 
     def align(self, first: Ids, second: Ids) -> None:
         """Neurons of the two (equal shapes) that stand at the same place along an axis of heads."""
         if bool((self._heads_of(first) > CONSTANT).any() | (self._heads_of(second) > CONSTANT).any()):
             self.pivot(first)
             self.pivot(second)
-        self._structure.tie(first, second)
+        self._neurons.tie(first, second)
 
     def cross(self, heads: Ids, columns: Ids) -> Ids:
         """New neurons for every meeting of a head and a dimension that all heads share (multi-query attention)."""
         first, second = torch.broadcast_tensors(heads, columns)
         width = int(second.max()) + 1
         keys, place = (first * width + second).unique(return_inverse=True)
-        neurons = self._structure.new_neurons(self._name_of(keys % width), keys.numel())
-        self.tie_rows(neurons, keys // width)
-        self.tie_columns(neurons, keys % width)
+        neurons = self._neurons.new(self._neurons.name_of(keys % width), keys.numel())
+        self._neurons.tie_rows(neurons, keys // width)
+        self._neurons.tie_columns(neurons, keys % width)
         self.share(columns)
         crossed = neurons[place]
         self.spread(crossed)
@@ -101,20 +84,12 @@ class Heads:
         neurons = squeeze_constant(ids).unique()
         neurons = neurons[neurons > CONSTANT]
         if neurons.numel():
-            self.whole.append(neurons)
+            self._neurons.whole.append(neurons)
             self._remember(neurons, neurons)
 
     def share(self, ids: Ids) -> None:
         """Remember that all heads share these neurons, so that they must not have rows of their own."""
         self._shared.append(squeeze_constant(ids).unique())
-
-    def tie_columns(self, first: Ids, second: Ids) -> None:
-        """Neurons of the two (equal shapes) that are the same per-head dimension."""
-        couple(self.columns, first, second)
-
-    def tie_rows(self, first: Ids, second: Ids) -> None:
-        """Neurons of the two (equal shapes) that are in the same head."""
-        couple(self.rows, first, second)
 
     def resolve(self) -> None:
         """Turn what must be an outer product into couplings, now that it is known which neurons have rows.
@@ -122,7 +97,7 @@ class Heads:
         Of the axes that are not coupled anyway, the last keeps its freedom; so does, in the plane of rows, one axis of
         heads (the first along which the rows differ, each row holding all of the last axis). The others are tied.
         """
-        column, row = self._structure.planes()
+        column, row = self._neurons.planes()
         for ids in self._spreads:
             ids = _core(ids, sorted({*_differs(column[ids]), *_differs(row[ids])}))
             ids = ids.reshape([size for size in ids.shape if size > 1])
@@ -130,13 +105,13 @@ class Heads:
                 continue
             across, last = _differs(row[ids]), ids.dim() - 1
             heads = [] if last in across else across[:1]
-            self._structure.tie_along(ids, [d for d in range(last) if d not in heads])
+            self._neurons.tie_along(ids, [d for d in range(last) if d not in heads])
             for d in heads:
-                self.tie_columns(ids.narrow(d, 0, 1).expand_as(ids), ids)
+                self._neurons.tie_columns(ids.narrow(d, 0, 1).expand_as(ids), ids)
         for ids in self._shared:
             owned = ids[row[ids] >= 0]
             if owned.numel():
-                self._structure.lock(owned, "all heads of another product share these neurons, which are heads too")
+                self._neurons.lock(owned, "all heads of another product share these neurons, which are heads too")
 
     def _heads_of(self, ids: Ids) -> Ids:
         self._grow()
@@ -148,21 +123,9 @@ class Heads:
         self._head_of[CONSTANT] = CONSTANT
 
     def _grow(self) -> None:
-        missing = self._structure.num_neurons - self._head_of.numel()
+        missing = self._neurons.count - self._head_of.numel()
         if missing:
             self._head_of = torch.cat([self._head_of, torch.zeros(missing, dtype=torch.int64)])
-
-    def _name_of(self, ids: Ids) -> str:
-        layers = self._structure.layers
-        return layers[bisect_right(layers, int(ids.max()), key=lambda layer: layer.start) - 1].name
-
-
-def couple(pairs: list[Tensor], first: Ids, second: Ids) -> None:
-    """Append the distinct pairs of two different neurons, the constant one left out."""
-    pair = torch.stack([first.reshape(-1), second.reshape(-1)])
-    pair = pair[:, (pair[0] != pair[1]) & (pair > CONSTANT).all(0)]
-    if pair.numel():
-        pairs.append(unique_pairs(pair))
 
 
 def _core(ids: Ids, axes: list[int]) -> Ids:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.nest import leaves, map_tensors
-from metaprune_cli.graph.neuron_graph import IS_INPUT, IS_OUTPUT
 from metaprune_cli.graph.resize import copied
+from metaprune_cli.graph.structure import IS_INPUT, IS_OUTPUT
+from metaprune_cli.graph.trace.builder import INPUT, StructureBuilder
 from metaprune_cli.graph.trace.labels import Elements
 from metaprune_cli.graph.trace.literals import Literals
 from metaprune_cli.graph.trace.record import Recorder, Recording, Value, WholeAttention
 from metaprune_cli.graph.trace.rules import rule_of
-from metaprune_cli.graph.trace.structure import INPUT, Structure
 from metaprune_cli.graph.trace.tracer import ExampleInputs, Tracer, call, meta_copy, plain_operators
 
 
@@ -90,20 +90,20 @@ def _axis_of_one(tensor: Tensor) -> int | None:
     return next((d for d in range(min(2, tensor.dim())) if tensor.size(d) == 1), None)
 
 
-def trace_pass(skeleton: Skeleton, structure: Structure, given: Pass, aliases: Mapping[str, str]) -> Recording:
-    """Trace one pass into ``structure``.
+def trace_pass(skeleton: Skeleton, builder: StructureBuilder, given: Pass, aliases: Mapping[str, str]) -> Recording:
+    """Trace one pass into ``builder``.
 
     Raises:
         InputError: the model does not run on these inputs.
     """
     recorder = Recorder()
-    tracer = Tracer(structure, rule_of, real=skeleton.real, recorder=recorder)
+    tracer = Tracer(builder, rule_of, real=skeleton.real, recorder=recorder)
     attach_labels(tracer, skeleton.model, given.inputs, aliases)
     recording = _record(skeleton, given, aliases, tracer, recorder)
     for value in leaves(recording.outputs, Value):
         ids = tracer.ids(recording.values[value.number])
         if ids is not None:
-            structure.lock(ids, IS_OUTPUT)
+            builder.neurons.lock(ids, IS_OUTPUT)
     return recording
 
 
@@ -115,7 +115,7 @@ def attach_labels(tracer: Tracer, model: nn.Module, inputs: ExampleInputs, alias
             tracer.attach(tensor, Elements(name, index.view(tensor.shape)))
     for tensor in leaves(inputs, Tensor):
         if tensor.is_floating_point():
-            tracer.attach(tensor, _input_ids(tracer.structure, tensor))
+            tracer.attach(tensor, _input_ids(tracer.builder, tensor))
 
 
 def record_pass(skeleton: Skeleton, given: Pass, aliases: Mapping[str, str]) -> Recording:
@@ -125,7 +125,7 @@ def record_pass(skeleton: Skeleton, given: Pass, aliases: Mapping[str, str]) -> 
         InputError: the model does not run on these inputs.
     """
     recorder = Recorder()
-    tracer = Tracer(Structure(), lambda _: _no_labels, real=skeleton.real, recorder=recorder)
+    tracer = Tracer(StructureBuilder(), lambda _: _no_labels, real=skeleton.real, recorder=recorder)
     return _record(skeleton, given, aliases, tracer, recorder)
 
 
@@ -174,13 +174,13 @@ def _no_labels(*_: Any) -> None:
     return None
 
 
-def _input_ids(structure: Structure, tensor: Tensor) -> Tensor:
+def _input_ids(builder: StructureBuilder, tensor: Tensor) -> Tensor:
     """One neuron per channel (dimension 1; the last one where there are only two dimensions or fewer)."""
     axis = min(1, tensor.dim() - 1)
     if axis < 0:
         return torch.zeros((), dtype=torch.int64)
-    neurons = structure.new_neurons(INPUT, tensor.size(axis))
-    structure.lock(neurons, IS_INPUT)
+    neurons = builder.neurons.new(INPUT, tensor.size(axis))
+    builder.neurons.lock(neurons, IS_INPUT)
     shape = [1] * tensor.dim()
     shape[axis] = -1
     return neurons.view(shape).expand(tensor.shape)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from metaprune_cli.graph.neuron_graph import EdgeBlock
+from metaprune_cli.graph.structure import EdgeBlock
 from metaprune_cli.graph.trace.labels import Ids
 
 

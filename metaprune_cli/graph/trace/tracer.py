@@ -14,10 +14,10 @@ from torch.utils._pytree import tree_map
 
 from metaprune_cli.graph.arguments import map_tensors_in, tensors_in
 from metaprune_cli.graph.resize import copied
+from metaprune_cli.graph.trace.builder import StructureBuilder
 from metaprune_cli.graph.trace.labels import Elements, Label
 from metaprune_cli.graph.trace.layouts import run_on_meta
 from metaprune_cli.graph.trace.record import Recorder
-from metaprune_cli.graph.trace.structure import Structure
 
 ExampleInputs = Tensor | tuple[Any, ...] | dict[str, Any]
 
@@ -74,14 +74,15 @@ class Tracer(TorchDispatchMode):
 
     def __init__(
         self,
-        structure: Structure,
+        builder: StructureBuilder,
         rules: Callable[[Any], Callable[..., Any]],
         *,
         real: bool = False,
         recorder: Recorder | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.structure = structure
+        self.builder = builder
+        self.neurons, self.heads = builder.neurons, builder.heads
         self.real = real
         self._rules = rules
         self._recorder = recorder

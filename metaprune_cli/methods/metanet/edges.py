@@ -11,7 +11,7 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.aggr import Aggregation
 
 from metaprune_cli.graph.neuron_graph import NeuronGraph
-from metaprune_cli.graph.pyg import IDENTITY, blocks_by_type, from_pyg, to_pyg
+from metaprune_cli.graph.pyg import IDENTITY, blocks_by_type
 from metaprune_cli.methods.metanet.codec import KINDS, Codec
 from metaprune_cli.methods.metanet.layers import MessageLayer, deviation, normalise
 from metaprune_cli.methods.metanet.values import Values, place_values, read_values
@@ -59,8 +59,8 @@ def run_edges(
     codec: Codec, layers: Iterable[MessageLayer], graph: NeuronGraph, values: Values
 ) -> tuple[Values, Float[Tensor, "n h"]]:
     """The same function as :func:`metaprune_cli.methods.metanet.blocks.run_blocks`, over explicit edges."""
-    data = to_pyg(graph.with_tensors({**graph.tensors, **place_values(graph, values)}))
-    kernels = {relation: blocks[0].kernel for relation, blocks in blocks_by_type(graph).items()}
+    data = graph.with_tensors({**graph.tensors, **place_values(graph, values)}).to_pyg()
+    kernels = {relation: blocks[0].kernel for relation, blocks in blocks_by_type(graph.structure).items()}
     counts = [data[relation].edge_index.shape[1] for relation in (*kernels, IDENTITY)]
     source, target = edge_index = torch.cat([data[relation].edge_index for relation in (*kernels, IDENTITY)], dim=1)
     states = [data[relation].edge_attr @ codec.edge_table(kernel) for relation, kernel in kernels.items()]
@@ -81,5 +81,5 @@ def run_edges(
         data[relation].edge_attr = state @ codec.change_table(kernel).T
     nodes = normalise(h)
     data["neuron"].x = codec.decode_nodes(nodes) @ kind.T
-    changed = from_pyg(data)
+    changed = NeuronGraph.from_pyg(data)
     return read_values(changed, changed.tensors, values.features), nodes

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.structure import Structure
 from metaprune_cli.methods.metanet.codec import Kernel
 from metaprune_cli.methods.metanet.values import block_index
 
@@ -76,28 +76,8 @@ class Layout:
 
     @classmethod
     def of(cls, graph: NeuronGraph, device: torch.device, precision: torch.dtype | None = None) -> Layout:
-        """The layout of a graph; made once for each graph, device and precision."""
-        known = _LAYOUTS.setdefault(graph, {})
-        if (device, precision) not in known:
-            known[device, precision] = dataclasses.replace(cls._made(graph, device), precision=precision)
-        return known[device, precision]
-
-    @classmethod
-    def _made(cls, graph: NeuronGraph, device: torch.device) -> Layout:
-        index = block_index(graph)
-        kernels = tuple(dict.fromkeys(kernel for _, _, kernel in index))
-        starts = dict(zip(kernels, _starts([math.prod(kernel) for kernel in kernels]), strict=False))
-        bundles: list[Bundle] = []
-        for (_, _, kernel), members in index.items():
-            destinations = torch.cat([graph.blocks[m].destinations for m in members]).to(device)
-            sources = torch.cat([graph.blocks[m].sources for m in members]).to(device)
-            bundles.append(Bundle(tuple(members), math.prod(kernel), destinations, sources, 0, starts[kernel]))
-        start, end = graph.identity.to(device)[:, :, None]
-        bundles.append(Bundle((), 1, end, start, offset=0, table=sum(math.prod(kernel) for kernel in kernels)))
-        offsets = _starts([bundle.size for bundle in bundles])
-        placed = [dataclasses.replace(b, offset=offset) for b, offset in zip(bundles, offsets, strict=False)]
-        groups = tuple(block.size[0] for block in graph.blocks)
-        return cls(tuple(placed), kernels, graph.num_neurons, groups, device)
+        """The layout of a graph; made once for each structure, device and precision."""
+        return graph.structure.derive(_made, device, precision)
 
     @property
     def size(self) -> int:
@@ -201,7 +181,21 @@ class Unflatten(torch.autograd.Function):
         return None, ctx.layout.filled(gradients, ctx.like)
 
 
-_LAYOUTS: WeakKeyDictionary[NeuronGraph, dict[tuple[torch.device, torch.dtype | None], Layout]] = WeakKeyDictionary()
+def _made(structure: Structure, device: torch.device, precision: torch.dtype | None) -> Layout:
+    index = block_index(structure)
+    kernels = tuple(dict.fromkeys(kernel for _, _, kernel in index))
+    starts = dict(zip(kernels, _starts([math.prod(kernel) for kernel in kernels]), strict=False))
+    bundles: list[Bundle] = []
+    for (_, _, kernel), members in index.items():
+        destinations = torch.cat([structure.blocks[m].destinations for m in members]).to(device)
+        sources = torch.cat([structure.blocks[m].sources for m in members]).to(device)
+        bundles.append(Bundle(tuple(members), math.prod(kernel), destinations, sources, 0, starts[kernel]))
+    start, end = structure.identity.to(device)[:, :, None]
+    bundles.append(Bundle((), 1, end, start, offset=0, table=sum(math.prod(kernel) for kernel in kernels)))
+    offsets = _starts([bundle.size for bundle in bundles])
+    placed = [dataclasses.replace(b, offset=offset) for b, offset in zip(bundles, offsets, strict=False)]
+    groups = tuple(block.size[0] for block in structure.blocks)
+    return Layout(tuple(placed), kernels, structure.num_neurons, groups, device, precision)
 
 
 def _starts(sizes: Sequence[int]) -> list[int]:

@@ -12,7 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from metaprune_cli.graph.neuron_graph import Feature, NeuronGraph
+from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.structure import Feature, Structure
 
 FRESH_SCALE = 1e-2
 """Scale of values that are all zero (a fresh bias, a zero-initialised norm): they have no RMS to be relative to."""
@@ -202,10 +203,10 @@ class Rewriting:
         return zip(self.graph.features, features.split_with_sizes(sizes), strict=True)
 
 
-def block_index(graph: NeuronGraph) -> dict[tuple[int, int, tuple[int, ...]], list[int]]:
+def block_index(structure: Structure) -> dict[tuple[int, int, tuple[int, ...]], list[int]]:
     """Positions of the blocks that share (out, in, kernel) and can therefore be stacked along the group axis."""
     index: dict[tuple[int, int, tuple[int, ...]], list[int]] = {}
-    for position, block in enumerate(graph.blocks):
+    for position, block in enumerate(structure.blocks):
         index.setdefault((block.size[1], block.size[2], block.kernel), []).append(position)
     return index
 

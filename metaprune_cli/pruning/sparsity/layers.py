@@ -18,8 +18,9 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from metaprune_cli.graph.neuron_graph import IS_INPUT, IS_OUTPUT, EdgeBlock, NeuronGraph, owners_of
+from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.slicing import place_of
+from metaprune_cli.graph.structure import IS_INPUT, IS_OUTPUT, EdgeBlock, owners_of
 
 OUT, IN, TAP = 1, 2, 3
 """Axes of a block's (groups, out, in, taps)."""

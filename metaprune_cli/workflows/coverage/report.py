@@ -9,7 +9,7 @@ from metaprune_cli.console.figures import count, scientific, share, times
 from metaprune_cli.console.table import Column, Table, label
 from metaprune_cli.console.text import markdown as shown
 from metaprune_cli.console.text import markdown_code
-from metaprune_cli.graph.neuron_graph import IS_INPUT, IS_OUTPUT
+from metaprune_cli.graph.structure import IS_INPUT, IS_OUTPUT
 
 Row = Mapping[str, Any]
 _WIDE = 300

@@ -14,10 +14,10 @@ def unknown(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     for leaf in tensors_in((args, kwargs, out)):
         ids = trace.ids(leaf)
         if ids is not None:
-            trace.structure.lock(ids, f"meets the operator {func.overloadpacket}, which has no rule")
+            trace.neurons.lock(ids, f"meets the operator {func.overloadpacket}, which has no rule")
         elements = trace.elements(leaf)
         if elements is not None:
-            trace.structure.note(elements.entry, f"meets the operator {func.overloadpacket}, which has no rule")
+            trace.builder.note(elements.entry, f"meets the operator {func.overloadpacket}, which has no rule")
     return None
 
 
@@ -26,5 +26,5 @@ def no_activation(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[
     for leaf in tensors_in((args, kwargs)):
         elements = trace.elements(leaf)
         if elements is not None:
-            trace.structure.note(elements.entry, f"meets the operator {func.overloadpacket} without an activation")
+            trace.builder.note(elements.entry, f"meets the operator {func.overloadpacket} without an activation")
     return None

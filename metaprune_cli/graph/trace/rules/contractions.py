@@ -10,10 +10,10 @@ from torch import Tensor
 
 from metaprune_cli.graph.arguments import tensors_in
 from metaprune_cli.graph.trace.labels import Elements, Ids, Label, varying
+from metaprune_cli.graph.trace.neurons import CONSTANT
 from metaprune_cli.graph.trace.rules.boundary import unknown
 from metaprune_cli.graph.trace.rules.elementwise import attach_features
 from metaprune_cli.graph.trace.rules.parameters import COMPUTED, factors, lost
-from metaprune_cli.graph.trace.structure import CONSTANT
 from metaprune_cli.graph.trace.tracer import Tracer
 
 aten = torch.ops.aten
@@ -33,7 +33,7 @@ def convolution(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
         block = block.view(lambda index: index.transpose(1, 2))
         positions = source.numel() // source.size(1)
     channels = _along(trace, _ids(trace, source), 1).reshape(groups, -1)
-    destinations = trace.structure.contract(block, channels, tuple(kernel), positions)
+    destinations = trace.builder.contract(block, channels, tuple(kernel), positions)
     if destinations is None:
         return unknown(trace, func, args, kwargs, out)
     ids = _lay(destinations.reshape(-1), out, 1)
@@ -53,7 +53,7 @@ def _convolution_by_others(
         opaque(trace, func, args, out, positions * weight.numel())
         return None
     channels = _along(trace, ids, 1)
-    trace.structure.multiply(channels, positions * weight.numel() // groups)
+    trace.builder.multiply(channels, positions * weight.numel() // groups)
     laid = _lay(channels, out, 1)
     _attach_bias(trace, bias, laid.movedim(1, -1))
     return laid
@@ -64,10 +64,10 @@ def opaque(trace: Tracer, func: Any, args: tuple[Any, ...], out: object, macs: i
     for leaf in tensors_in((args, out)):
         ids, elements = trace.ids(leaf), trace.elements(leaf)
         if ids is not None:
-            trace.structure.lock(ids, f"meets {func.overloadpacket} with a weight that {COMPUTED}")
+            trace.neurons.lock(ids, f"meets {func.overloadpacket} with a weight that {COMPUTED}")
         for part in elements.alone() if elements is not None else ():
-            trace.structure.note(part.entry, f"a weight {COMPUTED}, by {func.overloadpacket}")
-    trace.structure.multiply(torch.zeros(1, dtype=torch.int64), macs)
+            trace.builder.note(part.entry, f"a weight {COMPUTED}, by {func.overloadpacket}")
+    trace.builder.multiply(torch.zeros(1, dtype=torch.int64), macs)
 
 
 def linear(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:
@@ -85,7 +85,7 @@ def matrix_product(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict
     left_elements, right_elements = trace.elements(left), trace.elements(right)
     if left_elements is not None and right_elements is not None:
         if out.dim() > 1:
-            trace.structure.multiply(torch.zeros(1, dtype=torch.int64), out.numel() * left.size(-1))
+            trace.builder.multiply(torch.zeros(1, dtype=torch.int64), out.numel() * left.size(-1))
         return factors(trace, func, left_elements, right_elements, out)
     if out.dim() < 2 and trace.ids(left) is None and trace.ids(right) is None:
         lost(trace, func, [e for e in (left_elements, right_elements) if e is not None])
@@ -107,7 +107,7 @@ def embedding(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
         return unknown(trace, func, args, kwargs, out)
     block = elements.view(lambda index: index.t()[None, :, None, :])
     sources = torch.full((1, 1), CONSTANT)
-    destinations = trace.structure.contract(block, sources, (elements.index.size(0),), 0)
+    destinations = trace.builder.contract(block, sources, (elements.index.size(0),), 0)
     if destinations is None:
         return unknown(trace, func, args, kwargs, out)
     return _lay(destinations[0], out, -1)
@@ -128,7 +128,7 @@ def _project(
     ids, groups = _ids(trace, source), block.index.size(0)
     parts = [ids] if groups == 1 else list(ids)
     channels = torch.stack([_along(trace, part, axis) for part in parts])
-    destinations = trace.structure.contract(block, channels, (), source.numel() // (into * groups))
+    destinations = trace.builder.contract(block, channels, (), source.numel() // (into * groups))
     if destinations is None:
         opaque(trace, func, args, out, source.numel() * outof)
         return None
@@ -162,12 +162,12 @@ class _Operand:
         if not self.varies:
             return None
         axis = 2 if self.contracted else 1
-        return trace.structure.heads.collapse(self.ids, axis) if self.contracted or self.free else self.ids[:, :1, :1]
+        return trace.heads.collapse(self.ids, axis) if self.contracted or self.free else self.ids[:, :1, :1]
 
 
 def _operand(trace: Tracer, ids: Ids) -> _Operand:
     contracted = _is_neuron_axis(trace, ids, 2)
-    ids = trace.structure.tie_along(ids, [1 if contracted else 2]).expand(
+    ids = trace.neurons.tie_along(ids, [1 if contracted else 2]).expand(
         ids.size(0), 1 if contracted else ids.size(1), ids.size(2) if contracted else 1
     )
     axes = varying(ids)
@@ -179,15 +179,15 @@ def _between_activations(trace: Tracer, func: Any, left: Tensor, right: Tensor, 
     m, k, n = left.size(-2), left.size(-1), right.size(-1)
     a = _operand(trace, _ids(trace, left).reshape(-1, m, k))
     b = _operand(trace, _ids(trace, right).reshape(-1, k, n).transpose(1, 2))
-    heads = trace.structure.heads
+    heads = trace.heads
     if a.contracted and b.contracted:
         counted = _contract(trace, a, b)
-        trace.structure.multiply(counted, m * n)
+        trace.builder.multiply(counted, m * n)
         return heads.collapse(counted, 2).expand(-1, m, n).reshape(out.shape)
     for mixed in (a, b):
         if mixed.contracted or (a.free and b.free):
             reason = "two neuron axes meet in one product" if a.free and b.free else _MIXED
-            trace.structure.lock(mixed.ids, reason, "column" if mixed.varies else "both")
+            trace.neurons.lock(mixed.ids, reason, "column" if mixed.varies else "both")
     rows_a, rows_b = a.rows(trace), b.rows(trace)
     if rows_a is not None and rows_b is not None:
         heads.align(rows_a, rows_b)
@@ -197,11 +197,11 @@ def _between_activations(trace: Tracer, func: Any, left: Tensor, right: Tensor, 
         passed = a if a.free else b
         ids = passed.ids if passed.varies or rows.size(0) == 1 else heads.cross(rows, passed.ids)
         ids = ids.expand(batch, -1, 1)
-        trace.structure.multiply(ids, k * (n if a.free else m))
+        trace.builder.multiply(ids, k * (n if a.free else m))
         ids = ids if a.free else ids.transpose(1, 2)
     else:
         ids = rows.expand(batch, 1, 1)
-        trace.structure.multiply(ids, m * k * n)
+        trace.builder.multiply(ids, m * k * n)
     return ids.expand(batch, m, n).reshape(out.shape)
 
 
@@ -210,20 +210,20 @@ _MIXED = "neurons are mixed by a product with another activation"
 
 def _contract(trace: Tracer, a: _Operand, b: _Operand) -> Ids:
     """Couple the contracted neurons; returns those that the product's cost is counted by, (batch, 1, contracted)."""
-    heads = trace.structure.heads
+    heads = trace.heads
     if a.varies == b.varies:
-        trace.structure.tie(a.ids, b.ids)
+        trace.neurons.tie(a.ids, b.ids)
         heads.spread(b.ids)
         return a.ids
     several, one = (a, b) if a.varies else (b, a)
-    heads.tie_columns(several.ids, one.ids)
+    trace.neurons.tie_columns(several.ids, one.ids)
     heads.share(one.ids)
     return several.ids
 
 
 def _is_neuron_axis(trace: Tracer, ids: Ids, axis: int) -> bool:
     """Whether different neurons, not just positions of the same ones, lie along ``axis``."""
-    return axis % ids.dim() in varying(ids) and not trace.structure.same(ids, axis % ids.dim())
+    return axis % ids.dim() in varying(ids) and not trace.neurons.same(ids, axis % ids.dim())
 
 
 def _ids(trace: Tracer, tensor: Tensor) -> Ids:
@@ -234,7 +234,7 @@ def _ids(trace: Tracer, tensor: Tensor) -> Ids:
 def _along(trace: Tracer, ids: Ids, axis: int) -> Ids:
     """One id for every index along ``axis``; all that lie across it meet the same weights and are tied."""
     others = [d for d in range(ids.dim()) if d != axis % ids.dim()]
-    head = trace.structure.tie_along(ids, others)
+    head = trace.neurons.tie_along(ids, others)
     return head.reshape(-1).expand(ids.size(axis)) if head.numel() == 1 else head.reshape(-1)
 
 

@@ -47,15 +47,15 @@ def _meet(trace: Tracer, first: tuple[Tensor, tuple[int, ...]], second: tuple[Te
     (a, a_shape), (b, b_shape) = first, second
     for ids, shape, other in ((a, a_shape, b), (b, b_shape, a)):
         sizes = (1,) * (other.dim() - len(shape)) + tuple(shape)
-        over = [d for d in varying(other) if sizes[d] == 1 and other.size(d) > 1 and not trace.structure.same(other, d)]
+        over = [d for d in varying(other) if sizes[d] == 1 and other.size(d) > 1 and not trace.neurons.same(other, d)]
         if over and bool((squeeze_constant(ids) > 0).any()):
             if len(over) == 1 and varying(ids) and len(varying(other)) == 2:
-                trace.structure.heads.broadcast(*compact([ids, other]))
+                trace.heads.broadcast(*compact([ids, other]))
             else:
-                trace.structure.lock(ids, "one value for many neurons: it is broadcast over other neurons")
+                trace.neurons.lock(ids, "one value for many neurons: it is broadcast over other neurons")
             return other
     small_a, small_b = compact([a, b])
-    trace.structure.join(small_a, small_b)
+    trace.neurons.join(small_a, small_b)
     if bool((small_b >= small_a).all()):  # as a rule all of one side came later; its ids are stored in less
         return b
     return a if bool((small_a >= small_b).all()) else torch.maximum(small_a, small_b).expand(a.shape)
@@ -77,20 +77,20 @@ def _attach_alone(trace: Tracer, elements: Elements, ids: Tensor, kind: str) -> 
     index, neurons = compact([spread(elements.real(), ids.shape), ids])
     pairs = unique_pairs(torch.stack([index.reshape(-1), neurons.reshape(-1)]))
     if bool((pairs[1] == 0).any()):
-        trace.structure.note(elements.entry, "meets no neuron")
+        trace.builder.note(elements.entry, "meets no neuron")
         pairs = pairs[:, pairs[1] > 0]
     if pairs.size(1) == 0:
         return
     owners, first = _first_of_each(pairs[0])
     if owners.numel() < pairs.size(1):
         if elements.index.numel() == 1 or pairs[1].unique().numel() < pairs.size(1):
-            trace.structure.note(elements.entry, "one value for many neurons")
+            trace.builder.note(elements.entry, "one value for many neurons")
             return
         leader = torch.zeros(int(owners.max()) + 1, dtype=torch.int64)
         leader[owners] = pairs[1][first]
-        trace.structure.tie(leader[pairs[0]], pairs[1])
+        trace.neurons.tie(leader[pairs[0]], pairs[1])
         pairs = pairs[:, first]
-    trace.structure.feature(Elements(elements.entry, pairs[0]), pairs[1], kind)
+    trace.builder.feature(Elements(elements.entry, pairs[0]), pairs[1], kind)
 
 
 def _first_of_each(sorted_keys: Tensor) -> tuple[Tensor, Tensor]:

@@ -66,7 +66,7 @@ def scatter(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     merged = parts[0]
     if len(parts) == 2:
         small = _cut(parts[0], parts[1].shape)
-        trace.structure.join(*compact([small, parts[1]]))
+        trace.neurons.join(*compact([small, parts[1]]))
         merged = torch.maximum(small, parts[1]) if small.shape == parts[0].shape else parts[0]
     return rewrite(trace, func, target, _meet_index(trace, merged.expand(out.shape), where))
 
@@ -84,11 +84,11 @@ def index_put(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     if before is not None:
         _lock_chosen(trace, before, {d: i for d, i in enumerate(indices) if i is not None})
         old = aten.index(before, chosen)
-        trace.structure.tie(old, ids.expand(old.shape))
+        trace.neurons.tie(old, ids.expand(old.shape))
     values = ids.expand(aten.index(base, chosen).shape)
     written = aten.index_put(base, chosen, values)
     if not torch.equal(aten.index(written, chosen), values):  # several neurons, and nobody knows where they went
-        trace.structure.lock(ids, "written to places that depend on data")
+        trace.neurons.lock(ids, "written to places that depend on data")
     return rewrite(trace, func, target, healed(written))
 
 
@@ -99,7 +99,7 @@ def _lock_chosen(trace: Tracer, ids: Ids, chosen: dict[int, Tensor]) -> None:
         reason = _BY_DATA if trace.value(i) is None else _BY_CONSTANT
         width = max(i.dim(), 1) if i.dtype == torch.bool else 1
         if any(axis in varying(ids) for axis in range(dim, dim + width)):
-            trace.structure.lock(ids, reason)
+            trace.neurons.lock(ids, reason)
 
 
 def _as_index(trace: Tracer, tensor: Tensor) -> Tensor:
@@ -113,10 +113,10 @@ def _meet_index(trace: Tracer, ids: Ids, where: Tensor) -> Ids:
     if own is None:
         return ids
     if own.dim() != ids.dim() or not set(varying(ids)) <= set(varying(own)):
-        trace.structure.lock(own, "says which positions are chosen")
+        trace.neurons.lock(own, "says which positions are chosen")
     else:
         small = _cut(ids, own.shape)
-        trace.structure.tie(*compact([small.expand(own.shape), own]))
+        trace.neurons.tie(*compact([small.expand(own.shape), own]))
     return ids
 
 

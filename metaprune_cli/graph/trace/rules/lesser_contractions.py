@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from metaprune_cli.graph.trace.labels import Ids, Label
+from metaprune_cli.graph.trace.neurons import CONSTANT
 from metaprune_cli.graph.trace.rules.boundary import unknown
 from metaprune_cli.graph.trace.rules.contractions import convolution, embedding
 from metaprune_cli.graph.trace.rules.order import fix_along
-from metaprune_cli.graph.trace.structure import CONSTANT
 from metaprune_cli.graph.trace.tracer import Tracer
 
 
@@ -29,10 +29,10 @@ def deformable_convolution(
     for tensor in (offset, mask):
         ids = trace.ids(tensor)
         if ids is not None:
-            trace.structure.lock(ids, "says where a deformable convolution looks")
+            trace.neurons.lock(ids, "says where a deformable convolution looks")
     ids = trace.ids(source)
     if ids is not None and offset_groups > 1:
-        trace.structure.lock(ids, "channels of a deformable convolution with several groups of offsets")
+        trace.neurons.lock(ids, "channels of a deformable convolution with several groups of offsets")
     return convolution(trace, func, (source, weight, bias, None, None, None, False, None, groups), kwargs, out)
 
 
@@ -45,10 +45,10 @@ def trilinear(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     ids = _last_axis(trace, first)
     other = trace.ids(second)
     if other is not None:
-        trace.structure.lock(other, "the second input of a bilinear map")
+        trace.neurons.lock(other, "the second input of a bilinear map")
     block = elements.view(lambda index: index[None])
     sources = torch.full((1, block.index.size(2)), CONSTANT) if ids is None else ids
-    destinations = trace.structure.contract(block, sources, (block.index.size(3),), out.numel() // out.size(-1))
+    destinations = trace.builder.contract(block, sources, (block.index.size(3),), out.numel() // out.size(-1))
     if destinations is None:
         return unknown(trace, func, args, kwargs, out)
     return destinations.reshape(-1).expand(out.shape)

@@ -85,13 +85,13 @@ def as_neurons(trace: Tracer, elements: Elements) -> Tensor:
     Were they new each time, what reads them would seem to read others in training mode than in eval mode.
     """
     for companion in elements.companions:
-        trace.structure.note(companion.entry, "computes an activation together with another parameter")
+        trace.builder.note(companion.entry, "computes an activation together with another parameter")
     small = squeeze_constant(elements.real())
     unique, inverse = small.unique(return_inverse=True)
-    neurons = trace.structure.constants(elements.entry, unique)
+    neurons = trace.builder.constants(elements.entry, unique)
     if neurons is None:
-        neurons = trace.structure.new_neurons(elements.entry, unique.numel())
-        trace.structure.feature(Elements(elements.entry, unique), neurons, "constant")
+        neurons = trace.neurons.new(elements.entry, unique.numel())
+        trace.builder.feature(Elements(elements.entry, unique), neurons, "constant")
     return neurons[inverse].expand(elements.index.shape)
 
 
@@ -102,7 +102,7 @@ def view(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     if isinstance(moved, Tensor) and before is not None:
         axes = varying(moved)
         if len(axes) > 1 and [moved.size(d) for d in axes] != [before.size(d) for d in varying(before)]:
-            trace.structure.heads.spread(moved)
+            trace.heads.spread(moved)
     return moved
 
 
@@ -110,7 +110,7 @@ def channel_shuffle(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
     """A reshape to (groups, channels / groups) in one operator: every group must lose the same channels."""
     ids = trace.ids(args[0])
     if ids is not None:
-        trace.structure.tie_along(ids.unflatten(1, (args[1], -1)), [1])
+        trace.neurons.tie_along(ids.unflatten(1, (args[1], -1)), [1])
     return moves(trace, func, args, kwargs, out)
 
 
@@ -123,7 +123,7 @@ def split(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
         for part in parts[1:]:
             if part.shape == parts[0].shape:
                 first, second = compact([parts[0], part])
-                trace.structure.tie(first, second)
+                trace.neurons.tie(first, second)
     return parts
 
 

@@ -33,7 +33,7 @@ def layer_norm(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str
         return no_activation(trace, func, args, kwargs)
     first = ids.dim() - len(args[1])
     if any(d >= first for d in varying(ids)):
-        trace.structure.span(ids, "LayerNorm")
+        trace.neurons.span(ids, "LayerNorm")
     for operand, kind in zip(args[2:4], ("scale", "shift"), strict=False):
         _attach(trace, operand, ids, kind)
     return ids
@@ -49,9 +49,9 @@ def group_norm(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str
         _attach(trace, operand, per_channel, kind)
     channels = ids.size(1)
     if channels > groups:
-        trace.structure.span(ids, "GroupNorm")
+        trace.neurons.span(ids, "GroupNorm")
     if groups > 1:
-        trace.structure.tie_along(per_channel.unflatten(-1, (groups, channels // groups)), [per_channel.dim() - 1])
+        trace.neurons.tie_along(per_channel.unflatten(-1, (groups, channels // groups)), [per_channel.dim() - 1])
     return ids
 
 
@@ -59,7 +59,7 @@ def softmax(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     """Ids pass; along the neurons' own axis, the neurons are mixed."""
     ids = trace.ids(args[0])
     if ids is not None and args[1] % ids.dim() in varying(ids):
-        trace.structure.span(ids, "softmax")
+        trace.neurons.span(ids, "softmax")
     return ids
 
 

@@ -33,10 +33,10 @@ def along(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 def fix_along(trace: Tracer, ids: Ids, dims: list[int], reason: str) -> Ids | None:
     """The ids with ``dims`` narrowed to size 1; None, and all locked, where different neurons lie along these."""
     for d in [d for d in dims if d in varying(ids)]:
-        if not trace.structure.same(ids, d):
-            trace.structure.lock(ids, reason)
+        if not trace.neurons.same(ids, d):
+            trace.neurons.lock(ids, reason)
             return None
-        ids = trace.structure.tie_along(ids, [d]).expand(*ids.shape[:d], 1, *ids.shape[d + 1 :])
+        ids = trace.neurons.tie_along(ids, [d]).expand(*ids.shape[:d], 1, *ids.shape[d + 1 :])
     for d in dims:
         ids = ids.narrow(d, 0, min(1, ids.size(d)))
     return ids
@@ -58,7 +58,7 @@ def halves(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
         return no_activation(trace, func, args, kwargs)
     first, second = ids.chunk(2, args[1] if len(args) > 1 else kwargs.get("dim", -1))
     small_first, small_second = compact([first, second])
-    trace.structure.join(small_first, small_second)
+    trace.neurons.join(small_first, small_second)
     return torch.maximum(small_first, small_second).expand(out.shape)
 
 
@@ -69,7 +69,7 @@ def stacks(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
     dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
     constant = torch.zeros((1,) * args[0][0].dim(), dtype=torch.int64).expand(args[0][0].shape)
     for ids in known[1:]:
-        trace.structure.tie(*compact([known[0], ids]))
+        trace.neurons.tie(*compact([known[0], ids]))
     return torch.stack([constant if ids is None else ids for ids in found], dim) if known else None
 
 
@@ -84,10 +84,10 @@ def joins(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     neurons = [part.narrow(dim, 0, 1) for part in known]
     by_width = all(varying(row) for row in neurons)  # the neurons lie along another dimension
     by_length = any(part.size(dim) > 1 and dim not in varying(part) for part in known)  # ... of size one
-    if not (by_width or by_length) or not all(trace.structure.same(part, dim) for part in parts):
+    if not (by_width or by_length) or not all(trace.neurons.same(part, dim) for part in parts):
         return joined
     for row in neurons[1:]:
-        trace.structure.tie(neurons[0], row)
+        trace.neurons.tie(neurons[0], row)
     return torch.cat([p if bool((p > 0).any()) else neurons[0].expand(p.shape) for p in parts], dim)
 
 

@@ -34,7 +34,7 @@ def lost(trace: Tracer, func: Any, owned: list[Elements]) -> None:
     """From here on nobody knows which element is what: they are kept verbatim."""
     for elements in owned:
         for part in elements.alone():
-            trace.structure.note(part.entry, f"a weight {COMPUTED} by {func.overloadpacket}")
+            trace.builder.note(part.entry, f"a weight {COMPUTED} by {func.overloadpacket}")
 
 
 def weight_norm(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:

@@ -59,13 +59,13 @@ def _reduce_one(trace: Tracer, func: Any, ids: Tensor, dim: int, *, counts: bool
     if ids.size(dim) == 0:  # reduced from nothing
         return constant
     if dim in varying(ids):
-        if trace.structure.same(ids, dim):
-            return trace.structure.tie_along(ids, [dim]).expand(*ids.shape[:dim], 1, *ids.shape[dim + 1 :])
+        if trace.neurons.same(ids, dim):
+            return trace.neurons.tie_along(ids, [dim]).expand(*ids.shape[:dim], 1, *ids.shape[dim + 1 :])
         if func.overloadpacket in (aten.argmax, aten.argmin):
-            trace.structure.lock(ids, "which neuron is largest or smallest is asked")
+            trace.neurons.lock(ids, "which neuron is largest or smallest is asked")
         if counts:
-            trace.structure.span(ids, func.overloadpacket.__name__)
-        return trace.structure.heads.collapse(ids, dim)
+            trace.neurons.span(ids, func.overloadpacket.__name__)
+        return trace.heads.collapse(ids, dim)
     return ids.narrow(dim, 0, 1)
 
 
@@ -77,7 +77,7 @@ def pools(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
         return no_activation(trace, func, args, kwargs)
     spatial = POOLED_DIMS[func.overloadpacket]
     dims = list(range(ids.dim() - spatial, ids.dim()))
-    head = trace.structure.tie_along(ids, [d for d in dims if d in varying(ids)])
+    head = trace.neurons.tie_along(ids, [d for d in dims if d in varying(ids)])
     for d in dims:
         head = head.narrow(d, 0, 1)
     return tuple(head.expand(leaf.shape) for leaf in outputs)

@@ -24,9 +24,9 @@ def looks_up(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     where = trace.ids(args[1])
     if where is not None and func.overloadpacket in (aten.max_unpool2d, aten.max_unpool3d):
         if ids is not None:
-            trace.structure.tie(_channels(trace, ids), _channels(trace, where))
+            trace.neurons.tie(_channels(trace, ids), _channels(trace, where))
     elif where is not None:
-        trace.structure.lock(where, f"says where {func.overloadpacket.__name__} looks")
+        trace.neurons.lock(where, f"says where {func.overloadpacket.__name__} looks")
     if ids is None:
         return no_activation(trace, func, args, kwargs)
     outputs = [leaf for leaf in (out if isinstance(out, tuple | list) else (out,)) if isinstance(leaf, Tensor)]
@@ -37,7 +37,7 @@ def looks_up(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
 
 def _channels(trace: Tracer, ids: Ids) -> Ids:
     """One id for each index along dimension 1."""
-    head = trace.structure.tie_along(ids, [d for d in range(ids.dim()) if d != 1])
+    head = trace.neurons.tie_along(ids, [d for d in range(ids.dim()) if d != 1])
     return head.reshape(-1).expand(ids.size(1)) if head.numel() == 1 else head.reshape(-1)
 
 
@@ -65,7 +65,7 @@ def folds(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
         return None
     rows: Ids = fixed.squeeze(-1).unflatten(axis, (-1, taps))
     if axis + 1 in varying(rows):
-        rows = trace.structure.tie_along(rows, [axis + 1])
+        rows = trace.neurons.tie_along(rows, [axis + 1])
     return rows.narrow(axis + 1, 0, 1).unsqueeze(-1).expand(out.shape)
 
 

@@ -22,7 +22,7 @@ def copies(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
     ids = ids.expand(target.shape)
     before = trace.ids(target)
     if before is not None:
-        trace.structure.tie(*compact([before, ids]))
+        trace.neurons.tie(*compact([before, ids]))
     return rewrite(trace, func, target, ids)
 
 

@@ -11,24 +11,14 @@ from itertools import count, takewhile
 import torch
 from torch import Tensor
 
-from metaprune_cli.graph.components import components, planes, unique_pairs
-from metaprune_cli.graph.neuron_graph import (
-    EdgeBlock,
-    Feature,
-    Layer,
-    Lock,
-    NeuronGraph,
-    Plane,
-    Product,
-    Span,
-    owners_of,
-)
-from metaprune_cli.graph.trace.heads import CONSTANT, Heads, couple
-from metaprune_cli.graph.trace.labels import Elements, Ids, affine, compact, squeeze_constant
+from metaprune_cli.graph.components import unique_pairs
+from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.structure import EdgeBlock, Feature, Product, Structure, owners_of
+from metaprune_cli.graph.trace.heads import Heads
+from metaprune_cli.graph.trace.labels import Elements, Ids, affine, compact
+from metaprune_cli.graph.trace.neurons import CONSTANT, Neurons, distinct, joined
 from metaprune_cli.graph.trace.rectangles import neighbours, owners_of_all
 from metaprune_cli.graph.trace.regular import regular_parts, run_length
-
-__all__ = ["CONSTANT", "INPUT", "Structure"]
 
 INPUT = "input"
 """The name of the layers of the model's inputs."""
@@ -37,94 +27,28 @@ _Region = tuple[str, tuple[int, tuple[int, ...]], tuple[int, ...]]
 """A region of an entry: its name, the offset and strides of its grid, its shape."""
 
 
-class Structure:
-    """Collects layers, blocks, features, couplings, locks and reasons while a model is traced."""
+class StructureBuilder:
+    """Collects neurons, blocks, features and reasons while a model is traced.
+
+    Attributes:
+        neurons: the neurons, their couplings, locks and spans.
+        heads: which of them lie on a grid of heads.
+        counting: whether what is met adds to the MACs.
+    """
 
     def __init__(self) -> None:
-        self.layers: list[Layer] = []
+        self.neurons = Neurons()
+        self.heads = Heads(self.neurons)
         self.blocks: dict[tuple[_Region, int], EdgeBlock] = {}
         self.features: dict[tuple[str, str], Feature] = {}
-        self.identity: list[Tensor] = []
-        self.ties: list[Tensor] = []
         self.products: list[Product] = []
-        self.locks: list[Lock] = []
-        self.spans: list[Span] = []
         self.notes: dict[str, str] = {}
         self.counting = True
-        self.heads = Heads(self)
         self._kinds: dict[str, list[str]] = {}
-        self._together = (torch.empty(0, dtype=torch.int64), 0, 0)
-        self.lock(self.new_neurons("constant", 1), "no neuron: a constant")
-
-    def new_neurons(self, name: str, count: int) -> Tensor:
-        """Ids of ``count`` new neurons, in a layer of their own."""
-        start = self.num_neurons
-        self.layers.append(Layer(name, start, count))
-        return torch.arange(start, start + count)
-
-    @property
-    def num_neurons(self) -> int:
-        """How many neurons there are so far."""
-        return self.layers[-1].start + self.layers[-1].size if self.layers else 0
-
-    def lock(self, ids: Ids, reason: str, plane: Plane = "both") -> None:
-        """Lock every neuron that appears in ``ids``."""
-        neurons = squeeze_constant(ids).unique()
-        self.locks.append(Lock(neurons, reason, plane))
-
-    def span(self, ids: Ids, operator: str) -> None:
-        """Remember that ``operator`` mixes these neurons."""
-        self.spans.append(Span(squeeze_constant(ids).unique(), operator))
 
     def note(self, entry: str, reason: str) -> None:
         """Remember why (part of) an entry has no place in the graph; the first reason stays."""
         self.notes.setdefault(entry, reason)
-
-    def tie(self, first: Ids, second: Ids) -> None:
-        """Neurons of the two (equal shapes) that must go together."""
-        couple(self.ties, first, second)
-
-    def join(self, first: Ids, second: Ids) -> None:
-        """Neurons of the two (equal shapes) whose activations are added or multiplied: identity edges."""
-        couple(self.identity, torch.minimum(first, second), torch.maximum(first, second))
-
-    def tie_along(self, ids: Ids, dims: list[int]) -> Ids:
-        """Tie the ids along ``dims`` to the first of them and return these, ``dims`` kept with size 1."""
-        small = squeeze_constant(ids)
-        if small.numel() == 0:  # nothing was detected, say: no neuron is seen here
-            return torch.zeros([1 if d in dims else size for d, size in enumerate(small.shape)], dtype=torch.int64)
-        head = _first_along(small, dims)
-        if head.numel() != small.numel():
-            self.tie(head.expand_as(small), small)
-        return head
-
-    def same(self, ids: Ids, dim: int) -> bool:
-        """Whether the ids along ``dim`` belong together already, by what is coupled so far; constants to anybody."""
-        small = squeeze_constant(ids)
-        if small.size(dim) == 1:
-            return True
-        head, nobody = _first_along(small, [dim]), small == CONSTANT
-        if bool(((small == head) | nobody).all()):
-            return True
-        label = self._components()
-        return bool(((label[small] == label[head]) | nobody).all())
-
-    def _components(self) -> Tensor:
-        """The component of every neuron by what is coupled so far; goes on from what it was the last time."""
-        known, identity, ties = self._together
-        label = torch.cat([known, torch.arange(known.numel(), self.num_neurons)])
-        new = _joined(*self.identity[identity:], *self.ties[ties:])
-        if new.numel():
-            label = components(label.numel(), label[new])[label]
-        self._together = label, len(self.identity), len(self.ties)
-        return label
-
-    def planes(self) -> tuple[Tensor, Tensor]:
-        """Column and row of every neuron by what is coupled so far (see :func:`components.planes`)."""
-        both, columns, rows = (
-            _joined(*pairs) for pairs in (self.identity + self.ties, self.heads.columns, self.heads.rows)
-        )
-        return planes(self.num_neurons, both, columns, rows, _whole(self.heads.whole))
 
     def multiply(self, ids: Ids, macs_per_neuron: int) -> None:
         """An activation-by-activation contraction costs ``macs_per_neuron`` for each of ``ids``."""
@@ -139,7 +63,7 @@ class Structure:
             owner = torch.full((int(torch.cat([known.elements, index]).max()) + 1,), -1)
             owner[known.elements] = known.neurons
             seen = owner[index] >= 0
-            self.tie(owner[index[seen]], neurons[seen])
+            self.neurons.tie(owner[index[seen]], neurons[seen])
             index, neurons = index[~seen], neurons[~seen]
             if not index.numel():
                 return
@@ -187,13 +111,13 @@ class Structure:
         else:
             name = weight.entry.rpartition(".")[0] or weight.entry
             groups, out = weight.index.shape[:2]
-            destinations = self.new_neurons(name, groups * out).view(groups, out)
+            destinations = self.neurons.new(name, groups * out).view(groups, out)
             self._tie_groups(sources, destinations)
             self._connect(key, kernel, (sources, destinations), positions)
         destinations = self.blocks[self._parts(key)[0]].destinations
         if weight.mixes is not None:
-            self.span(destinations, weight.mixes)
-            self.span(sources, weight.mixes)
+            self.neurons.span(destinations, weight.mixes)
+            self.neurons.span(sources, weight.mixes)
         for companion in weight.companions:
             self._accompany(companion, (sources, destinations), kernel)
         return destinations
@@ -238,7 +162,7 @@ class Structure:
     def _opaque(self, entry: str, ends: tuple[Ids, Ids]) -> None:
         self.note(entry, "its elements lie on no grid")
         for ids in ends:
-            self.lock(ids, f"meets {entry}, whose elements lie on no grid")
+            self.neurons.lock(ids, f"meets {entry}, whose elements lie on no grid")
 
     def _add_block(self, key: tuple[_Region, int], block: EdgeBlock) -> None:
         known = self.blocks.get(key)
@@ -246,10 +170,10 @@ class Structure:
             self.blocks[key] = block
             return
         if known.sources.shape == block.sources.shape:
-            self.tie(known.sources, block.sources)
+            self.neurons.tie(known.sources, block.sources)
         else:
             for sources in (known.sources, block.sources):
-                self.lock(sources, f"{block.param} is used on differently shaped inputs")
+                self.neurons.lock(sources, f"{block.param} is used on differently shaped inputs")
         self.blocks[key] = dataclasses.replace(known, positions=known.positions + block.positions)
 
     def _tie_groups(self, sources: Ids, destinations: Ids) -> None:
@@ -257,10 +181,10 @@ class Structure:
         if sources.size(0) == 1:
             return
         if sources.size(1) == 1:
-            self.tie(sources.expand_as(destinations), destinations)
+            self.neurons.tie(sources.expand_as(destinations), destinations)
         else:
-            self.tie_along(sources, [0])
-            self.tie_along(destinations, [0])
+            self.neurons.tie_along(sources, [0])
+            self.neurons.tie_along(destinations, [0])
 
     def build(
         self, tensors: Mapping[str, Tensor], trainable: frozenset[str], aliases: Mapping[str, str]
@@ -286,23 +210,23 @@ class Structure:
                     "not reached by the forward pass" if tensor.is_floating_point() else "not a floating-point tensor"
                 )
                 verbatim[entry] = self.notes.get(entry, reason)
-        return NeuronGraph(
-            layers=tuple(self.layers),
+        structure = Structure(
+            layers=tuple(self.neurons.layers),
             blocks=tuple(blocks),
             features=tuple(features),
-            identity=unique_pairs(_joined(*self.identity)),
-            ties=unique_pairs(_joined(*self.ties)),
-            columns=unique_pairs(_joined(*self.heads.columns)),
-            rows=unique_pairs(_joined(*self.heads.rows)),
-            heads=_whole(self.heads.whole),
+            identity=unique_pairs(joined(*self.neurons.identity)),
+            ties=unique_pairs(joined(*self.neurons.ties)),
+            columns=unique_pairs(joined(*self.neurons.columns)),
+            rows=unique_pairs(joined(*self.neurons.rows)),
+            heads=distinct(self.neurons.whole),
             products=tuple(self.products),
-            locks=tuple(self.locks),
-            spans=tuple(self.spans),
+            locks=tuple(self.neurons.locks),
+            spans=tuple(self.neurons.spans),
             verbatim=verbatim,
             aliases=dict(aliases),
             trainable=trainable,
-            tensors=dict(tensors),
         )
+        return NeuronGraph(structure, dict(tensors))
 
     def _keep_rectangular(self, tensors: Mapping[str, Tensor]) -> None:
         """Couple the neurons of different blocks of one entry that own the same row or column of it."""
@@ -311,7 +235,7 @@ class Structure:
             regions.setdefault(block.param, []).append(block)
         for entry, blocks in regions.items():
             for first, second in neighbours(tensors[entry].shape, blocks):
-                self.tie(first, second)
+                self.neurons.tie(first, second)
 
     def _fill_tables(self, tensors: Mapping[str, Tensor]) -> None:
         """Elements of a table that the example did not reach (later positions) belong to the neurons of the others."""
@@ -321,7 +245,7 @@ class Structure:
             for key, feature in self.features.items()
             if taken[feature.name] == 1 and feature.elements.numel() < tensors[feature.name].numel()
         }
-        groups = self._components() if parts else torch.empty(0)
+        groups = self.neurons.together() if parts else torch.empty(0)
         for key, part in parts.items():
             owners = owners_of_all(tensors[part.name].shape, part.elements, part.neurons, groups)
             if owners is not None:
@@ -334,32 +258,13 @@ class Structure:
         """Take ``entry`` out of the graph and lock every neuron it met."""
         reason = f"meets {entry}, whose elements take part in several contractions"
         for block in [b for b in blocks if b.param == entry]:
-            self.lock(block.destinations, reason)
-            self.lock(block.sources, reason)
+            self.neurons.lock(block.destinations, reason)
+            self.neurons.lock(block.sources, reason)
             self.multiply(torch.zeros(1, dtype=torch.int64), block.macs)
             blocks.remove(block)
         for feature in [f for f in features if f.name == entry]:
-            self.lock(feature.neurons, reason)
+            self.neurons.lock(feature.neurons, reason)
             features.remove(feature)
-
-
-def _first_along(ids: Ids, dims: list[int]) -> Ids:
-    """The ids at index 0 of ``dims``, kept with size 1; where that is padding, another along them that is none."""
-    head = ids
-    for d in dims:
-        head = head.narrow(d, 0, 1)
-    if dims and bool((head == CONSTANT).any()):
-        return torch.where(head == CONSTANT, ids.amax(dims, keepdim=True), head)
-    return head
-
-
-def _joined(*pairs: Tensor) -> Tensor:
-    return torch.cat([torch.empty(2, 0, dtype=torch.int64), *pairs], dim=1)
-
-
-def _whole(neurons: list[Tensor]) -> Tensor:
-    distinct: Tensor = torch.cat([torch.empty(0, dtype=torch.int64), *neurons]).unique()
-    return distinct
 
 
 def _coverage(numel: int, blocks: list[EdgeBlock], features: list[Feature]) -> Tensor | None:
