@@ -15,13 +15,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.operators.on_survivors import NoReferenceError
 from metaprune_cli.graph.slicing import alive_neurons, slice_tensors
 from metaprune_cli.graph.trace.passes import batch_axis
 from metaprune_cli.graph.trace.tracer import ExampleInputs, call
 from metaprune_cli.pruning.copies import copy_in, random_tensors, silent_entries
 from metaprune_cli.pruning.masking import mask_tensors
 from metaprune_cli.pruning.plan import Plan
-from metaprune_cli.pruning.reference import NoReferenceError, reference_outputs
+from metaprune_cli.pruning.reference import reference_outputs
 
 TOLERANCE = 1e-4
 BATCH = 2

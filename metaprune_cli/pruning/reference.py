@@ -9,7 +9,7 @@ survivors alone, and what comes out is put back in its place among zeros.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,22 +20,14 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from metaprune_cli.graph.components import components
 from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.operators.on_survivors import Indices, NoReferenceError, take
+from metaprune_cli.graph.operators.registry import operator_of, rule_of
 from metaprune_cli.graph.slicing import alive_neurons, masks
 from metaprune_cli.graph.trace.builder import StructureBuilder
 from metaprune_cli.graph.trace.labels import Elements, Ids, Label, squeeze_constant
 from metaprune_cli.graph.trace.neurons import CONSTANT
 from metaprune_cli.graph.trace.passes import attach_labels
-from metaprune_cli.graph.trace.rules import rule_of
-from metaprune_cli.graph.trace.rules.reductions import reduced_dims
 from metaprune_cli.graph.trace.tracer import ExampleInputs, Tracer, call, plain_operators
-
-aten = torch.ops.aten
-Indices = Mapping[int, Tensor]
-"""For each dimension that loses something, the indices that survive."""
-
-
-class NoReferenceError(Exception):
-    """The masked original cannot be computed over survivors only; the message says why."""
 
 
 def reference_outputs(
@@ -108,7 +100,7 @@ class Survivors(Tracer):
     ) -> Any:
         """Run one operator for real, on the survivors where it mixes neurons, then move the labels past it."""
         given: dict[str, Any] = dict(kwargs or {})
-        row = _TABLE.get(func.overloadpacket)
+        row = operator_of(func).on_survivors
         mixes = row is not None and self.ids(args[0]) is not None
         out = row(self, func, args, given) if row is not None and mixes else func(*args, **given)
         if all(self.label(leaf) is None for leaf in tree_leaves((args, given))):
@@ -165,82 +157,3 @@ class Survivors(Tracer):
             if not bool(((block | nobody).all(d) | (~block | nobody).all(d)).all()):
                 raise NoReferenceError("what survives of an activation is not an outer product of indices")
         return {d: index.to(tensor.device) for d, index in kept.items()}
-
-
-def take(tensor: Tensor, kept: Indices) -> Tensor:
-    """The survivors of a tensor."""
-    for d, index in kept.items():
-        tensor = tensor.index_select(d, index)
-    return tensor
-
-
-def put(tensor: Tensor, kept: Indices, shape: Sequence[int]) -> Tensor:
-    """The inverse: the survivors in their places in a tensor of the given shape, zeros elsewhere."""
-    for d, index in kept.items():
-        whole = tensor.new_zeros(*tensor.shape[:d], shape[d], *tensor.shape[d + 1 :])
-        tensor = whole.index_copy(d, index, tensor)
-    return tensor
-
-
-def _reduces(trace: Survivors, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A reduction: over the survivors of the dimensions it reduces."""
-    source, *rest = args
-    kept = trace.survivors(source, reduced_dims(func, source.dim(), args, kwargs))
-    return func(take(source, kept), *rest, **kwargs)
-
-
-def _along(trace: Survivors, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """An operator along one dimension, which stays: softmax, a cumulative sum."""
-    source, dim, *rest = args
-    kept = trace.survivors(source, [dim % source.dim()])
-    return put(func(take(source, kept), dim, *rest, **kwargs), kept, source.shape)
-
-
-def _layer_norm(trace: Survivors, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """LayerNorm and RMSNorm: the statistics of the survivors."""
-    source, shape, *rest = args
-    first = source.dim() - len(shape)
-    kept = trace.survivors(source, range(first, source.dim()))
-    small, own = take(source, kept), {d - first: index for d, index in kept.items()}
-    rest = [take(operand, own) if isinstance(operand, Tensor) else operand for operand in rest]
-    out, *statistics = func(small, list(small.shape[first:]), *rest, **kwargs)
-    return (put(out, kept, source.shape), *statistics)
-
-
-def _group_norm(trace: Survivors, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """GroupNorm: the statistics of the survivors of each group; of every group as many must survive."""
-    source, weight, bias, samples, channels, positions, groups, *rest = args
-    kept = trace.survivors(source, [1])
-    if kept:
-        counts = (kept[1] // (channels // groups)).bincount(minlength=groups)
-        if not bool((counts == counts[0]).all()):
-            raise NoReferenceError("GroupNorm loses more channels in one group than in another")
-    own = {0: kept[1]} if kept else {}
-    affine = [take(operand, own) if operand is not None else None for operand in (weight, bias)]
-    small = take(source, kept).contiguous()
-    out, *statistics = func(small, *affine, samples, small.size(1), positions, groups, *rest, **kwargs)
-    return (put(out, kept, source.shape), *statistics)
-
-
-def _zeros_serve(_trace: Survivors, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A sum over activations of which the removed ones are kept at zero."""
-    return func(*args, **kwargs)
-
-
-Row = Callable[[Survivors, Any, tuple[Any, ...], dict[str, Any]], Any]
-
-
-def _rows(row: Row, *names: str) -> dict[Any, Row]:
-    return {getattr(aten, name): row for name in names if hasattr(aten, name)}
-
-
-_TABLE: dict[Any, Row] = {
-    **_rows(_reduces, "mean", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "prod"),
-    **_rows(_reduces, "logsumexp", "median", "nanmedian", "linalg_vector_norm", "norm", "argmax", "argmin"),
-    **_rows(_reduces, "any", "all"),
-    **_rows(_along, "_softmax", "_log_softmax", "_safe_softmax"),
-    **_rows(_zeros_serve, "sum"),
-    **_rows(_layer_norm, "native_layer_norm", "_fused_rms_norm"),
-    **_rows(_group_norm, "native_group_norm"),
-}
-"""Operators to which zeros are not the same as absence, and the sum, to which they are once they are kept at zero."""

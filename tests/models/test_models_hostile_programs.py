@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from metaprune_cli.errors import CorruptFileError, InputError, MetapruneError
 from metaprune_cli.graph import encode
+from metaprune_cli.graph.operators.registry import guarded
+from metaprune_cli.graph.program.allowed import is_allowed
 from metaprune_cli.graph.program.capture import program_without
 from metaprune_cli.graph.program.fields import Fields
-from metaprune_cli.graph.program.guarded import guarded
-from metaprune_cli.graph.program.operators import is_allowed
 from metaprune_cli.models.programs import program_from_document, program_to_document, tensors_of
 
 aten = torch.ops.aten

@@ -14,10 +14,12 @@ from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph import NeuronGraph, encode
+from metaprune_cli.graph.operators.on_survivors import NoReferenceError, put, take
+from metaprune_cli.graph.operators.registry import NOTHING
 from metaprune_cli.graph.trace.builder import StructureBuilder
 from metaprune_cli.pruning import Plan, apply_plan, check, make_plan, masked_copy, reference
 from metaprune_cli.pruning.copies import copy_in, random_tensors, silent_entries
-from metaprune_cli.pruning.reference import NoReferenceError, Survivors, put, reference_outputs, take
+from metaprune_cli.pruning.reference import Survivors, reference_outputs
 
 
 class Mixed(nn.Module):
@@ -287,7 +289,7 @@ def test_the_check_changes_nothing() -> None:
 
 
 def test_an_operator_that_mixes_without_a_row_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "_TABLE", {})
+    monkeypatch.setattr(reference, "operator_of", lambda _: NOTHING)
     *case, inputs = pruned(nn.Sequential(nn.Linear(5, 9), nn.LayerNorm(9), nn.Linear(9, 3)), 1, 5)
     found = check(*case, inputs)
     assert not found.comparable

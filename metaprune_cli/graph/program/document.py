@@ -10,7 +10,7 @@ import torch
 from metaprune_cli.errors import CorruptFileError
 from metaprune_cli.graph.arguments import found_in
 from metaprune_cli.graph.nest import leaves
-from metaprune_cli.graph.program.operators import operator_named
+from metaprune_cli.graph.program.allowed import operator_named
 from metaprune_cli.graph.program.script import Script
 from metaprune_cli.graph.program.values import items, number, pack, text, unpack
 from metaprune_cli.graph.trace.record import Recording, Size, Step, TypeOf, Value

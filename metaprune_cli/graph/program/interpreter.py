@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metaprune_cli.graph.arguments import found_in
 from metaprune_cli.graph.nest import leaves
-from metaprune_cli.graph.program.guarded import guarded
+from metaprune_cli.graph.operators.registry import guarded
 from metaprune_cli.graph.trace.record import Recording, Size, Step, TypeOf, Value
 
 aten = torch.ops.aten

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metaprune_cli.errors import CorruptFileError
 from metaprune_cli.graph.arguments import found_in, map_in
-from metaprune_cli.graph.program.guarded import guarded
+from metaprune_cli.graph.operators.registry import guarded
 from metaprune_cli.graph.trace.layouts import run_on_meta
 from metaprune_cli.graph.trace.record import Size, Step, TypeOf, Value
 

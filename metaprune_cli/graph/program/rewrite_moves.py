@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metaprune_cli.errors import NumericsError
-from metaprune_cli.graph.program.rewriting import CREATES, Rewriting, Rule, argument, first_output
+from metaprune_cli.graph.program.rewriting import Rewriting, argument, first_output
 from metaprune_cli.graph.trace.labels import Label
 from metaprune_cli.graph.trace.record import Size, Step, Value
 
@@ -222,26 +222,3 @@ def resized(size: Any, along: Tensor | None) -> Any:
     if size != total:
         raise NumericsError(f"A size of {size} stands for {total} positions")
     return left
-
-
-def _rows(rule: Rule, *names: str) -> dict[Any, Rule]:
-    return {getattr(aten, name): rule for name in names if hasattr(aten, name)}
-
-
-MOVES: dict[Any, Rule] = {
-    **_rows(slices, "slice"),
-    **_rows(picks, "select"),
-    **_rows(unbinds, "unbind"),
-    **_rows(indexes, "index", "_unsafe_index", "index_put", "index_put_", "_unsafe_index_put"),
-    **_rows(index_selects, "index_select"),
-    **_rows(gathers, "gather", "scatter", "scatter_", "scatter_add", "scatter_add_"),
-    **_rows(gathers, "scatter_reduce", "scatter_reduce_"),
-    **_rows(adds_at, "index_add", "index_add_", "index_copy", "index_copy_"),
-    **_rows(rolls, "roll"),
-    **_rows(pads, "constant_pad_nd"),
-    **_rows(squeezes, "squeeze"),
-    **_rows(by_example, "rot90", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle"),
-    **_rows(by_example, "repeat_interleave", "unfold", "unfold_copy", "diagonal"),
-    **dict.fromkeys(CREATES, creates),
-}
-"""Operators that choose, move or make positions."""

@@ -20,10 +20,6 @@ from metaprune_cli.graph.trace.record import Recording, Step, Value
 
 aten = torch.ops.aten
 
-_MADE_OF_SIZES = "zeros ones empty full rand randn new_zeros new_ones new_empty new_full"
-CREATES = frozenset(getattr(aten, name) for name in _MADE_OF_SIZES.split())
-"""Operators that are told the size of a new tensor."""
-
 
 class Rewriting:
     """The new program as far as it is written; every new step is run on meta, where shapes show what is wrong.
@@ -35,15 +31,25 @@ class Rewriting:
         constants: further constants (indices).
     """
 
-    def __init__(self, recording: Recording, graph: NeuronGraph, kept: Tensor, tensors: Mapping[str, Tensor]) -> None:
-        """Begin with the entries as they are afterwards: ``tensors``, on any device."""
+    def __init__(
+        self,
+        recording: Recording,
+        graph: NeuronGraph,
+        kept: Tensor,
+        tensors: Mapping[str, Tensor],
+        creating: Sequence[Step],
+    ) -> None:
+        """Begin with the entries as they are afterwards, ``tensors``, on any device.
+
+        ``creating`` are the steps that are told the size of a new tensor.
+        """
         self.recording = recording
         self.survivors = SurvivorMap(graph, kept)
         self.steps: list[Step] = []
         self.constants: dict[int, Tensor] = {}
         self._numbers = count(len(recording.values))
         self._now = Replay(recording, tensors)
-        self._filled = _filled(recording)
+        self._filled = _filled(recording, creating)
 
     def of(self, step: Step, value: Any) -> Survivors:
         """The survivors of a tensor at a step; of one that is made empty and filled bit by bit, at the end."""
@@ -130,15 +136,13 @@ def first_output(work: Rewriting, step: Step) -> Survivors:
     return work.of(step, step.outputs[0])
 
 
-def _filled(recording: Recording) -> dict[int, Label]:
+def _filled(recording: Recording, creating: Sequence[Step]) -> dict[int, Label]:
     """What tensors carry in the end that are made empty and written to: the buffer itself, and all views of it."""
 
     def memory(number: int) -> int:
         return int(recording.values[number].untyped_storage()._cdata)
 
-    made = {
-        memory(n) for s in recording.steps if s.operator.overloadpacket in CREATES for n in s.outputs if n is not None
-    }
+    made = {memory(number) for step in creating for number in step.outputs if number is not None}
     written = made & {memory(n) for step in recording.steps for n in step.written()}
     if not written:
         return {}

@@ -90,6 +90,7 @@ class Tracer(TorchDispatchMode):
         self._values: dict[int, Tensor] = {}
         self._alive: list[Tensor] = []
         self.lively: set[int] = set()
+        self.keeps_zero = False  # what is computed at the moment, as its rule has to know
 
     def label(self, tensor: object) -> Label:
         """The label of a tensor, or None."""

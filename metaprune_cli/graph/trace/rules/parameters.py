@@ -9,7 +9,6 @@ from torch import Tensor
 from metaprune_cli.graph.arguments import tensors_in
 from metaprune_cli.graph.trace.labels import Elements, Label
 from metaprune_cli.graph.trace.rules.boundary import unknown
-from metaprune_cli.graph.trace.rules.zeros import keeps_zero
 from metaprune_cli.graph.trace.tracer import Tracer
 
 COMPUTED = "is computed from other parameters"
@@ -25,7 +24,7 @@ def between_parameters(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: 
         return None
     others = [part.spread(out.shape) for e in owned if e is not main for part in e.alone()]
     mixes = next((e.mixes for e in owned if e.mixes), None)
-    if any(trace.label(t) is None and trace.value(t) is None for t in tensors) or not keeps_zero(trace, func, args):
+    if any(trace.label(t) is None and trace.value(t) is None for t in tensors) or not trace.keeps_zero:
         mixes = mixes or f"a weight that is a function ({func.overloadpacket.__name__}) of its parameters"
     return main.beside(others, mixes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,21 +14,6 @@ from metaprune_cli.graph.trace.rules.zeros import vanishes
 from metaprune_cli.graph.trace.tracer import Tracer
 
 aten = torch.ops.aten
-
-_POOLED = {
-    1: ("avg_pool1d", "reflection_pad1d", "replication_pad1d", "upsample_nearest1d", "upsample_linear1d"),
-    2: (
-        *("avg_pool2d", "_adaptive_avg_pool2d", "adaptive_max_pool2d", "max_pool2d_with_indices"),
-        *("reflection_pad2d", "replication_pad2d", "upsample_nearest2d", "_upsample_nearest_exact2d"),
-        *("upsample_bilinear2d", "_upsample_bilinear2d_aa", "upsample_bicubic2d", "_upsample_bicubic2d_aa"),
-    ),
-    3: (
-        *("avg_pool3d", "_adaptive_avg_pool3d", "adaptive_max_pool3d", "max_pool3d_with_indices"),
-        *("reflection_pad3d", "replication_pad3d", "upsample_nearest3d", "upsample_trilinear3d"),
-    ),
-}
-POOLED_DIMS = {getattr(aten, name): dims for dims, names in _POOLED.items() for name in names if hasattr(aten, name)}
-"""Operators that work on positions only, and how many dimensions of positions they have."""
 
 
 def reduces(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
@@ -69,15 +55,18 @@ def _reduce_one(trace: Tracer, func: Any, ids: Tensor, dim: int, *, counts: bool
     return ids.narrow(dim, 0, 1)
 
 
-def pools(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
-    """Pooling, resampling, padding: whatever happens to the positions, a channel stays a channel."""
-    ids = trace.ids(args[0])
-    outputs = [leaf for leaf in (out if isinstance(out, tuple | list) else (out,)) if isinstance(leaf, Tensor)]
-    if ids is None:
-        return no_activation(trace, func, args, kwargs)
-    spatial = POOLED_DIMS[func.overloadpacket]
-    dims = list(range(ids.dim() - spatial, ids.dim()))
-    head = trace.neurons.tie_along(ids, [d for d in dims if d in varying(ids)])
-    for d in dims:
-        head = head.narrow(d, 0, 1)
-    return tuple(head.expand(leaf.shape) for leaf in outputs)
+def pools(spatial: int) -> Callable[..., Any]:
+    """Pooling, resampling, padding over so many dimensions of positions: a channel stays a channel."""
+
+    def pools_positions(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+        ids = trace.ids(args[0])
+        outputs = [leaf for leaf in (out if isinstance(out, tuple | list) else (out,)) if isinstance(leaf, Tensor)]
+        if ids is None:
+            return no_activation(trace, func, args, kwargs)
+        dims = list(range(ids.dim() - spatial, ids.dim()))
+        head = trace.neurons.tie_along(ids, [d for d in dims if d in varying(ids)])
+        for d in dims:
+            head = head.narrow(d, 0, 1)
+        return tuple(head.expand(leaf.shape) for leaf in outputs)
+
+    return pools_positions

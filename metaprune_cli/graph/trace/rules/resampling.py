@@ -14,9 +14,6 @@ from metaprune_cli.graph.trace.tracer import Tracer
 
 aten = torch.ops.aten
 
-LOOK_UPS = ("roi_align", "roi_pool", "_roi_align")
-"""Operators of torchvision with channels along dimension 1 and boxes as their second argument."""
-
 
 def looks_up(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
     """grid_sample, roi_align, max_unpool: (batch, channels, …) → (…, channels, …); what says where is locked."""

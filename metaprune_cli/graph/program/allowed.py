@@ -8,38 +8,7 @@ from typing import Any
 import torch
 
 from metaprune_cli.errors import CorruptFileError, NumericsError
-from metaprune_cli.graph.trace.rules.table import has_rule
-
-aten = torch.ops.aten
-
-_WITHOUT_RULE = frozenset(
-    (
-        # made from nothing but numbers
-        *("zeros", "ones", "full", "empty", "arange", "linspace", "eye", "scalar_tensor", "tril_indices"),
-        *("triu_indices", "rand", "randn", "randint", "randperm", "randint_like", "normal"),
-        # computed without a rule: their neurons are locked, but a program runs them
-        *(
-            "scaled_dot_product_attention",
-            "unsafe_split_with_sizes",
-            "affine_grid_generator",
-            "cdist",
-            "_cdist_forward",
-        ),
-        *("vdot", "outer", "linalg_cross", "linalg_matrix_exp", "linalg_inv_ex", "linalg_solve_triangular", "trace"),
-        *("bucketize", "searchsorted", "isin", "count_nonzero", "diag_embed", "take", "kron", "one_hot", "_conj"),
-    )
-)
-"""Operators beside those of the rules. Each checks its arguments itself, on every device."""
-
-_REFUSED = frozenset(
-    (
-        *("as_strided", "_reshape_alias", "new_empty_strided", "slice_inverse"),  # show what lies beside a tensor
-        *("indices", "values", "crow_indices", "col_indices", "ccol_indices", "row_indices"),  # of sparse tensors
-        *("coalesce", "_to_dense"),
-        *("to", "cpu", "cuda", "pin_memory", "copy", "as_tensor", "sorted", "dict"),  # not for tensors on one device
-    )
-)
-"""Operators of the rules that a program may not call all the same."""
+from metaprune_cli.graph.operators.registry import has_rule, operator_of
 
 _TYPES = frozenset(
     (
@@ -81,12 +50,9 @@ def check_allowed(operator: Any) -> None:
 
 @cache
 def is_allowed(operator: Any) -> bool:
-    """Whether a program may call an operator: one with a rule (or listed here), from tensors to tensors only."""
-    name = operator.overloadpacket.__name__
-    if name in _REFUSED or operator.namespace not in ("aten", "torchvision"):
-        return False
-    known = name in _WITHOUT_RULE if operator.namespace == "aten" else False
-    if not known and not has_rule(operator):
+    """Whether a program may call an operator: one with a rule (or whose row says so), from tensors to tensors only."""
+    wanted = operator_of(operator).in_programs
+    if wanted is False or operator.namespace not in ("aten", "torchvision") or not (wanted or has_rule(operator)):
         return False
     schema = operator._schema
     if any(argument.is_out for argument in schema.arguments) and torch.Tag.pointwise not in operator.tags:

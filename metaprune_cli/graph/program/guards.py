@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,41 +15,34 @@ _CELLS = 4096
 """How far outside its feature map, in cells, a box may begin or end: torchvision counts samples in 32 bits."""
 
 
-def guarded(operator: Any, run: Callable[..., Any] | None = None) -> Callable[..., Any]:
-    """What runs in the place of an operator: itself, if it checks all that reaches memory.
-
-    Args:
-        operator: an overload.
-        run: what calls it; nothing but itself by default.
-    """
-    call = operator if run is None else partial(run, operator)
-    name = operator.overloadpacket.__name__
-    if operator.namespace == "torchvision":
-        return _bound(operator, _ELSEWHERE.get(name), call)
-    if name in _BATCH_NORMS:
-        return _batch_norm(call)
-    check = _CHECKS.get(name) or _CHECKS.get(f"{name}.{operator._overloadname}")
-    return _FILLED.get(name) or _bound(operator, check, call)
+Guard = Callable[[Any, Callable[..., Any]], Callable[..., Any]]
+"""What to call instead, of an overload and what calls it."""
 
 
-def _bound(operator: Any, check: Callable[..., Any] | None, call: Callable[..., Any]) -> Callable[..., Any]:
-    if check is None:
-        return call
-    prepare = check
-    names = [argument.name for argument in operator._schema.arguments]
+def checked(prepare: Callable[..., dict[str, Any]], only: str = "") -> Guard:
+    """Pass the arguments, by name, through ``prepare`` first; of overloads that have an argument called ``only``."""
 
-    def run(*args: Any, **kwargs: Any) -> Any:
-        given = prepare(**dict(zip(names, args, strict=False)), **kwargs)
-        return call(**given)
+    def guard(operator: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+        names = [argument.name for argument in operator._schema.arguments]
 
-    return run
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return call(**prepare(**dict(zip(names, args, strict=False)), **kwargs))
+
+        return run if not only or only in names else call
+
+    return guard
+
+
+def instead(make: Callable[..., Any]) -> Guard:
+    """Call something else."""
+    return lambda _operator, _call: make
 
 
 def _refuse(what: str) -> None:
     raise InputError(f"The program cannot run: {what}.", next_step="the file is damaged, or was not made by metaprune")
 
 
-def _batch_norm(operator: Any) -> Callable[..., Any]:
+def batch_norm(_operator: Any, call: Callable[..., Any]) -> Callable[..., Any]:
     """Statistics, weights and biases are as many as the channels; the kernels read and write that many."""
 
     def run(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -58,7 +50,7 @@ def _batch_norm(operator: Any) -> Callable[..., Any]:
         for part in args[:4] if not kwargs else (*args[:4], *kwargs.values()):
             if isinstance(part, Tensor) and part.numel() != channels:
                 _refuse(f"a BatchNorm over {channels} channels has statistics or weights for {part.numel()}")
-        return operator(tensor, *args, **kwargs)
+        return call(tensor, *args, **kwargs)
 
     return run
 
@@ -150,39 +142,6 @@ def _quotient(**given: Any) -> dict[str, Any]:
 
 _INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64)
 _SCALES = (1e-6, 1e6)
-_BATCH_NORMS = frozenset(
-    (
-        *("native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit"),
-        *("_native_batch_norm_legit_functional", "_batch_norm_no_update", "_batch_norm_with_update"),
-        *("cudnn_batch_norm", "miopen_batch_norm"),
-    )
-)
-_CHECKS: dict[str, Callable[..., dict[str, Any]]] = {
-    **dict.fromkeys(
-        (
-            *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact2d"),
-            *("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d"),
-            *("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"),
-        ),
-        _resampled,
-    ),
-    **dict.fromkeys(("div.Tensor_mode", "div.Scalar_mode", "div_.Tensor_mode", "div_.Scalar_mode"), _quotient),
-    "scaled_dot_product_attention": _attention,
-    "as_strided_": _relaid,
-    "_fft_c2r": _real_from_complex,
-    "_fft_r2c": _transformed,
-    "_fft_c2c": _transformed,
-    "_weight_norm_interface": _weight_norm,
-    "_weight_norm": _weight_norm,
-    "rrelu_with_noise": _noisy,
-    "_embedding_bag": _bags,
-    "_embedding_bag_forward_only": _bags,
-}
-_ELSEWHERE: dict[str, Callable[..., dict[str, Any]]] = {
-    "roi_align": _boxes,
-    "roi_pool": _boxes,
-    "deform_conv2d": _deformed,
-}
 
 
 def _without_format(make: Callable[..., Any]) -> Callable[..., Any]:
@@ -194,9 +153,18 @@ def _without_format(make: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-_FILLED: dict[str, Callable[..., Any]] = {
-    "empty": _without_format(aten.zeros.default),
-    "empty_like": aten.zeros_like.default,
-    "new_empty": aten.new_zeros.default,
-}
+relaid = checked(_relaid)
+real_from_complex = checked(_real_from_complex)
+transformed = checked(_transformed)
+weight_norm = checked(_weight_norm)
+noisy = checked(_noisy)
+boxes = checked(_boxes)
+deformed = checked(_deformed)
+bags = checked(_bags)
+attention = checked(_attention)
+resampled = checked(_resampled)
+quotient = checked(_quotient, only="rounding_mode")
+empty = instead(_without_format(aten.zeros.default))
+empty_like = instead(aten.zeros_like.default)
+new_empty = instead(aten.new_zeros.default)
 """Memory that nobody has written yet is zero, rather than what another tensor left there."""
