@@ -39,7 +39,7 @@ app = typer.Typer(
     cls=Edge,
     help="Make a trained PyTorch model easy to prune by passing it through another network, then prune it.",
     epilog="Exit codes: 0 done, 2 bad input, 3 target out of reach, 4 corrupt or unsafe file, 5 another process of the "
-    "run lost, 130 interrupted.",
+    "run lost, 130 interrupted, 141 the reader has gone.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
