@@ -14,7 +14,7 @@ from metaprune_cli.pruning.plan import Plan
 from metaprune_cli.pruning.repair import Original, _Fitting, repaired
 from metaprune_cli.pruning.ridge import fitted
 from metaprune_cli.pruning.surgery import apply_plan
-from metaprune_cli.workflows import pruning as prune
+from metaprune_cli.workflows.pruning import prune
 
 HOW = ["bn", "bias", "least-squares"]
 

@@ -24,7 +24,7 @@ from metaprune_cli.pruning import check
 from metaprune_cli.pruning.cost import Cost
 from metaprune_cli.pruning.plan import Plan
 from metaprune_cli.pruning.surgery import apply_plan, route_of
-from metaprune_cli.workflows import pruning as prune
+from metaprune_cli.workflows.pruning import prune
 
 Inputs = Tensor | tuple[Tensor, ...]
 
