@@ -149,7 +149,7 @@ def test_the_mean_over_a_unit_is_that_of_its_neurons(traced):
 @pytest.mark.parametrize("importance", [None, torch.zeros(3)])
 def test_metanet_without_a_score_head_says_what_it_needs(traced, importance):
     case = traced("mlp")
-    with pytest.raises(InputError, match=r"what a metanetwork says(.|\n)*score head(.|\n)*choose group-l2"):
+    with pytest.raises(InputError, match=r"what a method says(.|\n)*score head(.|\n)*choose group-l2"):
         unit_scores(case.graph, case.model.state_dict(), "metanet", importance=importance)
 
 
