@@ -64,7 +64,7 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
     "methods": (
         label("name", "Method"),
         label("about", "What it does"),
-        Column("proposes", "Proposes", ", ".join),
+        Column("proposes", "Proposes", ", ".join, right=False),
         label("learns", "Learns first"),
         label("command", "Command"),
         label("source", "From"),

@@ -57,7 +57,8 @@ CRITERIA: Mapping[Criterion, Described] = MappingProxyType(
         "activation": Described("mean magnitude of what a unit sends to those who read it", needs=IMAGES),
         "metanet": Described(
             "group-l2 times what a metanetwork's score head says of the unit",
-            needs="a model from `metaprune transform`, by a metanetwork with a score head",
+            needs="a model from `metaprune transform`, by a metanetwork that has a score head (meta-train.criterion: "
+            "metanet)",
         ),
         "random": Described("drawn by the seed: what any other criterion has to beat"),
     }

@@ -117,7 +117,7 @@ def _weighed(scores: Tensor, importance: Tensor | None, criterion: Criterion) ->
             f"The criterion {criterion} needs to know what a method says of every unit.",
             expected=f"the importance of {len(scores)} units",
             got="none" if importance is None else f"that of {len(importance)}",
-            next_step=f"give it {CRITERIA[criterion].needs}, or choose group-l2",
+            next_step=f"prune {CRITERIA[criterion].needs}, or choose group-l2",
         )
     return scores * importance.to(scores).exp()
 

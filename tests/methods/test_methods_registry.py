@@ -41,7 +41,8 @@ DICE = Method(
 
 
 def register(monkeypatch: pytest.MonkeyPatch, method: Method = DICE) -> None:
-    monkeypatch.setattr(registry, "METHODS", (*registry.METHODS, method))
+    """As the second one, whatever others there are."""
+    monkeypatch.setattr(registry, "METHODS", (registry.METHODS[0], method))
 
 
 ZOO = {"command": "zoo", "seed": 3}
@@ -102,7 +103,6 @@ def test_the_registry_imports_no_torch() -> None:
 
 
 def test_a_row_makes_an_arm_with_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "dice" not in pipeline_arms()
     register(monkeypatch)
     assert pipeline_arms() == ("plain", "uniform", "metanet", "dice")
     assert sorted(["dice", "metanet", "taylor", "plain"], key=place) == ["plain", "taylor", "metanet", "dice"]

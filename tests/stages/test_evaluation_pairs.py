@@ -33,7 +33,7 @@ def apart(rows: Sequence[Row], *against: str) -> list[tuple[str, str, tuple[str,
 
 
 def test_every_method_is_compared_with_every_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "METHODS", (*registry.METHODS, DICE))
+    monkeypatch.setattr(registry, "METHODS", (registry.METHODS[0], DICE))
     rows = [row("a", arm) for arm in ("plain", "uniform", "metanet", "dice")]
     summary = summarise(rows)
     assert summary.arms == ["plain", "uniform", "metanet", "dice"]
