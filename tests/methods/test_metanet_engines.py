@@ -15,6 +15,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.graph import encode
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig, kernel, messages, tiles
+from metaprune_cli.methods.metanet.engine import EdgeInputs, Engine
 from metaprune_cli.methods.metanet.layout import Layout
 
 CPU = torch.device("cpu")
@@ -50,8 +51,9 @@ class Edges:
         table, out_table, receive, send, send_back, *gates = leaves
         weights = self.weights if weights is None else weights
         engine, states = messages.engine_for(self.layout, weights, len(gates) // 2), table.new_empty(0)
-        received, states = messages.listen(engine, self.layout, weights, table, gates, receive, send, send_back, states)
-        return received, messages.decode(engine, self.layout, weights, table, gates, out_table, states)
+        edges = EdgeInputs(self.layout, weights, table, gates)
+        received, states = messages.listen(engine, edges, receive, (send, send_back), states)
+        return received, messages.decode(engine, edges, out_table, states)
 
     def run_layers(self, *leaves: Tensor) -> tuple[Tensor, ...]:
         """One layer after the other, as a metanetwork does, so that gradients may be carried."""
@@ -61,10 +63,11 @@ class Edges:
         states = messages.first_states(engine, self.layout, table, layers)
         for k in range(layers):
             passed = [*gates[:k], *gates[layers : layers + k]]
-            ends = receive, send, send_back
-            received, states = messages.listen(engine, self.layout, self.weights, table, passed, *ends, states)
+            edges = EdgeInputs(self.layout, self.weights, table, passed)
+            received, states = messages.listen(engine, edges, receive, (send, send_back), states)
             values.append(received)
-        return *values, messages.decode(engine, self.layout, self.weights, table, gates, out_table, states)
+        edges = EdgeInputs(self.layout, self.weights, table, gates)
+        return *values, messages.decode(engine, edges, out_table, states)
 
     def results(self, run: Callable[..., tuple[Tensor, ...]] | None = None) -> list[Tensor]:
         """Values, and gradients of a function of them that tells all of them apart."""
@@ -318,3 +321,8 @@ def test_weights_of_another_graph_are_refused(use: Callable[[ModuleType], None])
     edges = Edges(mlp(), 4, 1, torch.float32)
     with pytest.raises(InputError, match="not those of the graph"):
         edges.run(*edges.leaves(), weights=edges.weights[:-1])
+
+
+@pytest.mark.parametrize("engine", [kernel, tiles])
+def test_an_engine_has_all_functions(engine: ModuleType) -> None:
+    assert isinstance(engine, Engine)

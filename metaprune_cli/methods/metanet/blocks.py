@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.methods.metanet.codec import KINDS, Codec
+from metaprune_cli.methods.metanet.engine import EdgeInputs
 from metaprune_cli.methods.metanet.layers import MessageLayer, normalise
 from metaprune_cli.methods.metanet.layout import Layout
 from metaprune_cli.methods.metanet.messages import decode, engine_for, first_states, listen
@@ -43,14 +44,14 @@ def run_blocks(
     states = first_states(engine, layout, table, len(layers))
     for layer in layers:
         g = layer.gates(h)
-        gates = [*sources, *destinations]
-        sent = g.receive, g.send, g.send * layer.sigma
-        heard, states = listen(engine, layout, weights, table, gates, *sent, states)
+        edges = EdgeInputs(layout, weights, table, [*sources, *destinations])
+        heard, states = listen(engine, edges, g.receive, (g.send, g.send * layer.sigma), states)
         h = layer.update(h, heard)
         sources.append(g.source.contiguous())
         destinations.append(g.destination.contiguous())
     out_table = torch.cat([*(codec.change_table(kernel) for kernel in layout.kernels), torch.zeros_like(identity)])
-    flat = decode(engine, layout, weights, table, [*sources, *destinations], out_table, states)
+    edges = EdgeInputs(layout, weights, table, [*sources, *destinations])
+    flat = decode(engine, edges, out_table, states)
     change = layout.unflatten(flat)
     nodes = normalise(h)
     return Values(change, codec.decode_nodes(nodes).flatten()[slots]), nodes

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from metaprune_cli.errors import InputError
 from metaprune_cli.methods.metanet import compiled
+from metaprune_cli.methods.metanet.engine import Carry, EdgeInputs, Ends
 from metaprune_cli.methods.metanet.layers import LEAST_ROOT
 from metaprune_cli.methods.metanet.layout import Layout
 
@@ -59,67 +60,40 @@ def carried(layout: Layout, table: Tensor) -> int:
     return layout.carried(width * table.element_size())[1] * width
 
 
-def summaries(
-    layout: Layout, weights: Tensor, table: Tensor, gates: Sequence[Tensor], send: Tensor, send_back: Tensor, ties: bool
-) -> tuple[Tensor, bool]:
-    """Shape (2, 4, n, h), see :func:`.messages.listen`; where ``ties``, may extremes be shared?
+def summaries(edges: EdgeInputs, sent: Ends, ties: bool) -> tuple[Tensor, bool]:
+    """Shape (2, 4, n, h), see :class:`.engine.Engine`.
 
     Lanes of padding always tie: then the answer is yes where there are any.
     """
-    call = _Call(layout, weights, table, gates)
-    out, tied = call.new(2, 4, layout.num_neurons), weights.new_zeros(1)
-    call.run("summaries_and_ties" if ties else "summaries", send, send_back, out, *([tied] if ties else []))
+    call = _Call(edges)
+    out, tied = call.new(2, 4, edges.layout.num_neurons), edges.weights.new_zeros(1)
+    call.run("summaries_and_ties" if ties else "summaries", *sent, out, *([tied] if ties else []))
     return call.cut(out), bool(tied)
 
 
-def extremes(
-    layout: Layout,
-    weights: Tensor,
-    table: Tensor,
-    gates: Sequence[Tensor],
-    send: Tensor,
-    send_back: Tensor,
-    heard: Tensor,
-) -> Tensor:
+def extremes(edges: EdgeInputs, sent: Ends, heard: Tensor) -> Tensor:
     """How many messages of a neuron are the maximum that was ``heard``, how many the minimum; shape (2, 2, n, h)."""
-    call = _Call(layout, weights, table, gates)
-    counts = call.new(2, 2, layout.num_neurons)
-    call.run("extremes", send, send_back, heard, counts)
+    call = _Call(edges)
+    counts = call.new(2, 2, edges.layout.num_neurons)
+    call.run("extremes", *sent, heard, counts)
     return call.cut(counts)
 
 
 def summaries_backward(
-    layout: Layout,
-    weights: Tensor,
-    table: Tensor,
-    gates: Sequence[Tensor],
-    send: Tensor,
-    send_back: Tensor,
-    heard: Tensor,
-    slopes: Tensor,
-    of_weights: bool,
-    above: Tensor | None,
-    below: Tensor | None,
+    edges: EdgeInputs, sent: Ends, heard: Tensor, slopes: Tensor, carry: Carry
 ) -> tuple[None, Tensor, list[Tensor | None], Tensor, Tensor]:
-    """Gradients of the weights (none here), the table, the gates and what is sent both ways.
-
-    ``slopes``, shape (2, 4, n, h), says what a message m of a neuron gets: the first plus the second times m, the third
-    where m is the maximum that was ``heard``, the fourth where it is the minimum.
-    """
-    assert not of_weights
-    call = _Call(layout, weights, table, gates, carry=(above, below))
-    of_table, of_gates = call.new(len(table)), call.new_gates()
-    of_sent = call.new(2, layout.num_neurons)
-    call.run("summaries_backward", send, send_back, heard, slopes, of_table, *call.split(of_gates), *of_sent)
+    """Gradients of the weights (none here), the table, the gates and what is sent both ways."""
+    assert not carry.of_weights
+    call = _Call(edges, carry=carry)
+    of_table, of_gates = call.new(len(edges.table)), call.new_gates()
+    of_sent = call.new(2, edges.layout.num_neurons)
+    call.run("summaries_backward", *sent, heard, slopes, of_table, *call.split(of_gates), *of_sent)
     gates_ = [gate if gate is None else call.cut(gate) for gate in of_gates]
     return None, call.cut(of_table), gates_, call.cut(of_sent[0]), call.cut(of_sent[1])
 
 
 def receive(gate: Tensor, heard: Tensor, roots: Tensor) -> Tensor:
-    """Shape (n, 4h); see :func:`metaprune_cli.methods.metanet.messages.listen`.
-
-    ``roots``, shape (2, n, h): of the variance of what arrives through the gate, plus EPSILON.
-    """
+    """Shape (n, 4h)."""
     n, hidden = gate.shape
     out = gate.new_empty(n, 4 * hidden)
     _run_per_neuron("receive", gate, heard, roots, gate.new_tensor(LEAST_ROOT), out)
@@ -129,36 +103,26 @@ def receive(gate: Tensor, heard: Tensor, roots: Tensor) -> Tensor:
 def receive_backward(
     gate: Tensor, heard: Tensor, roots: Tensor, messages: Tensor, gradient: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Gradient of the gate, and the slopes for :func:`summaries_backward`.
-
-    ``messages``, shape (2, n), says how many of them each neuron got, ``gradient`` is that of :func:`receive`.
-    """
+    """Gradient of the gate, and the slopes for :func:`summaries_backward`."""
     of_gate, slopes = torch.empty_like(gate), gate.new_empty(heard.shape)
     _run_per_neuron("receive_backward", gate, heard, roots, messages.to(heard), gradient, of_gate, slopes)
     return of_gate, slopes
 
 
-def decode(layout: Layout, weights: Tensor, table: Tensor, gates: Sequence[Tensor], out_table: Tensor) -> Tensor:
-    """Shape (size,); see :func:`metaprune_cli.methods.metanet.messages.decode`."""
-    out = torch.zeros_like(weights)
-    _Call(layout, weights, table, gates, identity=False).run("decode", out_table, out)
+def decode(edges: EdgeInputs, out_table: Tensor) -> Tensor:
+    """Shape (size,)."""
+    out = torch.zeros_like(edges.weights)
+    _Call(edges, identity=False).run("decode", out_table, out)
     return out
 
 
 def decode_backward(
-    layout: Layout,
-    weights: Tensor,
-    table: Tensor,
-    gates: Sequence[Tensor],
-    out_table: Tensor,
-    gradient: Tensor,
-    of_weights: bool,
-    below: Tensor | None,
+    edges: EdgeInputs, out_table: Tensor, gradient: Tensor, carry: Carry
 ) -> tuple[None, Tensor, list[Tensor | None], Tensor]:
     """Gradients of the weights (none here), the table, the gates and the table of the way out."""
-    assert not of_weights
-    call = _Call(layout, weights, table, gates, identity=False, carry=(None, below))
-    of_table, of_out_table = call.new(len(table)), call.new(len(table))
+    assert not carry.of_weights
+    call = _Call(edges, identity=False, carry=carry)
+    of_table, of_out_table = call.new(len(edges.table)), call.new(len(edges.table))
     of_gates = call.new_gates()
     call.run("decode_backward", out_table, gradient, of_table, *call.split(of_gates), of_out_table)
     gates_ = [gate if gate is None else call.cut(gate) for gate in of_gates]
@@ -171,21 +135,15 @@ class _Call:
     The library reads whole vectors, so the last axis of all arrays but the weights' is padded to a multiple of one.
     """
 
-    def __init__(
-        self,
-        layout: Layout,
-        weights: Tensor,
-        table: Tensor,
-        gates: Sequence[Tensor],
-        identity: bool = True,
-        carry: tuple[Tensor | None, Tensor | None] = (None, None),
-    ) -> None:
+    def __init__(self, edges: EdgeInputs, *, identity: bool = True, carry: Carry | None = None) -> None:
+        layout, weights, table, gates = edges.layout, edges.weights, edges.table, edges.gates
+        states = (None, None) if carry is None else (carry.above, carry.below)
         if weights.numel() != layout.size:  # the library trusts what it is told
             raise InputError("The weights are not those of the graph.", expected=layout.size, got=weights.numel())
         self.like, self.hidden, self.layers = weights, table.shape[1], len(gates) // 2
         self.padded, self.neurons = _padded(table), layout.num_neurons
-        self.kept: list[object] = [*carry]
-        carries = any(part is not None and part.numel() for part in carry)
+        self.kept: list[object] = [*states]
+        carries = any(part is not None and part.numel() for part in states)
         first = layout.carried(self.padded * weights.element_size())[0]
         blocks, nodes = _described(layout, first if carries else (-1,) * len(first))
         self.all_carried = carries and all(block.carried >= 0 for block in blocks)
@@ -201,7 +159,7 @@ class _Call:
             self._address(table),
             ctypes.addressof(a),
             ctypes.addressof(b),
-            *(None if part is None else part.data_ptr() for part in carry),
+            *(None if part is None else part.data_ptr() for part in states),
             torch.get_num_threads(),
         )
         self.kept += [blocks, nodes, weights, a, b]

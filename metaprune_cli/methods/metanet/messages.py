@@ -16,8 +16,6 @@ states are a tensor that takes no memory; what it hands on as its gradient is an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -26,6 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from metaprune_cli.methods.metanet import kernel, tiles
+from metaprune_cli.methods.metanet.engine import Carry, EdgeInputs, Ends, Engine
 from metaprune_cli.methods.metanet.layers import EPSILON
 from metaprune_cli.methods.metanet.layout import Layout
 
@@ -33,27 +32,19 @@ CARRY_FROM = 4
 """Layers from which on gradients are carried: with fewer, there is next to no walk to save."""
 
 
-def engine_for(layout: Layout, weights: Tensor, layers: int) -> ModuleType:
+def engine_for(layout: Layout, weights: Tensor, layers: int) -> Engine:
     """The compiled engine where there is a compiler, but where the weights want gradients, or edges less precision."""
     plain = layout.precision is None and not weights.requires_grad
     return kernel if plain and kernel.available(weights, layers) else tiles
 
 
-def first_states(engine: ModuleType, layout: Layout, table: Tensor, layers: int) -> Tensor:
+def first_states(engine: Engine, layout: Layout, table: Tensor, layers: int) -> Tensor:
     """What the first layer takes for the states of the edges: as many numbers as have gradients that are carried."""
     return table.new_empty(1).expand(engine.carried(layout, table) if layers >= CARRY_FROM else 0)
 
 
 def listen(
-    engine: ModuleType,
-    layout: Layout,
-    weights: Float[Tensor, " size"],
-    table: Float[Tensor, "taps h"],
-    gates: Sequence[Float[Tensor, "n h"]],
-    receive: Float[Tensor, "n h"],
-    send: Float[Tensor, "n h"],
-    send_back: Float[Tensor, "n h"],
-    states: Tensor,
+    engine: Engine, edges: EdgeInputs, receive: Float[Tensor, "n h"], sent: Ends, states: Tensor
 ) -> tuple[Float[Tensor, "n h4"], Tensor]:
     """Mean, deviation, maximum and minimum of the messages r[i] ⊙ s[j] ⊙ e along the edges plus along the reversed.
 
@@ -61,34 +52,25 @@ def listen(
 
     Args:
         engine: what does the work.
-        layout: of the edges.
-        weights: flat; constant for the compiled engine.
-        table: first state of an edge per tap, and of identity edges.
-        gates: the a of every layer before this one, then the b of each.
+        edges: what their states are computed from.
         receive: r, where the edge ends.
-        send: s, where the edge starts.
-        send_back: s ⊙ σ, for reversed edges.
+        sent: s, where the edge starts, and s ⊙ σ, for reversed edges.
         states: of the edges, as the layer before this one returned them.
 
     Returns:
         What the neurons receive; the states.
     """
-    inputs = _whole(table, receive, send, send_back, *gates)
-    received, states = Listen.apply(engine, layout, weights, states, *inputs)
+    inputs = _whole(edges.table, receive, *sent, *edges.gates)
+    received, states = Listen.apply(engine, edges.layout, edges.weights, states, *inputs)
     return received, states
 
 
 def decode(
-    engine: ModuleType,
-    layout: Layout,
-    weights: Float[Tensor, " size"],
-    table: Float[Tensor, "taps h"],
-    gates: Sequence[Float[Tensor, "n h"]],
-    out_table: Float[Tensor, "taps h"],
-    states: Tensor,
+    engine: Engine, edges: EdgeInputs, out_table: Float[Tensor, "taps h"], states: Tensor
 ) -> Float[Tensor, " size"]:
     """The change of every weight: ⟨out_table[tap], e_L⟩; flat. The identity edges' is zero."""
-    change: Tensor = Decode.apply(engine, layout, weights, states, *_whole(table, out_table, *gates))
+    inputs = _whole(edges.table, out_table, *edges.gates)
+    change: Tensor = Decode.apply(engine, edges.layout, edges.weights, states, *inputs)
     return change
 
 
@@ -102,7 +84,7 @@ class Listen(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        engine: ModuleType,
+        engine: Engine,
         layout: Layout,
         weights: Tensor,
         states: Tensor,
@@ -113,7 +95,8 @@ class Listen(torch.autograd.Function):
         *gates: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """What the neurons receive, and the states."""
-        heard, ctx.tied = engine.summaries(layout, weights, table, gates, send, send_back, any(ctx.needs_input_grad))
+        edges = EdgeInputs(layout, weights, table, gates)
+        heard, ctx.tied = engine.summaries(edges, (send, send_back), any(ctx.needs_input_grad))
         roots = (receive.square() * heard[:, 1]).add_(EPSILON).sqrt_()
         received: Tensor = engine.receive(receive, heard, roots)
         ctx.engine, ctx.layout, ctx.carried = engine, layout, states.numel()
@@ -131,10 +114,10 @@ class Listen(torch.autograd.Function):
         if ctx.carried:
             below = table.new_empty(ctx.carried) if above is None else above
         of_receive, slopes = ctx.engine.receive_backward(receive, heard, roots, ctx.layout.heard, gradient)
-        messages = (ctx.layout, weights, table, gates, send, send_back, heard)
+        messages = EdgeInputs(ctx.layout, weights, table, gates), (send, send_back), heard
         if ctx.tied:
             slopes[:, 2:].div_(ctx.engine.extremes(*messages).clamp_(min=1))
-        gradients = ctx.engine.summaries_backward(*messages, slopes, ctx.needs_input_grad[2], above, below)
+        gradients = ctx.engine.summaries_backward(*messages, slopes, Carry(ctx.needs_input_grad[2], above, below))
         of_weights, of_table, of_gates, *of_sent = gradients
         return None, None, of_weights, below, of_table, of_receive, *of_sent, *of_gates
 
@@ -145,7 +128,7 @@ class Decode(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        engine: ModuleType,
+        engine: Engine,
         layout: Layout,
         weights: Tensor,
         states: Tensor,
@@ -156,7 +139,7 @@ class Decode(torch.autograd.Function):
         """The change of the weights."""
         ctx.engine, ctx.layout, ctx.carried = engine, layout, states.numel()
         ctx.save_for_backward(weights, table, out_table, *gates)
-        change: Tensor = engine.decode(layout, weights, table, gates, out_table)
+        change: Tensor = engine.decode(EdgeInputs(layout, weights, table, gates), out_table)
         return change
 
     @staticmethod
@@ -166,6 +149,9 @@ class Decode(torch.autograd.Function):
         weights, table, out_table, *gates = ctx.saved_tensors
         below = table.new_zeros(ctx.carried) if ctx.carried else None  # of identity edges nothing is decoded
         of_weights, of_table, of_gates, of_out_table = ctx.engine.decode_backward(
-            ctx.layout, weights, table, gates, out_table, gradient.contiguous(), ctx.needs_input_grad[2], below
+            EdgeInputs(ctx.layout, weights, table, gates),
+            out_table,
+            gradient.contiguous(),
+            Carry(ctx.needs_input_grad[2], None, below),
         )
         return None, None, of_weights, below, of_table, of_out_table, *of_gates

@@ -1,6 +1,6 @@
 """The engine in PyTorch: any device, any precision, gradients to the weights too; one tile of edges at a time.
 
-The functions are those of :mod:`.kernel`, where their arguments are described. What is as large as
+The functions are those of :class:`.engine.Engine`, where they are described. What is as large as
 a tile has the precision that the layout says; what is summed up over edges has that of the arguments.
 """
 
@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metaprune_cli.errors import InputError
+from metaprune_cli.methods.metanet.engine import Carry, EdgeInputs, Ends
 from metaprune_cli.methods.metanet.layers import LEAST_ROOT
 from metaprune_cli.methods.metanet.layout import Bundle, Layout
 
@@ -64,22 +65,21 @@ def carried(layout: Layout, table: Tensor) -> int:
     return layout.carried(width * table.element_size())[1] * width
 
 
-def summaries(
-    layout: Layout, weights: Tensor, table: Tensor, gates: Sequence[Tensor], send: Tensor, send_back: Tensor, ties: bool
-) -> tuple[Tensor, bool]:
+def summaries(edges: EdgeInputs, sent: Ends, ties: bool) -> tuple[Tensor, bool]:
     """Shape (2, 4, n, h), and where ``ties`` whether an extreme is shared by several messages.
 
     Variances are merged by the parallel formula (Chan et al., 1979).
     """
+    layout, send = edges.layout, sent[0]
     n, hidden = send.shape
-    weights, table, *gates = _rounded(layout, weights, table, *gates)
-    count, sent = send.new_zeros(2, n, 1), _rounded(layout, send, send_back)
+    weights, table, *gates = _rounded(layout, *edges.tensors)
+    count, rounded = send.new_zeros(2, n, 1), _rounded(layout, *sent)
     mean, squares = send.new_zeros(2, n, hidden), send.new_zeros(2, n, hidden)
     found, shared = send.new_full((2, 2, n, hidden), -torch.inf), send.new_zeros(2, 2, n, hidden)
     found[:, 1] = torch.inf
     for tile in _tiles(layout.bundles, hidden, weights):
         states = _kept_states(tile, weights, table, gates, keep=False)[-1]
-        for direction, (who, axis, sender) in enumerate(_ways(tile, *sent)):
+        for direction, (who, axis, sender) in enumerate(_ways(tile, *rounded)):
             messages, sets = states * sender, who.flatten()
             index = sets[:, None].expand(-1, hidden)
             for extreme, sharing, name in zip(found[direction], shared[direction], ("amax", "amin"), strict=True):
@@ -105,19 +105,11 @@ def summaries(
     return heard, ties and bool((shared > 1).any())
 
 
-def extremes(
-    layout: Layout,
-    weights: Tensor,
-    table: Tensor,
-    gates: Sequence[Tensor],
-    send: Tensor,
-    send_back: Tensor,
-    heard: Tensor,
-) -> Tensor:
+def extremes(edges: EdgeInputs, sent: Ends, heard: Tensor) -> Tensor:
     """How many messages of a neuron are the maximum, and how many the minimum; shape (2, 2, n, h)."""
-    counts = send.new_zeros(2, 2, *send.shape)
-    weights, table, send, send_back, *gates = _rounded(layout, weights, table, send, send_back, *gates)
-    for tile in _tiles(layout.bundles, send.shape[1], weights):
+    counts = sent[0].new_zeros(2, 2, *sent[0].shape)
+    send, send_back, weights, table, *gates = _rounded(edges.layout, *sent, *edges.tensors)
+    for tile in _tiles(edges.layout.bundles, send.shape[1], weights):
         states = _kept_states(tile, weights, table, gates, keep=False)[-1]
         for direction, (who, axis, sender) in enumerate(_ways(tile, send, send_back)):
             for count, extreme in zip(counts[direction], heard[direction, 2:], strict=True):
@@ -127,24 +119,14 @@ def extremes(
 
 
 def summaries_backward(
-    layout: Layout,
-    weights: Tensor,
-    table: Tensor,
-    gates: Sequence[Tensor],
-    send: Tensor,
-    send_back: Tensor,
-    heard: Tensor,
-    slopes: Tensor,
-    of_weights: bool,
-    above: Tensor | None,
-    below: Tensor | None,
+    edges: EdgeInputs, sent: Ends, heard: Tensor, slopes: Tensor, carry: Carry
 ) -> tuple[Tensor | None, Tensor, list[Tensor], Tensor, Tensor]:
     """Gradients of the weights, the table, the gates and what is sent both ways."""
-    gradients = _Gradients(layout, weights, table, gates, of_weights, above, below)
-    of_sent = torch.zeros_like(send), torch.zeros_like(send_back)
+    gradients = _Gradients(edges, carry)
+    of_sent = torch.zeros_like(sent[0]), torch.zeros_like(sent[1])
     weights, table, *gates = gradients.inputs
-    send, send_back = _rounded(layout, send, send_back)
-    for tile in _tiles(layout.bundles, send.shape[1], weights, len(gates) // 2):
+    send, send_back = _rounded(edges.layout, *sent)
+    for tile in _tiles(edges.layout.bundles, send.shape[1], weights, len(gates) // 2):
         kept = _kept_states(tile, weights, table, gates)
         states = kept[-1]
         of_states = torch.zeros_like(states)
@@ -196,32 +178,25 @@ def _turned(gate: Tensor, extremes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.where(positive, high, low), torch.where(positive, low, high)
 
 
-def decode(layout: Layout, weights: Tensor, table: Tensor, gates: Sequence[Tensor], out_table: Tensor) -> Tensor:
+def decode(edges: EdgeInputs, out_table: Tensor) -> Tensor:
     """Shape (size,)."""
-    out = torch.zeros_like(weights)
-    weights, table, out_table, *gates = _rounded(layout, weights, table, out_table, *gates)
-    for tile in _tiles(layout.blocks, table.shape[1], weights):
+    out = torch.zeros_like(edges.weights)
+    out_table, weights, table, *gates = _rounded(edges.layout, out_table, *edges.tensors)
+    for tile in _tiles(edges.layout.blocks, table.shape[1], weights):
         states = _kept_states(tile, weights, table, gates, keep=False)[-1]
         tile.weights(out).copy_(states @ tile.taps(out_table).T)
     return out
 
 
 def decode_backward(
-    layout: Layout,
-    weights: Tensor,
-    table: Tensor,
-    gates: Sequence[Tensor],
-    out_table: Tensor,
-    gradient: Tensor,
-    of_weights: bool,
-    below: Tensor | None,
+    edges: EdgeInputs, out_table: Tensor, gradient: Tensor, carry: Carry
 ) -> tuple[Tensor | None, Tensor, list[Tensor], Tensor]:
     """Gradients of the weights, the table, the gates and the table of the way out."""
-    gradients = _Gradients(layout, weights, table, gates, of_weights, None, below)
+    gradients = _Gradients(edges, carry)
     of_out_table = torch.zeros_like(out_table)
     weights, table, *gates = gradients.inputs
-    out_table, gradient = _rounded(layout, out_table, gradient)
-    for tile in _tiles(layout.blocks, table.shape[1], weights, len(gates) // 2):
+    out_table, gradient = _rounded(edges.layout, out_table, gradient)
+    for tile in _tiles(edges.layout.blocks, table.shape[1], weights, len(gates) // 2):
         kept = _kept_states(tile, weights, table, gates)
         incoming = tile.weights(gradient)
         tile.taps(of_out_table).add_(_product(incoming, kept[-1]))
@@ -236,23 +211,15 @@ class _Gradients:
     and those of the states before the last gate are left for the layer ``below``.
     """
 
-    def __init__(
-        self,
-        layout: Layout,
-        weights: Tensor,
-        table: Tensor,
-        gates: Sequence[Tensor],
-        of_weights: bool,
-        above: Tensor | None,
-        below: Tensor | None,
-    ) -> None:
-        self.inputs, self.above, self.below = _rounded(layout, weights, table, *gates), above, below
+    def __init__(self, edges: EdgeInputs, carry: Carry) -> None:
+        layout, weights, table = edges.layout, edges.weights, edges.table
+        self.inputs, self.above, self.below = _rounded(layout, *edges.tensors), carry.above, carry.below
         starts, _ = layout.carried(table.shape[1] * table.element_size())
-        carries = above is not None or below is not None
+        carries = carry.above is not None or carry.below is not None
         self.starts = {b: start for b, start in zip(layout.bundles, starts, strict=True) if carries and start >= 0}
-        self.of_weights = torch.zeros_like(weights) if of_weights else None
+        self.of_weights = torch.zeros_like(weights) if carry.of_weights else None
         self.of_table = torch.zeros_like(table)
-        self.of_gates = [torch.zeros_like(gate) for gate in gates]
+        self.of_gates = [torch.zeros_like(gate) for gate in edges.gates]
 
     @property
     def parts(self) -> tuple[Tensor | None, Tensor, list[Tensor]]:
