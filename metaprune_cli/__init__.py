@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from metaprune_cli.api.prune import prune
     from metaprune_cli.config import DataSettings
     from metaprune_cli.data import load_splits
     from metaprune_cli.graph import NeuronGraph, decode, encode
     from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig, transform
     from metaprune_cli.metrics.macs import count_macs, count_params
     from metaprune_cli.models import load_model, save_model
-    from metaprune_cli.workflows.pruning import prune
 
 __version__ = "0.1.0"
 
@@ -32,7 +32,7 @@ _HOMES = {
     "count_params": "metaprune_cli.metrics.macs",
     "load_model": "metaprune_cli.models",
     "save_model": "metaprune_cli.models",
-    "prune": "metaprune_cli.workflows.pruning",
+    "prune": "metaprune_cli.api.prune",
 }
 
 __all__ = [

@@ -19,7 +19,8 @@ from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.lineage import descent
 from metaprune_cli.workflows.loading import ModelSource, Opened
 from metaprune_cli.workflows.paths import stem
-from metaprune_cli.workflows.planning import criterion_for, scores_by_speedup
+from metaprune_cli.workflows.pruning import PruningRun
+from metaprune_cli.workflows.samples import Samples
 from metaprune_cli.workflows.structures import Structures
 
 log = logging.getLogger(__name__)
@@ -55,14 +56,14 @@ def _points(
 ) -> Iterator[Row]:
     model, graph, found = opened.model.cpu(), structures.graph_of(opened), descent(opened.lineage, opened.path)
     train, batch_size = conditions.splits.train, conditions.data.batch_size
-    criterion = criterion_for(pruning, opened)
-    scores = scores_by_speedup(opened, graph, pruning, Calibration(conditions.data, pruning, conditions.device))
+    images = Calibration(Samples.of(conditions.data), pruning, conditions.device)
+    run = PruningRun.of(opened, graph, pruning, images)
     scopes: tuple[Scope, ...] = (pruning.scope,) if is_metanet(found.arm) else get_args(Scope)
     for scope, speedup in product(scopes, conditions.settings.curve):
-        arm = arm_of(opened.lineage, criterion, scope)
+        arm = arm_of(opened.lineage, run.criterion, scope)
         name = f"{stem(opened.path)} @ {speedup_label(speedup)}, {arm}"
         try:
-            plan = make_plan(graph, scores(speedup), speedup, scope=scope, max_ratio=pruning.max_ratio)
+            plan = make_plan(graph, run.scores(speedup), speedup, scope=scope, max_ratio=pruning.max_ratio)
         except TargetError as error:
             log.warning("%s: no point at %s (%s): %s", opened.path, speedup_label(speedup), arm, error.what)
             continue
