@@ -244,7 +244,8 @@ def used(
         model = metaprune.decode(graph, model)
         if written.importance is not None:
             importance = by_unit(graph.units, written.importance)
-            normaliser = network.config.normaliser if normaliser == "auto" else normaliser
+            if normaliser == "auto" and prune.criterion in ("auto", "metanet"):
+                normaliser = network.config.normaliser
     for speedup in prune.speedup:
         row = {"model": path.name, "speedup": speedup}
         try:

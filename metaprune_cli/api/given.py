@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from metaprune_cli.config import DataSettings
 from metaprune_cli.data import Split, Splits, TensorSplit
-from metaprune_cli.data.batch import AnyBatch, Batch, take
+from metaprune_cli.data.batch import Batch
 from metaprune_cli.data.stream import StreamSplit, check_sizes
 from metaprune_cli.errors import InputError, MetapruneError
 from metaprune_cli.metrics.calling import device_of
@@ -19,9 +19,9 @@ from metaprune_cli.tasks.measuring import tallied
 from metaprune_cli.workflows.samples import Samples
 from metaprune_cli.workflows.task import task_of
 
-Data = DataSettings | Splits | Split | tuple[Any, Any] | Iterable[AnyBatch]
-"""The settings of a data set; training and validation splits; one split; inputs and targets as tensors (or nests of
-them); or an iterable of batches of both, such as a DataLoader."""
+Data = DataSettings | Splits | Split | tuple[Any, Any] | Iterable[Any]
+"""The settings of a data set; training and validation splits; one split; a tuple of inputs and targets, as tensors or
+nests of them; or an iterable of batches of both, such as a DataLoader or a list."""
 BATCH_SIZE = DataSettings.batch_size
 
 
@@ -58,7 +58,7 @@ def split_of(data: object) -> Split:
     """
     if isinstance(data, Split):
         return data
-    if isinstance(data, tuple | list) and len(data) == 2 and not _is_batch(data[0]):
+    if isinstance(data, tuple) and len(data) == 2:
         check_sizes(*data, where="data")
         return TensorSplit(*data)
     if isinstance(data, Iterable) and not isinstance(data, str | bytes | Mapping | Tensor):
@@ -74,21 +74,16 @@ def split_of(data: object) -> Split:
     )
 
 
-def _is_batch(value: object) -> bool:
-    """Whether this is a pair itself, so that what holds it is a sequence of batches."""
-    return isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(part, Tensor) for part in value)
-
-
-def one_sample(split: Split) -> Any:
-    """The first input of a split, with a batch of one.
+def one_sample(split: Split, device: torch.device) -> Any:
+    """The first input of a split, with a batch of one, on a device.
 
     Raises:
         InputError: there is none.
     """
-    first = next(iter(split.batches(1)), None)
+    first = next(iter(split.batches(1, device=device)), None)
     if first is None:
         raise InputError("There is no data.", expected="at least one sample", where="data")
-    return take(first.inputs, slice(1))
+    return first.inputs
 
 
 def check_takes(model: nn.Module, split: Split, task: Task) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from metaprune_cli.data.batch import AnyBatch, Batch, TensorSplit, on, size_of, take
+from metaprune_cli.data.batch import Batch, TensorSplit, on, size_of, take
 from metaprune_cli.errors import InputError
 
 
@@ -23,7 +23,7 @@ class StreamSplit:
         source: pairs of inputs and targets, batch by batch; it can be iterated over more than once.
     """
 
-    source: Iterable[AnyBatch]
+    source: Iterable[Any]
 
     @classmethod
     def of(cls, source: Iterable[Any]) -> StreamSplit:
