@@ -31,8 +31,9 @@ SETTINGS = """
 follow_imports = silent
 ignore_missing_imports = true
 
+# half a minute for libraries that are not what is asked about
 [mypy-torch.*,torchvision.*,torch_geometric.*,sklearn.*,scipy.*,matplotlib.*,numpy.*,pydantic.*]
-follow_imports = skip  # half a minute for libraries that are not what is asked about
+follow_imports = skip
 """
 REVEALED = ("pruning.Pruned", "loop.FitResult", "dict[str, float]", "tuple[str, ...]", "writing.Exported")
 
