@@ -56,9 +56,7 @@ from metaprune_cli.tasks import Classification, measure
 from metaprune_cli.training.loop import RECALIBRATION_BATCHES, fit, recalibrate_
 from metaprune_cli.training.progress import Silence
 from metaprune_cli.training.seeds import seed_everything
-from metaprune_cli.workflows.importance import Importance
 from metaprune_cli.workflows.loading import ModelSource, open_graph, open_model
-from metaprune_cli.workflows.planning import criterion_for, normaliser_for
 
 CPU = torch.device("cpu")
 VARIANTS = (
@@ -235,7 +233,8 @@ def used(
     path: Path, network: MetaNetwork | None, splits: Splits, settings: Settings, seed: int, variant: str
 ) -> Iterator[dict[str, Any]]:
     """One model pruned at every speed-up, through a metanetwork or without; no figures where it cannot be met."""
-    opened, prune, importance = open_model(path, ModelSource()), settings.prune, None
+    opened, prune = open_model(path, ModelSource()), settings.prune
+    importance, normaliser = None, prune.normaliser
     model, example = opened.model, opened.example()
     scale_(model, variant, "heldout-rescaled", seed)
     graph = metaprune.encode(model, example)
@@ -245,8 +244,8 @@ def used(
         model = metaprune.decode(graph, model)
         if written.importance is not None:
             importance = by_unit(graph.units, written.importance)
-            opened = replace(opened, importance=Importance(tuple(importance.tolist()), network.config.normaliser))
-    criterion = criterion_for(prune, opened)
+            if normaliser == "auto" and prune.criterion in ("auto", "metanet"):
+                normaliser = network.config.normaliser
     for speedup in prune.speedup:
         row = {"model": path.name, "speedup": speedup}
         try:
@@ -254,11 +253,11 @@ def used(
                 model,
                 example,
                 speedup=speedup,
-                criterion=criterion,
+                criterion=prune.criterion,
                 scope=prune.scope,
                 max_ratio=prune.max_ratio,
                 importance=importance,
-                normaliser=normaliser_for(prune, opened, criterion),
+                normaliser=normaliser,
                 graph=graph,
             ).model
         except TargetError:

@@ -33,7 +33,8 @@ from metaprune_cli.training.loop import fit
 from metaprune_cli.training.progress import Silence
 from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.loading import ModelSource, open_model
-from metaprune_cli.workflows.planning import scores_of
+from metaprune_cli.workflows.pruning import PruningRun
+from metaprune_cli.workflows.samples import Samples
 
 CPU = torch.device("cpu")
 REPAIRS: tuple[Repair, ...] = ("bn", "bias", "least-squares")
@@ -64,14 +65,14 @@ def used(path: Path, arm: str, given: argparse.Namespace) -> Iterator[Row]:
     data = load_section(given.params, "data", DataSettings)
     finetune = load_section(given.params, "finetune", OptimSettings)
     pruning = replace(load_section(given.params, "prune", PruneSettings), repair="least-squares")
-    calibration = Calibration(data, pruning, CPU)
+    calibration = Calibration(Samples.of(data), pruning, CPU)
     splits = calibration.splits
     opened = open_model(path, ModelSource()).of_shape(splits.input_shape[1:])
     graph, example = opened.neuron_graph(), opened.example()
+    run = PruningRun.of(opened, graph, pruning, calibration)
     for speedup in given.speedup:
-        scores = scores_of(opened, graph, pruning, calibration, speedup)
         scope = "family" if arm == "uniform" else "global"
-        plan = make_plan(graph, scores, speedup, scope=scope, max_ratio=pruning.max_ratio)
+        plan = make_plan(graph, run.scores(speedup), speedup, scope=scope, max_ratio=pruning.max_ratio)
         small = apply_plan(opened.model, graph, plan, example)
         for how in given.repairs:
             better, _ = repaired(small, opened.model, graph, plan.kept, calibration.inputs, how)

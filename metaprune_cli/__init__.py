@@ -9,19 +9,41 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from metaprune_cli.config import DataSettings
-    from metaprune_cli.data import load_splits
+    from metaprune_cli.api.evaluate import evaluate
+    from metaprune_cli.api.export import export
+    from metaprune_cli.api.finetune import finetune
+    from metaprune_cli.api.prune import prune
+    from metaprune_cli.api.sparsify import Sparsified, sparsify
+    from metaprune_cli.config import DataSettings, OptimSettings, PruneSettings, PruningRule
+    from metaprune_cli.data import Splits, TensorSplit, load_splits
+    from metaprune_cli.errors import MetapruneError
     from metaprune_cli.graph import NeuronGraph, decode, encode
     from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig, transform
     from metaprune_cli.metrics.macs import count_macs, count_params
     from metaprune_cli.models import load_model, save_model
-    from metaprune_cli.workflows.pruning import prune
+    from metaprune_cli.pruning import Plan
+    from metaprune_cli.tasks import Task
+    from metaprune_cli.training.loop import FitResult
+    from metaprune_cli.workflows.export.writing import Exported
+    from metaprune_cli.workflows.pruning import Pruned
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "evaluate": "metaprune_cli.api.evaluate",
+    "export": "metaprune_cli.api.export",
+    "finetune": "metaprune_cli.api.finetune",
+    "prune": "metaprune_cli.api.prune",
+    "Sparsified": "metaprune_cli.api.sparsify",
+    "sparsify": "metaprune_cli.api.sparsify",
     "DataSettings": "metaprune_cli.config",
+    "OptimSettings": "metaprune_cli.config",
+    "PruneSettings": "metaprune_cli.config",
+    "PruningRule": "metaprune_cli.config",
+    "Splits": "metaprune_cli.data",
+    "TensorSplit": "metaprune_cli.data",
     "load_splits": "metaprune_cli.data",
+    "MetapruneError": "metaprune_cli.errors",
     "NeuronGraph": "metaprune_cli.graph",
     "decode": "metaprune_cli.graph",
     "encode": "metaprune_cli.graph",
@@ -32,22 +54,42 @@ _HOMES = {
     "count_params": "metaprune_cli.metrics.macs",
     "load_model": "metaprune_cli.models",
     "save_model": "metaprune_cli.models",
-    "prune": "metaprune_cli.workflows.pruning",
+    "Plan": "metaprune_cli.pruning",
+    "Task": "metaprune_cli.tasks",
+    "FitResult": "metaprune_cli.training.loop",
+    "Exported": "metaprune_cli.workflows.export.writing",
+    "Pruned": "metaprune_cli.workflows.pruning",
 }
 
 __all__ = [
     "DataSettings",
+    "Exported",
+    "FitResult",
     "MetaNetwork",
     "MetaNetworkConfig",
+    "MetapruneError",
     "NeuronGraph",
+    "OptimSettings",
+    "Plan",
+    "PruneSettings",
+    "Pruned",
+    "PruningRule",
+    "Sparsified",
+    "Splits",
+    "Task",
+    "TensorSplit",
     "count_macs",
     "count_params",
     "decode",
     "encode",
+    "evaluate",
+    "export",
+    "finetune",
     "load_model",
     "load_splits",
     "prune",
     "save_model",
+    "sparsify",
     "transform",
 ]
 

@@ -14,7 +14,7 @@ from type_checker import CONF
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for every process that a test starts
 
-# Before anything of the package is imported. Not cli and console: Typer and terminals hand over what they like.
+# Before anything of the package is imported. Not api, cli and console: people and terminals hand over what they like.
 CHECKED = (
     "artifacts",
     "config",

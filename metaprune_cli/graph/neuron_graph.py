@@ -206,3 +206,8 @@ class NeuronGraph:
             ],
             "verbatim": dict(self.verbatim),
         }
+
+    def __repr__(self) -> str:
+        params = sum(tensor.numel() for name, tensor in self.tensors.items() if name in self.trainable)
+        figures = {"layers": len(self.layers), "neurons": self.num_neurons, "parameters": params, "MACs": self.macs}
+        return f"NeuronGraph({', '.join(f'{count:,} {name}' for name, count in figures.items())})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.slicing import params_of
 from metaprune_cli.graph.units import Family, Units
 from metaprune_cli.pruning.cost import Cost, speedup
+from metaprune_cli.pruning.listing import listing
 from metaprune_cli.pruning.ranking import Limits, Order, plain_limits, removal_order
 from metaprune_cli.pruning.targets import Measure, Target, counted
 
@@ -41,7 +42,7 @@ class FamilyPlan:
     name: str
     before: int
     after: int
-    kept: tuple[int, ...]
+    kept: tuple[int, ...] = field(repr=False)
     locked: str | None
 
 
@@ -80,6 +81,15 @@ class Plan:
     def achieved(self) -> float:
         """How many times less of the quantity there is."""
         return self.speedup if self.measured is None or self.quantity == "drop" else speedup(*self.measured)
+
+    def table(self) -> str:
+        """The families, before and after, and what that gains, as a few lines of text."""
+        rows = [(family.name, family.before, family.after) for family in self.families]
+        gains = {"MACs": (self.macs_before, self.macs_after), "parameters": (self.params_before, self.params_after)}
+        return listing(rows, gains)
+
+    def __repr__(self) -> str:
+        return f"Plan: {self.speedup:.3g}× fewer MACs\n{self.table()}"
 
     def to_document(self) -> dict[str, Any]:
         """The plan as JSON."""

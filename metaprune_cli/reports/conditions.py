@@ -13,6 +13,7 @@ from metaprune_cli.config import DataSettings, EvalSettings
 from metaprune_cli.data import Split, Splits
 from metaprune_cli.metrics.latency import Latency, measure_interleaved
 from metaprune_cli.tasks import Score, Task, measure
+from metaprune_cli.tasks.measuring import beside_each_other
 from metaprune_cli.training.progress import Progress
 
 
@@ -40,10 +41,7 @@ class Conditions:
             name: measure(model, test.batches(self.settings.batch_size, device=self.device), self.device, self.task)
             for name, test in self.tests.items()
         }
-        (_, score), *others = found.items()
-        for name, other in others:
-            score = score.beside(name, other)
-        return score
+        return beside_each_other(found)
 
     def latencies(self, models: Mapping[str, nn.Module]) -> dict[str, Latency]:
         """Round-robin over the models, so that what slows the machine down slows all of them."""

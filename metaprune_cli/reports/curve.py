@@ -20,7 +20,8 @@ from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.lineage import Descent, descent
 from metaprune_cli.workflows.loading import ModelSource, Opened
 from metaprune_cli.workflows.paths import stem
-from metaprune_cli.workflows.planning import criterion_for, scores_by_speedup
+from metaprune_cli.workflows.pruning import PruningRun, criterion_for
+from metaprune_cli.workflows.samples import Samples
 from metaprune_cli.workflows.structures import Structures
 
 log = logging.getLogger(__name__)
@@ -56,11 +57,11 @@ def _points(
 ) -> Iterator[Row]:
     model, graph, found = opened.model.cpu(), structures.graph_of(opened), descent(opened.lineage, opened.path)
     train, batch_size = conditions.splits.train, conditions.data.batch_size
-    scores = scores_by_speedup(opened, graph, pruning, Calibration(conditions.data, pruning, conditions.device))
+    run = PruningRun.of(opened, graph, pruning, Calibration(Samples.of(conditions.data), pruning, conditions.device))
     for (scope, arm), speedup in product(arms_from(opened, pruning).items(), conditions.settings.curve):
         name = f"{stem(opened.path)} @ {speedup_label(speedup)}, {arm}"
         try:
-            plan = make_plan(graph, scores(speedup), speedup, scope=scope, max_ratio=pruning.max_ratio)
+            plan = make_plan(graph, run.scores(speedup), speedup, scope=scope, max_ratio=pruning.max_ratio)
         except TargetError as error:
             log.warning("%s: no point at %s (%s): %s", opened.path, speedup_label(speedup), arm, error.what)
             continue
@@ -76,7 +77,7 @@ def arms_from(opened: Opened, pruning: PruneSettings) -> dict[Scope, Arm]:
     """The arms of the curves that start from a model, by the scope of their pruning."""
     having = methods_of(descent(opened.lineage, opened.path).arm)
     scopes: tuple[Scope, ...] = (pruning.scope,) if having else get_args(Scope)
-    criterion = criterion_for(pruning, opened)
+    criterion = criterion_for(pruning, opened.importance)
     return {scope: arm_of(opened.lineage, criterion, scope) for scope in scopes}
 
 

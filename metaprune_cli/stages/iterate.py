@@ -22,7 +22,8 @@ from metaprune_cli.tasks import Metric, Task, measure
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.loading import ModelSource, Opened
 from metaprune_cli.workflows.paths import SUFFIX, find_sources, plan_targets
-from metaprune_cli.workflows.planning import goals_of, limits_for
+from metaprune_cli.workflows.planning import goals_of
+from metaprune_cli.workflows.pruning import limits_for
 from metaprune_cli.workflows.task import task_of, with_task
 from metaprune_cli.workflows.teachers import open_fitting
 
@@ -171,7 +172,7 @@ def _iterate(opened: Opened, goal: Target, target: Path, course: Course) -> Iter
     """One model to one target."""
     graph = opened.neuron_graph()
     total = _factor(goal, opened, graph, course.device)
-    room = room_of(graph, limits_for(opened, graph, course.pruning))
+    room = room_of(graph, limits_for(opened.model, graph, course.pruning))
     whole = _headline(opened, course)
     rounds: list[Round] = []
     current, achieved = opened.path, 1.0
@@ -257,7 +258,7 @@ def _prune(
     """One round's removal."""
 
     def limits(opened: Opened, graph: NeuronGraph, settings: PruneSettings) -> Limits:
-        return limits_left(graph, limits_for(opened, graph, settings), room)
+        return limits_left(graph, limits_for(opened.model, graph, settings), room)
 
     by_macs = goal.quantity == "macs"
     settings = replace(

@@ -10,23 +10,23 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
 
 from metaprune_cli.config import DataSettings, PruneSettings
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph, encode
-from metaprune_cli.pruning.check import Check, How, Weights, check
+from metaprune_cli.pruning.check import How, Weights
 from metaprune_cli.pruning.plan import FamilyPlan, Plan
 from metaprune_cli.pruning.ranking import Limits
 from metaprune_cli.pruning.repair import RepairedLayer
-from metaprune_cli.pruning.surgery import apply_plan
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.images import check_fits
 from metaprune_cli.workflows.loading import ModelSource, Opened, open_model, save
 from metaprune_cli.workflows.made import Made, code_of
 from metaprune_cli.workflows.paths import find_sources, plan_targets
-from metaprune_cli.workflows.planning import Remains, criterion_for, goals_of, limits_for, plans
+from metaprune_cli.workflows.planning import goals_of, plans
+from metaprune_cli.workflows.pruning import Pruned, PruningRun
+from metaprune_cli.workflows.samples import Samples
 from metaprune_cli.workflows.structures import Structures
 from metaprune_cli.workflows.task import with_task
 
@@ -102,45 +102,53 @@ def prune(
     targets = [[None] * len(tags)] * len(sources.files) if dry_run else plan_targets(sources, output, tags, "model")
     if data is not None:
         data = with_task(data, [file.path for file in sources.files], allow_import=source.allow_import)
-    calibration = None if data is None else Calibration(data, settings, device)
+    calibration = Calibration.none(settings) if data is None else Calibration(Samples.of(data), settings, device)
     structures = Structures(source)
     progress.begin("prune", len(sources.files))
     done: list[PrunedFile] = []
 
-    def read(path: Path) -> Remains:
+    def read(path: Path) -> _Job:
         opened = _for_images(open_model(path, source), calibration)
         graph = structures.graph_of(opened)
-        chosen = replace(settings, criterion=criterion_for(settings, opened))
-        return Remains(opened, graph, chosen, calibration, (limits or limits_for)(opened, graph, settings))
+        own = None if limits is None else limits(opened, graph, settings)
+        return _Job(opened, PruningRun.of(opened, graph, settings, calibration, own))
 
     rows = dict(zip((file.path for file in sources.files), targets, strict=True))
     for group in _groups(map(read, rows), together=settings.together):
-        beside = {f"together/{remains.opened.path}": remains.opened.path for remains in group if len(group) > 1}
-        for remains, planned in zip(group, plans(group, goals, progress), strict=True):
-            found = zip(planned, rows[remains.opened.path], strict=True)
-            done.extend(_prune(remains, found, noted, beside))
+        beside = {f"together/{job.opened.path}": job.opened.path for job in group if len(group) > 1}
+        for job, planned in zip(group, plans([job.run for job in group], goals, progress), strict=True):
+            found = zip(planned, rows[job.opened.path], strict=True)
+            done.extend(_prune(job, found, noted, beside))
             progress.step()
     progress.end()
     return tuple(done)
 
 
-def _groups(models: Iterable[Remains], *, together: bool) -> Iterable[list[Remains]]:
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A model, what is known of its file, and its run."""
+
+    opened: Opened
+    run: PruningRun
+
+
+def _groups(models: Iterable[_Job], *, together: bool) -> Iterable[list[_Job]]:
     """Each model by itself, one after the other; or those of the same structure together."""
     if not together:
         return ([model] for model in models)
     alike = defaultdict(list)
     for model in models:
-        alike[model.graph.units.signature].append(model)
+        alike[model.run.graph.units.signature].append(model)
     return alike.values()
 
 
-def _for_images(opened: Opened, calibration: Calibration | None) -> Opened:
+def _for_images(opened: Opened, calibration: Calibration) -> Opened:
     """The model with the shape of the images, unless its own is stated; of any that are not needed, if it takes them.
 
     Raises:
         InputError: it does not take the images that are needed.
     """
-    if calibration is None:
+    if not calibration.there:
         return opened
     if calibration.needed or not opened.says_its_inputs:
         opened = opened.of_shape(calibration.splits.item_shape)
@@ -158,43 +166,28 @@ def _for_images(opened: Opened, calibration: Calibration | None) -> Opened:
 
 
 def _prune(
-    remains: Remains,
+    job: _Job,
     planned: Iterator[tuple[Plan, Path | None]],
     noted: Mapping[str, Any],
     beside: Mapping[str, Path],
 ) -> Iterator[PrunedFile]:
     """One model by every plan; all were made before anything is written."""
-    opened, graph = remains.opened, remains.graph
-    example = opened.example()
     for plan, target in planned:
         if target is None:
-            yield _described(opened, plan)
+            yield _described(job.opened, plan)
             continue
-        small = apply_plan(opened.model, graph, plan, example)
-        checked = check(opened.model, small, graph, plan, example)
-        small, layers = remains.repaired(small, plan.kept)
-        further: dict[str, Any] = {"pruning": plan.to_document() | {"check": asdict(checked), "repair": _plain(layers)}}
-        if opened.importance is not None:
-            left = opened.importance.left(graph, plan.kept, encode(small, example))
-            further |= {} if left is None else left.to_document()
-        _save(small, target, remains, plan, noted, beside, further)
-        yield _described(opened, plan, target, checked, layers)
+        pruned = job.run.remove(plan)
+        _save(pruned, target, job, noted, beside)
+        yield _described(job.opened, plan, target, pruned)
 
 
-def _save(
-    small: nn.Module,
-    target: Path,
-    remains: Remains,
-    plan: Plan,
-    noted: Mapping[str, Any],
-    beside: Mapping[str, Path],
-    further: Mapping[str, Any],
-) -> None:
-    opened, settings, calibration = remains.opened, remains.settings, remains.calibration
+def _save(pruned: Pruned, target: Path, job: _Job, noted: Mapping[str, Any], beside: Mapping[str, Path]) -> None:
+    opened, plan, images = job.opened, pruned.plan, job.run.images
+    settings = replace(job.run.settings, criterion=job.run.criterion)
     # the other targets have no part in this file
     own = replace(settings, speedup=(plan.requested,) if plan.quantity == "macs" else (), target=())
     goal = {} if plan.quantity == "macs" else {"quantity": plan.quantity}
-    looked_at = calibration if calibration is not None and calibration.needed else None
+    looked_at = images if images.there and images.needed else None
     made = Made.by(
         "prune",
         seed=settings.seed,
@@ -202,7 +195,7 @@ def _save(
         digests=({} if looked_at is None else {"data": looked_at.splits.digest})
         | code_of(opened.architecture.name, settings.criterion),
         prune=own,
-        data=None if looked_at is None else looked_at.data,
+        data=None if looked_at is None else looked_at.samples.settings,
         **goal,
     )
     step = {
@@ -217,21 +210,25 @@ def _save(
         **noted,
     }
     metrics = {"speedup": plan.speedup, "macs": plan.macs_after, "params": plan.params_after}
+    further = {"pruning": plan.to_document() | _proof(pruned)} | _importance_left(job, pruned)
     opened = replace(opened, zeros=opened.zeros.of_survivors() if opened.zeros else None)
-    save(small, target, opened, made, step=step, metrics=metrics, **further)
+    save(pruned.model, target, opened, made, step=step, metrics=metrics, **further)
 
 
-def _plain(layers: Sequence[RepairedLayer]) -> list[dict[str, Any]]:
-    return [asdict(layer) for layer in layers]
+def _proof(pruned: Pruned) -> dict[str, Any]:
+    return {"check": asdict(pruned.checked), "repair": [asdict(layer) for layer in pruned.layers]}
 
 
-def _described(
-    opened: Opened,
-    plan: Plan,
-    target: Path | None = None,
-    checked: Check | None = None,
-    layers: tuple[RepairedLayer, ...] = (),
-) -> PrunedFile:
+def _importance_left(job: _Job, pruned: Pruned) -> dict[str, Any]:
+    """What a metanetwork said of the units that stay."""
+    if job.opened.importance is None:
+        return {}
+    left = job.opened.importance.left(job.run.graph, pruned.plan.kept, encode(pruned.model, job.run.example))
+    return {} if left is None else left.to_document()
+
+
+def _described(opened: Opened, plan: Plan, target: Path | None = None, pruned: Pruned | None = None) -> PrunedFile:
+    checked = None if pruned is None else pruned.checked
     return PrunedFile(
         input=str(opened.path),
         output=None if target is None else str(target),
@@ -249,5 +246,5 @@ def _described(
         reference=None if checked is None else checked.how,
         weights=None if checked is None else checked.weights,
         families=plan.families,
-        repaired=layers,
+        repaired=() if pruned is None else pruned.layers,
     )

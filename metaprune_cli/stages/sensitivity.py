@@ -19,7 +19,8 @@ from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.loading import ModelSource, Opened
 from metaprune_cli.workflows.paths import find_sources, stem
-from metaprune_cli.workflows.planning import criterion_for, scores_of
+from metaprune_cli.workflows.pruning import PruningRun
+from metaprune_cli.workflows.samples import Samples
 from metaprune_cli.workflows.task import with_task
 from metaprune_cli.workflows.teachers import open_fitting
 
@@ -59,7 +60,7 @@ def sensitivity(
     for folder in folders:
         check_folder(folder)
     data = with_task(data, [file.path for file in sources.files], allow_import=source.allow_import)
-    calibration = Calibration(data, pruning, device)
+    calibration = Calibration(Samples.of(data), pruning, device)
     found = []
     for file, folder in zip(sources.files, folders, strict=True):
         opened = open_fitting(file.path, source, calibration.splits, calibration.task)
@@ -79,7 +80,8 @@ def _of_model(
     folder: Path | None,
 ) -> Sensitivity:
     graph = opened.neuron_graph()
-    units, scores = graph.units, scores_of(opened, graph, pruning, calibration)
+    run = PruningRun.of(opened, graph, pruning, calibration)
+    units, scores = graph.units, run.scores()
     everything = torch.ones(units.num_units, dtype=torch.bool)
     free = [family for family in units.families if family.locked is None]
     if not free:
@@ -93,7 +95,7 @@ def _of_model(
 
     def headline(kept: torch.Tensor) -> float:
         model = masked_copy(opened.model, graph, kept).to(calibration.device)
-        batches = images.batches(calibration.data.batch_size, device=calibration.device)
+        batches = images.batches(calibration.batch_size, device=calibration.device)
         return measure(model, batches, calibration.device, calibration.task).headline
 
     whole, metric = headline(everything), calibration.task.metrics[0]
@@ -113,7 +115,7 @@ def _of_model(
     progress.end()
     return Sensitivity(
         str(opened.path),
-        criterion_for(pruning, opened),
+        run.criterion,
         len(images),
         metric,
         whole,

@@ -45,6 +45,14 @@ class Score:
         return replace(self, metrics=self.metrics + further, values={**self.values, **values})
 
 
+def beside_each_other(scores: Mapping[str, Score]) -> Score:
+    """One score of several test sets, by name: the first's figures, and the others' with their names behind."""
+    (_, score), *others = scores.items()
+    for name, other in others:
+        score = score.beside(name, other)
+    return score
+
+
 class Tally:
     """What is added up to a score; tallies of parts can be merged, and are then as one of the whole.
 

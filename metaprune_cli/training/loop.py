@@ -46,6 +46,11 @@ class FitResult:
     history: list[Record]
     epoch: int
 
+    def __repr__(self) -> str:
+        last = {name: value for name, value in (self.history[-1] if self.history else {}).items() if name != "epoch"}
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in last.items())
+        return f"{type(self.model).__name__} after {self.epoch} epochs" + (f": {figures}" if figures else "")
+
 
 def fit(
     model: nn.Module,

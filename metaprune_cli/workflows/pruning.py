@@ -1,170 +1,254 @@
-"""Score, plan, remove, check: pruning in one call."""
+"""Score, limit, remove, check, repair: what the command and the call do to one model."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from metaprune_cli.config import Normaliser, Normalising, PruningRule, Reduction, Repair, Scope
-from metaprune_cli.config_loader import did_you_mean
+from metaprune_cli.config import WITH_DATA, Normaliser, PruneSettings, PruningRule
 from metaprune_cli.data.batch import AnyBatch
 from metaprune_cli.errors import InputError
-from metaprune_cli.graph.encode import decode, encode
-from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.graph.trace.tracer import ExampleInputs
-from metaprune_cli.methods.metanet import MetaNetwork, opened, rewritten
-from metaprune_cli.pruning.check import check
-from metaprune_cli.pruning.criteria import USUAL, by_unit, importance_at
-from metaprune_cli.pruning.measures import measure_for
-from metaprune_cli.pruning.plan import Plan, make_plan
-from metaprune_cli.pruning.repair import repaired
+from metaprune_cli.metrics.calling import device_of
+from metaprune_cli.pruning.check import Check, check
+from metaprune_cli.pruning.criteria import USUAL
+from metaprune_cli.pruning.plan import Plan
+from metaprune_cli.pruning.ranking import Limits
+from metaprune_cli.pruning.repair import Original, RepairedLayer, repaired
 from metaprune_cli.pruning.rules import limits_of
 from metaprune_cli.pruning.scoring import score_units
-from metaprune_cli.pruning.surgery import apply_plan, route_of
-from metaprune_cli.pruning.targets import Target, read_target
-from metaprune_cli.tasks.base import Task
+from metaprune_cli.pruning.surgery import apply_plan, route_of, without
+from metaprune_cli.workflows.calibration import Calibration
+from metaprune_cli.workflows.importance import Importance
+from metaprune_cli.workflows.loading import Opened
 
 
 @dataclass(frozen=True, eq=False)
 class Pruned:
-    """A smaller model, the plan that made it, and the report: how it was chosen, what was gained, the check's error."""
+    """A smaller model, and how it came to be.
+
+    Attributes:
+        model: the smaller model.
+        plan: which units stay, and what that gains.
+        checked: how far the smaller model is from the masked original, before any repair.
+        layers: what the repair did.
+        settings: how units were chosen and what is left was repaired; ``auto`` is resolved.
+    """
 
     model: nn.Module
     plan: Plan
-    report: dict[str, Any]
+    checked: Check
+    layers: tuple[RepairedLayer, ...]
+    settings: PruneSettings
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        """All of it but the model as plain values, for JSON."""
+        settings = self.settings
+        return {
+            "criterion": settings.criterion,
+            "normaliser": settings.normaliser,
+            "scope": settings.scope,
+            "max_ratio": settings.max_ratio,
+            "seed": settings.seed,
+            **({"search": settings.search} if settings.search else {}),
+            **self.plan.to_document(),
+            "route": route_of(self.model),
+            "check": asdict(self.checked),
+            "repair": {"how": settings.repair, "layers": [asdict(layer) for layer in self.layers]},
+        }
+
+    def __repr__(self) -> str:
+        found = self.checked
+        error = f"not comparable ({found.reason})" if found.error is None else f"relative error {found.error:.1e}"
+        how = f"{self.settings.criterion}, {self.settings.scope}, {type(self.model).__name__} by {route_of(self.model)}"
+        repair = "" if self.settings.repair == "none" else f", repaired by {self.settings.repair}"
+        return f"Pruned: {how}{repair}\n{self.plan.table()}\ncheck: {error}"
 
 
-def prune(
-    model: nn.Module,
-    example_inputs: ExampleInputs,
-    *,
-    speedup: float = 2.0,
-    target: str | Target | None = None,
-    metanetwork: MetaNetwork | str | Path | None = None,
-    criterion: str = "auto",
-    scope: Scope = "global",
-    max_ratio: float = 0.8,
-    rules: Sequence[PruningRule] = (),
-    round_to: int = 1,
-    reduction: Reduction = "mean",
-    normaliser: Normalising = "auto",
-    task: Task | None = None,
-    batches: Iterable[AnyBatch] = (),
-    gradients: Mapping[str, Tensor] | None = None,
-    importance: Float[Tensor, "units ..."] | None = None,
-    repair: Repair = "none",
-    repair_inputs: ExampleInputs | None = None,
-    seed: int = 0,
-    graph: NeuronGraph | None = None,
-) -> Pruned:
-    """Remove the least important units of ``model`` until it needs ``speedup`` times fewer MACs.
+@dataclass(frozen=True, eq=False)
+class PruningRun:
+    """One model to be pruned, to any number of plans; what is the same for all of them is computed once.
 
-    Args:
-        model: the network; not changed.
-        example_inputs: a tensor, or a tuple or dict of them, batch size 1.
-        speedup: MACs before / MACs after, reached or exceeded by less than one unit.
-        target: less of something else, instead: ``params=2x``, ``size=10MB``, ``latency=3ms`` (see ``read_target``).
-        metanetwork: what the model passes through first: one, its file, or the name of one that comes with the package
-            (``builtin``). Where there are ``repair_inputs``, BatchNorm is then measured anew on them.
-        criterion: how units are scored (see ``score_units``); ``auto``: ``metanet`` where the metanetwork has a score
-            head or an importance is given, else ``group-l2``.
-        scope: rank the units of all families together, or take the same fraction of each.
-        max_ratio: the largest fraction of a family that may go.
-        rules: what may happen to single layers (see ``limits_of``).
-        round_to: where units of a family go, what stays is a multiple of this.
-        reduction: of a unit's slices to one magnitude.
-        normaliser: of a family's scores; ``auto``: for ``metanet`` that of the metanetwork, else ``max``.
-        task: what the model is for, which says what the loss is; None: classification.
-        batches: inputs and targets, for criteria that need data.
-        gradients: of the loss, by state-dict entry, for the criterion ``taylor``.
-        importance: what a metanetwork says of every unit, for the criterion ``metanet`` (see ``by_unit``).
-        repair: what is done about the loss without training (see ``repair``).
-        repair_inputs: a few hundred inputs at once for that.
-        seed: of the criterion ``random``.
-        graph: the model's graph if it is known already; its structure is used, the weights are the model's.
+    Attributes:
+        model: the model; not changed.
+        example: one input, batch size 1.
+        graph: the model's graph.
+        settings: how units are ranked and what is left is repaired; targets and searches are ``planning``'s.
+        images: what criteria, repairs and searches look at, and the device where they do.
+        importance: what a method says of the units, if one has scored them.
+        gradients: of the loss, by entry, for the criterion ``taylor``; None: from the images.
+        limits_given: what may go of each family, instead of what the settings say.
+        sparse: whether the model has zeros that are meant to stay.
+        name: of the model, for messages.
+    """
+
+    model: nn.Module
+    example: ExampleInputs
+    graph: NeuronGraph
+    settings: PruneSettings
+    images: Calibration
+    importance: Importance | None = None
+    gradients: Mapping[str, Tensor] | None = None
+    limits_given: Limits | None = None
+    sparse: bool = False
+    name: Path | None = None
+    _scores: dict[float, Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        opened: Opened,
+        graph: NeuronGraph,
+        settings: PruneSettings,
+        images: Calibration,
+        limits: Limits | None = None,
+    ) -> PruningRun:
+        """That of a model from a file."""
+        return cls(
+            opened.model,
+            opened.example(),
+            graph,
+            settings,
+            images,
+            importance=opened.importance,
+            limits_given=limits,
+            sparse=opened.zeros is not None,
+            name=opened.path,
+        )
+
+    @property
+    def resolved(self) -> PruneSettings:
+        """The settings with what ``auto`` is for this model."""
+        return replace(self.settings, criterion=self.criterion, normaliser=self.normaliser)
+
+    @property
+    def criterion(self) -> str:
+        """Where the settings say ``auto``: that of the method that has scored the units, else ``group-l2``."""
+        return criterion_for(self.settings, self.importance)
+
+    @property
+    def normaliser(self) -> Normaliser:
+        """``auto``: for a method's criterion that of its scores, else ranks where a search starts, or max."""
+        if self.settings.normaliser != "auto":
+            return self.settings.normaliser
+        if self.importance is not None and self.criterion == self.importance.criterion:
+            return self.importance.normaliser
+        return "rank" if self.settings.search else "max"
+
+    @cached_property
+    def limits(self) -> Limits:
+        """What may go of each family."""
+        return self.limits_given or limits_for(self.model, self.graph, self.settings)
+
+    @property
+    def device(self) -> torch.device:
+        """Where what is left is repaired and measured."""
+        return self.images.device
+
+    def scores(self, speedup: float = USUAL) -> Float[Tensor, " units"]:
+        """The units' scores; only a score head that follows the speed-up has others for another one."""
+        follows = self.importance is not None and self.importance.slope is not None
+        at = speedup if follows else USUAL
+        if at not in self._scores:
+            self._scores[at] = self._scored(at)
+        return self._scores[at]
+
+    def _scored(self, speedup: float) -> Tensor:
+        criterion, model, batches = self.criterion, self.model, tuple[AnyBatch, ...]()
+        if self.gradients is None and (criterion in WITH_DATA or ":" in criterion) and self.images.batches:
+            model, batches = copy.deepcopy(model).to(self.device).eval(), self.images.batches
+        return score_units(
+            model,
+            self.graph,
+            criterion,
+            task=self.images.task,
+            batches=batches,
+            gradients=self.gradients,
+            importance=None if self.importance is None else self.importance.tensor(speedup),
+            reduction=self.settings.reduction,
+            normaliser=self.normaliser,
+            seed=self.settings.seed,
+        )
+
+    def remove(self, plan: Plan) -> Pruned:
+        """What is left by a plan, checked and then repaired.
+
+        Raises:
+            NumericsError: it does not compute what the masked original does.
+            InputError: the repair lacks images, or would fill the zeros of a sparse model.
+        """
+        small = apply_plan(self.model, self.graph, plan, self.example)
+        checked = check(self.model, small, self.graph, plan, self.example)
+        small, layers = self.repaired(small, plan.kept)
+        return Pruned(small, plan, checked, layers, self.resolved)
+
+    def left(self, kept: Bool[Tensor, " units"]) -> nn.Module:
+        """What is left with certain units alone, repaired; nothing is checked."""
+        return self.repaired(without(self.model, self.graph, kept, self.example), kept)[0]
+
+    def repaired(self, small: nn.Module, kept: Bool[Tensor, " units"]) -> tuple[nn.Module, tuple[RepairedLayer, ...]]:
+        """What is left, on the device where the images are, and back.
+
+        Raises:
+            InputError: the model is sparse, and the repair would fill its zeros.
+        """
+        how = self.settings.repair
+        if self.sparse and how == "least-squares":
+            raise InputError(
+                "Least squares would fill the zeros of a sparse model.",
+                where=self.name,
+                next_step="prune it with --repair bias, or repair first and zero weights then",
+            )
+        if how == "none":
+            return small, ()
+        inputs = self.images.inputs
+        small = small.to(self.device) if self._travels else small
+        original = self._original if inputs is not None and how in ("bias", "least-squares") else None
+        small, layers = repaired(
+            small, self._model, self.graph, kept, inputs, how, seed=self.settings.seed, original=original
+        )
+        return small.to(self._home) if self._travels else small, layers
+
+    @property
+    def _home(self) -> torch.device:
+        return device_of(self.model.state_dict())
+
+    @property
+    def _travels(self) -> bool:
+        return self.device != self._home
+
+    @cached_property
+    def _model(self) -> nn.Module:
+        return copy.deepcopy(self.model).to(self.device) if self._travels else self.model
+
+    @cached_property
+    def _original(self) -> Original:
+        return Original.of(self._model, self.images.inputs, self.settings.seed)
+
+
+def criterion_for(settings: PruneSettings, importance: Importance | None) -> str:
+    """What ``auto`` is where a method has said this, or nothing, of a model's units."""
+    if settings.criterion != "auto":
+        return settings.criterion
+    return (importance and importance.criterion) or "group-l2"
+
+
+def limits_for(model: nn.Module, graph: NeuronGraph, settings: PruneSettings) -> Limits:
+    """What the settings say may go of each family.
 
     Raises:
-        TargetError: the speed-up is out of reach, or nothing can be removed.
-        InputError: an unknown criterion or scope, the model cannot be traced or resized, a rule matches nothing, or
-            gradients, data or inputs are missing.
-        NumericsError: a score is not finite, or the smaller model does not compute what the masked original does.
+        InputError: a rule matches nothing, or asks for what cannot be.
     """
-    check_choices(
-        scope=(scope, Scope),
-        repair=(repair, Repair),
-        reduction=(reduction, Reduction),
-        normaliser=(normaliser, Normalising),
-    )
-    graph = graph or encode(model, example_inputs)
-    goal = read_target(target) if isinstance(target, str) else target or Target("macs", factor=speedup)
-    learnt: Normaliser = "max"
-    if metanetwork is not None:
-        network = opened(metanetwork)
-        model, said = _through(network, model, graph, repair_inputs)
-        learnt, importance = network.config.normaliser, said if importance is None else importance
-    if importance is not None:
-        importance = importance_at(importance, goal.factor or USUAL)
-    if criterion == "auto":
-        criterion = "group-l2" if importance is None else "metanet"
-    if normaliser == "auto":
-        normaliser = learnt if criterion == "metanet" else "max"
-    scores = score_units(
-        model,
-        graph,
-        criterion,
-        task=task,
-        batches=batches,
-        gradients=gradients,
-        importance=importance,
-        reduction=reduction,
-        normaliser=normaliser,
-        seed=seed,
-    )
-    limits = limits_of(graph, rules, max_ratio, round_to=round_to, model=model)
-    plan = make_plan(
-        graph, scores, goal, scope=scope, limits=limits, measure=measure_for(goal, model, graph, example_inputs)
-    )
-    small = apply_plan(model, graph, plan, example_inputs)
-    checked = check(model, small, graph, plan, example_inputs)
-    small, layers = repaired(small, model, graph, plan.kept, repair_inputs, repair)
-    report = {
-        "criterion": criterion,
-        "scope": scope,
-        "max_ratio": max_ratio,
-        "seed": seed,
-        **plan.to_document(),
-        "route": route_of(small),
-        "check": dataclasses.asdict(checked),
-        "repair": {"how": repair, "layers": [dataclasses.asdict(layer) for layer in layers]},
-    }
-    return Pruned(small, plan, report)
-
-
-def _through(
-    network: MetaNetwork, model: nn.Module, graph: NeuronGraph, inputs: ExampleInputs | None
-) -> tuple[nn.Module, Float[Tensor, "units ..."] | None]:
-    """The model after the metanetwork, and what its score head says of every unit."""
-    written = rewritten(graph.with_tensors(model.state_dict()), network)
-    model = decode(graph.with_tensors(written.tensors), model)
-    if inputs is not None:
-        model, _ = repaired(model, model, graph, torch.ones(len(graph.units.prunable), dtype=torch.bool), inputs, "bn")
-    return model, None if written.importance is None else by_unit(graph.units, written.importance)
-
-
-def check_choices(**given: tuple[str, Any]) -> None:
-    """Refuse values that are not among their literals: from Python, nothing has checked them yet."""
-    wrong = {name: (value, get_args(choices)) for name, (value, choices) in given.items()}
-    wrong = {name: (value, known) for name, (value, known) in wrong.items() if value not in known}
-    if wrong:
-        raise InputError(
-            f"Unknown {' and '.join(wrong)}.",
-            expected="\n".join(f"{name}: {', '.join(known)}" for name, (_, known) in wrong.items()),
-            got="\n".join(f"{value!r}{did_you_mean(value, known)}" for value, known in wrong.values()),
-        )
+    heads = any(family.kind == "heads" for family in graph.units.families)
+    rules = settings.rules + ((PruningRule("kind:heads", ignore=True),) if settings.keep_heads and heads else ())
+    return limits_of(graph, rules, settings.max_ratio, round_to=settings.round_to, model=model)

@@ -35,7 +35,7 @@ def test_models_of_a_structure_are_searched_for_together(work: Path, tmp_path: P
     assert all(row == left[0] for row in left)
     for document in documents:
         assert document["lineage"][-1]["together"] == len(documents)
-        assert len(document["inputs"]) == 2 + len(documents)  # itself, the images, and all
+        assert len(document["inputs"]) == 2 + len(documents)  # the model, the images, and all of the group
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,11 @@ import torchvision
 from torch import nn
 from torch.testing import assert_close
 
-from metaprune_cli.config import Criterion, Scope
+from metaprune_cli.api.prune import prune
 from metaprune_cli.errors import InputError, TargetError
 from metaprune_cli.graph import encode
 from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig, transform
 from metaprune_cli.pruning import by_unit, importance_at
-from metaprune_cli.workflows.pruning import check_choices, prune
 
 
 @pytest.mark.parametrize("criterion", ["group-l1", "group-l2", "bn-scale", "random"])
@@ -77,10 +76,14 @@ def test_nothing_to_prune_is_an_error():
         prune(nn.Linear(3, 2), torch.randn(1, 3))
 
 
-def test_unknown_choices_are_named_at_once():
-    check_choices(criterion=("group-l1", Criterion), scope=("family", Scope))
-    with pytest.raises(InputError, match=r"(?s)Unknown criterion and scope.*global, family.*did you mean 'group-l2'"):
-        check_choices(criterion=("group-L2", Criterion), scope=("all", Scope))
+def test_all_settings_that_cannot_be_used_are_named_at_once(traced):
+    case = traced("residual")
+    wrong = {"scope": "all", "criterion": "group-L2", "max_ratio": 1.5, "repair": "least_squares"}
+    with pytest.raises(InputError) as caught:
+        prune(case.model, case.inputs, graph=case.graph, **wrong)
+    assert "4 settings of section 'prune' cannot be used" in caught.value.what
+    for text in ("scope: expected one of global, family", "did you mean 'group-l2'", "max_ratio", "'least-squares'"):
+        assert text in caught.value.what
 
 
 def test_modules_that_version_their_entries_are_pruned() -> None:

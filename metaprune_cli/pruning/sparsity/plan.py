@@ -52,6 +52,9 @@ class ZeroPlan:
     masks: Mapping[str, Tensor] = field(repr=False)
     layers: tuple[LayerZeros, ...]
 
+    def __repr__(self) -> str:
+        return f"ZeroPlan({self.asked.kind}, {self.kept:,} of {self.weights:,} weights stay, {len(self.layers)} layers)"
+
     @property
     def weights(self) -> int:
         """Weights of the layers that are not skipped."""

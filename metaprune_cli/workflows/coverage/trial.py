@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from metaprune_cli.config import CoverageSettings
+from metaprune_cli.config import CoverageSettings, PruneSettings
 from metaprune_cli.errors import InputError, MetapruneError, TargetError
 from metaprune_cli.graph import NeuronGraph, decode, encode
 from metaprune_cli.graph.resize import copied
@@ -31,12 +31,15 @@ from metaprune_cli.models import build, save_model
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.examples import example_inputs
 from metaprune_cli.models.registry import with_input_shape
+from metaprune_cli.pruning.targets import Target
+from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.coverage import proofs
 from metaprune_cli.workflows.coverage.process import ROW, TRIAL
 from metaprune_cli.workflows.coverage.random_weights import randomise_, settle_
 from metaprune_cli.workflows.coverage.suite import Entry
 from metaprune_cli.workflows.paths import replace_file
-from metaprune_cli.workflows.pruning import Pruned, prune
+from metaprune_cli.workflows.planning import prune_to
+from metaprune_cli.workflows.pruning import Pruned, PruningRun
 
 NEARLY_ONE = 1.02
 """A speed-up that is not worth trying where the one asked for is out of reach."""
@@ -153,15 +156,16 @@ class Trial:
 
     def _pruned(self, requested: float, model: nn.Module, graph: NeuronGraph, inputs: ExampleInputs) -> Pruned | None:
         """Pruned to what is asked for, or to the most that is feasible; None where next to nothing is."""
-        ratio = self.settings.max_ratio
+        settings = PruneSettings(max_ratio=self.settings.max_ratio)
+        run = PruningRun(model, inputs, graph, settings, Calibration.none(settings))
         try:
-            return prune(model, inputs, speedup=requested, max_ratio=ratio, graph=graph)
+            return prune_to(run, Target("macs", factor=requested))
         except TargetError as error:
             feasible = error.feasible
             self._because(f"{requested:g}x is out of reach: " + _reach(feasible, self.row))
             if feasible is None or feasible < NEARLY_ONE:
                 return None
-            return prune(model, inputs, speedup=feasible, max_ratio=ratio, graph=graph)
+            return prune_to(run, Target("macs", factor=feasible))
 
     def _because(self, reason: str) -> None:
         if reason not in self.row["reasons"]:

@@ -19,8 +19,8 @@ from metaprune_cli.graph.nest import leaves, map_tensors
 from metaprune_cli.graph.program.module import Program, arguments_of
 from metaprune_cli.graph.trace.passes import batch_axis
 from metaprune_cli.graph.trace.tracer import ExampleInputs, call
+from metaprune_cli.models import Architecture
 from metaprune_cli.workflows.inputs import random_inputs
-from metaprune_cli.workflows.loading import Opened
 
 BATCH = "batch"
 
@@ -30,22 +30,16 @@ class Subject:
     """What is exported.
 
     Attributes:
-        opened: the model, and what is known about it.
+        model: the model, in eval mode on the CPU.
+        example: one item of what it takes.
+        architecture: what it is, if that is known.
         static: the one batch size that the export is for; None: any.
     """
 
-    opened: Opened
+    model: nn.Module
+    example: ExampleInputs
+    architecture: Architecture | None
     static: int | None
-
-    @property
-    def model(self) -> nn.Module:
-        """The model, in eval mode on the CPU."""
-        return self.opened.model
-
-    @cached_property
-    def example(self) -> ExampleInputs:
-        """One item of what it takes."""
-        return self.opened.example()
 
     @cached_property
     def graph(self) -> ExportedProgram:

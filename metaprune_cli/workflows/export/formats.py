@@ -75,11 +75,11 @@ def _read_onnx(subject: Subject, path: Path) -> Run:
 
 
 def _write_weights(subject: Subject, about: About, path: Path) -> None:
-    weights.save(subject.opened, json.dumps(about), path)
+    weights.save(subject, json.dumps(about), path)
 
 
 def _read_weights(subject: Subject, path: Path) -> Run:
-    model = weights.load(subject.opened, path)
+    model = weights.load(subject, path)
     return lambda inputs: call(model, inputs)
 
 

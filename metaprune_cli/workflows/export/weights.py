@@ -11,45 +11,62 @@ from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import nn
 
+from metaprune_cli.errors import InputError
 from metaprune_cli.graph.program.module import Program
 from metaprune_cli.graph.resize import fill_, hollow_copy
+from metaprune_cli.models import Architecture
 from metaprune_cli.models.registry import build, skeleton
-from metaprune_cli.workflows.loading import Opened
+from metaprune_cli.workflows.export.capture import Subject
 
 KEY, ATTRIBUTES = "metaprune-safetensors", "attributes"
 LENGTH_BYTES = 8  # of the header's length, with which a file begins
 _PLAIN = (bool, int, float, str)
 
 
-def save(opened: Opened, about: str, path: Path) -> None:
+def save(subject: Subject, about: str, path: Path) -> None:
     """Write the state dict under the model's own names.
 
     ``attributes`` in the metadata is a JSON object, module -> attribute -> value: where pruning has changed more of the
     author's class than its tensors (``groups``, ``num_features`` …). A program has none: it is not the author's class.
+
+    Raises:
+        InputError: nothing says what the author's class is.
     """
-    model = opened.model
+    model = subject.model
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in model.state_dict().items()}
-    changed = {} if isinstance(model, Program) else changed_attributes(model, skeleton(opened.architecture))
+    changed = {} if isinstance(model, Program) else changed_attributes(model, skeleton(_known(subject)))
     data = to_bytes(tensors, {"format": "pt", KEY: about, ATTRIBUTES: json.dumps(changed)})
     path.write_bytes(_in_order(data))
 
 
-def load(opened: Opened, path: Path) -> nn.Module:
+def load(subject: Subject, path: Path) -> nn.Module:
     """The model again, as docs/deploy.md does it: built by its author's code, attributes and tensors put in place."""
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         attributes = json.loads(file.metadata()[ATTRIBUTES])
-    if isinstance(opened.model, Program):
-        model = hollow_copy(opened.model)
+    if isinstance(subject.model, Program):
+        model = hollow_copy(subject.model)
         fill_(model, tensors)
         return model.eval()
-    model = build(opened.architecture)
+    model = build(_known(subject))
     for name, values in attributes.items():
         vars(model.get_submodule(name)).update(values)
     for name, tensor in tensors.items():
         owner, leaf = model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
         setattr(owner, leaf, nn.Parameter(tensor) if leaf in owner._parameters else tensor)
     return model.eval()
+
+
+def _known(subject: Subject) -> Architecture:
+    if subject.architecture is None:
+        raise InputError(
+            "Plain weights need to be told from those of the class as its author builds it.",
+            expected="an architecture",
+            got="a module alone",
+            where="--format safetensors",
+            next_step='in Python: arch="torchvision:resnet50", or "package.module:factory"; or another format',
+        )
+    return subject.architecture
 
 
 def _in_order(data: bytes) -> bytes:
