@@ -22,6 +22,7 @@ from metaprune_cli.methods.registry import methods
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "metaprune_cli"
+SHORT_NAME = ROOT / "metaprune"
 COMMANDS = tuple(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 STAGES = ("zoo", "encode", "meta-train", "transform", "prune", "finetune", "eval")
 WITH_SETTINGS = ("zoo", "meta-train", "transform", "prune", "finetune", "eval")
@@ -85,8 +86,21 @@ def test_what_a_stage_depends_on_exists() -> None:
 
 
 def test_files_are_short() -> None:
-    files = [*sources(PACKAGE), *sources(ROOT / "tests")]
+    files = [*sources(PACKAGE), *sources(SHORT_NAME), *sources(ROOT / "tests")]
     assert {path.name: lines for path in files if (lines := len(path.read_text().splitlines())) > 400} == {}
+
+
+def test_the_short_name_holds_no_code_of_its_own() -> None:
+    """``import metaprune`` is ``metaprune_cli`` by another name: it imports that package and nothing else of ours."""
+    (file,) = sources(SHORT_NAME)
+    imported = {
+        name
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+    }
+    assert imported == {"__future__", "typing", "metaprune_cli"}
+    assert not [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ClassDef)]
 
 
 def test_nothing_is_called_utils() -> None:

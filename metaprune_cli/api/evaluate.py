@@ -35,8 +35,8 @@ def evaluate(
         device: where it is measured; None: where the model is.
 
     Returns:
-        The metrics by key (``top1`` and ``top5`` in percent, of classification), those of further test sets with their
-        names behind; ``loss``, the mean; ``samples``; ``macs`` of one sample; ``params``.
+        The task's metrics by key, those of further test sets with their names behind; ``loss``, the mean; ``samples``;
+        ``macs`` of one sample; ``params``.
 
     Raises:
         InputError: the data cannot be used, or the model or the task cannot take it.

@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from api_calling import DIGITS
 from torch import nn
 
 import metaprune as mp
 from metaprune_cli.models import Architecture, build
-
-DIGITS = mp.DataSettings(train_limit=120, batch_size=40)
-EXAMPLE = torch.zeros(1, 1, 8, 8)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import DIGITS, EXAMPLE
+from api_calling import DIGITS, EXAMPLE
 from test_api_prune import assert_same_bits
 from torch import nn
 from torch.testing import assert_close

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import EXAMPLE
+from api_calling import EXAMPLE
 from test_api_prune import assert_same_bits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset

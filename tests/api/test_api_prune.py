@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import DIGITS, EXAMPLE
+from api_calling import DIGITS, EXAMPLE
 from torch import nn
 
 import metaprune as mp

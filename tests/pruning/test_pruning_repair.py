@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from metaprune_cli.api.prune import prune
 from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.graph import encode
 from metaprune_cli.pruning import make_plan
@@ -14,7 +15,6 @@ from metaprune_cli.pruning.plan import Plan
 from metaprune_cli.pruning.repair import Original, _Fitting, repaired
 from metaprune_cli.pruning.ridge import fitted
 from metaprune_cli.pruning.surgery import apply_plan
-from metaprune_cli.workflows.pruning import prune
 
 HOW = ["bn", "bias", "least-squares"]
 

@@ -18,13 +18,13 @@ from torchvision.models.swin_transformer import (
     SwinTransformerBlockV2,
 )
 
+from metaprune_cli.api.prune import prune
 from metaprune_cli.graph import NeuronGraph, encode
 from metaprune_cli.graph.units import Family
 from metaprune_cli.pruning import check
 from metaprune_cli.pruning.cost import Cost
 from metaprune_cli.pruning.plan import Plan
 from metaprune_cli.pruning.surgery import apply_plan, route_of
-from metaprune_cli.workflows.pruning import prune
 
 Inputs = Tensor | tuple[Tensor, ...]
 

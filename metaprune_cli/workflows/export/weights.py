@@ -64,7 +64,7 @@ def _known(subject: Subject) -> Architecture:
             expected="an architecture",
             got="a module alone",
             where="--format safetensors",
-            next_step='in Python: arch="torchvision:resnet50", or "package.module:factory"; or another format',
+            next_step='in Python: arch="package.module:factory", or a known name; or choose another format',
         )
     return subject.architecture
 
