@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,6 +35,14 @@ CHECKED = (
 
 _FIRST = ("test_pipeline.py", "test_cli_killed.py")
 """Files of few tests and many minutes: begun last, they would keep one process busy and leave the other idle."""
+
+
+@pytest.fixture(autouse=True)
+def _own_sys_path() -> Iterator[None]:
+    """Folders that a command in this process has put on the path are gone with the test."""
+    before = list(sys.path)
+    yield
+    sys.path[:] = before
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -97,10 +97,16 @@ def _top_level(name: str, folder: Path) -> ModuleSpec | None:
 
 @contextmanager
 def _working_directory_on_path() -> Iterator[None]:
-    """The ``metaprune`` script does not put the working directory on ``sys.path`` as ``python -m`` does."""
-    before = list(sys.path)
-    sys.path.insert(0, os.getcwd())  # noqa: PTH109 - sys.path holds strings
+    """The ``metaprune`` script does not put the working directory on ``sys.path`` as ``python -m`` does.
+
+    It comes first while the module is imported, and last from then on: what a factory imports only when it is called
+    is found there too, and nothing that is installed can be hidden by it. What the module added stays.
+    """
+    here = os.getcwd()  # noqa: PTH109 - sys.path holds strings
+    sys.path.insert(0, here)
     try:
         yield
     finally:
-        sys.path[:] = before
+        sys.path.remove(here)
+        if here not in sys.path:
+            sys.path.append(here)

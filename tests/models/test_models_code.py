@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
-from metaprune_cli.models.importing import code_digest
+from metaprune_cli.models.importing import code_digest, import_named
 
 RAISES = "raise RuntimeError('it was run')\n"
 
@@ -44,3 +45,22 @@ def test_only_its_own_source_counts(folder: Path, tmp_path: Path, name: str, fil
 @pytest.mark.parametrize("name", ["nowhere_at_all:make", "sys:exit", "one_module.inner:make"])
 def test_where_there_is_no_source_there_is_no_digest(tmp_path: Path, name: str) -> None:
     assert code_digest(name, tmp_path) is None
+
+
+def test_a_factory_finds_when_called_what_it_found_when_imported(folder: Path) -> None:
+    (folder / "vendored").mkdir()
+    (folder / "vendored" / "lib_of_others.py").write_text("VALUE = 1")
+    (folder / "beside_the_factory.py").write_text("VALUE = 2")
+    (folder / "json.py").write_text(RAISES)  # must not hide what is installed
+    (folder / "late_factory.py").write_text(
+        "import sys\n"
+        "sys.path.insert(0, 'vendored')\n"
+        "def make():\n"
+        "    import beside_the_factory, lib_of_others\n"
+        "    return lib_of_others.VALUE + beside_the_factory.VALUE\n"
+    )
+    for _ in range(2):
+        assert import_named("late_factory:make", "factory", where="--arch")() == 3
+    assert "vendored" in sys.path
+    assert sys.path.count(str(folder)) == 1
+    assert sys.path[-1] == str(folder)
