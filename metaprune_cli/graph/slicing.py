@@ -11,6 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from metaprune_cli.errors import NumericsError
+from metaprune_cli.graph.axes import Axes
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.structure import EdgeBlock, Feature, owners_of
 
@@ -103,14 +104,32 @@ def survivors(graph: NeuronGraph, kept: Kept) -> dict[str, tuple[Tensor, ...]]:
     if last is not None and torch.equal(last[0], kept):
         return last[1]
     alive = alive_neurons(graph, kept)
+    owners = owners_of(graph.blocks, graph.features)
+    axes = graph.structure.derive(Axes.of, tuple((name, tuple(graph.tensors[name].shape)) for name in owners))
+    left = axes.left(alive)
     found: dict[str, tuple[Tensor, ...]] = {}
-    for name, (blocks, features) in owners_of(graph.blocks, graph.features).items():
-        if _loses(blocks, features, alive):
-            shape = graph.tensors[name].shape
-            indices = _product_of_indices(shape, blocks, features, alive)
-            found[name] = _checked(name, _mask(shape, blocks, features, alive)) if indices is None else indices
+    masked = set(axes.undecided)
+    for entry in axes.entries:
+        cut = [None if axis is None else left[axis] for axis in entry.axes]
+        if all(index is None for index in cut):
+            continue
+        empty = any(index is not None and not len(index) for index in cut)  # then nothing is left along any dimension
+        found[entry.name] = tuple(
+            torch.arange(0 if empty else size) if index is None or empty else index
+            for size, index in zip(entry.shape, cut, strict=True)
+        )
+        if entry.blocks and not _is_whole(entry.blocks, found[entry.name], alive):
+            masked.add(entry.name)
+    for name, (blocks, features) in owners.items():
+        if name in masked and _loses(blocks, features, alive):
+            found[name] = _checked(name, _mask(graph.tensors[name].shape, blocks, features, alive))
     _LAST[graph] = kept.clone(), found
     return found
+
+
+def _is_whole(blocks: Sequence[EdgeBlock], indices: tuple[Tensor, ...], alive: Tensor) -> bool:
+    """Whether as many elements survive as the outer product of the indices has."""
+    return sum(_alive_elements(block, alive) for block in blocks) == math.prod(index.numel() for index in indices)
 
 
 def _checked(name: str, mask: Tensor) -> tuple[Tensor, ...]:
@@ -123,90 +142,6 @@ def _checked(name: str, mask: Tensor) -> tuple[Tensor, ...]:
 def _loses(blocks: list[EdgeBlock], features: list[Feature], alive: Tensor) -> bool:
     used = [ids for block in blocks for ids in (block.destinations, block.sources)] + [f.neurons for f in features]
     return not all(bool(alive[ids].all()) for ids in used)
-
-
-def _product_of_indices(
-    shape: torch.Size, blocks: list[EdgeBlock], features: list[Feature], alive: Tensor
-) -> tuple[Tensor, ...] | None:
-    """Per dimension the union of what survives of each owner, if as many elements survive as that outer product has.
-
-    Returns:
-        None where that does not decide: elements that are nobody's, a block that is no region along the dimensions, or
-        survivors that are no outer product.
-    """
-    owned = sum(math.prod(block.size) for block in blocks) + sum(f.elements.numel() for f in features)
-    if owned != shape.numel():
-        return None
-    along = [torch.zeros(size, dtype=torch.bool) for size in shape]
-    left = 0
-    for block in blocks:
-        if not _mark_block(along, block, alive):
-            return None
-        left += _alive_elements(block, alive)
-    for feature in features:
-        elements = feature.elements[alive[feature.neurons]]
-        left += elements.numel()
-        for mark, digit in zip(along, _digits(elements, shape), strict=True):
-            mark[digit] = True
-    indices = tuple(mark.nonzero().flatten() for mark in along)
-    return indices if math.prod(index.numel() for index in indices) == left else None
-
-
-def _mark_block(along: list[Tensor], block: EdgeBlock, alive: Tensor) -> bool:
-    """Mark per dimension where a block has survivors; False where its axes do not lie along the dimensions.
-
-    The place of element [g, o, i, t] along dimension d is a sum of one summand for each axis (plus the offset's), as
-    long as no sum is carried over into the next dimension.
-    """
-    if any(step <= 0 and size > 1 for step, size in zip(block.stride, block.size, strict=True)):
-        return False
-    shape = [mark.numel() for mark in along]
-    out, into = alive[block.destinations], alive[block.sources]
-    out, into = out & into.any(1, keepdim=True), into & out.any(1, keepdim=True)
-    steps = [_axis(size, stride, shape) for size, stride in zip(block.size, block.stride, strict=True)]
-    starts = place_of(block.offset, shape)
-    for mark, start, group, row, column, tap in zip(along, starts, *steps, strict=True):
-        highest = [0 if places is None else int(places.max()) for places in (group, row, column, tap)]
-        if start + sum(highest) >= mark.numel() or (highest[1] and highest[2]):
-            return False
-        places, stays = (column, into) if highest[2] else (row, out)
-        first = torch.full((1, 1), start) if group is None else start + group[:, None]
-        left = (first if places is None else first + places).expand(stays.shape)[stays]
-        mark[left if tap is None else (left[:, None] + tap).reshape(-1)] = True
-    return True
-
-
-def _axis(size: int, stride: int, shape: list[int]) -> list[Tensor | None]:
-    """Per dimension of a row-major tensor the places of ``size`` elements in steps of ``stride``; None for all zero."""
-    inner = math.prod(shape) or 1
-    places: list[Tensor | None] = [None] * len(shape)
-    for d, length in enumerate(shape):
-        outer, inner = inner, inner // max(length, 1)
-        if stride % inner == 0 and (size - 1) * stride < outer:  # they lie along this dimension alone
-            if size > 1:
-                places[d] = torch.arange(size) * (stride // inner)
-            return places
-    return [digit if bool(digit.any()) else None for digit in _digits(torch.arange(size) * stride, shape)]
-
-
-def place_of(element: int, shape: Sequence[int]) -> list[int]:
-    """The indices of a flat element number of a row-major tensor."""
-    place = []
-    for size in reversed(shape):
-        place.append(element % size)
-        element //= size
-    return place[::-1]
-
-
-def _digits(elements: Tensor, shape: Sequence[int]) -> list[Tensor]:
-    """Per dimension the place of flat element numbers of a row-major tensor."""
-    if len(shape) == 1:
-        return [elements]
-    digits = []
-    for size in reversed(shape):
-        digits.append(elements % size)
-        elements = elements // size
-    return digits[::-1]
 
 
 def _mask(shape: torch.Size, blocks: list[EdgeBlock], features: list[Feature], alive: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from metaprune_cli.errors import NumericsError
+from metaprune_cli.graph.axes import place_of
 from metaprune_cli.graph.neuron_graph import NeuronGraph
-from metaprune_cli.graph.slicing import alive_neurons, place_of, survivors
+from metaprune_cli.graph.slicing import alive_neurons, survivors
 from metaprune_cli.graph.trace.labels import Elements, Label, squeeze_constant
 from metaprune_cli.graph.trace.neurons import CONSTANT
 

@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from metaprune_cli.graph.axes import place_of
 from metaprune_cli.graph.neuron_graph import NeuronGraph
-from metaprune_cli.graph.slicing import place_of
 from metaprune_cli.graph.structure import IS_INPUT, IS_OUTPUT, EdgeBlock, owners_of
 
 OUT, IN, TAP = 1, 2, 3
