@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from metaprune_cli.graph.arguments import found_in, map_in, map_tensors_in, tensors_in
-from metaprune_cli.graph.nest import leaves, map_tensors
+from metaprune_cli.graph.nest import leaves, map_tensors, plain
 from metaprune_cli.graph.trace.labels import Label
 
 
@@ -109,7 +109,7 @@ class Recording:
         inputs: the numbers of the inputs' tensors, in the order of their leaves.
         entries: number -> state-dict entry.
         constants: number -> real value of what depends on neither inputs nor entries.
-        outputs: what the model returned, tensors as values.
+        outputs: what the model returned, tensors as values, None for objects of other people's classes.
     """
 
     steps: tuple[Step, ...]
@@ -224,7 +224,7 @@ class Recorder:
             inputs=tuple(self.number(t) for t in inputs),
             entries={self.number(tensor): name for name, tensor in entries.items()},
             constants=dict(self._constants),
-            outputs=map_tensors(outputs, lambda t: Value(self.number(t))),
+            outputs=plain(map_tensors(outputs, lambda t: Value(self.number(t))), Value),
             values=tuple(self._values),
             shapes=tuple(self._shapes),
         )

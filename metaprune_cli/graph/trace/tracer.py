@@ -137,8 +137,7 @@ class Tracer(TorchDispatchMode):
     ) -> Any:
         """Run one operator on meta, then move the labels past it."""
         given: dict[str, Any] = dict(kwargs or {})
-        if not self.real:
-            args, given = map_tensors_in(self.stand_in, (args, given))
+        args, given = map_tensors_in(self.stand_in, (args, given))
         tensors = tensors_in((args, given))
         out = self._compute(func, args, given, tensors)
         if any(self.label(t) is not None for t in tensors) or not self._all_known(tensors):
@@ -167,8 +166,8 @@ class Tracer(TorchDispatchMode):
         return not self.real and all(id(t) in self._values for t in tensors)
 
     def stand_in(self, tensor: Tensor) -> Tensor:
-        """Tensors that were not on meta (plain attributes, literals) are constants with a value."""
-        if tensor.device.type == "meta":
+        """Tensors that were not on meta (plain attributes, literals) are constants with a value; real ones stay."""
+        if self.real or tensor.device.type == "meta":
             return tensor
         stand_in = torch.empty_like(tensor, device="meta")
         self.attach(stand_in, None, tensor.detach().cpu())
