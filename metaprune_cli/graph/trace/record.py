@@ -16,6 +16,10 @@ from metaprune_cli.graph.nest import leaves, map_tensors, plain
 from metaprune_cli.graph.trace.labels import Label
 
 
+READ = torch.ops.aten._local_scalar_dense.default
+"""What Python calls to read a number from a tensor."""
+
+
 @dataclass(frozen=True)
 class Value:
     """A tensor of the program, by its number."""
@@ -138,11 +142,27 @@ class Recording:
                 return replace(self, steps=tuple(kept), constants=constants)
             dirty |= written
 
+    @cached_property
+    def unknown(self) -> set[int]:
+        """The values that depend on inputs or entries, or were drawn."""
+        found = {*self.inputs, *self.entries}
+        for step in self.steps:
+            if found.intersection(step.inputs()) or torch.Tag.nondeterministic_seeded in step.operator.tags:
+                found.update(n for n in (*step.outputs, *step.written()) if n is not None)
+        return found
+
+    @property
+    def reads_draws(self) -> bool:
+        """Whether Python reads a number that depends on more than constants: in another pass it may be another."""
+        return any(step.operator is READ and self.unknown.intersection(step.inputs()) for step in self.steps)
+
     def _dynamic(self, varying: frozenset[int], dirty: set[int]) -> tuple[list[Step], set[int]]:
         dynamic = {*self.inputs, *self.entries, *varying}
         kept = []
         for step in self.steps:
             made = [n for n in step.outputs if n is not None]
+            if step.operator is READ and not self.unknown.intersection(step.inputs()):
+                continue  # a number that is the same in every pass: what Python made of it is recorded
             if (
                 dynamic.intersection(step.inputs())
                 or torch.Tag.nondeterministic_seeded in step.operator.tags
