@@ -129,12 +129,12 @@ CONTRACTIONS = (
 MIXING = (
     (
         "native_batch_norm _native_batch_norm_legit_no_training",
-        Operator(batch_norm, zeros.own_scale, guard=guards.batch_norm),
+        Operator(batch_norm, zeros.own_scale, None, on_survivors.batch_norm, guards.batch_norm),
     ),
     (
         "_native_batch_norm_legit _native_batch_norm_legit_functional "
         "_batch_norm_no_update _batch_norm_with_update cudnn_batch_norm miopen_batch_norm",
-        Operator(batch_norm, guard=guards.batch_norm),
+        Operator(batch_norm, on_survivors=on_survivors.batch_norm, guard=guards.batch_norm),
     ),
     (
         "native_layer_norm _fused_rms_norm",
