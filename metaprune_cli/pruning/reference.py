@@ -58,7 +58,7 @@ def reference_outputs(
         tracer = Survivors(builder, alive, entries)
         attach_labels(tracer, masked, inputs, graph.aliases)
         masked.train(training)
-        with warnings.catch_warnings(), plain_operators(), torch.no_grad(), tracer:
+        with warnings.catch_warnings(), plain_operators(masked), torch.no_grad(), tracer:
             warnings.simplefilter("ignore")
             outputs = call(masked, inputs)
         traced, known = builder.neurons.layers, list(graph.layers)

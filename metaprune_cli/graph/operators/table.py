@@ -151,6 +151,7 @@ MIXING = (
     ("std_mean nanmedian", Operator(on_survivors=on_survivors.reduces)),
     ("sort topk cumsum cummax cummin", Operator(order.along, all_operands)),
     ("argsort kthvalue mode cumprod logcumsumexp cumsum_ cumprod_ renorm unique_dim", Operator(order.along)),
+    ("_pack_padded_sequence _pad_packed_sequence", Operator(order.packs, all_operands, in_programs=False)),
     ("_fft_c2r", Operator(order.transforms, all_operands, guard=guards.real_from_complex)),
     ("_fft_r2c _fft_c2c", Operator(order.transforms, all_operands, guard=guards.transformed)),
 )

@@ -148,7 +148,7 @@ def _record(
     skeleton.model.train(given.training)
     with _explained(given):
         with ExitStack() as stack:
-            stack.enter_context(plain_operators())
+            stack.enter_context(plain_operators(skeleton.model))
             stack.enter_context(tracer)
             stack.enter_context(WholeAttention(recorder, tracer))
             if not skeleton.real:

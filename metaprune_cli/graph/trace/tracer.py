@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -47,18 +47,32 @@ def call(model: nn.Module, example_inputs: ExampleInputs) -> Any:
 
 
 @contextmanager
-def plain_operators() -> Iterator[None]:
-    """Keep attention in its elementary operators: no fused kernels that would hide neurons or MACs.
+def plain_operators(model: nn.Module | None = None) -> Iterator[None]:
+    """Keep attention and ``model``'s recurrent layers in their elementary operators: none that hide neurons or MACs.
 
     Gradients are on, so that ``torch.no_grad`` inside a model is seen; nothing in a skeleton asks for any.
     """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    recurrent = model is not None and any(isinstance(module, nn.RNNBase) for module in model.modules())
     try:
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), _without_libraries() if recurrent else nullcontext():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def _without_libraries() -> Iterator[None]:
+    """On real values, libraries of kernels run a recurrent layer as one operator, or several at once."""
+    before = torch._C._get_mkldnn_enabled(), torch._C._get_cudnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    torch._C._set_cudnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before[0])
+        torch._C._set_cudnn_enabled(before[1])
 
 
 class Tracer(TorchDispatchMode):
