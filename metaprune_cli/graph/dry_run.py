@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from metaprune_cli.graph.slicing import slice_tensors
 from metaprune_cli.graph.structure import Lock
 from metaprune_cli.graph.trace.builder import StructureBuilder
 from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, repeated, trace_pass
-from metaprune_cli.graph.trace.record import Recording, Step, Value
+from metaprune_cli.graph.trace.record import READ, Recording, Step, Value
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.graph.units import Family
 
@@ -106,7 +107,7 @@ def class_failure(graph: NeuronGraph, skeleton: Skeleton, passes: Passes, kept: 
             if _shapes(after, exact=not skeleton.real) != _shapes(before, exact=not skeleton.real):
                 return "its removal changes the shape of the output"
             was, now = _without_copies(before), _without_copies(after)
-            if not skeleton.real and _constants(now) != _constants(was):
+            if _constants_differ(was, now, before.unknown, real=skeleton.real):
                 return "its removal changes a constant in the program"
             if reason := (cut_elsewhere if skeleton.real else misplaced)(was, now, graph, kept):
                 return f"its removal changes what is cut: {reason}"
@@ -171,9 +172,29 @@ def _shapes(recording: Recording, *, exact: bool) -> list[tuple[int, ...]]:
     return shapes if exact else [(len(shape),) for shape in shapes]
 
 
-def _constants(recording: Recording) -> list[tuple[object, ...]]:
-    """The operators, each with the numbers in it that are no sizes."""
-    return [(step.operator, *_numbers(step)) for step in recording.steps]
+def _constants_differ(was: Recording, now: Recording, unknown: set[int], *, real: bool) -> bool:
+    """Whether an operator, a number that is no size, or a tensor that depends on no input is another than before.
+
+    Where control flow depends on data, so do the operators, and numbers that Python has read.
+    """
+    if real and any(s.operator is READ and was.values[s.inputs()[0]].is_floating_point() for s in was.steps):
+        return False
+    if not real and [step.operator for step in was.steps] != [step.operator for step in now.steps]:
+        return True
+    together = takewhile(lambda pair: pair[0].operator is pair[1].operator, zip(was.steps, now.steps, strict=False))
+    return any(
+        _numbers(a, real=real) != _numbers(b, real=real)
+        or any(_differ(was, now, *pair) for pair in zip(a.inputs(), b.inputs(), strict=False) if pair[0] not in unknown)
+        for a, b in together
+    )
+
+
+def _differ(was: Recording, now: Recording, old: int, new: int) -> bool:
+    """Whether two tensors are constants of one shape and other values."""
+    if old not in was.constants or new not in now.constants:
+        return False
+    before, after = was.constants[old], now.constants[new]
+    return before.is_floating_point() and before.shape == after.shape and not torch.equal(before, after)
 
 
 def _without_copies(recording: Recording) -> Recording:
@@ -186,6 +207,6 @@ def _without_copies(recording: Recording) -> Recording:
     return replace(recording, steps=tuple(steps))
 
 
-def _numbers(step: Step) -> list[float]:
-    pointwise = torch.Tag.pointwise in step.operator.tags
+def _numbers(step: Step, *, real: bool) -> list[float]:
+    pointwise = torch.Tag.pointwise in step.operator.tags and not real
     return found_in((step.args, step.kwargs), (int, float) if pointwise else float)
