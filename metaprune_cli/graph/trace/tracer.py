@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -102,7 +103,7 @@ class Tracer(TorchDispatchMode):
         self._recorder = recorder
         self._labels: dict[int, Label] = {}
         self._values: dict[int, Tensor] = {}
-        self._alive: list[Tensor] = []
+        self._alive: defaultdict[int, dict[int, Tensor]] = defaultdict(dict)  # by their memory
         self.lively: set[int] = set()
         self.keeps_zero = False  # what is computed at the moment, as its rule has to know
 
@@ -128,7 +129,7 @@ class Tracer(TorchDispatchMode):
 
     def attach(self, tensor: Tensor, label: Label, value: Tensor | None = None) -> None:
         """Say what ``tensor`` carries."""
-        self._alive.append(tensor)
+        self._keep(tensor)
         if label is not None:
             self._labels[id(tensor)] = label
         else:
@@ -138,9 +139,10 @@ class Tracer(TorchDispatchMode):
 
     def sharing(self, tensor: Tensor) -> list[Tensor]:
         """All tensors of the trace that see the same memory."""
-        memory = tensor.untyped_storage()._cdata
-        distinct = {id(t): t for t in self._alive if t.untyped_storage()._cdata == memory}
-        return list(distinct.values())
+        return list(self._alive[tensor.untyped_storage()._cdata].values())
+
+    def _keep(self, tensor: Tensor) -> None:
+        self._alive[tensor.untyped_storage()._cdata][id(tensor)] = tensor
 
     def forget_value(self, tensor: Tensor) -> None:
         """What was a constant is one no longer."""
@@ -167,7 +169,8 @@ class Tracer(TorchDispatchMode):
         """The operator's output: real, on meta, or on meta with a value where all that goes in has one."""
         if self.real:
             out = func(*args, **kwargs)
-            self._alive += [leaf for leaf in _outputs(out) if isinstance(leaf, Tensor)]
+            for leaf in tensors_in(out):
+                self._keep(leaf)
             return out
         if self._all_known(tensors):
             return self._constant(func, args, kwargs)
@@ -185,7 +188,7 @@ class Tracer(TorchDispatchMode):
             return tensor
         stand_in = torch.empty_like(tensor, device="meta")
         self.attach(stand_in, None, tensor.detach().cpu())
-        self._alive.append(tensor)
+        self._keep(tensor)
         return stand_in
 
     def _constant(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
