@@ -117,7 +117,7 @@ def _sequence(nest: Any, parts: list[Any]) -> Any:
 
 def _filled(nest: Any, values: dict[str, Any]) -> Any:
     """A record of the same type with other values, whatever its constructor wants."""
-    new: Any = type(nest).__new__(type(nest))
+    new: Any = type(nest).__new__(type(nest))  # type: ignore[call-overload]
     new.__dict__.update(getattr(nest, "__dict__", {}))
     if isinstance(new, MutableMapping):  # a mapping and a dataclass at once: its items are its fields
         for name, value in values.items():

@@ -90,7 +90,9 @@ class StructureBuilder:
             None where the elements do not lie on a strided grid.
         """
         grid = affine(weight)
-        if grid is not None and any(step == 0 < size - 1 for step, size in zip(grid[1], weight.index.shape, strict=True)):
+        if grid is not None and any(
+            step == 0 < size - 1 for step, size in zip(grid[1], weight.index.shape, strict=True)
+        ):
             return None  # one element for several edges
         if grid is None:
             taps = run_length(sources)

@@ -15,7 +15,6 @@ from metaprune_cli.graph.arguments import found_in, map_in, map_tensors_in, tens
 from metaprune_cli.graph.nest import leaves, map_tensors, plain
 from metaprune_cli.graph.trace.labels import Label
 
-
 READ = torch.ops.aten._local_scalar_dense.default
 """What Python calls to read a number from a tensor."""
 
