@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import takewhile
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +19,12 @@ from metaprune_cli.graph.resize import copied, fill_, own_copies, resize_
 from metaprune_cli.graph.slicing import slice_tensors
 from metaprune_cli.graph.structure import Lock
 from metaprune_cli.graph.trace.builder import StructureBuilder
-from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, trace_pass
-from metaprune_cli.graph.trace.record import Recording, Step, Value
+from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, repeated, trace_pass
+from metaprune_cli.graph.trace.record import READ, Recording, Step, Value
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.graph.units import Family
 
+aten = torch.ops.aten
 Passes = Sequence[tuple[Pass, Recording]]
 _FEW = 12
 """Below this many families it is quicker to try each than to halve on: families that break come in numbers."""
@@ -53,12 +56,26 @@ def lock_what_breaks(graph: NeuronGraph, skeleton: Skeleton, passes: Passes) -> 
     def by_program(kept: Tensor) -> str | None:
         return program_failure(graph, folded, kept)
 
-    ways = [by_class] if skeleton.real else [by_class, by_program]
     a_little = _without(graph, families)
-    if any(failure(a_little) is None for failure in ways):
+    if by_class(a_little) is None:
+        return []
+    ways = [by_class] if skeleton.real or _draws(skeleton, passes, graph.aliases) else [by_class, by_program]
+    if any(failure(a_little) is None for failure in ways[1:]):
         return []
     few = 1 if skeleton.real else _FEW  # a pass that computes something is not quick
     return min((_culprits(graph, families, failure, few) for failure in ways), key=_locked)
+
+
+def _draws(skeleton: Skeleton, passes: Passes, aliases: Mapping[str, str]) -> bool:
+    """Whether Python decides by a number that is drawn in training; a program would decide the same way for ever."""
+    apart = Skeleton(copied(skeleton.model), skeleton.real, skeleton.known)  # some modules change as they train
+    for times in (2, 1):
+        try:
+            given = Pass(training=True, inputs=repeated(passes[0][0].inputs, times))
+            return record_pass(apart, given, aliases).reads_draws
+        except InputError:
+            continue
+    return False
 
 
 def follows(model: nn.Module, graph: NeuronGraph, kept: Tensor, example_inputs: ExampleInputs) -> bool:
@@ -89,9 +106,10 @@ def class_failure(graph: NeuronGraph, skeleton: Skeleton, passes: Passes, kept: 
             after = record_pass(small, given, graph.aliases)
             if _shapes(after, exact=not skeleton.real) != _shapes(before, exact=not skeleton.real):
                 return "its removal changes the shape of the output"
-            if not skeleton.real and _constants(after) != _constants(before):
+            was, now = _without_copies(before), _without_copies(after)
+            if _constants_differ(was, now, before.unknown, real=skeleton.real):
                 return "its removal changes a constant in the program"
-            if reason := (cut_elsewhere if skeleton.real else misplaced)(before, after, graph, kept):
+            if reason := (cut_elsewhere if skeleton.real else misplaced)(was, now, graph, kept):
                 return f"its removal changes what is cut: {reason}"
     except InputError as error:
         return f"its removal breaks the program: {error.details['got']}"
@@ -154,11 +172,41 @@ def _shapes(recording: Recording, *, exact: bool) -> list[tuple[int, ...]]:
     return shapes if exact else [(len(shape),) for shape in shapes]
 
 
-def _constants(recording: Recording) -> list[tuple[object, ...]]:
-    """The operators, each with the numbers in it that are no sizes."""
-    return [(step.operator, *_numbers(step)) for step in recording.steps]
+def _constants_differ(was: Recording, now: Recording, unknown: set[int], *, real: bool) -> bool:
+    """Whether an operator, a number that is no size, or a tensor that depends on no input is another than before.
+
+    Where control flow depends on data, so do the operators, and numbers that Python has read.
+    """
+    if real and any(s.operator is READ and was.values[s.inputs()[0]].is_floating_point() for s in was.steps):
+        return False
+    if not real and [step.operator for step in was.steps] != [step.operator for step in now.steps]:
+        return True
+    together = takewhile(lambda pair: pair[0].operator is pair[1].operator, zip(was.steps, now.steps, strict=False))
+    return any(
+        _numbers(a, real=real) != _numbers(b, real=real)
+        or any(_differ(was, now, *pair) for pair in zip(a.inputs(), b.inputs(), strict=False) if pair[0] not in unknown)
+        for a, b in together
+    )
 
 
-def _numbers(step: Step) -> list[float]:
-    pointwise = torch.Tag.pointwise in step.operator.tags
+def _differ(was: Recording, now: Recording, old: int, new: int) -> bool:
+    """Whether two tensors are constants of one shape and other values."""
+    if old not in was.constants or new not in now.constants:
+        return False
+    before, after = was.constants[old], now.constants[new]
+    return before.is_floating_point() and before.shape == after.shape and not torch.equal(before, after)
+
+
+def _without_copies(recording: Recording) -> Recording:
+    """The same without what PyTorch does for the sake of memory alone: along a size of one, nothing is copied."""
+    steps = [
+        replace(step, operator=aten.view.default) if step.operator is aten._unsafe_view.default else step
+        for step in recording.steps
+        if step.operator is not aten.clone.default
+    ]
+    return replace(recording, steps=tuple(steps))
+
+
+def _numbers(step: Step, *, real: bool) -> list[float]:
+    pointwise = torch.Tag.pointwise in step.operator.tags and not real
     return found_in((step.args, step.kwargs), (int, float) if pointwise else float)

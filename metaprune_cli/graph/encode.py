@@ -11,6 +11,7 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.resize import fill_, hollow_copy
 from metaprune_cli.graph.trace.builder import StructureBuilder
 from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, repeated, trace_pass
+from metaprune_cli.graph.trace.reach import might_meet, reachable
 from metaprune_cli.graph.trace.record import Recording
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 
@@ -34,13 +35,19 @@ def encode(model: nn.Module, example_inputs: ExampleInputs) -> NeuronGraph:
         skeleton, builder, passes = _trace(model, example_inputs, trainable, aliases, real=False)
     except InputError:  # perhaps its control flow depends on data
         skeleton, builder, passes = _trace(model, example_inputs, trainable, aliases, real=True)
-        if missed := sorted(_untouched(skeleton.model, builder, aliases) & trainable):
-            everyone = torch.arange(builder.neurons.layers[-1].start + builder.neurons.layers[-1].size)
-            reason = f"control flow depends on data, and the example inputs did not reach {missed[0]}"
-            builder.neurons.lock(everyone, reason)
+        _lock_reachable(model, builder, _untouched(skeleton.model, builder, aliases) & trainable)
     graph = builder.build(tensors, trainable, aliases)
     locks = lock_what_breaks(graph, skeleton, passes)
     return graph.with_locks((*graph.locks, *locks))
+
+
+def _lock_reachable(model: nn.Module, builder: StructureBuilder, missed: frozenset[str]) -> None:
+    """Lock what parameters could meet that the example inputs did not reach, and others might."""
+    named = dict(model.named_parameters())
+    for entry in reachable(model, missed):
+        reason = f"control flow depends on data, and the example inputs did not reach {entry}"
+        for layer in might_meet(builder.neurons.layers, [named[entry].shape]):
+            builder.neurons.lock(torch.arange(layer.start, layer.start + layer.size), reason)
 
 
 def decode(graph: NeuronGraph, model: nn.Module) -> nn.Module:

@@ -49,7 +49,8 @@ def count_macs(model: nn.Module, example_inputs: Any) -> int:
 
 def _count(model: nn.Module, inputs: Any) -> int:
     counter = FlopCounterMode(display=False)
-    with evaluating(model), _plain_attention(), counter:
+    # the counter follows parameters that are inputs of modules, which inference mode does not allow
+    with evaluating(model), torch.inference_mode(mode=False), torch.no_grad(), _plain_attention(), counter:
         call(model, inputs)
     return counter.get_total_flops() // 2
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ def reference_outputs(
         tracer = Survivors(builder, alive, entries)
         attach_labels(tracer, masked, inputs, graph.aliases)
         masked.train(training)
-        with warnings.catch_warnings(), plain_operators(), torch.no_grad(), tracer:
+        with warnings.catch_warnings(), plain_operators(masked), torch.no_grad(), tracer:
             warnings.simplefilter("ignore")
             outputs = call(masked, inputs)
         traced, known = builder.neurons.layers, list(graph.layers)
@@ -101,14 +102,19 @@ class Survivors(Tracer):
         """Run one operator for real, on the survivors where it mixes neurons, then move the labels past it."""
         given: dict[str, Any] = dict(kwargs or {})
         row = operator_of(func).on_survivors
-        mixes = row is not None and self.ids(args[0]) is not None
+        mixes = row is not None and self.label(args[0]) is not None
         out = row(self, func, args, given) if row is not None and mixes else func(*args, **given)
         if all(self.label(leaf) is None for leaf in tree_leaves((args, given))):
             return out
         seen = len(self.neurons.spans)
         labels = self._rules(func)(self, func, args, given, out)
         leaves = tuple(out) if isinstance(out, tuple | list) else (out,)
-        for leaf, label in zip(leaves, labels if isinstance(labels, tuple) else (labels,), strict=False):
+        labels = labels if isinstance(labels, tuple) else (labels,)
+        if not mixes and all(label is None for label in labels) and self._lose(tree_leaves((args, given))):
+            raise NoReferenceError(f"removed elements of parameters take part in {func.overloadpacket.__name__}")
+        for leaf, label in zip(leaves, labels, strict=False):
+            if isinstance(label, Elements) and (mixes or torch.Tag.pointwise in func.tags):
+                label = replace(label, mixes=None)  # computed of what stays, zero elsewhere
             if isinstance(leaf, Tensor):
                 self.attach(leaf, label)
                 if leaf.is_floating_point() and label is not None and not func.is_view:
@@ -117,6 +123,10 @@ class Survivors(Tracer):
             if not mixes and not bool(self.alive(span.neurons).all()):
                 raise NoReferenceError(f"removed neurons take part in {span.operator}")
         return out
+
+    def _lose(self, tensors: Iterable[Any]) -> bool:
+        """Whether one of these is of a parameter that loses elements."""
+        return any(label.entry in self._entries for t in tensors if (label := self.elements(t)) is not None)
 
     def _clear_(self, tensor: Tensor, label: Tensor | Elements) -> None:
         """Zeros where nothing stays: what is computed from what is gone need not be zero, nor finite (0 / ‖0‖)."""
@@ -137,15 +147,24 @@ class Survivors(Tracer):
             self._stays = torch.cat([self._stays, fate[label[known:]].bool()])
         return self._stays[squeeze_constant(ids)]
 
+    def _staying(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
+        """Which elements of an activation or a parameter stay, and which belong to anybody."""
+        label = self.label(tensor)
+        if isinstance(label, Elements):
+            mask = self._entries.get(label.entry)
+            everybody = torch.ones(label.index.shape, dtype=torch.bool)
+            return everybody if mask is None else mask.cpu()[label.real()], everybody
+        assert label is not None
+        return self.alive(label), squeeze_constant(label) != CONSTANT
+
     def survivors(self, tensor: Tensor, dims: Iterable[int]) -> Indices:
         """The indices that survive along those of ``dims`` that lose something.
 
         Raises:
             NoReferenceError: other indices survive along one dimension for one index of another than for the next.
         """
-        ids = self.ids(tensor)
-        assert ids is not None
-        alive, somebody, dims = self.alive(ids), squeeze_constant(ids) != CONSTANT, list(dims)
+        alive, somebody = self._staying(tensor)
+        dims = list(dims)
         kept: dict[int, Tensor] = {}
         for d in dims:  # what is nobody's (padding) goes with the others
             stays, known = ((t.movedim(d, 0).flatten(1).any(1)) for t in (alive & somebody, somebody))

@@ -70,6 +70,16 @@ def layer_norm(trace: Survivors, func: Any, args: tuple[Any, ...], kwargs: dict[
     return (put(out, kept, source.shape), *statistics)
 
 
+def batch_norm(trace: Survivors, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A batch norm of a weight: the statistics of what is left of each row; of activations, nothing is mixed."""
+    source, *rest = args
+    kept = trace.survivors(source, [d for d in range(source.dim()) if d != 1])
+    if not kept:
+        return func(*args, **kwargs)
+    out, *statistics = func(take(source, kept).contiguous(), *rest, **kwargs)
+    return (put(out, kept, source.shape), *statistics)
+
+
 def group_norm(trace: Survivors, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """GroupNorm: the statistics of the survivors of each group; of every group as many must survive."""
     source, weight, bias, samples, channels, positions, groups, *rest = args

@@ -129,12 +129,12 @@ CONTRACTIONS = (
 MIXING = (
     (
         "native_batch_norm _native_batch_norm_legit_no_training",
-        Operator(batch_norm, zeros.own_scale, guard=guards.batch_norm),
+        Operator(batch_norm, zeros.own_scale, None, on_survivors.batch_norm, guards.batch_norm),
     ),
     (
         "_native_batch_norm_legit _native_batch_norm_legit_functional "
         "_batch_norm_no_update _batch_norm_with_update cudnn_batch_norm miopen_batch_norm",
-        Operator(batch_norm, guard=guards.batch_norm),
+        Operator(batch_norm, on_survivors=on_survivors.batch_norm, guard=guards.batch_norm),
     ),
     (
         "native_layer_norm _fused_rms_norm",
@@ -151,6 +151,7 @@ MIXING = (
     ("std_mean nanmedian", Operator(on_survivors=on_survivors.reduces)),
     ("sort topk cumsum cummax cummin", Operator(order.along, all_operands)),
     ("argsort kthvalue mode cumprod logcumsumexp cumsum_ cumprod_ renorm unique_dim", Operator(order.along)),
+    ("_pack_padded_sequence _pad_packed_sequence", Operator(order.packs, all_operands, in_programs=False)),
     ("_fft_c2r", Operator(order.transforms, all_operands, guard=guards.real_from_complex)),
     ("_fft_r2c _fft_c2c", Operator(order.transforms, all_operands, guard=guards.transformed)),
 )

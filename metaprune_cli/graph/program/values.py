@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -77,6 +78,8 @@ def _pack_nest(nest: Any) -> Any:
     if dataclasses.is_dataclass(nest):
         fields = [[f.name, pack(getattr(nest, f.name))] for f in dataclasses.fields(nest)]
         return {"dataclass": [type(nest).__name__, fields]}
+    if isinstance(nest, SimpleNamespace):
+        return {"dataclass": [type(nest).__name__, [[name, pack(value)] for name, value in vars(nest).items()]]}
     raise TypeError(f"a {type(nest).__name__} among the arguments of the program cannot be written to a file")
 
 

@@ -17,7 +17,7 @@ from metaprune_cli.graph.structure import EdgeBlock, Feature, Product, Structure
 from metaprune_cli.graph.trace.heads import Heads
 from metaprune_cli.graph.trace.labels import Elements, Ids, affine, compact
 from metaprune_cli.graph.trace.neurons import CONSTANT, Neurons, distinct, joined
-from metaprune_cli.graph.trace.rectangles import neighbours, owners_of_all
+from metaprune_cli.graph.trace.rectangles import merged, neighbours, owners_of_all
 from metaprune_cli.graph.trace.regular import regular_parts, run_length
 
 INPUT = "input"
@@ -90,6 +90,10 @@ class StructureBuilder:
             None where the elements do not lie on a strided grid.
         """
         grid = affine(weight)
+        if grid is not None and any(
+            step == 0 < size - 1 for step, size in zip(grid[1], weight.index.shape, strict=True)
+        ):
+            return None  # one element for several edges
         if grid is None:
             taps = run_length(sources)
             if taps == 1 or weight.index.size(3) > 1:
@@ -191,6 +195,7 @@ class StructureBuilder:
     ) -> NeuronGraph:
         """The finished graph; entries that are not covered exactly once are kept verbatim, their neurons locked."""
         self._keep_rectangular(tensors)
+        self._merge_uses(tensors)
         self._fill_tables(tensors)
         self.heads.resolve()
         blocks, features = list(self.blocks.values()), list(self.features.values())
@@ -236,6 +241,23 @@ class StructureBuilder:
         for entry, blocks in regions.items():
             for first, second in neighbours(tensors[entry].shape, blocks):
                 self.neurons.tie(first, second)
+
+    def _merge_uses(self, tensors: Mapping[str, Tensor]) -> None:
+        """Parameters that are used as a whole in several ways have one block for all of them."""
+        uses: dict[str, list[tuple[_Region, int]]] = {}
+        for key, block in self.blocks.items():
+            uses.setdefault(block.param, []).append(key)
+        owned = {entry for entry, _ in self.features}
+        for entry, keys in uses.items():
+            found = merged(tensors[entry].shape, [self.blocks[key] for key in keys]) if len(keys) > 1 else None
+            if found is None or entry in owned:
+                continue
+            block, fixed = found
+            for ids in fixed:
+                self.neurons.lock(ids, f"another use of {entry} has no neurons in their place")
+            for key in keys:
+                del self.blocks[key]
+            self.blocks[keys[0]] = block
 
     def _fill_tables(self, tensors: Mapping[str, Tensor]) -> None:
         """Elements of a table that the example did not reach (later positions) belong to the neurons of the others."""

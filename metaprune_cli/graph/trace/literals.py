@@ -33,6 +33,8 @@ class Literals(TorchFunctionMode):
         if func is Tensor.new_tensor and not isinstance(args[1] if len(args) > 1 else kwargs.get("data"), Tensor):
             kwargs.setdefault("dtype", args[0].dtype)
             return self._made(torch.tensor, args[1:], kwargs)
+        if func is Tensor.tolist:
+            return _read(args[0])
         if func in (Tensor.__getitem__, Tensor.__setitem__):
             args = (args[0], self._index(args[1]), *args[2:])
         return func(*args, **kwargs)
@@ -48,3 +50,8 @@ class Literals(TorchFunctionMode):
         if isinstance(index, list) and index and all(isinstance(part, int) for part in index):
             return self._stand_in(torch.tensor(index, device="cpu"))
         return index
+
+
+def _read(tensor: Tensor) -> Any:
+    """The numbers in a tensor, each read by itself, so that one that is not known says so."""
+    return [_read(part) for part in tensor.unbind()] if tensor.dim() else tensor.item()

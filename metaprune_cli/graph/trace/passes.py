@@ -100,7 +100,15 @@ def trace_pass(skeleton: Skeleton, builder: StructureBuilder, given: Pass, alias
     tracer = Tracer(builder, rule_of, real=skeleton.real, recorder=recorder)
     attach_labels(tracer, skeleton.model, given.inputs, aliases)
     recording = _record(skeleton, given, aliases, tracer, recorder)
-    for value in leaves(recording.outputs, Value):
+    outputs = list(leaves(recording.outputs, Value))
+    if not outputs:
+        raise InputError(
+            "The model returns nothing in which a tensor could be found",
+            expected="a tensor, or sequences, mappings, dataclasses or namespaces around tensors",
+            got=f"outputs of the type {type(recording.outputs).__name__}",
+            next_step="let its forward return tensors, or encode a module around it that does",
+        )
+    for value in outputs:
         ids = tracer.ids(recording.values[value.number])
         if ids is not None:
             builder.neurons.lock(ids, IS_OUTPUT)
@@ -140,7 +148,7 @@ def _record(
     skeleton.model.train(given.training)
     with _explained(given):
         with ExitStack() as stack:
-            stack.enter_context(plain_operators())
+            stack.enter_context(plain_operators(skeleton.model))
             stack.enter_context(tracer)
             stack.enter_context(WholeAttention(recorder, tracer))
             if not skeleton.real:

@@ -12,8 +12,11 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from metaprune_cli.graph.arguments import found_in, map_in, map_tensors_in, tensors_in
-from metaprune_cli.graph.nest import leaves, map_tensors
+from metaprune_cli.graph.nest import leaves, map_tensors, plain
 from metaprune_cli.graph.trace.labels import Label
+
+READ = torch.ops.aten._local_scalar_dense.default
+"""What Python calls to read a number from a tensor."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class Recording:
         inputs: the numbers of the inputs' tensors, in the order of their leaves.
         entries: number -> state-dict entry.
         constants: number -> real value of what depends on neither inputs nor entries.
-        outputs: what the model returned, tensors as values.
+        outputs: what the model returned, tensors as values, None for objects of other people's classes.
     """
 
     steps: tuple[Step, ...]
@@ -138,11 +141,27 @@ class Recording:
                 return replace(self, steps=tuple(kept), constants=constants)
             dirty |= written
 
+    @cached_property
+    def unknown(self) -> set[int]:
+        """The values that depend on inputs or entries, or were drawn."""
+        found = {*self.inputs, *self.entries}
+        for step in self.steps:
+            if found.intersection(step.inputs()) or torch.Tag.nondeterministic_seeded in step.operator.tags:
+                found.update(n for n in (*step.outputs, *step.written()) if n is not None)
+        return found
+
+    @property
+    def reads_draws(self) -> bool:
+        """Whether Python reads a number that depends on more than constants: in another pass it may be another."""
+        return any(step.operator is READ and self.unknown.intersection(step.inputs()) for step in self.steps)
+
     def _dynamic(self, varying: frozenset[int], dirty: set[int]) -> tuple[list[Step], set[int]]:
         dynamic = {*self.inputs, *self.entries, *varying}
         kept = []
         for step in self.steps:
             made = [n for n in step.outputs if n is not None]
+            if step.operator is READ and not self.unknown.intersection(step.inputs()):
+                continue  # a number that is the same in every pass: what Python made of it is recorded
             if (
                 dynamic.intersection(step.inputs())
                 or torch.Tag.nondeterministic_seeded in step.operator.tags
@@ -224,7 +243,7 @@ class Recorder:
             inputs=tuple(self.number(t) for t in inputs),
             entries={self.number(tensor): name for name, tensor in entries.items()},
             constants=dict(self._constants),
-            outputs=map_tensors(outputs, lambda t: Value(self.number(t))),
+            outputs=plain(map_tensors(outputs, lambda t: Value(self.number(t))), Value),
             values=tuple(self._values),
             shapes=tuple(self._shapes),
         )

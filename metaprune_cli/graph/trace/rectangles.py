@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -33,6 +35,32 @@ def neighbours(shape: Sequence[int], blocks: Sequence[EdgeBlock]) -> Iterator[tu
             met = known[index] >= 0
             yield known[index[met]], ids[met]
             known[index[~met]] = ids[~met]
+
+
+def merged(shape: Sequence[int], blocks: Sequence[EdgeBlock]) -> tuple[EdgeBlock, list[Ids]] | None:
+    """One block for several uses of a whole parameter (a tied embedding, an autoencoder's transposed decoder).
+
+    What the uses' neurons own of the parameter is tied by :func:`neighbours`; along a dimension where one use has none
+    (an embedding's words), those of the others cannot go.
+
+    Args:
+        shape: of the parameter.
+        blocks: its uses.
+
+    Returns:
+        The use that says most of the parameter, which stands for all of them, and the neurons that cannot go. None
+        where one of the uses is of a part only.
+    """
+    if any(math.prod(block.size) != math.prod(shape) for block in blocks):
+        return None
+    owned = [
+        {places[0]: ids for axis, ids in ((1, b.destinations), (2, b.sources)) if (places := _places(shape, b, axis))}
+        for b in blocks
+    ]
+    everywhere = set.intersection(*map(set, owned))
+    fixed = [ids for dims in owned for d, ids in dims.items() if d not in everywhere]
+    main = max(range(len(blocks)), key=lambda i: len(owned[i]))
+    return replace(blocks[main], positions=sum(block.positions for block in blocks)), fixed
 
 
 def owners_of_all(shape: Sequence[int], elements: Tensor, neurons: Tensor, groups: Tensor) -> Tensor | None:

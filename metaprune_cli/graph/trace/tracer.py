@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -47,18 +48,32 @@ def call(model: nn.Module, example_inputs: ExampleInputs) -> Any:
 
 
 @contextmanager
-def plain_operators() -> Iterator[None]:
-    """Keep attention in its elementary operators: no fused kernels that would hide neurons or MACs.
+def plain_operators(model: nn.Module | None = None) -> Iterator[None]:
+    """Keep attention and ``model``'s recurrent layers in their elementary operators: none that hide neurons or MACs.
 
     Gradients are on, so that ``torch.no_grad`` inside a model is seen; nothing in a skeleton asks for any.
     """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    recurrent = model is not None and any(isinstance(module, nn.RNNBase) for module in model.modules())
     try:
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), _without_libraries() if recurrent else nullcontext():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def _without_libraries() -> Iterator[None]:
+    """On real values, libraries of kernels run a recurrent layer as one operator, or several at once."""
+    before = torch._C._get_mkldnn_enabled(), torch._C._get_cudnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    torch._C._set_cudnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before[0])
+        torch._C._set_cudnn_enabled(before[1])
 
 
 class Tracer(TorchDispatchMode):
@@ -88,7 +103,7 @@ class Tracer(TorchDispatchMode):
         self._recorder = recorder
         self._labels: dict[int, Label] = {}
         self._values: dict[int, Tensor] = {}
-        self._alive: list[Tensor] = []
+        self._alive: defaultdict[int, dict[int, Tensor]] = defaultdict(dict)  # by their memory
         self.lively: set[int] = set()
         self.keeps_zero = False  # what is computed at the moment, as its rule has to know
 
@@ -114,7 +129,7 @@ class Tracer(TorchDispatchMode):
 
     def attach(self, tensor: Tensor, label: Label, value: Tensor | None = None) -> None:
         """Say what ``tensor`` carries."""
-        self._alive.append(tensor)
+        self._keep(tensor)
         if label is not None:
             self._labels[id(tensor)] = label
         else:
@@ -124,9 +139,10 @@ class Tracer(TorchDispatchMode):
 
     def sharing(self, tensor: Tensor) -> list[Tensor]:
         """All tensors of the trace that see the same memory."""
-        memory = tensor.untyped_storage()._cdata
-        distinct = {id(t): t for t in self._alive if t.untyped_storage()._cdata == memory}
-        return list(distinct.values())
+        return list(self._alive[tensor.untyped_storage()._cdata].values())
+
+    def _keep(self, tensor: Tensor) -> None:
+        self._alive[tensor.untyped_storage()._cdata][id(tensor)] = tensor
 
     def forget_value(self, tensor: Tensor) -> None:
         """What was a constant is one no longer."""
@@ -137,8 +153,7 @@ class Tracer(TorchDispatchMode):
     ) -> Any:
         """Run one operator on meta, then move the labels past it."""
         given: dict[str, Any] = dict(kwargs or {})
-        if not self.real:
-            args, given = map_tensors_in(self.stand_in, (args, given))
+        args, given = map_tensors_in(self.stand_in, (args, given))
         tensors = tensors_in((args, given))
         out = self._compute(func, args, given, tensors)
         if any(self.label(t) is not None for t in tensors) or not self._all_known(tensors):
@@ -154,7 +169,8 @@ class Tracer(TorchDispatchMode):
         """The operator's output: real, on meta, or on meta with a value where all that goes in has one."""
         if self.real:
             out = func(*args, **kwargs)
-            self._alive += [leaf for leaf in _outputs(out) if isinstance(leaf, Tensor)]
+            for leaf in tensors_in(out):
+                self._keep(leaf)
             return out
         if self._all_known(tensors):
             return self._constant(func, args, kwargs)
@@ -167,12 +183,12 @@ class Tracer(TorchDispatchMode):
         return not self.real and all(id(t) in self._values for t in tensors)
 
     def stand_in(self, tensor: Tensor) -> Tensor:
-        """Tensors that were not on meta (plain attributes, literals) are constants with a value."""
-        if tensor.device.type == "meta":
+        """Tensors that were not on meta (plain attributes, literals) are constants with a value; real ones stay."""
+        if self.real or tensor.device.type == "meta":
             return tensor
         stand_in = torch.empty_like(tensor, device="meta")
         self.attach(stand_in, None, tensor.detach().cpu())
-        self._alive.append(tensor)
+        self._keep(tensor)
         return stand_in
 
     def _constant(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -13,6 +13,7 @@ from metaprune_cli.graph.trace.labels import Elements, Ids, Label, varying
 from metaprune_cli.graph.trace.neurons import CONSTANT
 from metaprune_cli.graph.trace.rules.boundary import unknown
 from metaprune_cli.graph.trace.rules.elementwise import attach_features
+from metaprune_cli.graph.trace.rules.moves import as_activation
 from metaprune_cli.graph.trace.rules.parameters import COMPUTED, factors, lost
 from metaprune_cli.graph.trace.tracer import Tracer
 
@@ -24,6 +25,8 @@ def convolution(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
     source, weight, bias = args[:3]
     transposed, groups = args[6], args[8]
     elements = trace.elements(weight)
+    if elements is not None and trace.elements(source) is not None:
+        as_activation(trace, source)
     if elements is None or trace.elements(source) is not None:
         return _convolution_by_others(trace, func, args, kwargs, out)
     rows, columns, *kernel = elements.index.shape
@@ -74,6 +77,8 @@ def linear(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
     """x @ W.T + b."""
     source, weight = args[:2]
     elements = trace.elements(weight)
+    if elements is not None and trace.elements(source) is not None:
+        as_activation(trace, source)
     if elements is None or trace.elements(source) is not None:
         return unknown(trace, func, args, kwargs, out)
     return _project(trace, func, (source, elements.view(Tensor.t), -1), args, out, args[2] if len(args) > 2 else None)
@@ -83,6 +88,9 @@ def matrix_product(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict
     """mm, bmm and their kin, with or without a summand: with a parameter an affine map, else attention's products."""
     bias, (left, right) = (args[0], args[1:3]) if len(args) > 2 else (None, args[:2])
     left_elements, right_elements = trace.elements(left), trace.elements(right)
+    if left_elements is not None and right_elements is not None and (bias is not None or _is_layer(right_elements)):
+        as_activation(trace, left)
+        left_elements = None
     if left_elements is not None and right_elements is not None:
         if out.dim() > 1:
             trace.builder.multiply(torch.zeros(1, dtype=torch.int64), out.numel() * left.size(-1))
@@ -243,6 +251,13 @@ def _lay(neurons: Ids, out: Tensor, axis: int) -> Ids:
     shape = [1] * out.dim()
     shape[axis] = -1
     return neurons.view(shape).expand(out.shape)
+
+
+def _is_layer(weight: Elements) -> bool:
+    """Whether a matrix is a linear layer's: these keep it (out, in), and turn it over to multiply; or it, repeated."""
+    index = weight.index
+    turned = index.is_meta and index.dim() > 1 and index.stride(-2) == 1 < index.stride(-1)
+    return turned and (index.dim() == 2 or index.stride(0) == 0) and not weight.companions
 
 
 def _attach_bias(trace: Tracer, bias: object, ids: Ids) -> None:

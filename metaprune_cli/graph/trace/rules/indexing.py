@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metaprune_cli.graph.trace.labels import Ids, Label, compact, varying
 from metaprune_cli.graph.trace.rules.boundary import unknown
-from metaprune_cli.graph.trace.rules.moves import moves
+from metaprune_cli.graph.trace.rules.moves import as_activation, moves
 from metaprune_cli.graph.trace.rules.order import fix_along
 from metaprune_cli.graph.trace.rules.writes import healed, rewrite
 from metaprune_cli.graph.trace.tracer import Tracer
@@ -74,7 +74,7 @@ def scatter(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
 def index_put(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:
     """x[indices] = values: as ``scatter``, where the neurons' axis is not among the indices."""
     target, indices, values = args[:3]
-    before, ids = trace.ids(target), trace.ids(values)
+    before, ids = trace.ids(target), as_activation(trace, values)
     if ids is None:
         if before is not None:
             _lock_chosen(trace, before, {d: i for d, i in enumerate(indices) if i is not None})

@@ -73,9 +73,7 @@ def _moves_elements(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
         except (RuntimeError, TypeError):
             return unknown(trace, func, args, kwargs, out)
     for tensor in labelled:
-        own = trace.elements(tensor)
-        if own is not None:
-            trace.attach(tensor, as_neurons(trace, own))
+        as_activation(trace, tensor)
     return moves(trace, func, args, kwargs, out)
 
 
@@ -93,6 +91,14 @@ def as_neurons(trace: Tracer, elements: Elements) -> Tensor:
         neurons = trace.neurons.new(elements.entry, unique.numel())
         trace.builder.feature(Elements(elements.entry, unique), neurons, "constant")
     return neurons[inverse].expand(elements.index.shape)
+
+
+def as_activation(trace: Tracer, tensor: Tensor) -> Tensor | None:
+    """The ids of a tensor; a parameter's own (a learned query, a first hidden state) where it is one."""
+    elements = trace.elements(tensor)
+    if elements is not None:
+        trace.attach(tensor, as_neurons(trace, elements))
+    return trace.ids(tensor)
 
 
 def view(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:

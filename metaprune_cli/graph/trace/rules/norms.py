@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metaprune_cli.graph.trace.labels import Label, varying
+from metaprune_cli.graph.trace.labels import Elements, Label, varying
 from metaprune_cli.graph.trace.rules.boundary import no_activation
 from metaprune_cli.graph.trace.rules.elementwise import attach_features
+from metaprune_cli.graph.trace.rules.moves import as_activation
 from metaprune_cli.graph.trace.tracer import Tracer
 
 aten = torch.ops.aten
@@ -17,7 +18,9 @@ aten = torch.ops.aten
 
 def batch_norm(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
     """Scale, shift, running mean and running variance belong to the neurons along dimension 1."""
-    ids = trace.ids(args[0])
+    ids, weight = trace.ids(args[0]), trace.elements(args[0])
+    if weight is not None:
+        return _of_a_weight(trace, weight, args), *(None for _ in out[1:])
     if ids is None:
         return no_activation(trace, func, args, kwargs)
     per_channel = ids.movedim(1, -1)
@@ -28,7 +31,7 @@ def batch_norm(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str
 
 def layer_norm(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
     """Scale and shift belong to the neurons of the normalised dimensions, which are mixed."""
-    ids = trace.ids(args[0])
+    ids = as_activation(trace, args[0])
     if ids is None:
         return no_activation(trace, func, args, kwargs)
     first = ids.dim() - len(args[1])
@@ -61,6 +64,16 @@ def softmax(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     if ids is not None and args[1] % ids.dim() in varying(ids):
         trace.neurons.span(ids, "softmax")
     return ids
+
+
+def _of_a_weight(trace: Tracer, weight: Elements, args: tuple[Any, ...]) -> Elements:
+    """A weight that a norm standardises (arXiv 1903.10520): its elements, with those of scale and shift beside them."""
+    shape = [-1 if d == 1 else 1 for d in range(weight.index.dim())]
+    operands = [e for operand in args[1:3] if (e := trace.elements(operand)) is not None]
+    beside = [
+        part.view(lambda index: index.view(shape)).spread(weight.index.shape) for e in operands for part in e.alone()
+    ]
+    return weight.beside(beside, mixes="a norm of the weights")
 
 
 def _attach(trace: Tracer, operand: object, ids: Tensor, kind: str) -> None:

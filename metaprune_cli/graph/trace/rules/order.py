@@ -51,6 +51,15 @@ def transforms(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str
     return None if fixed is None else fixed.expand(out.shape)
 
 
+def packs(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+    """Sequences packed one step after the other, and laid out again: what lies along the last dimension stays there."""
+    ids = trace.ids(args[0])
+    if ids is None:
+        return no_activation(trace, func, args, kwargs)
+    fixed = fix_along(trace, ids, list(range(ids.dim() - 1)), "sequences are packed along the neurons")
+    return (None if fixed is None else fixed.reshape(-1).expand(out[0].shape)), None
+
+
 def halves(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:
     """A gated linear unit: the neurons of the first half and those of the second go together."""
     ids = trace.ids(args[0])
