@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metaprune_cli.errors import InputError, MetapruneError
 from metaprune_cli.graph.arguments import found_in
@@ -19,7 +19,6 @@ from metaprune_cli.graph.structure import Lock
 from metaprune_cli.graph.trace.builder import StructureBuilder
 from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, trace_pass
 from metaprune_cli.graph.trace.record import Recording, Step, Value
-from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.graph.units import Family
 
 Passes = Sequence[tuple[Pass, Recording]]
@@ -59,18 +58,6 @@ def lock_what_breaks(graph: NeuronGraph, skeleton: Skeleton, passes: Passes) -> 
         return []
     few = 1 if skeleton.real else _FEW  # a pass that computes something is not quick
     return min((_culprits(graph, families, failure, few) for failure in ways), key=_locked)
-
-
-def follows(model: nn.Module, graph: NeuronGraph, kept: Tensor, example_inputs: ExampleInputs) -> bool:
-    """Whether the class of ``model`` follows this removal; where control flow depends on data, it has to."""
-    graph = graph.with_tensors({n: torch.empty_like(t, device="meta") for n, t in graph.tensors.items()})
-    skeleton = Skeleton.of(model)
-    given = Pass(training=False, inputs=skeleton.inputs(example_inputs))
-    try:
-        before = trace_pass(skeleton, StructureBuilder(), given, graph.aliases)
-    except InputError:
-        return True
-    return class_failure(graph, skeleton, [(given, before)], kept) is None
 
 
 def class_failure(graph: NeuronGraph, skeleton: Skeleton, passes: Passes, kept: Tensor) -> str | None:
@@ -139,13 +126,16 @@ def _culprits(
         elif len(batch) > 1:
             queue += [[family] for family in batch]
         else:
-            locks.append(Lock(_neurons_of(graph, batch[0]), reason, "row" if batch[0].kind == "heads" else "column"))
+            locks.append(lock_of(graph, batch[0], reason))
     return locks
 
 
-def _neurons_of(graph: NeuronGraph, family: Family) -> Tensor:
-    owner = graph.units.row_of if family.kind == "heads" else graph.units.unit_of
-    return torch.isin(owner, family.units).nonzero().flatten()
+def lock_of(graph: NeuronGraph, family: Family, reason: str) -> Lock:
+    """What locks a whole family."""
+    heads = family.kind == "heads"
+    owner = graph.units.row_of if heads else graph.units.unit_of
+    neurons = torch.isin(owner, family.units).nonzero().flatten()
+    return Lock(neurons, reason, "row" if heads else "column")
 
 
 def _shapes(recording: Recording, *, exact: bool) -> list[tuple[int, ...]]:

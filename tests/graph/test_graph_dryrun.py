@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from metaprune_cli.graph import NeuronGraph, encode
-from metaprune_cli.graph.dry_run import follows
+from metaprune_cli.graph.trials import follows
 from metaprune_cli.graph.program.capture import program_without
 
 

@@ -40,12 +40,20 @@ class Family(Record):
         return self
 
 
+class Held(Record):
+    """A family that had to be locked for the plan to be carried out."""
+
+    family: Text
+    reason: Text
+
+
 class Pruning(Record):
     """The plan of the last pruning: of units (``families``) or of weights (``layers``)."""
 
     requested: Number | None = None
     speedup: Factor = 1.0
     families: list[Family] | None = None
+    held: list[Held] = []
     kind: Text = ""
     pattern: Text | None = None
     sparsity: Number = 0.0
