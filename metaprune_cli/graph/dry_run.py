@@ -16,8 +16,7 @@ from metaprune_cli.graph.program.rewrite import rewrite
 from metaprune_cli.graph.resize import copied, fill_, own_copies, resize_
 from metaprune_cli.graph.slicing import slice_tensors
 from metaprune_cli.graph.structure import Lock
-from metaprune_cli.graph.trace.builder import StructureBuilder
-from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, trace_pass
+from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass
 from metaprune_cli.graph.trace.record import Recording, Step, Value
 from metaprune_cli.graph.units import Family
 

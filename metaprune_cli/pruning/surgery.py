@@ -17,7 +17,6 @@ from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.graph.trials import Trials
 from metaprune_cli.pruning.plan import Plan
 
-
 Taken = Literal["class", "program"]
 """The route that was taken."""
 

@@ -112,9 +112,7 @@ def _all_locked(graph: NeuronGraph, kept: Tensor, failure: Failure) -> tuple[Neu
     return _with_locks(graph, [(family, reason) for family in shrunk])
 
 
-def _with_locks(
-    graph: NeuronGraph, faults: Sequence[tuple[Family, str]]
-) -> tuple[NeuronGraph, tuple[Held, ...]]:
+def _with_locks(graph: NeuronGraph, faults: Sequence[tuple[Family, str]]) -> tuple[NeuronGraph, tuple[Held, ...]]:
     locks = [lock_of(graph, family, reason) for family, reason in faults]
     held = tuple(Held(family.name, reason) for family, reason in faults)
     return graph.with_locks((*graph.locks, *locks)), held

@@ -193,9 +193,7 @@ class PruningRun:
             NumericsError: it does not compute what the masked original does.
             InputError: the repair lacks images, or would fill the zeros of a sparse model.
         """
-        small = apply_plan(
-            self.model, self.graph, plan, self.example, route=self.settings.route, trials=self.trials
-        )
+        small = apply_plan(self.model, self.graph, plan, self.example, route=self.settings.route, trials=self.trials)
         checked = check(self.model, small, self.graph, plan, self.example)
         small, layers = self.repaired(small, plan.kept)
         return Pruned(small, plan, checked, layers, self.resolved)
@@ -206,9 +204,7 @@ class PruningRun:
         Raises:
             UnfitError: the model cannot do without the others.
         """
-        small = without(
-            self.model, self.graph, kept, self.example, route=self.settings.route, trials=self.trials
-        )
+        small = without(self.model, self.graph, kept, self.example, route=self.settings.route, trials=self.trials)
         return self.repaired(small, kept)[0]
 
     @cached_property
@@ -224,9 +220,7 @@ class PruningRun:
     def difference(self, kept: Bool[Tensor, " units"]) -> str | None:
         """Why what is left by certain units alone is not what it should be, told by computing it; None if it is."""
         try:
-            small = without(
-                self.model, self.graph, kept, self.example, route=self.settings.route, trials=self.trials
-            )
+            small = without(self.model, self.graph, kept, self.example, route=self.settings.route, trials=self.trials)
             check(self.model, small, self.graph, kept, self.example)
         except UnfitError as error:
             return error.reason

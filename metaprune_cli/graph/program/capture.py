@@ -86,9 +86,7 @@ class Captured:
             smaller = _of_the_models_types(rewrite(recording, self.own, own_kept, tensors))
             names = {number: f"{mode}_{i}" for i, number in enumerate(smaller.constants)}
             constants |= {names[number]: value.clone() for number, value in smaller.constants.items()}
-            scripts[mode] = Script(
-                _bare(smaller), names, _arguments(self.model, self.example, smaller.inputs), batched
-            )
+            scripts[mode] = Script(_bare(smaller), names, _arguments(self.model, self.example, smaller.inputs), batched)
         examples = [(tuple(t.shape), t.dtype) for t in leaves(self.example, Tensor)]
         program = Program(scripts, _entries(self.model, tensors), constants, examples)
         return program.train(self.model.training)
