@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from metaprune_cli.graph.structure import Lock
 from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass
 from metaprune_cli.graph.trace.record import Recording, Step, Value
 from metaprune_cli.graph.units import Family
+from metaprune_cli.graph.widths import Widths, set_widths_
 
 Passes = Sequence[tuple[Pass, Recording]]
 _FEW = 12
@@ -59,16 +61,19 @@ def lock_what_breaks(graph: NeuronGraph, skeleton: Skeleton, passes: Passes) -> 
     return min((_culprits(graph, families, failure, few) for failure in ways), key=_locked)
 
 
-def class_failure(graph: NeuronGraph, skeleton: Skeleton, passes: Passes, kept: Tensor) -> str | None:
+def class_failure(
+    graph: NeuronGraph, skeleton: Skeleton, passes: Passes, kept: Tensor, widths: Widths = MappingProxyType({})
+) -> str | None:
     """Why the model's class, given smaller parameters, does not compute what it should; None if it does.
 
     Where nothing depends on data, it must run the very operators that it ran before, with the same constants in them: a
-    class that derives an attention's scale from the width of its heads, say, does not follow.
+    class that derives an attention's scale from the width of its heads, say, does not follow. ``widths`` are its attributes' new values.
     """
     try:
         small = Skeleton(copied(skeleton.model), skeleton.real, skeleton.known)
         tensors = slice_tensors(graph, kept)
         resize_(small.model, {name: tuple(t.shape) for name, t in tensors.items()})
+        set_widths_(small.model, widths)
         if skeleton.real:  # what control flow depends on
             fill_(small.model, own_copies(tensors, graph.tensors))
         for given, before in passes:

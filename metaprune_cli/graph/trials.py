@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import TypeVar
 
 import torch
@@ -13,12 +14,17 @@ from metaprune_cli.errors import InputError, MetapruneError
 from metaprune_cli.graph.dry_run import class_failure
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.program.capture import Captured
+from metaprune_cli.graph.resize import copied, resize_
+from metaprune_cli.graph.slicing import slice_tensors
 from metaprune_cli.graph.trace.builder import StructureBuilder
 from metaprune_cli.graph.trace.passes import Pass, Skeleton, trace_pass
 from metaprune_cli.graph.trace.record import Recording
 from metaprune_cli.graph.trace.tracer import ExampleInputs
+from metaprune_cli.graph.widths import Recipe, Widths, choices, recipes_for, widths_by
 
 T = TypeVar("T")
+_TRIES = 32
+"""Sets of attributes that are tried, at most."""
 
 
 class Trials:
@@ -36,6 +42,8 @@ class Trials:
         self._graph = graph.with_tensors({n: torch.empty_like(t, device="meta") for n, t in graph.tensors.items()})
         self._skeleton = Skeleton.of(model)
         self._found: dict[tuple[str, bytes], str | None] = {}
+        self._recipes: list[Recipe] = []
+        self._widths: dict[bytes, Widths] = {}
 
     def failure(self, kept: Tensor) -> str | None:
         """Why neither the class nor the program can do without the units that go; None if one can."""
@@ -58,7 +66,56 @@ class Trials:
     def _by_class(self, kept: Tensor) -> str | None:
         if self._traced is None:
             return None
-        return class_failure(self._graph, self._skeleton, [self._traced], kept)
+        reason = class_failure(self._graph, self._skeleton, [self._traced], kept)
+        if reason is None or not (widths := self._widths_for(kept)):
+            return reason
+        if (still := class_failure(self._graph, self._skeleton, [self._traced], kept, widths)) is None:
+            self._widths[kept.numpy().tobytes()] = widths
+        return still
+
+    def widths(self, kept: Tensor) -> Widths:
+        """The attributes that the class needs set to follow this removal, which it does."""
+        return self._widths.get(kept.numpy().tobytes(), {}) if self.by_class(kept) is None else {}
+
+    def learn(self, kept: Tensor) -> bool:
+        """Look for attributes that hold a width, so that the class follows a removal that it does not follow yet.
+
+        What is found holds for all later removals.
+        """
+        if self._traced is None:
+            return False
+        try:
+            recipes = recipes_for(self._resized(kept), self._graph, kept)
+        except MetapruneError:
+            return False
+
+        def helps(chosen: Sequence[Recipe]) -> bool:
+            assert self._traced is not None
+            widths = widths_by(recipes, chosen)
+            return class_failure(self._graph, self._skeleton, [self._traced], kept, widths) is None
+
+        found = next((chosen for chosen in islice(choices(recipes), _TRIES) if helps(chosen)), None)
+        if found is None:
+            return False
+        for recipe in found:  # as few as suffice: what is a width by chance alone must not change
+            fewer = [other for other in found if other != recipe]
+            found = fewer if helps(fewer) else found
+        self._recipes += [recipe for recipe in found if recipe not in self._recipes]
+        self._found = {key: reason for key, reason in self._found.items() if key[0] != "class" or reason is None}
+        return True
+
+    def _widths_for(self, kept: Tensor) -> dict[str, dict[str, int]]:
+        if not self._recipes:
+            return {}
+        try:
+            return widths_by(recipes_for(self._resized(kept), self._graph, kept), self._recipes)
+        except MetapruneError:
+            return {}
+
+    def _resized(self, kept: Tensor) -> nn.Module:
+        small = copied(self._skeleton.model)
+        resize_(small, {name: tuple(t.shape) for name, t in slice_tensors(self._graph, kept).items()})
+        return small
 
     def _by_program(self, kept: Tensor) -> str | None:
         try:

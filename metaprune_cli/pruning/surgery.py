@@ -15,6 +15,7 @@ from metaprune_cli.graph.resize import fill_, hollow_copy, own_copies, resize_
 from metaprune_cli.graph.slicing import slice_tensors
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.graph.trials import Trials
+from metaprune_cli.graph.widths import set_widths_
 from metaprune_cli.pruning.plan import Plan
 
 Taken = Literal["class", "program"]
@@ -87,6 +88,7 @@ def without(
         tensors = slice_tensors(graph, kept)
         small = hollow_copy(model)
         resize_(small, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+        set_widths_(small, trials.widths(kept))
     except MetapruneError as error:  # what depends on data was not tried
         raise UnfitError("The model cannot do without these units.", kept, str(error)) from error
     fill_(small, own_copies(tensors, graph.tensors))

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
+from metaprune_cli.config import Route
 from metaprune_cli.errors import NumericsError, TargetError
-from metaprune_cli.graph import NeuronGraph
-from metaprune_cli.graph.dry_run import lock_of
-from metaprune_cli.graph.trials import at_fault
-from metaprune_cli.graph.units import Family
-from metaprune_cli.pruning.cost import Cost
-from metaprune_cli.pruning.plan import Held, Plan
+from metaprune_cli.pruning.plan import Plan
 from metaprune_cli.pruning.surgery import Taken, UnfitError
+from metaprune_cli.workflows.allowed import Allowed
+from metaprune_cli.workflows.class_route import narrowed
 from metaprune_cli.workflows.pruning import Pruned, PruningRun
 
-Make = Callable[[NeuronGraph], Plan]
-"""A plan for the target, on a graph that has more locks than the model's own."""
-Failure = Callable[[Tensor], str | None]
-"""Why certain units cannot be left alone; None if they can."""
-_NAMED = 3
+Make = Callable[[Allowed], Plan]
+"""A plan for the target, of what may go."""
+CHEAP = 0.02
+"""The share of a plan's score that it may cost to stay in the class, where nobody says which route."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,49 +28,72 @@ class Planned:
     Attributes:
         run: the model.
         plan: what goes; it says what was locked to get there.
-        graph: the model's, with these locks.
+        allowed: what may go.
         make: how the plan was made.
+        asked: which routes it was tried for.
     """
 
     run: PruningRun
     plan: Plan
-    graph: NeuronGraph
+    allowed: Allowed
     make: Make
+    asked: Route
 
     @classmethod
-    def of(cls, run: PruningRun, make: Make, graph: NeuronGraph | None = None, held: tuple[Held, ...] = ()) -> Planned:
-        """Plan, try, lock what breaks, and plan again, until nothing does.
+    def of(cls, run: PruningRun, make: Make, score: Callable[[Tensor], float]) -> Planned:
+        """A plan by the route that the settings ask for.
+
+        ``auto`` takes what any route can do, and where that is a program, the class instead if it reaches the target
+        too and little of the score is lost.
 
         Args:
             run: the model.
             make: how to plan.
-            graph: the model's, with what was locked so far.
-            held: what that was.
+            score: of what stays, the more the better.
 
         Raises:
             TargetError: the target cannot be met, or not with what had to be locked.
         """
-        graph = run.graph if graph is None else graph
+        allowed = Allowed(run.graph, run.limits)
+        asked = run.settings.route
+        free = cls.settled(run, make, allowed, asked)
+        if asked != "auto" or free.route == "class":
+            return free
+        try:
+            kept = cls.settled(run, make, allowed, "class")
+        except TargetError:
+            return free
+        return kept if score(kept.plan.kept) >= (1 - CHEAP) * score(free.plan.kept) else free
+
+    @classmethod
+    def settled(cls, run: PruningRun, make: Make, allowed: Allowed, asked: Route) -> Planned:
+        """Plan, try, narrow down what may go, and plan again, until the trial passes.
+
+        Raises:
+            TargetError: the target cannot be met, or not with what had to be locked.
+        """
+        failure = run.failure_by(asked)
         while True:
             try:
-                plan = make(graph)
+                plan = make(allowed)
             except UnfitError as error:  # on the way, where smaller models are measured
                 kept: Tensor = error.kept
             except TargetError as error:
-                raise _with_held(error, held) from error
+                raise allowed.explained(error) from error
             else:
                 kept = plan.kept
-                if run.failure(kept) is None:
-                    return cls(run, replace(plan, held=held), graph, make)
-            graph, further = _locked(graph, kept, run.failure) or _all_locked(graph, kept, run.failure)
-            held += further
+                if failure(kept) is None:
+                    return cls(run, replace(plan, held=allowed.held), allowed, make, asked)
+            if asked == "class":
+                allowed = narrowed(run.trials, allowed, kept)
+            else:
+                allowed = allowed.without_faults(kept, failure) or allowed.without_all(kept, failure)
 
     @property
     def route(self) -> Taken:
         """What is left: the model's own class, or a program."""
-        asked = self.run.settings.route
-        by_class = asked == "auto" and self.run.trials.by_class(self.plan.kept) is None
-        return "class" if by_class or asked == "class" else "program"
+        by_class = self.asked == "auto" and self.run.trials.by_class(self.plan.kept) is None
+        return "class" if by_class or self.asked == "class" else "program"
 
     def carried_out(self) -> Pruned:
         """What is left by the plan; by another one, where what is left does not compute what it should.
@@ -86,68 +105,7 @@ class Planned:
         try:
             return self.run.remove(self.plan)
         except NumericsError:
-            found = _locked(self.graph, self.plan.kept, self.run.difference)
-            if found is None:
+            allowed = self.allowed.without_faults(self.plan.kept, self.run.difference)
+            if allowed is None:
                 raise
-        return Planned.of(self.run, self.make, found[0], (*self.plan.held, *found[1])).carried_out()
-
-
-def _locked(graph: NeuronGraph, kept: Tensor, failure: Failure) -> tuple[NeuronGraph, tuple[Held, ...]] | None:
-    """The graph with what makes this removal fail locked; None where nothing in particular does."""
-    gains = _gains(graph, kept)
-    shrunk = sorted(gains, key=lambda number: -gains[number])  # what saves little is given up first
-    families = graph.units.families
-
-    def of(numbers: Sequence[int]) -> str | None:
-        return failure(_only(kept, [families[number] for number in numbers]))
-
-    faults = at_fault(shrunk, of)
-    return None if not faults else _with_locks(graph, [(families[number], reason) for number, reason in faults])
-
-
-def _all_locked(graph: NeuronGraph, kept: Tensor, failure: Failure) -> tuple[NeuronGraph, tuple[Held, ...]]:
-    """Where it fails even if nothing goes, nothing may."""
-    reason = failure(torch.ones_like(kept)) or "its removal breaks the program"
-    shrunk = [family for family in graph.units.families if not bool(kept[family.units].all())]
-    return _with_locks(graph, [(family, reason) for family in shrunk])
-
-
-def _with_locks(graph: NeuronGraph, faults: Sequence[tuple[Family, str]]) -> tuple[NeuronGraph, tuple[Held, ...]]:
-    locks = [lock_of(graph, family, reason) for family, reason in faults]
-    held = tuple(Held(family.name, reason) for family, reason in faults)
-    return graph.with_locks((*graph.locks, *locks)), held
-
-
-def _gains(graph: NeuronGraph, kept: Tensor) -> dict[int, float]:
-    """For every family that loses units, by number, the MACs that this loss alone saves."""
-    macs, families = Cost.of(graph).macs, graph.units.families
-    shrunk = [number for number, family in enumerate(families) if not bool(kept[family.units].all())]
-    whole = macs(torch.ones_like(kept))
-    return {number: whole - macs(_only(kept, [families[number]])) for number in shrunk}
-
-
-def _only(kept: Tensor, families: Sequence[Family]) -> Tensor:
-    """The removal from these families, and nothing else."""
-    found = torch.ones_like(kept)
-    for family in families:
-        found[family.units] = kept[family.units]
-    return found
-
-
-def _with_held(error: TargetError, held: Sequence[Held]) -> TargetError:
-    """The error, which says as well what had to be locked."""
-    if not held:
-        return error
-    named = [f"{one.family}: {one.reason}" for one in held[:_NAMED]]
-    more = [f"and {len(held) - _NAMED} more"] if len(held) > _NAMED else []
-    details = error.details
-    also = "locked, because what is left would not run:\n" + "\n".join([*named, *more])
-    again = TargetError(
-        error.what,
-        expected=details["expected"],
-        got=also if details["got"] is None else f"{details['got']}; {also}",
-        where=details["where"],
-        next_step=None if details["next step"] is None else str(details["next step"]),
-    )
-    again.feasible = error.feasible
-    return again
+        return Planned.settled(self.run, self.make, allowed, self.asked).carried_out()

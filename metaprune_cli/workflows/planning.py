@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from metaprune_cli.config import PruneSettings
 from metaprune_cli.errors import InputError
-from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.pruning.criteria import USUAL
 from metaprune_cli.pruning.measures import measure_for, remembered
 from metaprune_cli.pruning.plan import Plan, make_plan
@@ -22,6 +21,7 @@ from metaprune_cli.pruning.surgery import UnfitError
 from metaprune_cli.pruning.targets import Measure, Target, read_target
 from metaprune_cli.tasks import measure
 from metaprune_cli.training.progress import Progress, Silence
+from metaprune_cli.workflows.allowed import Allowed
 from metaprune_cli.workflows.planned import Planned
 from metaprune_cli.workflows.pruning import Pruned, PruningRun
 
@@ -68,10 +68,15 @@ class _Ranking:
 
     run: PruningRun
     scores: Tensor
-    by: Callable[[NeuronGraph, Tensor], Plan]
+    by: Callable[..., Plan]
 
     def planned(self, lifts: Tensor | None) -> Planned:
-        return Planned.of(self.run, lambda graph: self.by(graph, self._lifted(lifts)))
+        scores = self._lifted(lifts)
+
+        def make(allowed: Allowed) -> Plan:
+            return self.by(allowed.graph, scores, limits=allowed.limits)
+
+        return Planned.of(self.run, make, lambda kept: float(scores[kept].sum()))
 
     def _lifted(self, lifts: Tensor | None) -> Tensor:
         return self.scores if lifts is None else self.scores * lifts.exp()[self.run.graph.units.family_of]
@@ -89,7 +94,7 @@ class _Ranking:
             return measure(small.to(images.device), images.judged, images.device, images.task).loss
 
         loss = remembered(loss_of)
-        return lambda lifts: loss(self.by(run.graph, self._lifted(lifts)).kept)
+        return lambda lifts: loss(self.by(run.graph, self._lifted(lifts), limits=run.limits).kept)
 
 
 def _rankings(run: PruningRun, goals: Sequence[Target]) -> list[_Ranking]:
@@ -102,7 +107,7 @@ def _rankings(run: PruningRun, goals: Sequence[Target]) -> list[_Ranking]:
             if goal.quantity == "drop"
             else measure_for(goal, run.model, run.graph, run.example, run.device)
         )
-        by = partial(make_plan, target=goal, scope=run.settings.scope, limits=run.limits, measure=measure)
+        by = partial(make_plan, target=goal, scope=run.settings.scope, measure=measure)
         found.append(_Ranking(run, scores, by))
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from metaprune_cli.config import WITH_DATA, Normaliser, PruneSettings, PruningRule
+from metaprune_cli.config import WITH_DATA, Normaliser, PruneSettings, PruningRule, Route
 from metaprune_cli.data.batch import AnyBatch
 from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.graph import NeuronGraph
@@ -212,10 +212,10 @@ class PruningRun:
         """Of removals, on meta."""
         return Trials(self.model, self.graph, self.example)
 
-    def failure(self, kept: Bool[Tensor, " units"]) -> str | None:
-        """Why the model cannot do with certain units alone, told on meta; None if it can."""
-        ways = {"auto": self.trials.failure, "class": self.trials.by_class, "program": self.trials.by_program}
-        return ways[self.settings.route](kept)
+    def failure_by(self, route: Route) -> Callable[[Tensor], str | None]:
+        """What tells on meta why the model cannot do with certain units alone; None if it can."""
+        trials = self.trials
+        return {"auto": trials.failure, "class": trials.by_class, "program": trials.by_program}[route]
 
     def difference(self, kept: Bool[Tensor, " units"]) -> str | None:
         """Why what is left by certain units alone is not what it should be, told by computing it; None if it is."""
