@@ -67,7 +67,8 @@ def class_failure(
     """Why the model's class, given smaller parameters, does not compute what it should; None if it does.
 
     Where nothing depends on data, it must run the very operators that it ran before, with the same constants in them: a
-    class that derives an attention's scale from the width of its heads, say, does not follow. ``widths`` are its attributes' new values.
+    class that derives an attention's scale from the width of its heads, say, does not follow. ``widths``: what its
+    attributes become.
     """
     try:
         small = Skeleton(copied(skeleton.model), skeleton.real, skeleton.known)

@@ -100,8 +100,12 @@ class Trials:
         for recipe in found:  # as few as suffice: what is a width by chance alone must not change
             fewer = [other for other in found if other != recipe]
             found = fewer if helps(fewer) else found
-        self._recipes += [recipe for recipe in found if recipe not in self._recipes]
+        before, found_before = self._recipes, self._found
+        self._recipes = [*before, *(recipe for recipe in found if recipe not in before)]
         self._found = {key: reason for key, reason in self._found.items() if key[0] != "class" or reason is None}
+        if self.by_class(kept) is not None:  # it contradicts what was learnt before
+            self._recipes, self._found = before, found_before
+            return False
         return True
 
     def _widths_for(self, kept: Tensor) -> dict[str, dict[str, int]]:

@@ -1,4 +1,4 @@
-"""Numbers in a model's Python that are widths (``nf``, ``num_heads``, ``head_dim``): found by value, whatever their names.
+"""Numbers in a model's Python that are widths (``nf``, ``num_heads``, ``head_dim``): found by value, not by name.
 
 A module keeps the width of a parameter, the number of its heads or the size of each as an attribute. Which attribute is
 such a number is not known by its name: it has the old value, and with the new one the class follows.

@@ -1,4 +1,4 @@
-"""What a model's class can follow: widths that it keeps as numbers, families that must shrink alike, and the rest locked.
+"""What a model's class can follow: widths kept as numbers, families that must shrink alike; the rest is locked.
 
 Layers of one kind are one class's code, so they are tried together: a network of a hundred layers takes a few trials.
 """
@@ -18,6 +18,8 @@ from metaprune_cli.graph.trials import Trials, at_fault
 from metaprune_cli.pruning.rules import tied_alike
 from metaprune_cli.workflows.allowed import Allowed, gains_of, only, shrunk_by
 
+_SHARES = (0.75, 0.5, 0.25, 0.0)
+"""Of the units that a plan takes, how many are tried instead; at least one."""
 Group = tuple[int, ...]
 """Families of one kind, by number."""
 
@@ -26,7 +28,8 @@ def narrowed(trials: Trials, allowed: Allowed, kept: Tensor) -> Allowed:
     """What may go, so that the class follows a removal like the one that it does not.
 
     Of what fails, the attributes that hold its width are looked for; where there are none, families that must lose
-    equally many are tied; where that does not help, they are locked.
+    equally many are tied, or lose less (an attention of one head runs other operators than one of many); where nothing
+    helps, they are locked.
 
     Args:
         trials: of the model; learns which attributes are widths.
@@ -45,8 +48,11 @@ def narrowed(trials: Trials, allowed: Allowed, kept: Tensor) -> Allowed:
     for group, reason in faults:
         if trials.learn(only(kept, [families[number] for number in group])):
             continue
-        tied = _tied(trials, allowed, kept, group)
-        allowed = _locked(trials, allowed, kept, group, reason) if tied is None else tied
+        allowed = (
+            _tied(trials, allowed, kept, group)
+            or _limited(trials, allowed, kept, group)
+            or _locked(trials, allowed, kept, group, reason)
+        )
     return allowed
 
 
@@ -79,6 +85,24 @@ def _tied(trials: Trials, allowed: Allowed, kept: Tensor, group: Group) -> Allow
             tied[torch.isin(tied, tied[list(tie)])] = int(tied[list(tie)].min())
         if not torch.equal(tied, allowed.limits.tied):
             return replace(allowed, limits=tied_alike(replace(allowed.limits, tied=tied)))
+    return None
+
+
+def _limited(trials: Trials, allowed: Allowed, kept: Tensor, group: Group) -> Allowed | None:
+    """With fewer units that may go of each of a group; None where even one of each is too many."""
+    graph, families = allowed.graph, allowed.graph.units.families
+    taken = [int((~kept[families[number].units]).sum()) for number in group]
+    for share in _SHARES:
+        counts = [max(int(count * share), 1) for count in taken]
+        fewer = torch.ones_like(kept)
+        for number, count in zip(group, counts, strict=True):
+            units = families[number].units
+            fewer[units[graph.units.prunable[units]][:count]] = False
+        if counts != taken and (trials.by_class(fewer) is None or trials.learn(fewer)):
+            most = allowed.limits.most.clone()
+            most[list(group)] = torch.minimum(most[list(group)], torch.tensor(counts))
+            least = torch.minimum(allowed.limits.least, most)
+            return replace(allowed, limits=tied_alike(replace(allowed.limits, most=most, least=least)))
     return None
 
 

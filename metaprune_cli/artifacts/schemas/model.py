@@ -17,6 +17,7 @@ from metaprune_cli.artifacts.schemas.fields import (
     Record,
     Size,
     Text,
+    Widths,
 )
 from metaprune_cli.artifacts.schemas.lineage import Lineage, Zeros
 
@@ -65,6 +66,7 @@ class Model(Artifact):
 
     architecture: Architecture | None = None
     aliases: dict[Name, Name] = {}
+    widths: Widths = {}
     lineage: Lineage = []
     zeros: Zeros | None = None
     pruning: Pruning | None = None
