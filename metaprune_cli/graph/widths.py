@@ -63,9 +63,10 @@ def widths_lost(model: nn.Module, whole: nn.Module) -> dict[str, dict[str, int]]
     others = dict(whole.named_modules())
     found = {}
     for path, module in model.named_modules():
-        if type(others.get(path)) is not type(module):
+        other = others.get(path)
+        if other is None or type(other) is not type(module):
             continue
-        built = integers_of(others[path])
+        built = integers_of(other)
         less = {name: value for name, value in integers_of(module).items() if value < built.get(name, 0)}
         if less:
             found[path] = less

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from metaprune_cli.config import Route
 from metaprune_cli.errors import NumericsError, TargetError
+from metaprune_cli.graph.program.module import Program
 from metaprune_cli.pruning.plan import Plan
 from metaprune_cli.pruning.surgery import Taken, UnfitError
 from metaprune_cli.workflows.allowed import Allowed
@@ -57,7 +58,7 @@ class Planned:
         allowed = Allowed(run.graph, run.limits)
         asked = run.settings.route
         free = cls.settled(run, make, allowed, asked)
-        if asked != "auto" or free.route == "class":
+        if asked != "auto" or free.route == "class" or isinstance(run.model, Program):
             return free
         try:
             kept = cls.settled(run, make, allowed, "class")
