@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaprune_cli.api.given import Data, samples_of
-from metaprune_cli.config import Normalising, PruneSettings, PruningRule, Reduction, Repair, Scope
+from metaprune_cli.config import Normalising, PruneSettings, PruningRule, Reduction, Repair, Route, Scope
 from metaprune_cli.config_loader import parse
 from metaprune_cli.data.batch import AnyBatch
 from metaprune_cli.graph.encode import decode, encode
@@ -47,6 +47,7 @@ def prune(
     rules: Sequence[PruningRule] = (),
     keep_heads: bool = False,
     round_to: int = 1,
+    route: Route = "auto",
     reduction: Reduction = "mean",
     normaliser: Normalising = "auto",
     batches: Iterable[AnyBatch] | int = PruneSettings.batches,
@@ -83,6 +84,8 @@ def prune(
         rules: what may happen to single layers (see ``limits_of``).
         keep_heads: whether attention keeps all of its heads.
         round_to: where units of a family go, what stays is a multiple of this.
+        route: ``class``: only what the model's class can follow goes; ``program``: the smaller model is a program of
+            its operators, for inputs of the example's size; ``auto``: the class where that costs little.
         reduction: of a unit's slices to one magnitude.
         normaliser: of a family's scores; ``auto``: for ``metanet`` that of the metanetwork, else ``max``, and ``rank``
             where a search starts.
@@ -112,6 +115,7 @@ def prune(
         rules=[asdict(rule) for rule in rules],
         keep_heads=keep_heads,
         round_to=round_to,
+        route=route,
         reduction=reduction,
         normaliser=normaliser,
         repair=repair,

@@ -15,6 +15,7 @@ from metaprune_cli.config import DataSettings, PruneSettings
 from metaprune_cli.config.flags import WHICH_LAYERS
 from metaprune_cli.config_loader import parse
 from metaprune_cli.console.figures import count, scientific, times
+from metaprune_cli.console.panel import print_note
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
 
@@ -31,7 +32,15 @@ COLUMNS = (
     Column("params_before", "Params before", count),
     Column("params_after", "after", count),
     Column("error", "Check", scientific),
+    label("route", "Route"),
 )
+HELD_COLUMNS = (label("model", "Model"), label("family", "Family"), label("reason", "Locked because"))
+PROGRAM = (
+    "By route program: the class cannot follow, so the smaller model is a program of its operators. It takes any "
+    "batch, but only inputs of the size it was made for, and has none of its class's methods (generate, say); "
+    "--route class keeps the class."
+)
+"""What it means that a model is a program."""
 FAMILY_COLUMNS = (
     label("name", "Family"),
     Column("before", "Before"),
@@ -98,7 +107,9 @@ def prune(
         )
     rows = [asdict(model) for model in pruned]
     tables = _plans(pruned) if dry_run else [Table("", COLUMNS, rows)]
-    show({"dry_run": dry_run, "models": rows}, *tables, as_json=as_json)
+    show({"dry_run": dry_run, "models": rows}, *tables, *_held(pruned), as_json=as_json)
+    if not quiet and any(model.route == "program" for model in pruned):
+        print_note(PROGRAM)
 
 
 def with_rules(settings: PruneSettings, ignore: Sequence[str], rules: Sequence[str]) -> PruneSettings:
@@ -110,6 +121,13 @@ def with_rules(settings: PruneSettings, ignore: Sequence[str], rules: Sequence[s
     texts = [*rules, *(f"{match}: ignore" for match in ignore)]
     further = parse(PruneSettings, {"rules": options.pruning_rules(texts)}, section="prune", where="the options").rules
     return replace(settings, rules=settings.rules + further)
+
+
+def _held(pruned: Sequence[PrunedFile]) -> list[Table]:
+    """What had to be locked for the plans to be carried out, if anything."""
+    rows = [{"model": model.output or model.input, **asdict(held)} for model in pruned for held in model.held]
+    title = "Locked, since what is left would not run or not be the same without these units"
+    return [Table(title, HELD_COLUMNS, rows)] if rows else []
 
 
 def _plans(pruned: Sequence[PrunedFile]) -> list[Table]:

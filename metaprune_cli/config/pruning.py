@@ -17,6 +17,7 @@ from metaprune_cli.config.choices import (
     Reduction,
     Repair,
     Rounds,
+    Route,
     Scope,
     Seed,
     Speedup,
@@ -80,6 +81,14 @@ class PruneSettings:
     max_ratio: Annotated[Fraction, Flag("Most of a family that may go.", WHAT_GOES, "R")] = 0.8
     round_to: Annotated[Count, Flag("Where channels go, those that stay are a multiple of N.", WHAT_GOES, "N")] = 1
     keep_heads: Annotated[bool, Flag("Remove no attention heads.", WHAT_GOES)] = False
+    route: Annotated[
+        Route,
+        Flag(
+            "class: only what the model's class can follow; program: a program of its operators; auto: the class where "
+            "that costs little.",
+            WHAT_GOES,
+        ),
+    ] = "auto"
     rules: tuple[PruningRule, ...] = ()
     batches: Annotated[Count, Flag("Training batches for criteria that need data.", RANKING, "N")] = 4
     repair: Annotated[

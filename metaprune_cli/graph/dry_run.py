@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
+from types import MappingProxyType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metaprune_cli.errors import InputError, MetapruneError
 from metaprune_cli.graph.arguments import found_in
@@ -18,11 +19,10 @@ from metaprune_cli.graph.program.rewrite import rewrite
 from metaprune_cli.graph.resize import copied, fill_, own_copies, resize_
 from metaprune_cli.graph.slicing import slice_tensors
 from metaprune_cli.graph.structure import Lock
-from metaprune_cli.graph.trace.builder import StructureBuilder
-from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, repeated, trace_pass
+from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, repeated
 from metaprune_cli.graph.trace.record import READ, Recording, Step, Value
-from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.graph.units import Family
+from metaprune_cli.graph.widths import Widths, set_widths_
 
 aten = torch.ops.aten
 Passes = Sequence[tuple[Pass, Recording]]
@@ -78,28 +78,20 @@ def _draws(skeleton: Skeleton, passes: Passes, aliases: Mapping[str, str]) -> bo
     return False
 
 
-def follows(model: nn.Module, graph: NeuronGraph, kept: Tensor, example_inputs: ExampleInputs) -> bool:
-    """Whether the class of ``model`` follows this removal; where control flow depends on data, it has to."""
-    graph = graph.with_tensors({n: torch.empty_like(t, device="meta") for n, t in graph.tensors.items()})
-    skeleton = Skeleton.of(model)
-    given = Pass(training=False, inputs=skeleton.inputs(example_inputs))
-    try:
-        before = trace_pass(skeleton, StructureBuilder(), given, graph.aliases)
-    except InputError:
-        return True
-    return class_failure(graph, skeleton, [(given, before)], kept) is None
-
-
-def class_failure(graph: NeuronGraph, skeleton: Skeleton, passes: Passes, kept: Tensor) -> str | None:
+def class_failure(
+    graph: NeuronGraph, skeleton: Skeleton, passes: Passes, kept: Tensor, widths: Widths = MappingProxyType({})
+) -> str | None:
     """Why the model's class, given smaller parameters, does not compute what it should; None if it does.
 
     Where nothing depends on data, it must run the very operators that it ran before, with the same constants in them: a
-    class that derives an attention's scale from the width of its heads, say, does not follow.
+    class that derives an attention's scale from the width of its heads, say, does not follow. ``widths``: what its
+    attributes become.
     """
     try:
         small = Skeleton(copied(skeleton.model), skeleton.real, skeleton.known)
         tensors = slice_tensors(graph, kept)
         resize_(small.model, {name: tuple(t.shape) for name, t in tensors.items()})
+        set_widths_(small.model, widths)
         if skeleton.real:  # what control flow depends on
             fill_(small.model, own_copies(tensors, graph.tensors))
         for given, before in passes:
@@ -157,13 +149,16 @@ def _culprits(
         elif len(batch) > 1:
             queue += [[family] for family in batch]
         else:
-            locks.append(Lock(_neurons_of(graph, batch[0]), reason, "row" if batch[0].kind == "heads" else "column"))
+            locks.append(lock_of(graph, batch[0], reason))
     return locks
 
 
-def _neurons_of(graph: NeuronGraph, family: Family) -> Tensor:
-    owner = graph.units.row_of if family.kind == "heads" else graph.units.unit_of
-    return torch.isin(owner, family.units).nonzero().flatten()
+def lock_of(graph: NeuronGraph, family: Family, reason: str) -> Lock:
+    """What locks a whole family."""
+    heads = family.kind == "heads"
+    owner = graph.units.row_of if heads else graph.units.unit_of
+    neurons = torch.isin(owner, family.units).nonzero().flatten()
+    return Lock(neurons, reason, "row" if heads else "column")
 
 
 def _shapes(recording: Recording, *, exact: bool) -> list[tuple[int, ...]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +16,7 @@ from metaprune_cli.graph.trace.builder import StructureBuilder
 from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, repeated, trace_pass
 from metaprune_cli.graph.trace.reach import might_meet, reachable
 from metaprune_cli.graph.trace.record import Recording
-from metaprune_cli.graph.trace.tracer import ExampleInputs
+from metaprune_cli.graph.trace.tracer import ExampleInputs, call
 
 
 def encode(model: nn.Module, example_inputs: ExampleInputs) -> NeuronGraph:
@@ -28,13 +31,14 @@ def encode(model: nn.Module, example_inputs: ExampleInputs) -> NeuronGraph:
         example_inputs: a tensor, or a tuple or dict of them, batch size 1.
 
     Raises:
-        InputError: the model does not run on the example inputs.
+        InputError: the model does not run on the example inputs, or cannot be traced on them.
     """
     tensors, trainable, aliases = _entries(model)
     try:
         skeleton, builder, passes = _trace(model, example_inputs, trainable, aliases, real=False)
-    except InputError:  # perhaps its control flow depends on data
-        skeleton, builder, passes = _trace(model, example_inputs, trainable, aliases, real=True)
+    except Exception:  # noqa: BLE001 - perhaps its control flow depends on data
+        with _explained(model, example_inputs):
+            skeleton, builder, passes = _trace(model, example_inputs, trainable, aliases, real=True)
         _lock_reachable(model, builder, _untouched(skeleton.model, builder, aliases) & trainable)
     graph = builder.build(tensors, trainable, aliases)
     locks = lock_what_breaks(graph, skeleton, passes)
@@ -48,6 +52,26 @@ def _lock_reachable(model: nn.Module, builder: StructureBuilder, missed: frozens
         reason = f"control flow depends on data, and the example inputs did not reach {entry}"
         for layer in might_meet(builder.neurons.layers, [named[entry].shape]):
             builder.neurons.lock(torch.arange(layer.start, layer.start + layer.size), reason)
+
+
+@contextmanager
+def _explained(model: nn.Module, example_inputs: ExampleInputs) -> Iterator[None]:
+    """Say whether the model or its trace is at fault."""
+    try:
+        yield
+    except Exception as error:
+        skeleton = Skeleton.of(model, real=True)
+        try:
+            with torch.no_grad():
+                call(skeleton.model.eval(), skeleton.inputs(example_inputs))
+        except Exception:  # noqa: BLE001 - whatever the model raises: then the inputs are wrong, as the error says
+            raise error from None
+        raise InputError(
+            "The model runs on the example inputs, but metaprune cannot follow an operation in it.",
+            expected="operations of PyTorch on tensors",
+            got=error.details["got"] if isinstance(error, InputError) else f"{type(error).__name__}: {error}"[:500],
+            next_step="see which operation it is (--debug), and write it in another way or leave it out of the model",
+        ) from error
 
 
 def decode(graph: NeuronGraph, model: nn.Module) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.graph.nest import map_tensors
 from metaprune_cli.graph.resize import fill_, resize_
 from metaprune_cli.graph.trace.tracer import call, meta_copy
+from metaprune_cli.graph.widths import Widths, set_widths_, widths_lost
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.examples import example_inputs, has_example
 from metaprune_cli.models.on_meta import Limits
@@ -23,7 +25,11 @@ _LISTED = 10
 
 
 def assemble(
-    architecture: Architecture, state: Mapping[str, Tensor], where: Path, allow_import: bool = True
+    architecture: Architecture,
+    state: Mapping[str, Tensor],
+    where: Path,
+    allow_import: bool = True,
+    widths: Widths = MappingProxyType({}),
 ) -> nn.Module:
     """Build on meta (as far as that goes), resize to the tensors' shapes, assign them; in eval mode.
 
@@ -32,6 +38,7 @@ def assemble(
         state: the tensors, which the model takes over without copying; second names of tied ones may be missing.
         where: the file they are from, for messages.
         allow_import: whether a factory may be imported.
+        widths: attributes that hold a width, where the file says any.
 
     Raises:
         InputError: the tensors do not fit the architecture; all that is missing, unexpected and mismatched is listed.
@@ -39,22 +46,46 @@ def assemble(
     limits = Limits.of(state)
     for construct in (skeleton, shell, build):
         model = construct(architecture, allow_import=allow_import, limits=limits)
-        _fill_(model, state, architecture, where)
+        _fill_(model, state, architecture, where, widths)
         if not _has_meta(model):  # constants that are not in the state dict: only a construction knows them
             break
     return model.eval()
 
 
-def check_loads(architecture: Architecture, state: Mapping[str, Tensor], where: Path) -> None:
-    """Check, on meta, that ``assemble`` will be able to make a model of this state dict.
+def widths_to_load(architecture: Architecture, model: nn.Module, where: Path) -> dict[str, dict[str, int]]:
+    """Check, on meta, that ``assemble`` will be able to make this model again, and say which widths that takes.
 
     Raises:
         InputError: as ``assemble``.
     """
-    _fill_(skeleton(architecture), {name: tensor.to("meta") for name, tensor in state.items()}, architecture, where)
+    state = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
+    again = skeleton(architecture)
+    if shapes_of(state) == shapes_of(again.state_dict()):
+        _fill_(again, state, architecture, where)
+        return {}
+    resize_(again, _differing(again, state))
+    widths = widths_lost(model, again)
+    _fill_(skeleton(architecture), state, architecture, where, widths)
+    return widths
 
 
-def _fill_(model: nn.Module, state: Mapping[str, Tensor], architecture: Architecture, where: Path) -> None:
+def _differing(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shapes of entries that a model has in another size."""
+    own = shapes_of(model.state_dict())
+    return {
+        name: shape
+        for name, shape in shapes_of(state).items()
+        if name in own and len(own[name]) == len(shape) and own[name] != shape
+    }
+
+
+def _fill_(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    architecture: Architecture,
+    where: Path,
+    widths: Widths = MappingProxyType({}),
+) -> None:
     own = model.state_dict(keep_vars=True)
     first_names: dict[int, str] = {}
     firsts = {name: first_names.setdefault(id(tensor), name) for name, tensor in own.items()}
@@ -67,6 +98,7 @@ def _fill_(model: nn.Module, state: Mapping[str, Tensor], architecture: Architec
     shapes = shapes_of(complete)
     resized = shapes != shapes_of(own)
     resize_(model, {name: shape for name, shape in shapes.items() if shape != tuple(own[name].shape)})
+    set_widths_(model, widths)
     fill_(model, complete)
     if resized and has_example(architecture, model):
         _check_runs(model, architecture, where)

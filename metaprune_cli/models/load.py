@@ -121,7 +121,8 @@ def _load_artifact(
     inherited = recorded.args if arch in (None, recorded.name) else {}
     chosen = Architecture(arch or recorded.name, {**inherited, **args}, input_shape or recorded.input_shape)
     chosen = with_input_shape(chosen)
-    model = assemble(chosen, tensors, path, allow_import=allow_import or arch is not None)
+    widths = artifact.document.get("widths", {})
+    model = assemble(chosen, tensors, path, allow_import or arch is not None, widths)
     return Loaded(model, chosen, artifact.document, path)
 
 

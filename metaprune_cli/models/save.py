@@ -12,7 +12,7 @@ from torch import nn
 from metaprune_cli.artifacts import provenance, split_aliases, write_artifact
 from metaprune_cli.graph.program.module import Program
 from metaprune_cli.models.architecture import Architecture
-from metaprune_cli.models.assemble import check_loads
+from metaprune_cli.models.assemble import widths_to_load
 from metaprune_cli.models.programs import KEY, program_to_document, tensors_of
 from metaprune_cli.models.recognise import shapes_of, told
 from metaprune_cli.models.registry import with_input_shape
@@ -50,11 +50,12 @@ def save_model(
     path = Path(path)
     state = model.state_dict()
     architecture = with_input_shape(told(arch, shapes_of(state)) if isinstance(arch, str) else arch)
-    further = {}
+    further: dict[str, Any] = {}
     if isinstance(model, Program):
         state, further = tensors_of(model), {KEY: program_to_document(model)}
     else:
-        check_loads(architecture, state, path)
+        widths = widths_to_load(architecture, model, path)
+        further = {"widths": widths} if widths else {}
     tensors, aliases = split_aliases(state)
     document = {
         **(extra or {}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from metaprune_cli.pruning.reference import reference_outputs
 
 TOLERANCE = 1e-4
 BATCH = 2
-_REFUSALS = (RuntimeError, ValueError, AssertionError, TypeError)
+_REFUSALS = (RuntimeError, ValueError, AssertionError, TypeError, LookupError, AttributeError, ArithmeticError)
 """What models raise that take no batches, none of these inputs, or another precision."""
 How = Literal["masked", "survivors"]
 Weights = Literal["own", "random"]
@@ -59,7 +58,7 @@ def check(
     model: nn.Module,
     small: nn.Module,
     graph: NeuronGraph,
-    plan: Plan,
+    plan: Plan | Tensor,
     example_inputs: ExampleInputs,
     *,
     training: bool = False,
@@ -73,25 +72,41 @@ def check(
         model: the original; not changed.
         small: what ``apply_plan`` made of it; not changed.
         graph: the original's structure.
-        plan: what stays.
+        plan: what stays, or the units themselves.
         example_inputs: of the right shapes, batch size 1; floating-point values are replaced by random ones.
         training: compare in training mode, on a batch of 2 where the model takes one, with nothing dropped.
         weights: "random" compares with random weights too, also where the model's own say enough.
 
     Raises:
-        NumericsError: the two are comparable and differ by more than 1e-4 (relative), or are not finite.
+        NumericsError: the two are comparable and differ by more than 1e-4 (relative), or are not finite, or the smaller
+            one does not run.
     """
+    kept = plan.kept if isinstance(plan, Plan) else plan
 
     def compared(batch: int, dtype: torch.dtype) -> Check:
         evaluation, train = ((mode, _random_like(example_inputs, n, dtype)) for mode, n in ((False, 1), (True, batch)))
         passes = (evaluation, train) if training else (evaluation,)
-        return _compared(_Case(model, small, graph, plan.kept, passes, dtype), weights)
+        return _compared(_Case(model, small, graph, kept, passes, dtype), weights)
 
-    *first, last = itertools.product((torch.float64, torch.float32), (BATCH, 1) if training else (1,))
-    for dtype, batch in first:
-        with contextlib.suppress(*_REFUSALS):
+    refused: Exception | None = None
+    for dtype, batch in itertools.product((torch.float64, torch.float32), (BATCH, 1) if training else (1,)):
+        try:
             return compared(batch, dtype)
-    return compared(last[1], last[0])
+        except _REFUSALS as error:
+            refused = error
+    said = f"{type(refused).__name__}: {refused}".splitlines()[0][:300]
+    if _runs(model, _random_like(example_inputs, 1, torch.float32), training=training):
+        raise NumericsError("The pruned model does not run where the original does.", got=said)
+    return Check(None, False, f"the model does not run on random inputs: {said}", None, "own")
+
+
+def _runs(model: nn.Module, inputs: ExampleInputs, *, training: bool) -> bool:
+    """Whether the model runs on these inputs in single precision."""
+    try:
+        _outputs(lambda: call(copy_in(torch.float32, model, dict(model.state_dict())).train(training), inputs))
+    except _REFUSALS:
+        return False
+    return True
 
 
 def _compared(case: _Case, weights: Weights) -> Check:
@@ -147,7 +162,19 @@ def _measure(case: _Case, tensors: Mapping[str, Tensor], sliced: Mapping[str, Te
     except NoReferenceError as reason:
         if measured.error is None:
             return _Measured(None, reason=str(reason))
+    if measured.error is not None and not measured.error <= TOLERANCE and _draws(case, tensors):
+        return _Measured(None, reason="the model draws random numbers in evaluation mode")
     return measured
+
+
+def _draws(case: _Case, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the original's outputs in evaluation mode depend on the seed."""
+    training, inputs = case.passes[-1]
+    if training:
+        return False
+    model = copy_in(case.dtype, case.model, tensors).eval()
+    once, again = (_outputs(lambda: call(model, inputs), seed) for seed in (0, 1))
+    return not _relative_error(once, again) <= TOLERANCE
 
 
 def _references(case: _Case, tensors: Mapping[str, Tensor]) -> Iterator[tuple[How, list[Tensor]]]:
@@ -163,7 +190,10 @@ def _references(case: _Case, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Ho
     stays = alive_neurons(case.graph, case.kept)
     if all(bool(stays[span.neurons].all()) for span in case.graph.spans):
         yield "masked", _outputs(lambda: call(masked().train(training), inputs))
-    yield "survivors", _outputs(lambda: reference_outputs(masked(), case.graph, case.kept, case.passes))
+    try:
+        yield "survivors", _outputs(lambda: reference_outputs(masked(), case.graph, case.kept, case.passes))
+    except _REFUSALS as error:  # the smaller model has run on the same inputs
+        raise NoReferenceError(f"its operators do not run on the survivors alone: {error}"[:300]) from error
 
 
 def _judged(measured: _Measured) -> _Measured:
@@ -172,7 +202,7 @@ def _judged(measured: _Measured) -> _Measured:
             "The pruned model does not compute what the masked original computes.",
             expected=f"a relative error of at most {TOLERANCE:g}",
             got=f"{measured.error:.3g}",
-            next_step="please report the architecture; a model with random parts in eval mode cannot be compared",
+            next_step="leave out the layers concerned (--ignore); metaprune prune finds them by itself",
         )
     return measured
 
@@ -211,9 +241,9 @@ def _random_like(example_inputs: ExampleInputs, batch: int, dtype: torch.dtype) 
     return cast(Tensor, draw(example_inputs, batch))
 
 
-def _outputs(run: Callable[[], Any]) -> list[Tensor]:
+def _outputs(run: Callable[[], Any], seed: int = 0) -> list[Tensor]:
     with torch.no_grad(), torch.random.fork_rng(), _NothingDropped():  # type: ignore[no-untyped-call]
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return [tensor for tensor in leaves(run(), Tensor) if tensor.is_floating_point()]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -46,6 +46,14 @@ class FamilyPlan:
     locked: str | None
 
 
+@dataclass(frozen=True)
+class Held:
+    """A family that was to shrink and may not, because what is left would not run or not be the same."""
+
+    family: str
+    reason: str
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """Which units of a graph stay, and what that gains.
@@ -60,6 +68,7 @@ class Plan:
         measured: how much there was of it, and how much there is; None for MACs, which are counted above. Of ``drop``,
             0 and by how much the headline metric is worse; what is then said to be requested and achieved is the
             speed-up.
+        held: what had to be locked to get here, in the order in which it was found.
     """
 
     kept: Bool[Tensor, " units"]
@@ -71,6 +80,7 @@ class Plan:
     families: tuple[FamilyPlan, ...]
     quantity: Quantity = "macs"
     measured: tuple[float, float] | None = None
+    held: tuple[Held, ...] = ()
 
     @property
     def speedup(self) -> float:
@@ -103,6 +113,7 @@ class Plan:
             ),
             "macs": {"before": self.macs_before, "after": self.macs_after},
             "params": {"before": self.params_before, "after": self.params_after},
+            **({"held": [asdict(held) for held in self.held]} if self.held else {}),
             "families": [
                 {"name": f.name, "before": f.before, "after": f.after, "kept": list(f.kept), "locked": f.locked}
                 for f in self.families

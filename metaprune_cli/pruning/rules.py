@@ -69,7 +69,7 @@ def limits_of(
         if rule.tie:
             _check_tied(graph, rule, meant[number])
     _check_room(graph, most, least)
-    return _tied_alike(Limits(most, least, multiple, tied))
+    return tied_alike(Limits(most, least, multiple, tied))
 
 
 def _names(graph: NeuronGraph, model: nn.Module | None) -> Names:
@@ -134,7 +134,7 @@ def _check_room(graph: NeuronGraph, most: torch.Tensor, least: torch.Tensor) -> 
         )
 
 
-def _tied_alike(limits: Limits) -> Limits:
+def tied_alike(limits: Limits) -> Limits:
     """The strictest limits of those tied hold for all of them."""
     count = int(limits.tied.max()) + 1
     big = limits.most.max() if len(limits.most) else torch.tensor(0)

@@ -69,6 +69,8 @@ def _encode(opened: Opened, structures: Structures, target: Path) -> Encoded:
     if isinstance(opened.model, Program):
         document[KEY] = program_to_document(opened.model)
         tensors |= constants_of(opened.model)
+    if opened.widths:
+        document["widths"] = opened.widths
     write_artifact(target, "graph", tensors, document, made.inputs)
     families = graph.units.families
     return Encoded(

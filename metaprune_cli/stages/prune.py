@@ -15,15 +15,17 @@ from metaprune_cli.config import DataSettings, PruneSettings
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph, encode
 from metaprune_cli.pruning.check import How, Weights
-from metaprune_cli.pruning.plan import FamilyPlan, Plan
+from metaprune_cli.pruning.plan import FamilyPlan, Held, Plan
 from metaprune_cli.pruning.ranking import Limits
 from metaprune_cli.pruning.repair import RepairedLayer
+from metaprune_cli.pruning.surgery import Taken
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.images import check_fits
 from metaprune_cli.workflows.loading import ModelSource, Opened, open_model, save
 from metaprune_cli.workflows.made import Made, code_of
 from metaprune_cli.workflows.paths import find_sources, plan_targets
+from metaprune_cli.workflows.planned import Planned
 from metaprune_cli.workflows.planning import goals_of, plans
 from metaprune_cli.workflows.pruning import Pruned, PruningRun
 from metaprune_cli.workflows.samples import Samples
@@ -42,7 +44,8 @@ class PrunedFile:
     much (see ``Plan``). ``output`` is None in a dry run; ``error`` is the relative difference between the small model
     and the masked original, before any repair, None in a dry run and where the two cannot be compared
     (``not_comparable`` says why). ``reference`` ("masked" or "survivors") and ``weights`` ("own" or "random") say what
-    it was measured with, as in ``Check``.
+    it was measured with, as in ``Check``. ``held`` is what had to be locked, ``route`` what the small model is: its own
+    class, or a program.
     """
 
     input: str
@@ -61,6 +64,8 @@ class PrunedFile:
     reference: How | None
     weights: Weights | None
     families: tuple[FamilyPlan, ...]
+    held: tuple[Held, ...]
+    route: Taken
     repaired: tuple[RepairedLayer, ...]
 
 
@@ -167,18 +172,18 @@ def _for_images(opened: Opened, calibration: Calibration) -> Opened:
 
 def _prune(
     job: _Job,
-    planned: Iterator[tuple[Plan, Path | None]],
+    planned: Iterator[tuple[Planned, Path | None]],
     noted: Mapping[str, Any],
     beside: Mapping[str, Path],
 ) -> Iterator[PrunedFile]:
     """One model by every plan; all were made before anything is written."""
-    for plan, target in planned:
+    for one, target in planned:
         if target is None:
-            yield _described(job.opened, plan)
+            yield _described(job.opened, one.plan, one.route)
             continue
-        pruned = job.run.remove(plan)
+        pruned = one.carried_out()
         _save(pruned, target, job, noted, beside)
-        yield _described(job.opened, plan, target, pruned)
+        yield _described(job.opened, pruned.plan, pruned.route, target, pruned)
 
 
 def _save(pruned: Pruned, target: Path, job: _Job, noted: Mapping[str, Any], beside: Mapping[str, Path]) -> None:
@@ -227,7 +232,9 @@ def _importance_left(job: _Job, pruned: Pruned) -> dict[str, Any]:
     return {} if left is None else left.to_document()
 
 
-def _described(opened: Opened, plan: Plan, target: Path | None = None, pruned: Pruned | None = None) -> PrunedFile:
+def _described(
+    opened: Opened, plan: Plan, route: Taken, target: Path | None = None, pruned: Pruned | None = None
+) -> PrunedFile:
     checked = None if pruned is None else pruned.checked
     return PrunedFile(
         input=str(opened.path),
@@ -246,5 +253,7 @@ def _described(opened: Opened, plan: Plan, target: Path | None = None, pruned: P
         reference=None if checked is None else checked.how,
         weights=None if checked is None else checked.weights,
         families=plan.families,
+        held=plan.held,
+        route=route,
         repaired=() if pruned is None else pruned.layers,
     )

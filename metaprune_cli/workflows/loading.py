@@ -62,6 +62,7 @@ class Opened:
         graph: its graph, if it came as one.
         importance: what a metanetwork's score head says of every unit, if one has.
         pruning: the plan of its last pruning, as it was written; it too holds while the units do.
+        widths: attributes that hold a width, which the file gives other values than the architecture has.
         zeros: which entries are sparse, if any are; what is made of it keeps them unless it says otherwise.
         task: of a user's, that it was trained for; None: classification, or not known.
     """
@@ -74,6 +75,7 @@ class Opened:
     graph: NeuronGraph | None = None
     importance: Importance | None = None
     pruning: Mapping[str, Any] | None = None
+    widths: Mapping[str, Any] = field(default_factory=dict)
     zeros: Zeros | None = None
     task: str | None = None
 
@@ -123,6 +125,7 @@ def open_model(path: Path, source: ModelSource) -> Opened:
         shape_is_stated=stated,
         importance=Importance.of(document),
         pruning=document.get("pruning"),
+        widths=document.get("widths", {}),
         zeros=Zeros.of(document),
         task=document.get("task"),
     )
@@ -143,20 +146,21 @@ def open_graph(path: Path, source: ModelSource) -> Opened:
             next_step="in Python, decode(graph, model) puts it back into a model of yours",
         )
     graph = NeuronGraph.from_parts(artifact.tensors, artifact.document["structure"], artifact.path)
-    architecture = Architecture.from_document(artifact.document["architecture"])
-    model: nn.Module
-    if KEY in artifact.document:
-        tensors = {n: t for n, t in artifact.tensors.items() if n.startswith(f"{CONSTANTS}.")}
-        model = program_from_document(artifact.document[KEY], graph.state_dict() | tensors)
-    else:
-        model = assemble(architecture, graph.state_dict(), path, allow_import=source.allow_import)
     document = artifact.document
+    architecture = Architecture.from_document(document["architecture"])
+    model: nn.Module
+    if KEY in document:
+        tensors = {n: t for n, t in artifact.tensors.items() if n.startswith(f"{CONSTANTS}.")}
+        model = program_from_document(document[KEY], graph.state_dict() | tensors)
+    else:
+        model = assemble(architecture, graph.state_dict(), path, source.allow_import, document.get("widths", {}))
     return Opened(
         model,
         architecture,
         _lineage(document),
         path,
         graph=graph,
+        widths=document.get("widths", {}),
         zeros=Zeros.of(document),
         task=document.get("task"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,12 @@ from metaprune_cli.pruning.criteria import USUAL
 from metaprune_cli.pruning.measures import measure_for, remembered
 from metaprune_cli.pruning.plan import Plan, make_plan
 from metaprune_cli.pruning.search import searched
+from metaprune_cli.pruning.surgery import UnfitError
 from metaprune_cli.pruning.targets import Measure, Target, read_target
 from metaprune_cli.tasks import measure
 from metaprune_cli.training.progress import Progress, Silence
+from metaprune_cli.workflows.allowed import Allowed
+from metaprune_cli.workflows.planned import Planned
 from metaprune_cli.workflows.pruning import Pruned, PruningRun
 
 UNSEARCHED = ("memory", "latency", "drop")
@@ -38,8 +42,10 @@ def goals_of(settings: PruneSettings) -> tuple[Target, ...]:
     return goals
 
 
-def plans(group: Sequence[PruningRun], goals: Sequence[Target], progress: Progress) -> list[list[Plan]]:
+def plans(group: Sequence[PruningRun], goals: Sequence[Target], progress: Progress) -> list[list[Planned]]:
     """For each model one for every target; where shares are searched for, they are the same for the whole group.
+
+    Each has passed a trial on meta; what broke the model is locked.
 
     Raises:
         TargetError: a target cannot be met, or nothing would be removed.
@@ -52,8 +58,8 @@ def plans(group: Sequence[PruningRun], goals: Sequence[Target], progress: Progre
 
 def prune_to(run: PruningRun, goal: Target, progress: Progress | None = None) -> Pruned:
     """One model to one target; raises what planning and removing raise."""
-    ((plan,),) = plans([run], [goal], progress or Silence())
-    return run.remove(plan)
+    ((planned,),) = plans([run], [goal], progress or Silence())
+    return planned.carried_out()
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +68,18 @@ class _Ranking:
 
     run: PruningRun
     scores: Tensor
-    by: Callable[[Tensor], Plan]
+    by: Callable[..., Plan]
 
-    def plan(self, lifts: Tensor | None) -> Plan:
-        return self.by(self.scores if lifts is None else self.scores * lifts.exp()[self.run.graph.units.family_of])
+    def planned(self, lifts: Tensor | None) -> Planned:
+        scores = self._lifted(lifts)
+
+        def make(allowed: Allowed) -> Plan:
+            return self.by(allowed.graph, scores, limits=allowed.limits)
+
+        return Planned.of(self.run, make, lambda kept: float(scores[kept].sum()))
+
+    def _lifted(self, lifts: Tensor | None) -> Tensor:
+        return self.scores if lifts is None else self.scores * lifts.exp()[self.run.graph.units.family_of]
 
     @cached_property
     def loss(self) -> Callable[[Tensor], float]:
@@ -73,10 +87,14 @@ class _Ranking:
         run, images = self.run, self.run.images.demanded_by("A search")
 
         def loss_of(kept: Tensor) -> float:
-            return measure(run.left(kept).to(images.device), images.judged, images.device, images.task).loss
+            try:
+                small = run.left(kept)
+            except UnfitError:
+                return math.nan
+            return measure(small.to(images.device), images.judged, images.device, images.task).loss
 
         loss = remembered(loss_of)
-        return lambda lifts: loss(self.plan(lifts).kept)
+        return lambda lifts: loss(self.by(run.graph, self._lifted(lifts), limits=run.limits).kept)
 
 
 def _rankings(run: PruningRun, goals: Sequence[Target]) -> list[_Ranking]:
@@ -89,12 +107,12 @@ def _rankings(run: PruningRun, goals: Sequence[Target]) -> list[_Ranking]:
             if goal.quantity == "drop"
             else measure_for(goal, run.model, run.graph, run.example, run.device)
         )
-        by = partial(make_plan, run.graph, target=goal, scope=run.settings.scope, limits=run.limits, measure=measure)
+        by = partial(make_plan, target=goal, scope=run.settings.scope, measure=measure)
         found.append(_Ranking(run, scores, by))
     return found
 
 
-def _planned(rankings: Sequence[_Ranking], progress: Progress) -> list[Plan]:
+def _planned(rankings: Sequence[_Ranking], progress: Progress) -> list[Planned]:
     """For each model of a group the plan for one target."""
     run, lifts = rankings[0].run, None
     if run.settings.search:
@@ -107,7 +125,7 @@ def _planned(rankings: Sequence[_Ranking], progress: Progress) -> list[Plan]:
             on_trial=lambda lowest: progress.step(loss=lowest),
         )
         progress.end()
-    return [ranking.plan(lifts) for ranking in rankings]
+    return [ranking.planned(lifts) for ranking in rankings]
 
 
 def _dropped(run: PruningRun) -> Measure:

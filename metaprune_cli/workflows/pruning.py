@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +13,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from metaprune_cli.config import WITH_DATA, Normaliser, PruneSettings, PruningRule
+from metaprune_cli.config import WITH_DATA, Normaliser, PruneSettings, PruningRule, Route
 from metaprune_cli.data.batch import AnyBatch
-from metaprune_cli.errors import InputError
+from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.graph.trace.tracer import ExampleInputs
+from metaprune_cli.graph.trials import Trials
 from metaprune_cli.metrics.calling import device_of
 from metaprune_cli.pruning.check import Check, check
 from metaprune_cli.pruning.criteria import USUAL
@@ -26,7 +27,7 @@ from metaprune_cli.pruning.ranking import Limits
 from metaprune_cli.pruning.repair import Original, RepairedLayer, repaired
 from metaprune_cli.pruning.rules import limits_of
 from metaprune_cli.pruning.scoring import score_units
-from metaprune_cli.pruning.surgery import apply_plan, route_of, without
+from metaprune_cli.pruning.surgery import Taken, UnfitError, apply_plan, route_of, without
 from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.importance import Importance
 from metaprune_cli.workflows.loading import Opened
@@ -50,6 +51,11 @@ class Pruned:
     layers: tuple[RepairedLayer, ...]
     settings: PruneSettings
 
+    @property
+    def route(self) -> Taken:
+        """What the model is: its own class, or a program."""
+        return route_of(self.model)
+
     @cached_property
     def report(self) -> dict[str, Any]:
         """All of it but the model as plain values, for JSON."""
@@ -62,7 +68,7 @@ class Pruned:
             "seed": settings.seed,
             **({"search": settings.search} if settings.search else {}),
             **self.plan.to_document(),
-            "route": route_of(self.model),
+            "route": self.route,
             "check": asdict(self.checked),
             "repair": {"how": settings.repair, "layers": [asdict(layer) for layer in self.layers]},
         }
@@ -70,7 +76,7 @@ class Pruned:
     def __repr__(self) -> str:
         found = self.checked
         error = f"not comparable ({found.reason})" if found.error is None else f"relative error {found.error:.1e}"
-        how = f"{self.settings.criterion}, {self.settings.scope}, {type(self.model).__name__} by {route_of(self.model)}"
+        how = f"{self.settings.criterion}, {self.settings.scope}, {type(self.model).__name__} by {self.route}"
         repair = "" if self.settings.repair == "none" else f", repaired by {self.settings.repair}"
         return f"Pruned: {how}{repair}\n{self.plan.table()}\ncheck: {error}"
 
@@ -187,14 +193,40 @@ class PruningRun:
             NumericsError: it does not compute what the masked original does.
             InputError: the repair lacks images, or would fill the zeros of a sparse model.
         """
-        small = apply_plan(self.model, self.graph, plan, self.example)
+        small = apply_plan(self.model, self.graph, plan, self.example, route=self.settings.route, trials=self.trials)
         checked = check(self.model, small, self.graph, plan, self.example)
         small, layers = self.repaired(small, plan.kept)
         return Pruned(small, plan, checked, layers, self.resolved)
 
     def left(self, kept: Bool[Tensor, " units"]) -> nn.Module:
-        """What is left with certain units alone, repaired; nothing is checked."""
-        return self.repaired(without(self.model, self.graph, kept, self.example), kept)[0]
+        """What is left with certain units alone, repaired; nothing is checked.
+
+        Raises:
+            UnfitError: the model cannot do without the others.
+        """
+        small = without(self.model, self.graph, kept, self.example, route=self.settings.route, trials=self.trials)
+        return self.repaired(small, kept)[0]
+
+    @cached_property
+    def trials(self) -> Trials:
+        """Of removals, on meta."""
+        return Trials(self.model, self.graph, self.example)
+
+    def failure_by(self, route: Route) -> Callable[[Tensor], str | None]:
+        """What tells on meta why the model cannot do with certain units alone; None if it can."""
+        trials = self.trials
+        return {"auto": trials.failure, "class": trials.by_class, "program": trials.by_program}[route]
+
+    def difference(self, kept: Bool[Tensor, " units"]) -> str | None:
+        """Why what is left by certain units alone is not what it should be, told by computing it; None if it is."""
+        try:
+            small = without(self.model, self.graph, kept, self.example, route=self.settings.route, trials=self.trials)
+            check(self.model, small, self.graph, kept, self.example)
+        except UnfitError as error:
+            return error.reason
+        except NumericsError as error:
+            return f"{error.what} {error.details['got']}"
+        return None
 
     def repaired(self, small: nn.Module, kept: Bool[Tensor, " units"]) -> tuple[nn.Module, tuple[RepairedLayer, ...]]:
         """What is left, on the device where the images are, and back.

@@ -37,9 +37,36 @@ def program(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     torch.save(Net().state_dict(), tmp_path / "net.pt")
     with monkeypatch.context() as patch:
         patch.syspath_prepend(tmp_path)
-        arch = ("--arch", FACTORY, "--input-shape", "1,8,8")
+        arch = ("--arch", FACTORY, "--input-shape", "1,8,8", "--route", "program")
         run("prune", tmp_path / "net.pt", *arch, "--speedup", "1.5", "-o", tmp_path / "small.safetensors")
     return tmp_path / "small.safetensors"
+
+
+class Fixed(nn.Module):
+    """A width in Python that the class cannot do without; in the middle one that it can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(64, 32), nn.Linear(32, 32), nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x.flatten(1)).relu().view(-1, 4, 8).transpose(1, 2).reshape(-1, 32)
+        return self.c(self.b(h).relu())
+
+
+def test_the_route_and_what_was_locked_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fixed_nets.py").write_text("from test_cli_programs import Fixed as net\n")
+    torch.manual_seed(0)
+    torch.save(Fixed().state_dict(), tmp_path / "net.pt")
+    monkeypatch.syspath_prepend(tmp_path)
+    start = ("prune", tmp_path / "net.pt", "--arch", "fixed_nets:net", "--input-shape", "1,8,8", "--speedup", "1.2")
+    by_class = run(*start, "-o", tmp_path / "class.safetensors", "--route", "class")
+    assert "Locked, since what is left would not run" in by_class.out
+    assert "program" not in by_class.err
+    (row,) = run(*start, "--dry-run", "--route", "class", "--json").json["models"]
+    assert (row["route"], [held["family"] for held in row["held"]]) == ("class", ["a"])
+    by_program = run(*start, "-o", tmp_path / "program.safetensors", "--route", "program")
+    assert "By route program: the class cannot follow" in by_program.err
 
 
 def changed(first: Path, second: Path) -> set[str]:

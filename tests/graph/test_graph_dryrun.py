@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from metaprune_cli.graph import NeuronGraph, encode
-from metaprune_cli.graph.dry_run import follows
 from metaprune_cli.graph.program.capture import program_without
+from metaprune_cli.graph.trials import follows
 
 
 def locks(graph: NeuronGraph) -> dict[str, str | None]:

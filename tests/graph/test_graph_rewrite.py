@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from metaprune_cli.errors import MetapruneError
 from metaprune_cli.graph import encode
-from metaprune_cli.graph.dry_run import follows
 from metaprune_cli.graph.program.capture import program_without
+from metaprune_cli.graph.trials import follows
 from metaprune_cli.pruning import check
 
 NAMES = sorted(CATALOGUE)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from metaprune_cli.config import PruneSettings
+from metaprune_cli.config import PruneSettings, Route
 from metaprune_cli.console.progress import Quiet
 from metaprune_cli.models import Architecture, save_model
 from metaprune_cli.stages.prune import prune
@@ -86,9 +86,9 @@ def saved(kind: type[nn.Module], path: Path) -> Path:
     return path
 
 
-def pruned(path: Path, speedup: float = 1.6) -> Path:
+def pruned(path: Path, speedup: float = 1.6, route: Route = "auto") -> Path:
     """The same, the same share of every family removed."""
     target = path.with_name(f"{path.stem}.small.safetensors")
-    settings = PruneSettings(speedup=(speedup,), scope="family")
+    settings = PruneSettings(speedup=(speedup,), scope="family", route=route)
     prune([path], target, settings, source=SOURCE, data=None, device=torch.device("cpu"), progress=Quiet())
     return target

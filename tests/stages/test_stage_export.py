@@ -46,7 +46,7 @@ def small(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def program(folder: Path) -> Path:
-    return pruned(saved(Attention, folder / "attention.safetensors"))
+    return pruned(saved(Attention, folder / "attention.safetensors"), route="program")
 
 
 @dataclass(frozen=True)

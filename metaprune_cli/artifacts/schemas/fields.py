@@ -43,6 +43,10 @@ InputShape = Annotated[
 ]
 
 
+Widths = dict[Name, dict[Name, Annotated[int, Field(ge=1, le=1 << 31)]]]
+"""Attributes of modules that hold a width, by the module's path and the attribute's name."""
+
+
 class Architecture(Record):
     """What to build; ``args`` are compared with what the architecture takes when it is built."""
 

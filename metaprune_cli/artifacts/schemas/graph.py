@@ -6,7 +6,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from metaprune_cli.artifacts.schemas.fields import DIMENSIONS, Architecture, Artifact, Count, Name, Record, Size, Text
+from metaprune_cli.artifacts.schemas.fields import (
+    DIMENSIONS,
+    Architecture,
+    Artifact,
+    Count,
+    Name,
+    Record,
+    Size,
+    Text,
+    Widths,
+)
 from metaprune_cli.artifacts.schemas.lineage import Lineage, Zeros
 
 FeatureKind = Literal["bias", "scale", "shift", "mean", "variance", "position", "constant"]
@@ -100,6 +110,7 @@ class Graph(Artifact):
 
     structure: Structure
     architecture: Architecture | None = None
+    widths: Widths = {}
     lineage: Lineage = []
     zeros: Zeros | None = None
     program: Any = None

@@ -17,6 +17,7 @@ from metaprune_cli.artifacts.schemas.fields import (
     Record,
     Size,
     Text,
+    Widths,
 )
 from metaprune_cli.artifacts.schemas.lineage import Lineage, Zeros
 
@@ -40,12 +41,20 @@ class Family(Record):
         return self
 
 
+class Held(Record):
+    """A family that had to be locked for the plan to be carried out."""
+
+    family: Text
+    reason: Text
+
+
 class Pruning(Record):
     """The plan of the last pruning: of units (``families``) or of weights (``layers``)."""
 
     requested: Number | None = None
     speedup: Factor = 1.0
     families: list[Family] | None = None
+    held: list[Held] = []
     kind: Text = ""
     pattern: Text | None = None
     sparsity: Number = 0.0
@@ -57,6 +66,7 @@ class Model(Artifact):
 
     architecture: Architecture | None = None
     aliases: dict[Name, Name] = {}
+    widths: Widths = {}
     lineage: Lineage = []
     zeros: Zeros | None = None
     pruning: Pruning | None = None

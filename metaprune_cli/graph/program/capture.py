@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,40 +30,66 @@ _TIMES = (2, 3, 4)
 
 
 def program_without(model: nn.Module, graph: NeuronGraph, kept: Tensor, example_inputs: ExampleInputs) -> Program:
-    """The program of ``model`` without the units that go.
+    """The program of ``model`` without the units that go; see :class:`Captured`, which makes any number of them."""
+    return Captured.of(model, graph, example_inputs).without(graph, kept)
 
-    Both modes are recorded, each at several batch sizes, so that the program takes any; where the model does not run on
-    a repeated example, the program is for the example's sizes only.
 
-    Args:
+@dataclass(frozen=True, eq=False)
+class Captured:
+    """The program of a model, recorded in both modes, each at several batch sizes, so that it takes any.
+
+    Where the model does not run on a repeated example, the program is for the example's sizes only.
+
+    Attributes:
         model: the network; not changed.
-        graph: its structure, over the model's own tensors.
-        kept: which units stay, bool, shape (units,).
-        example_inputs: what the graph was traced with.
-
-    Raises:
-        NumericsError: the program cannot be rewritten for what is left.
-        InputError: the model does not run on the example inputs.
+        example: what its graph was traced with.
+        own: the graph of its recordings.
+        modes: each mode's recording, and which dimension of the first input is a batch of any size.
     """
-    skeleton, builder = Skeleton.of(model), StructureBuilder()
-    captured: dict[Mode, tuple[Recording, int | None]] = {}
-    captured["eval"] = _capture(skeleton, builder, graph.aliases, example_inputs, training=False)
-    builder.counting = False
-    with contextlib.suppress(InputError):  # or else it is a program for evaluation alone
-        captured["train"] = _capture(skeleton, builder, graph.aliases, example_inputs, training=True)
-    tensors = slice_tensors(graph, kept)
-    own = builder.build(graph.tensors, graph.trainable, graph.aliases)
-    own_kept = _carried_over(graph, kept, own)
-    scripts: dict[Mode, Script] = {}
-    constants: dict[str, Tensor] = {}
-    for mode, (recording, batched) in captured.items():
-        smaller = _of_the_models_types(rewrite(recording, own, own_kept, tensors))
-        names = {number: f"{mode}_{i}" for i, number in enumerate(smaller.constants)}
-        constants |= {names[number]: value.clone() for number, value in smaller.constants.items()}
-        scripts[mode] = Script(_bare(smaller), names, _arguments(model, example_inputs, smaller.inputs), batched)
-    examples = [(tuple(t.shape), t.dtype) for t in leaves(example_inputs, Tensor)]
-    program = Program(scripts, _entries(model, tensors), constants, examples)
-    return program.train(model.training)
+
+    model: nn.Module
+    example: ExampleInputs
+    own: NeuronGraph
+    modes: Mapping[Mode, tuple[Recording, int | None]]
+
+    @classmethod
+    def of(cls, model: nn.Module, graph: NeuronGraph, example_inputs: ExampleInputs) -> Captured:
+        """Record a model.
+
+        Raises:
+            InputError: the model does not run on the example inputs.
+        """
+        skeleton, builder = Skeleton.of(model), StructureBuilder()
+        modes: dict[Mode, tuple[Recording, int | None]] = {}
+        modes["eval"] = _capture(skeleton, builder, graph.aliases, example_inputs, training=False)
+        builder.counting = False
+        with contextlib.suppress(InputError):  # or else it is a program for evaluation alone
+            modes["train"] = _capture(skeleton, builder, graph.aliases, example_inputs, training=True)
+        own = builder.build(graph.tensors, graph.trainable, graph.aliases)
+        return cls(model, example_inputs, own, modes)
+
+    def without(self, graph: NeuronGraph, kept: Tensor) -> Program:
+        """The program without the units that go.
+
+        Args:
+            graph: the model's structure, over the tensors that the program is to hold slices of.
+            kept: which of its units stay, bool, shape (units,).
+
+        Raises:
+            NumericsError: the program cannot be rewritten for what is left.
+        """
+        tensors = slice_tensors(graph, kept)
+        own_kept = _carried_over(graph, kept, self.own)
+        scripts: dict[Mode, Script] = {}
+        constants: dict[str, Tensor] = {}
+        for mode, (recording, batched) in self.modes.items():
+            smaller = _of_the_models_types(rewrite(recording, self.own, own_kept, tensors))
+            names = {number: f"{mode}_{i}" for i, number in enumerate(smaller.constants)}
+            constants |= {names[number]: value.clone() for number, value in smaller.constants.items()}
+            scripts[mode] = Script(_bare(smaller), names, _arguments(self.model, self.example, smaller.inputs), batched)
+        examples = [(tuple(t.shape), t.dtype) for t in leaves(self.example, Tensor)]
+        program = Program(scripts, _entries(self.model, tensors), constants, examples)
+        return program.train(self.model.training)
 
 
 def _arguments(model: nn.Module, example_inputs: ExampleInputs, numbers: Sequence[int]) -> dict[str, Any]:
