@@ -122,6 +122,15 @@ class ModelCode:
             rich_help_panel=MODEL_FILE,
         ),
     ] = None
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key",
+            metavar="NAME",
+            help="Which state dict to take of a file with several: state_dict_ema, model.ema, or a prefix of names.",
+            rich_help_panel=MODEL_FILE,
+        ),
+    ] = None
     trust_pickle: Annotated[
         bool,
         typer.Option(
@@ -173,6 +182,7 @@ def _source(code: ModelCode, input_shape: str | None = None) -> ModelSource:
         input_shape=shape,
         trust_pickle=code.trust_pickle,
         allow_import=code.allow_import,
+        key=code.key,
     )
 
 

@@ -38,7 +38,7 @@ def import_object(name: str, what: str, *, where: str) -> Any:
     """The same for an object of any kind."""
     module_name, _, attribute = name.partition(":")
     try:
-        with _working_directory_on_path():
+        with working_directory_on_path():
             found: Any = import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
@@ -96,7 +96,7 @@ def _top_level(name: str, folder: Path) -> ModuleSpec | None:
 
 
 @contextmanager
-def _working_directory_on_path() -> Iterator[None]:
+def working_directory_on_path() -> Iterator[None]:
     """The ``metaprune`` script does not put the working directory on ``sys.path`` as ``python -m`` does."""
     before = list(sys.path)
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - sys.path holds strings

@@ -40,13 +40,17 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class ModelSource:
-    """How a model file is to be opened where it does not say so itself; ``input_shape`` is without the batch."""
+    """How a model file is to be opened where it does not say so itself.
+
+    ``input_shape`` is without the batch; ``key`` says which of several state dicts in a file is meant.
+    """
 
     arch: str | None = None
     arch_args: Mapping[str, Any] = field(default_factory=dict)
     input_shape: Shape | None = None
     trust_pickle: bool = False
     allow_import: bool = False
+    key: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +116,7 @@ def open_model(path: Path, source: ModelSource) -> Opened:
         trust_pickle=source.trust_pickle,
         allow_import=source.allow_import,
         input_shape=source.input_shape,
+        key=source.key,
     )
     stated = loaded.document is not None or source.input_shape is not None
     document = loaded.document or {}
