@@ -45,6 +45,7 @@ class Adapted:
         complete = with_counters(kept, own)
         cast = {name: _as(tensor, own.get(name)) for name, tensor in complete.items()}
         self._say_cast(complete, cast)
+        self._say_shapes(own, cast)
         check_numbers({name: (cast[name], isinstance(own.get(name), nn.Parameter)) for name in cast}, self.where)
         return cast
 
@@ -102,6 +103,13 @@ class Adapted:
         for old, new in sorted(set(changed), key=str):
             names = (str(dtype).removeprefix("torch.") for dtype in (old, new))
             self.notes.append(f"cast {changed.count((old, new))} entries from {' to '.join(names)}")
+
+
+    def _say_shapes(self, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+        differing = [name for name in state if name in own and state[name].shape != own[name].shape]
+        if differing:
+            shown = [f"{name} {list(state[name].shape)} for {list(own[name].shape)}" for name in differing]
+            self.notes.append(f"kept the file's shapes of {_listing(shown, 3)}")
 
 
 def is_of_others(name: str) -> bool:
@@ -163,5 +171,5 @@ def _as(tensor: Tensor, own: Tensor | None) -> Tensor:
     return tensor.to(own.dtype)
 
 
-def _listing(names: list[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+def _listing(names: list[str], most: int = _LISTED) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -29,6 +29,7 @@ from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.models import Architecture, save_model
 from metaprune_cli.models.assemble import assemble
 from metaprune_cli.models.examples import example_inputs, has_example
+from metaprune_cli.models.naming import own_names, renamed
 from metaprune_cli.models.programs import KEY, program_from_document
 from metaprune_cli.workflows.importance import Importance
 from metaprune_cli.workflows.made import Made
@@ -128,7 +129,7 @@ def open_model(path: Path, source: ModelSource) -> Opened:
         shape_is_stated=stated,
         importance=Importance.of(document),
         pruning=document.get("pruning"),
-        zeros=Zeros.of(document),
+        zeros=_zeros(document, loaded.architecture),
         task=document.get("task"),
     )
 
@@ -147,6 +148,7 @@ def open_graph(path: Path, source: ModelSource) -> Opened:
             where=path,
             next_step="in Python, decode(graph, model) puts it back into a model of yours",
         )
+    graph: NeuronGraph | None
     graph = NeuronGraph.from_parts(artifact.tensors, artifact.document["structure"], artifact.path)
     architecture = Architecture.from_document(artifact.document["architecture"])
     model: nn.Module
@@ -154,7 +156,11 @@ def open_graph(path: Path, source: ModelSource) -> Opened:
         tensors = {n: t for n, t in artifact.tensors.items() if n.startswith(f"{CONSTANTS}.")}
         model = program_from_document(artifact.document[KEY], graph.state_dict() | tensors)
     else:
-        model = assemble(architecture, graph.state_dict(), path, allow_import=source.allow_import)
+        state = graph.state_dict()
+        named = renamed(state, own_names(architecture.name, state))
+        model = assemble(architecture, named, path, allow_import=source.allow_import)
+        if named.keys() != state.keys():  # of before an architecture's entries were renamed: traced anew
+            graph = None
     document = artifact.document
     return Opened(
         model,
@@ -162,7 +168,7 @@ def open_graph(path: Path, source: ModelSource) -> Opened:
         _lineage(document),
         path,
         graph=graph,
-        zeros=Zeros.of(document),
+        zeros=_zeros(document, architecture),
         task=document.get("task"),
     )
 
@@ -210,6 +216,14 @@ def inherited(opened: Opened) -> dict[str, Any]:
     """What a document says of what is made of ``opened`` as of itself: which entries are sparse, and for which task."""
     zeros = {} if opened.zeros is None else opened.zeros.to_document()
     return zeros if opened.task is None else zeros | {"task": opened.task}
+
+
+def _zeros(document: Mapping[str, Any], architecture: Architecture) -> Zeros | None:
+    """Which entries are sparse, as the architecture calls them now; a program's names are those it was recorded with."""
+    zeros = Zeros.of(document)
+    if zeros is None or KEY in document:
+        return zeros
+    return replace(zeros, entries=tuple(own_names(architecture.name, zeros.entries).values()))
 
 
 def _lineage(document: Mapping[str, Any]) -> Lineage:
