@@ -42,6 +42,7 @@ from metaprune_cli.config.choices import (
 from metaprune_cli.config.data import DataSettings
 from metaprune_cli.config.measuring import BenchSettings, CoverageSettings, EvalSettings, ExportSettings
 from metaprune_cli.config.metanet import MetanetSettings, MetaTrainSettings, TransformSettings
+from metaprune_cli.config.preprocessing import Preprocessing
 from metaprune_cli.config.pruning import (
     IterateSettings,
     PruneSettings,
@@ -85,6 +86,7 @@ __all__ = [
     "Pixels",
     "Positive",
     "Precision",
+    "Preprocessing",
     "Processes",
     "PruneSettings",
     "PruningRule",

@@ -22,6 +22,7 @@ from torch import nn
 
 from metaprune_cli import models
 from metaprune_cli.artifacts import is_artifact, read_artifact, read_kind
+from metaprune_cli.config import Preprocessing
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph, encode
 from metaprune_cli.graph.program.script import CONSTANTS
@@ -33,6 +34,7 @@ from metaprune_cli.models.naming import own_names, renamed
 from metaprune_cli.models.programs import KEY, program_from_document
 from metaprune_cli.workflows.importance import Importance
 from metaprune_cli.workflows.made import Made
+from metaprune_cli.workflows.preprocessing import KEY as KEY_OF_IMAGES
 from metaprune_cli.workflows.zeros import Zeros
 
 Lineage = tuple[Mapping[str, Any], ...]
@@ -43,7 +45,8 @@ Shape = tuple[int, ...]
 class ModelSource:
     """How a model file is to be opened where it does not say so itself.
 
-    ``input_shape`` is without the batch; ``key`` says which of several state dicts in a file is meant.
+    ``input_shape`` is without the batch; ``key`` says which of several state dicts in a file is meant. What
+    ``preprocessing`` says goes before what the file says.
     """
 
     arch: str | None = None
@@ -52,6 +55,7 @@ class ModelSource:
     trust_pickle: bool = False
     allow_import: bool = False
     key: str | None = None
+    preprocessing: Preprocessing = Preprocessing()
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +73,7 @@ class Opened:
         pruning: the plan of its last pruning, as it was written; it too holds while the units do.
         zeros: which entries are sparse, if any are; what is made of it keeps them unless it says otherwise.
         task: of a user's, that it was trained for; None: classification, or not known.
+        preprocessing: what images go through before the model sees them; what is not said is as the data set has it.
     """
 
     model: nn.Module
@@ -81,6 +86,7 @@ class Opened:
     pruning: Mapping[str, Any] | None = None
     zeros: Zeros | None = None
     task: str | None = None
+    preprocessing: Preprocessing = Preprocessing()
 
     @property
     def says_its_inputs(self) -> bool:
@@ -121,9 +127,12 @@ def open_model(path: Path, source: ModelSource) -> Opened:
     )
     stated = loaded.document is not None or source.input_shape is not None
     document = loaded.document or {}
+    architecture = loaded.architecture
+    if source.input_shape is None:
+        architecture = _of_asked_size(architecture, source.preprocessing)
     return Opened(
         loaded.model,
-        loaded.architecture,
+        architecture,
         _lineage(document),
         path,
         shape_is_stated=stated,
@@ -131,7 +140,21 @@ def open_model(path: Path, source: ModelSource) -> Opened:
         pruning=document.get("pruning"),
         zeros=_zeros(document, loaded.architecture),
         task=document.get("task"),
+        preprocessing=preprocessing_of(document, source),
     )
+
+
+def preprocessing_of(document: Mapping[str, Any], source: ModelSource) -> Preprocessing:
+    """What a model's document says of its images, with what the user says on top."""
+    return source.preprocessing.over(Preprocessing.from_document(document.get(KEY_OF_IMAGES)))
+
+
+def _of_asked_size(architecture: Architecture, said: Preprocessing) -> Architecture:
+    """The architecture with an input of the size that the user asks for; nothing is said of its channels: colours."""
+    if said.image_size is None:
+        return architecture
+    channels = architecture.input_shape[0] if architecture.input_shape else len(said.mean) or 3
+    return replace(architecture, input_shape=(channels, said.image_size, said.image_size))
 
 
 def open_graph(path: Path, source: ModelSource) -> Opened:
@@ -170,6 +193,7 @@ def open_graph(path: Path, source: ModelSource) -> Opened:
         graph=graph,
         zeros=_zeros(document, architecture),
         task=document.get("task"),
+        preprocessing=preprocessing_of(document, source),
     )
 
 
@@ -213,9 +237,13 @@ def save(
 
 
 def inherited(opened: Opened) -> dict[str, Any]:
-    """What a document says of what is made of ``opened`` as of itself: which entries are sparse, and for which task."""
-    zeros = {} if opened.zeros is None else opened.zeros.to_document()
-    return zeros if opened.task is None else zeros | {"task": opened.task}
+    """What a document says of what is made of ``opened`` as of itself: sparse entries, task, preprocessing."""
+    said: dict[str, Any] = {} if opened.zeros is None else opened.zeros.to_document()
+    if opened.task is not None:
+        said["task"] = opened.task
+    if preprocessing := opened.preprocessing.to_document():
+        said[KEY_OF_IMAGES] = preprocessing
+    return said
 
 
 def _zeros(document: Mapping[str, Any], architecture: Architecture) -> Zeros | None:

@@ -6,7 +6,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from metaprune_cli.artifacts.schemas.fields import DIMENSIONS, Architecture, Artifact, Count, Name, Record, Size, Text
+from metaprune_cli.artifacts.schemas.fields import (
+    DIMENSIONS,
+    Architecture,
+    Artifact,
+    Count,
+    Name,
+    Preprocessing,
+    Record,
+    Size,
+    Text,
+)
 from metaprune_cli.artifacts.schemas.lineage import Lineage, Zeros
 
 FeatureKind = Literal["bias", "scale", "shift", "mean", "variance", "position", "constant"]
@@ -102,4 +112,5 @@ class Graph(Artifact):
     architecture: Architecture | None = None
     lineage: Lineage = []
     zeros: Zeros | None = None
+    preprocessing: Preprocessing | None = None
     program: Any = None
