@@ -18,7 +18,7 @@ from metaprune_cli.config.choices import (
     TaskName,
 )
 from metaprune_cli.config.flags import DATA, Flag
-from metaprune_cli.config.preprocessing import Preprocessing
+from metaprune_cli.config.preprocessing import NOTHING_SAID, Preprocessing
 from metaprune_cli.config_loader import Reference
 
 
@@ -35,7 +35,8 @@ class DataSettings:
         None
     )
     image_size: Annotated[
-        Pixels | None, Flag("Side of the images.", DATA, "N", default="their own; of folders with images of several sizes: 224")
+        Pixels | None,
+        Flag("Side of the images.", DATA, "N", default="their own; of folders with images of several sizes: 224"),
     ] = None
     split_seed: Seed = 0
     val_fraction: Fraction = 0.15
@@ -52,7 +53,7 @@ class DataSettings:
             default="as the files of the models say",
         ),
     ] = None
-    preprocessing: Preprocessing = Preprocessing()
+    preprocessing: Preprocessing = NOTHING_SAID
 
     @property
     def side(self) -> int | None:

@@ -41,15 +41,13 @@ class Preprocessing:
     def from_document(cls, document: Mapping[str, Any] | None) -> Preprocessing:
         """The inverse of ``to_document``; what later versions add is left alone."""
         known = {field.name for field in fields(cls)}
-        said = {name: value for name, value in (document or {}).items() if name in known}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in said.items()})
+        said: dict[str, Any] = {name: value for name, value in (document or {}).items() if name in known}
+        return cls(**said | {name: tuple(said[name]) for name in ("mean", "std") if name in said})
 
     def to_document(self) -> dict[str, Any]:
         """What is said, as JSON values."""
-        values = asdict(self).items()
-        return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in values if value not in (None, ())
-        }
+        said = {name: value for name, value in asdict(self).items() if value not in (None, ())}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in said.items()}
 
     def over(self, other: Preprocessing) -> Preprocessing:
         """The other, with all that this one says on top."""
@@ -77,6 +75,9 @@ class Preprocessing:
         """For people: ``mean 0.485 0.456 0.406, std 0.229 0.224 0.225, size 224``."""
         words = {"image_size": "size", "channels": "channel order"}
         return ", ".join(f"{words.get(name, name)} {_written(value)}" for name, value in self.to_document().items())
+
+
+NOTHING_SAID = Preprocessing()
 
 
 def _each(figures: tuple[float, ...], count: int) -> tuple[float, ...]:

@@ -136,7 +136,9 @@ def read_image_folder(settings: DataSettings, part: Part) -> Source | None:
     try:
         from torchvision.datasets import ImageFolder
 
-        folder = ImageFolder(str(root / part), FittedPixels(size, settings.preprocessing), loader=_open_rgb, allow_empty=True)
+        folder = ImageFolder(
+            str(root / part), FittedPixels(size, settings.preprocessing), loader=_open_rgb, allow_empty=True
+        )
     except FileNotFoundError:
         raise missing("image folder", root, [f"{part}/CLASS/*.jpg"], "put one folder for each class there") from None
     if not folder.samples:

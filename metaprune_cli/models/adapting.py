@@ -104,7 +104,6 @@ class Adapted:
             names = (str(dtype).removeprefix("torch.") for dtype in (old, new))
             self.notes.append(f"cast {changed.count((old, new))} entries from {' to '.join(names)}")
 
-
     def _say_shapes(self, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
         differing = [name for name in state if name in own and state[name].shape != own[name].shape]
         if differing:

@@ -1,4 +1,4 @@
-"""What foreign files leave open: which names are meant, which architecture, and whether a pickled module can be used."""
+"""What foreign files leave open: which names are meant, which architecture, and if a pickled module can be used."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _all_readings(states: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str,
 def _completed_shapes(states: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Every known architecture has a counter for each running mean, or for none."""
     shapes = shapes_of(states)
-    return shapes if has(signature(shapes)) else shapes | {name: () for name in missing_counters(shapes)}
+    return shapes if has(signature(shapes)) else shapes | dict.fromkeys(missing_counters(shapes), ())
 
 
 def ready(module: nn.Module, notes: list[str], where: Path) -> nn.Module:

@@ -18,8 +18,8 @@ from metaprune_cli.models.adapting import Adapted
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.assemble import assemble
 from metaprune_cli.models.foreign import as_named, ready, told_by_names
-from metaprune_cli.models.programs import KEY, program_from_document
 from metaprune_cli.models.naming import own_names, renamed
+from metaprune_cli.models.programs import KEY, program_from_document
 from metaprune_cli.models.recognise import check_args, recognise, shapes_of, told
 from metaprune_cli.models.registry import is_factory, with_input_shape
 from metaprune_cli.models.signatures import most_keys
@@ -60,9 +60,9 @@ def open_model(
 ) -> Loaded:
     """Open a model and what is known about it: an artifact, a state dict, or (only if trusted) a pickled module.
 
-    A state dict may lie beside other things, have a wrapper's prefix before its names, be of half precision, or lack what
-    older versions of PyTorch did not save; what is done about it is logged. The model gets the shapes in the file, so
-    pruned ones load like any other.
+    A state dict may lie beside other things, have a wrapper's prefix before its names, be of half precision, or lack
+    what older versions of PyTorch did not save; what is done about it is logged. The model gets the shapes in the file,
+    so pruned ones load like any other.
 
     Args:
         path: the file.

@@ -1,5 +1,6 @@
-"""What entries of a state dict are called elsewhere: wrappers' prefixes, public files of our architectures, old files of
-ours. Names alone change, never a tensor."""
+"""What entries of a state dict are called elsewhere: by wrappers, by public files of our architectures, by old files of
+ours. Names alone change, never a tensor.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +79,7 @@ def renamed(values: Mapping[str, Value], names: Mapping[str, str]) -> dict[str, 
 
 
 def readings(names: Iterable[str]) -> Iterator[dict[str, str]]:
-    """All ways to read the names of a file whose architecture nobody says: as they are, and as each dialect has them."""
+    """All ways to read the names of a file whose architecture nobody says: as they are, and by each dialect."""
     known = list(names)
     yield {name: name for name in known}
     for start in _DIALECTS:
@@ -86,7 +87,7 @@ def readings(names: Iterable[str]) -> Iterator[dict[str, str]]:
 
 
 def prefixes(names: Iterable[str]) -> list[str]:
-    """What all names begin with, from nothing to the longest, whole components: ``""``, ``module.``, ``module.model.``"""
+    """What all names begin with, from nothing on, whole components: nothing, ``module.``, ``module.model.``."""
     split = [name.split(".")[:-1] for name in names]
     agreeing: list[str] = []
     for parts in zip(*split, strict=False):

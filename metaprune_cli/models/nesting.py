@@ -93,19 +93,17 @@ def _named(found: Mapping[str, Part], content: object, key: str, path: Path) -> 
 
 
 def _none(content: object, path: Path) -> InputError:
-    inside = {str(key)[:100]: type(value).__name__ for key, value in content.items()} if _is_mapping(content) else {}
-    listed = "; ".join(f"{key}: {kind}" for key, kind in list(inside.items())[:_LISTED])
+    got = f"a {type(content).__name__}"
+    if isinstance(content, Mapping):
+        inside = [f"{str(key)[:100]}: {type(value).__name__}" for key, value in content.items()]
+        got = "; ".join(inside[:_LISTED]) or "nothing"
     return InputError(
         "There is no state dict in the file.",
         expected="names and tensors, at the top or under a key",
-        got=listed or (f"a {type(content).__name__}" if not _is_mapping(content) else "nothing"),
+        got=got,
         where=path,
         next_step="save torch.save(model.state_dict(), path) and name the architecture with --arch",
     )
-
-
-def _is_mapping(content: object) -> bool:
-    return isinstance(content, Mapping)
 
 
 def _listing(names: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -95,15 +95,14 @@ def _differences(name: str, shapes: Shapes) -> list[str]:
     )
     differing = [key for key in base if key in shapes and shapes[key] != base[key]]
     found = {
-        f"it has, and the file has not: {_listed(key for key in base if key not in shapes)}": base.keys() - shapes,
-        f"the file has besides: {_listed(key for key in shapes if key not in base)}": shapes.keys() - base,
-        "of other shapes: " + _listed(f"{key} {list(shapes[key])} for {list(base[key])}" for key in differing): differing,
+        "it has, and the file has not": [key for key in base if key not in shapes],
+        "the file has besides": [key for key in shapes if key not in base],
+        "of other shapes": [f"{key} {list(shapes[key])} for {list(base[key])}" for key in differing],
     }
-    return [f"{name}: {words}" for words, some in found.items() if some]
+    return [f"{name}: {words}: {_listed(some)}" for words, some in found.items() if some]
 
 
-def _listed(names: Iterable[str]) -> str:
-    listed = list(names)
+def _listed(listed: Sequence[str]) -> str:
     return f"{len(listed)} ({', '.join(listed[:_LISTED])}{', ...' if len(listed) > _LISTED else ''})"
 
 
@@ -115,8 +114,7 @@ def default_keys() -> dict[str, list[list[str]]]:
 
 def variants_of(name: str) -> tuple[Mapping[str, Any], ...]:
     """The arguments of a known architecture that change its keys."""
-    family = next((each for start, each in _VARIANTS.items() if name.startswith(start)), ({},))
-    return family
+    return next((each for start, each in _VARIANTS.items() if name.startswith(start)), ({},))
 
 
 def told(name: str, shapes: Shapes) -> Architecture:

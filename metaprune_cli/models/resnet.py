@@ -75,6 +75,7 @@ class ResNet(nn.Module):
         super().__init__()
         if shortcut not in ("projection", "padded"):
             raise ValueError(f"shortcut is projection or padded, not {shortcut!r}")
+        stages: list[nn.Module] = []
         channels = [scaled(base, width) for base in (16, 32, 64)]
         self.conv1, self.bn1 = conv_bn(in_channels, channels[0], 3)
         self.relu = nn.ReLU()
@@ -85,7 +86,8 @@ class ResNet(nn.Module):
                 stride = 2 if stage > 0 and block == 0 else 1
                 blocks.append(BasicBlock(previous, out_channels, stride, shortcut))
                 previous = out_channels
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+            stages.append(nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3 = stages
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(previous, num_classes)
         initialise_(self)

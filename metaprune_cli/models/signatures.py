@@ -1,7 +1,7 @@
 """What the keys of every known architecture's state dict come to, in a file: building all of them takes 20 seconds.
 
-``write(default_keys())`` makes the file anew, after a change to an architecture or with a torchvision that has new ones;
-a test says when that is due. An architecture that is not in it is built and compared as before.
+``write(default_keys())`` makes the file anew, after a change to an architecture or with a torchvision that has new
+ones; a test says when that is due. An architecture that is not in it is built and compared as before.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ from metaprune_cli.metrics.latency import Latency, measure_interleaved
 from metaprune_cli.tasks import Score, Task, measure
 from metaprune_cli.tasks.measuring import beside_each_other
 from metaprune_cli.training.progress import Progress
-from metaprune_cli.workflows.task import task_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +28,6 @@ class Conditions:
     settings: EvalSettings
     device: torch.device
     progress: Progress
-
-    @classmethod
-    def of(cls, data: DataSettings, settings: EvalSettings, device: torch.device, progress: Progress) -> Conditions:
-        """Those of a data set; its images are read."""
-        task = task_of(data)
-        return cls(task, task.test(data), task.splits(data), data, settings, device, progress)
 
     @property
     def shape(self) -> tuple[int, ...] | None:

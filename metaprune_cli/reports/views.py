@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from metaprune_cli.artifacts import is_artifact, read_document
-from metaprune_cli.config import DataSettings, EvalSettings, Preprocessing
+from metaprune_cli.config import DataSettings, Preprocessing
 from metaprune_cli.data import ImageSplit
 from metaprune_cli.metrics.latency import Latency
 from metaprune_cli.reports.conditions import Conditions
-from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.paths import short_names
 from metaprune_cli.workflows.preprocessing import asked, in_words, with_preprocessing
 
@@ -27,13 +25,7 @@ class Views:
 
     @classmethod
     def of(
-        cls,
-        data: DataSettings,
-        paths: Sequence[Path],
-        said: Preprocessing,
-        settings: EvalSettings,
-        device: torch.device,
-        progress: Progress,
+        cls, data: DataSettings, paths: Sequence[Path], said: Preprocessing, read: Callable[[DataSettings], Conditions]
     ) -> Views:
         """Read the images, once for each way that models take them.
 
@@ -41,9 +33,7 @@ class Views:
             data: the images.
             paths: the models' files.
             said: what the user says, which goes before what a file says.
-            settings: of the evaluation.
-            device: where everything is measured.
-            progress: is told about each model.
+            read: reads the images that settings say.
         """
         alike: dict[Preprocessing, list[Path]] = {}
         for path in paths:
@@ -51,8 +41,7 @@ class Views:
             alike.setdefault(asked(data, document, said), []).append(path)
         found: dict[Path, Conditions] = {}
         for files in alike.values():
-            conditions = Conditions.of(with_preprocessing(data, files, said), settings, device, progress)
-            found |= dict.fromkeys(files, conditions)
+            found |= dict.fromkeys(files, read(with_preprocessing(data, files, said)))
         return cls(found)
 
     @property
@@ -86,7 +75,7 @@ class Views:
 
 
 def written(conditions: Conditions) -> str:
-    """What images go through: ``3x32x32, mean 0.485 0.456 0.406, std 0.229 0.224 0.225``, and whose figures they are."""
+    """What images go through: ``3x32x32, mean 0.485 0.456 0.406, std 0.229 0.224 0.225``, and whose figures it is."""
     said, split = conditions.data.preprocessing, conditions.splits.val
     if not isinstance(split, ImageSplit):
         return in_words(said)

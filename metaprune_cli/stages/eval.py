@@ -17,6 +17,7 @@ from metaprune_cli.methods.registry import methods
 from metaprune_cli.metrics.density import density
 from metaprune_cli.metrics.latency import Latency
 from metaprune_cli.metrics.macs import count_macs, count_params
+from metaprune_cli.reports.conditions import Conditions
 from metaprune_cli.reports.curve import arms_from, curves
 from metaprune_cli.reports.files import check_folder, write_report
 from metaprune_cli.reports.page import PAGE, Contents, html
@@ -31,7 +32,7 @@ from metaprune_cli.workflows.images import check_fits
 from metaprune_cli.workflows.lineage import base_candidates, base_of, descent
 from metaprune_cli.workflows.loading import ModelSource, Opened, open_model
 from metaprune_cli.workflows.paths import find_sources, short_names
-from metaprune_cli.workflows.task import with_task
+from metaprune_cli.workflows.task import task_of, with_task
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,12 @@ def evaluate(
     paths = list(models) if base is None else [*models, base]
     sources = [file.path for file in find_sources(paths, ("model",)).files]
     data = with_task(data, sources, allow_import=source.allow_import, alike=False)
-    views = Views.of(data, sources, source.preprocessing, settings, device, progress)
+
+    def conditions(data: DataSettings) -> Conditions:
+        task = task_of(data)
+        return Conditions(task, task.test(data), task.splits(data), data, settings, device, progress)
+
+    views = Views.of(data, sources, source.preprocessing, conditions)
     given = _open(models, source, views)
     bases = [] if base is None else _open([base], source, views)
     files = {opened.path.resolve(): opened for opened in [*bases, *given]}  # a file may be given and be a base

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from metaprune_cli.config import DataSettings, Preprocessing, ZooSettings
+from metaprune_cli.config import NOTHING_SAID, DataSettings, Preprocessing, ZooSettings
 from metaprune_cli.console.text import file_name
 from metaprune_cli.data import Splits
 from metaprune_cli.models import Architecture, build, list_architectures
@@ -25,7 +25,6 @@ from metaprune_cli.workflows.images import check_fits
 from metaprune_cli.workflows.loading import ModelSource, Opened, open_model, save
 from metaprune_cli.workflows.made import Made, code_of
 from metaprune_cli.workflows.paths import SUFFIX, check_targets, find_sources, stem
-from metaprune_cli.workflows.preprocessing import NOTHING_SAID
 from metaprune_cli.workflows.side_by_side import side_by_side
 from metaprune_cli.workflows.task import with_task
 from metaprune_cli.workflows.trainer import Trainer, shared_out

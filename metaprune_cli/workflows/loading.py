@@ -22,7 +22,7 @@ from torch import nn
 
 from metaprune_cli import models
 from metaprune_cli.artifacts import is_artifact, read_artifact, read_kind
-from metaprune_cli.config import Preprocessing
+from metaprune_cli.config import NOTHING_SAID, Preprocessing
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph, encode
 from metaprune_cli.graph.program.script import CONSTANTS
@@ -55,7 +55,7 @@ class ModelSource:
     trust_pickle: bool = False
     allow_import: bool = False
     key: str | None = None
-    preprocessing: Preprocessing = Preprocessing()
+    preprocessing: Preprocessing = NOTHING_SAID
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ class Opened:
     pruning: Mapping[str, Any] | None = None
     zeros: Zeros | None = None
     task: str | None = None
-    preprocessing: Preprocessing = Preprocessing()
+    preprocessing: Preprocessing = NOTHING_SAID
 
     @property
     def says_its_inputs(self) -> bool:
@@ -247,7 +247,7 @@ def inherited(opened: Opened) -> dict[str, Any]:
 
 
 def _zeros(document: Mapping[str, Any], architecture: Architecture) -> Zeros | None:
-    """Which entries are sparse, as the architecture calls them now; a program's names are those it was recorded with."""
+    """Which entries are sparse, as the architecture calls them now; a program has the names it was recorded with."""
     zeros = Zeros.of(document)
     if zeros is None or KEY in document:
         return zeros

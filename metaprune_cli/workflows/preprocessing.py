@@ -13,7 +13,6 @@ from metaprune_cli.errors import InputError
 
 KEY = "preprocessing"
 """Of the document of a model or a graph; absent, images are as the data set has them."""
-NOTHING_SAID = Preprocessing()
 _FILES = "imagefolder"
 
 
@@ -59,5 +58,5 @@ def in_words(said: Preprocessing) -> str:
 
 def _stated_side(document: Mapping[str, Any]) -> int | None:
     """Of the square images that a document says its model takes."""
-    shape = (document.get("architecture") or {}).get("input_shape") or ()
+    shape: Sequence[int] = (document.get("architecture") or {}).get("input_shape") or ()
     return shape[1] if len(shape) == 3 and shape[1] == shape[2] else None

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from metaprune_cli.artifacts import is_artifact, read_document
-from metaprune_cli.config import DataSettings, Preprocessing
+from metaprune_cli.config import NOTHING_SAID, DataSettings, Preprocessing
 from metaprune_cli.errors import InputError
 from metaprune_cli.tasks import DEFAULT, Task, find_task
 from metaprune_cli.tasks.registry import is_own
-from metaprune_cli.workflows.preprocessing import NOTHING_SAID, with_preprocessing
+from metaprune_cli.workflows.preprocessing import with_preprocessing
 
 TRAINING = ("zoo", "finetune")
 
