@@ -22,7 +22,7 @@ def resized_squares(pixels: Tensor, side: int, said: Preprocessing) -> Tensor:
     whole = side if said.crop is None else max(side, round(side / said.crop))
     how = {"interpolation": _mode(said.interpolation or "bilinear"), "antialias": True}
     resized: Tensor = v2.functional.resize(pixels, [whole, whole], **how)
-    return resized if whole == side else v2.functional.center_crop(resized, [side, side])  # type: ignore[no-any-return]
+    return resized if whole == side else v2.functional.center_crop(resized, [side, side])
 
 
 def fitted(picture: Image.Image, size: tuple[int, int], said: Preprocessing) -> Image.Image:
