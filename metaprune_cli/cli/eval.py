@@ -95,6 +95,8 @@ def evaluate(
         )
     show(found.to_document(), models_table(found.rows), *summary_tables(found.summary), as_json=as_json)
     if not quiet:
+        if said := found.setting.get("Preprocessing"):
+            print_note(f"Preprocessing: {said}")
         for line in unequal_lines(found.summary):
             print_note(line)
         for place in filter(None, (output, report)):

@@ -92,10 +92,13 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     yield "size", f"{found.bytes} bytes, {len(found.tensors)} tensors, {count(found.values)} values"
     made_by = dict(found.document.get("made_by") or {})
     sections = {"made by": made_by, "settings": made_by.pop("parameters", {})}
-    sections |= {name: found.document.get(name) or {} for name in ("architecture", "config", "metrics", "inputs")}
+    named = ("architecture", "preprocessing", "config", "metrics", "inputs")
+    sections |= {name: found.document.get(name) or {} for name in named}
     yield from (
         (f"{name}: {key}", _words(value)) for name, section in sections.items() for key, value in section.items()
     )
+    if found.kind == "model" and not sections["preprocessing"]:
+        yield "preprocessing", "as the data set has it"
     if found.graph is not None:
         yield from _graph_facts(found.graph)
     if found.zeros is not None:

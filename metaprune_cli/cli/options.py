@@ -6,15 +6,16 @@ import math
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from metaprune_cli.cli.signature import Section
-from metaprune_cli.config import DataSettings
+from metaprune_cli.config import DataSettings, Preprocessing
 from metaprune_cli.config.flags import MODEL_FILE, OUTPUT, RUN
+from metaprune_cli.config_loader import parse
 from metaprune_cli.errors import InputError
 
 if TYPE_CHECKING:
@@ -122,6 +123,15 @@ class ModelCode:
             rich_help_panel=MODEL_FILE,
         ),
     ] = None
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key",
+            metavar="NAME",
+            help="Which state dict to take of a file with several: state_dict_ema, model.ema, or a prefix of names.",
+            rich_help_panel=MODEL_FILE,
+        ),
+    ] = None
     trust_pickle: Annotated[
         bool,
         typer.Option(
@@ -152,14 +162,102 @@ class ModelFile(ModelCode):
             rich_help_panel=MODEL_FILE,
         ),
     ] = None
+    preprocessing: Annotated[
+        str | None,
+        typer.Option(
+            "--preprocessing",
+            metavar="NAME",
+            help="That of known weights: torchvision:resnet50, timm:convnext_atto; the options below go before it.",
+            rich_help_panel=MODEL_FILE,
+        ),
+    ] = None
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            "--mean",
+            metavar="M,M,M",
+            help="Subtracted from pixels in [0, 1], by channel. Default: as the file says, else the data set's.",
+            rich_help_panel=MODEL_FILE,
+        ),
+    ] = None
+    std: Annotated[
+        str | None,
+        typer.Option("--std", metavar="S,S,S", help="Divided by, alike.", rich_help_panel=MODEL_FILE),
+    ] = None
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            "--image-size",
+            metavar="N",
+            help="Side that images are brought to. Default: as the file says, else their own.",
+            rich_help_panel=MODEL_FILE,
+        ),
+    ] = None
+    crop: Annotated[
+        float | None,
+        typer.Option(
+            "--crop",
+            metavar="SHARE",
+            help="Side of the middle that is kept of the resized image, 0.5 to 1.",
+            rich_help_panel=MODEL_FILE,
+        ),
+    ] = None
+    interpolation: Annotated[
+        str | None,
+        typer.Option(
+            "--interpolation",
+            metavar="NAME",
+            help="How images are resized: nearest, bilinear or bicubic.",
+            rich_help_panel=MODEL_FILE,
+        ),
+    ] = None
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            "--channels", metavar="ORDER", help="How the model takes colours: rgb or bgr.", rich_help_panel=MODEL_FILE
+        ),
+    ] = None
 
     def source(self) -> ModelSource:
         """How model files are to be opened.
 
         Raises:
-            InputError: an ``--arch-arg`` or the ``--input-shape`` cannot be read.
+            InputError: an ``--arch-arg``, the ``--input-shape`` or a part of the preprocessing cannot be read.
         """
-        return _source(self, self.input_shape)
+        said = _preprocessing(self)
+        source = _source(self, self.input_shape)
+        if self.preprocessing is not None:
+            from metaprune_cli.models.published import published
+
+            said = said.over(published(self.preprocessing))
+        return replace(source, preprocessing=said)
+
+
+def _preprocessing(file: ModelFile) -> Preprocessing:
+    """What the options say of images.
+
+    Raises:
+        InputError: a value cannot be used; all of them are named.
+    """
+    said: dict[str, object] = {
+        name: value
+        for name in ("image_size", "crop", "interpolation", "channels")
+        if (value := getattr(file, name)) is not None
+    }
+    said |= {name: _figures(text, f"--{name}") for name in ("mean", "std") if (text := getattr(file, name)) is not None}
+    return parse(Preprocessing, said, section="preprocessing", where="--mean, --std, --image-size and their like")
+
+
+def _figures(text: str, where: str) -> list[float]:
+    try:
+        return [float(part) for part in text.replace(" ", ",").split(",") if part]
+    except ValueError:
+        raise InputError(
+            "The figures of the channels cannot be read.",
+            expected="a number, or one for each channel, such as 0.485,0.456,0.406",
+            got=text[:200],
+            where=where,
+        ) from None
 
 
 def _source(code: ModelCode, input_shape: str | None = None) -> ModelSource:
@@ -173,6 +271,7 @@ def _source(code: ModelCode, input_shape: str | None = None) -> ModelSource:
         input_shape=shape,
         trust_pickle=code.trust_pickle,
         allow_import=code.allow_import,
+        key=code.key,
     )
 
 

@@ -72,6 +72,7 @@ def zoo(
                 jobs=jobs,
                 ranks=ranks,
                 ddp=ddp,
+                preprocessing=source.preprocessing,
             )
     if ranks.first:
         rows, metrics = [member.to_document() for member in members], {member.metric for member in members}

@@ -43,6 +43,7 @@ from metaprune_cli.config.choices import (
 from metaprune_cli.config.data import DataSettings
 from metaprune_cli.config.measuring import BenchSettings, CoverageSettings, EvalSettings, ExportSettings
 from metaprune_cli.config.metanet import MetanetSettings, MetaTrainSettings, TransformSettings
+from metaprune_cli.config.preprocessing import NOTHING_SAID, Preprocessing
 from metaprune_cli.config.pruning import (
     IterateSettings,
     PruneSettings,
@@ -53,6 +54,7 @@ from metaprune_cli.config.pruning import (
 from metaprune_cli.config.training import OptimSettings, ZooMember, ZooSettings
 
 __all__ = [
+    "NOTHING_SAID",
     "OF_METHODS",
     "WITH_DATA",
     "Augmentation",
@@ -86,6 +88,7 @@ __all__ = [
     "Pixels",
     "Positive",
     "Precision",
+    "Preprocessing",
     "Processes",
     "PruneSettings",
     "PruningRule",

@@ -18,6 +18,7 @@ from metaprune_cli.config.choices import (
     TaskName,
 )
 from metaprune_cli.config.flags import DATA, Flag
+from metaprune_cli.config.preprocessing import NOTHING_SAID, Preprocessing
 from metaprune_cli.config_loader import Reference
 
 
@@ -25,7 +26,8 @@ from metaprune_cli.config_loader import Reference
 class DataSettings:
     """Section ``data``: which images, how they are split and augmented, and for which task.
 
-    The task None is what the models' files say, or classification; ``package.module:task`` is a user's own.
+    The task None is what the models' files say, or classification; ``package.module:task`` is a user's own. The
+    preprocessing that is said here goes before that of the models' files.
     """
 
     dataset: Annotated[DatasetName, Flag("Which images.", DATA)] = "digits"
@@ -33,7 +35,8 @@ class DataSettings:
         None
     )
     image_size: Annotated[
-        Pixels | None, Flag("Side of the images.", DATA, "N", default="their own; of folders: 224")
+        Pixels | None,
+        Flag("Side of the images.", DATA, "N", default="their own; of folders with images of several sizes: 224"),
     ] = None
     split_seed: Seed = 0
     val_fraction: Fraction = 0.15
@@ -50,3 +53,9 @@ class DataSettings:
             default="as the files of the models say",
         ),
     ] = None
+    preprocessing: Preprocessing = NOTHING_SAID
+
+    @property
+    def side(self) -> int | None:
+        """Of the images, where somebody asks for one."""
+        return self.image_size or self.preprocessing.image_size

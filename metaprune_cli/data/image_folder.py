@@ -17,33 +17,37 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from metaprune_cli.artifacts import file_sha256
-from metaprune_cli.config import DataSettings
+from metaprune_cli.config import DataSettings, Preprocessing
 from metaprune_cli.data.digest import digest_of
+from metaprune_cli.data.resizing import fitted
 from metaprune_cli.data.source import Part, Source, missing, root_of
 from metaprune_cli.errors import CorruptFileError, InputError, MetapruneError
 from metaprune_cli.places import check_readable
 
 DEFAULT_SIZE = 224
+"""Of a side, where images are of several sizes and nobody asks for one."""
 MOST_PIXELS = 89_478_485
 """Of one image; where Pillow begins to warn of files that are made to fill the memory."""
-LONGEST = 16
-"""Of a very long image only the middle is used: so many times as long as it is wide."""
 READ = 1000  # of the files at most, to tell a folder from another
-CROP_RATIO = 256 / 224  # the usual evaluation on ImageNet: resize to 256, keep the central 224
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""Those that torchvision's ImageFolder reads."""
 
 
 @dataclass(frozen=True, eq=False)
 class FileImages:
-    """Images that are read, resized and cropped when they are needed; ``folder`` yields (uint8 (3, s, s), class)."""
+    """Images that are read, resized and cropped when they are needed; ``folder`` yields (uint8 (3, h, w), class).
+
+    ``size`` is height and width.
+    """
 
     folder: Any
-    size: int
+    size: tuple[int, int]
     workers: int
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height, width."""
-        return 3, self.size, self.size
+        return 3, *self.size
 
     @cached_property
     def digest(self) -> str:
@@ -57,7 +61,7 @@ class FileImages:
         return digest_of(listed, *(_content(path) for path in paths[:: -(-len(paths) // READ)]))
 
     def read(self, order: Tensor, batch_size: int) -> Iterator[Tensor]:
-        """The images at the positions ``order``, as uint8 batches (n, 3, s, s)."""
+        """The images at the positions ``order``, as uint8 batches (n, 3, h, w)."""
         chosen = Subset(self.folder, order.tolist())
         for pixels in DataLoader(chosen, batch_size, num_workers=self.workers, collate_fn=_batch):
             if isinstance(pixels, Unreadable):
@@ -83,10 +87,11 @@ def _batch(items: Sequence[tuple[Tensor | Unreadable, int]]) -> Tensor | Unreada
 
 
 @dataclass(frozen=True)
-class SquarePixels:
-    """A picture as uint8 (3, s, s): its shorter side resized, its centre kept; one that fits already is left alone."""
+class FittedPixels:
+    """A picture as uint8 (3, height, width): resized, its middle kept; one that fits already is left alone."""
 
-    size: int
+    size: tuple[int, int]
+    preprocessing: Preprocessing
 
     def __call__(self, picture: Image.Image | Unreadable) -> Tensor | Unreadable:
         """The pixels of ``picture``; what could not be read stays what it is."""
@@ -94,12 +99,26 @@ class SquarePixels:
 
         if isinstance(picture, Unreadable):
             return picture
-        picture = _middle(picture)
-        if picture.size != (self.size, self.size):
-            picture = v2.functional.resize(picture, [round(self.size * CROP_RATIO)])
-            picture = v2.functional.center_crop(picture, [self.size, self.size])
-        pixels: Tensor = v2.functional.pil_to_tensor(picture)
+        pixels: Tensor = v2.functional.pil_to_tensor(fitted(picture, self.size, self.preprocessing))
         return pixels
+
+
+def own_size(root: Path) -> tuple[int, int] | None:
+    """Height and width of a folder's training images, if all are of one size: ``READ`` of them are looked at."""
+    paths = sorted(path for path in (root / "train").rglob("*") if path.suffix.lower() in SUFFIXES)
+    sizes = {_size(path) for path in paths[:: max(1, -(-len(paths) // READ))]} - {None}
+    return next(iter(sizes)) if len(sizes) == 1 else None
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    """Of one picture, of which the beginning is read; None where it cannot be: whoever reads it says so."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as picture:
+                return (picture.height, picture.width) if picture.width * picture.height <= MOST_PIXELS else None
+    except Exception:  # noqa: BLE001 - damaged images fail in every way there is
+        return None
 
 
 def read_image_folder(settings: DataSettings, part: Part) -> Source | None:
@@ -112,12 +131,14 @@ def read_image_folder(settings: DataSettings, part: Part) -> Source | None:
     if part == "val" and not (root / "val").is_dir():
         return None
     classes = _classes(root)
-    size = settings.image_size or DEFAULT_SIZE
     _check_visited_once(root / part)
+    size = (settings.side, settings.side) if settings.side else own_size(root) or (DEFAULT_SIZE, DEFAULT_SIZE)
     try:
         from torchvision.datasets import ImageFolder
 
-        folder = ImageFolder(str(root / part), SquarePixels(size), loader=_open_rgb, allow_empty=True)
+        folder = ImageFolder(
+            str(root / part), FittedPixels(size, settings.preprocessing), loader=_open_rgb, allow_empty=True
+        )
     except FileNotFoundError:
         raise missing("image folder", root, [f"{part}/CLASS/*.jpg"], "put one folder for each class there") from None
     if not folder.samples:
@@ -205,16 +226,6 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     if picture.mode != "I" and not picture.mode.startswith("I;16"):
         return picture
     return Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
-
-
-def _middle(picture: Image.Image) -> Image.Image:
-    """The middle of a picture that is very long: resized by its shorter side, the whole of it may fill the memory."""
-    width, height = picture.size
-    most = LONGEST * min(width, height)
-    if max(width, height) <= most:
-        return picture
-    left, top = max(0, width - most) // 2, max(0, height - most) // 2
-    return picture.crop((left, top, left + min(width, most), top + min(height, most)))
 
 
 def _check_visited_once(part: Path) -> None:

@@ -58,15 +58,20 @@ class MemoryImages:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What happens to pixels on their way into a network; ``mean`` and ``std`` per channel, for values in [0, 1]."""
+    """What happens to pixels on their way into a network; ``mean`` and ``std`` per channel, for values in [0, 1].
+
+    With ``backwards`` the channels are turned round first: blue, green, red.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augmentation: Augmentation = "none"
+    backwards: bool = False
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """Pixels uint8 (n, c, h, w) as float32 of zero mean and unit variance over the dataset."""
         # what torchvision's to_dtype and normalize compute, bit for bit, without its import, which takes longer
+        pixels = pixels.flip(1) if self.backwards else pixels
         scaled = pixels.to(torch.float32).mul_(1 / 255)
         mean, std = (torch.tensor(figures, device=pixels.device).view(-1, 1, 1) for figures in (self.mean, self.std))
         return scaled.sub_(mean).div_(std)

@@ -16,6 +16,7 @@ from metaprune_cli.data.digest import digest_of
 from metaprune_cli.data.digits import read_digits
 from metaprune_cli.data.image_folder import class_folders, read_image_folder
 from metaprune_cli.data.image_split import ImageSplit, MemoryImages, Preparation, stratified
+from metaprune_cli.data.resizing import resized_squares
 from metaprune_cli.data.source import Part, Source
 from metaprune_cli.data.svhn import read_svhn, svhn_files
 from metaprune_cli.errors import InputError
@@ -166,17 +167,18 @@ def _read(settings: DataSettings, part: Part) -> Source:
 
 
 def _resized(source: Source, settings: DataSettings) -> Source:
-    """Images in memory brought to ``settings.image_size``; images in files are resized as they are read."""
-    size, images = settings.image_size, source.images
+    """Images in memory brought to the side that is asked for; images in files are resized as they are read."""
+    size, images = settings.side, source.images
     if size is None or not isinstance(images, MemoryImages) or images.shape[1:] == (size, size):
         return source
-    from torchvision.transforms import v2
-
-    resized = v2.functional.resize(images.pixels, [size, size], antialias=True)
+    resized = resized_squares(images.pixels, size, settings.preprocessing)
     return replace(source, images=MemoryImages(resized, resized_from=images.digest))
 
 
 def _whole(source: Source, settings: DataSettings) -> ImageSplit:
     dataset = DATASETS[settings.dataset]
-    preparation = Preparation(dataset.mean, dataset.std, settings.augment)
+    said = settings.preprocessing.for_channels(source.images.shape[0])
+    backwards = said.channels == "bgr"
+    mean, std = (figures[::-1] if backwards else figures for figures in (dataset.mean, dataset.std))
+    preparation = Preparation(said.mean or mean, said.std or std, settings.augment, backwards)
     return ImageSplit(source.images, source.labels, torch.arange(len(source.labels)), preparation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
@@ -24,12 +24,17 @@ from metaprune_cli.models.registry import build, shell, skeleton
 _LISTED = 10
 
 
+Adapt = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Mapping[str, Tensor]]
+"""From a model's own entries and a file's to those the model is to get."""
+
+
 def assemble(
     architecture: Architecture,
     state: Mapping[str, Tensor],
     where: Path,
     allow_import: bool = True,
     widths: Widths = MappingProxyType({}),
+    adapt: Adapt | None = None,
 ) -> nn.Module:
     """Build on meta (as far as that goes), resize to the tensors' shapes, assign them; in eval mode.
 
@@ -39,6 +44,7 @@ def assemble(
         where: the file they are from, for messages.
         allow_import: whether a factory may be imported.
         widths: attributes that hold a width, where the file says any.
+        adapt: brings a foreign state dict to the model's entries; None: it has them.
 
     Raises:
         InputError: the tensors do not fit the architecture; all that is missing, unexpected and mismatched is listed.
@@ -46,7 +52,7 @@ def assemble(
     limits = Limits.of(state)
     for construct in (skeleton, shell, build):
         model = construct(architecture, allow_import=allow_import, limits=limits)
-        _fill_(model, state, architecture, where, widths)
+        _fill_(model, state, architecture, where, widths, adapt)
         if not _has_meta(model):  # constants that are not in the state dict: only a construction knows them
             break
     return model.eval()
@@ -85,8 +91,11 @@ def _fill_(
     architecture: Architecture,
     where: Path,
     widths: Widths = MappingProxyType({}),
+    adapt: Adapt | None = None,
 ) -> None:
     own = model.state_dict(keep_vars=True)
+    if adapt is not None:
+        state = adapt(own, state)
     first_names: dict[int, str] = {}
     firsts = {name: first_names.setdefault(id(tensor), name) for name, tensor in own.items()}
     complete = dict(state)

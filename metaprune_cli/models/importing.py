@@ -38,7 +38,7 @@ def import_object(name: str, what: str, *, where: str) -> Any:
     """The same for an object of any kind."""
     module_name, _, attribute = name.partition(":")
     try:
-        with _working_directory_on_path():
+        with working_directory_on_path():
             found: Any = import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
@@ -96,7 +96,7 @@ def _top_level(name: str, folder: Path) -> ModuleSpec | None:
 
 
 @contextmanager
-def _working_directory_on_path() -> Iterator[None]:
+def working_directory_on_path() -> Iterator[None]:
     """The ``metaprune`` script does not put the working directory on ``sys.path`` as ``python -m`` does.
 
     It comes first while the module is imported, and last from then on: what a factory imports only when it is called

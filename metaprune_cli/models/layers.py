@@ -10,11 +10,13 @@ def scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
-def conv_bn(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """A convolution without bias and its BatchNorm; padded so that only the stride changes the size of the map."""
+def conv_bn(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1, bias: bool = False
+) -> nn.Sequential:
+    """A convolution and its BatchNorm, padded so that only the stride changes the size of the map."""
     padding = kernel_size // 2
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False),
+        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias),
         nn.BatchNorm2d(out_channels),
     )
 

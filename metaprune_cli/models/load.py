@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -13,13 +14,18 @@ from torch import nn
 
 from metaprune_cli.artifacts import is_artifact, join_aliases, read_artifact
 from metaprune_cli.errors import CorruptFileError, InputError
+from metaprune_cli.models.adapting import Adapted
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.assemble import assemble
+from metaprune_cli.models.foreign import as_named, ready, told_by_names
+from metaprune_cli.models.naming import own_names, renamed
 from metaprune_cli.models.programs import KEY, program_from_document
 from metaprune_cli.models.recognise import check_args, recognise, shapes_of, told
 from metaprune_cli.models.registry import is_factory, with_input_shape
 from metaprune_cli.models.signatures import most_keys
-from metaprune_cli.models.state_files import read_states
+from metaprune_cli.models.state_files import read_state_file
+
+log = logging.getLogger(__name__)
 
 SPARE = 8
 """So many times the tensors of a model can be in its file: optimiser state, averages."""
@@ -30,12 +36,16 @@ LARGEST_UNSTATED = 1 << 24
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model in eval mode on the CPU, what it is, and the JSON document it came with (None for foreign files)."""
+    """A model in eval mode on the CPU, what it is, and the JSON document it came with (None for foreign files).
+
+    ``notes`` say what was taken of a foreign file, and what was done to make a model of it.
+    """
 
     model: nn.Module
     architecture: Architecture
     document: dict[str, Any] | None
     path: Path
+    notes: tuple[str, ...] = ()
 
 
 def open_model(
@@ -46,11 +56,13 @@ def open_model(
     trust_pickle: bool = False,
     allow_import: bool = False,
     input_shape: tuple[int, ...] | None = None,
+    key: str | None = None,
 ) -> Loaded:
     """Open a model and what is known about it: an artifact, a state dict, or (only if trusted) a pickled module.
 
-    A state dict may be nested under ``state_dict`` or ``model`` and have DDP's ``module.`` before its names. The model
-    gets the shapes in the file, so pruned ones load like any other.
+    A state dict may lie beside other things, have a wrapper's prefix before its names, be of half precision, or lack
+    what older versions of PyTorch did not save; what is done about it is logged. The model gets the shapes in the file,
+    so pruned ones load like any other.
 
     Args:
         path: the file.
@@ -59,6 +71,7 @@ def open_model(
         trust_pickle: open pickles with more than tensors in them, which can run any code.
         allow_import: import a factory that only the file names; one given as ``arch`` is imported anyway.
         input_shape: shape of one input without the batch, instead of what the file or the architecture says.
+        key: which of several state dicts in a file to take.
 
     Raises:
         InputError: no such file, an artifact that is no model, or tensors that do not fit the architecture.
@@ -67,18 +80,45 @@ def open_model(
     path = Path(path)
     args = dict(arch_args or {})
     if is_artifact(path):
+        if key is not None:
+            raise InputError("An artifact holds one model alone.", got=key, where="--key", next_step="leave it out")
         return _load_artifact(path, arch, args, allow_import, input_shape)
+    loaded = _load_foreign(path, arch, args, trust_pickle, input_shape, key)
+    if loaded.notes:
+        log.warning("%s: %s", path, "; ".join(loaded.notes))
+    return loaded
+
+
+def _load_foreign(
+    path: Path,
+    arch: str | None,
+    args: dict[str, Any],
+    trust_pickle: bool,
+    input_shape: tuple[int, ...] | None,
+    key: str | None,
+) -> Loaded:
     is_known = arch is None or not is_factory(arch)
-    states = read_states(path, trust_pickle, SPARE * most_keys() if is_known else None)
-    if isinstance(states, nn.Module):
-        found = _architecture_of(states) if arch is None else Architecture(arch)
+    home = None if arch is None or is_known else arch.partition(":")[0]
+    file = read_state_file(path, trust_pickle, SPARE * most_keys() if is_known else None, key, home)
+    notes = list(file.notes)
+    if isinstance(file.content, nn.Module):
+        model = ready(file.content, notes, path)
+        found = _architecture_of(model) if arch is None else Architecture(arch)
+        return Loaded(model, _completed(found, args, input_shape), None, path, tuple(notes))
+    if arch is None:
+        found, states, said = told_by_names(file.content, path)
+        notes += said
     else:
-        shapes = shapes_of(states)
-        found = recognise(shapes, path) if arch is None else told(arch, shapes)
-        check_args(found, args, path)
-    architecture = with_input_shape(replace(found, args={**found.args, **args}, input_shape=input_shape))
-    model = states.eval() if isinstance(states, nn.Module) else assemble(architecture, states, path)
-    return Loaded(model, architecture, None, path)
+        states = file.content
+        found = told(arch, as_named(arch, states))
+    check_args(found, args, path)
+    adapted, architecture = Adapted(found.name, path), _completed(found, args, input_shape)
+    model = assemble(architecture, states, path, adapt=adapted)
+    return Loaded(model, architecture, None, path, (*notes, *adapted.notes))
+
+
+def _completed(found: Architecture, args: Mapping[str, Any], input_shape: tuple[int, ...] | None) -> Architecture:
+    return with_input_shape(replace(found, args={**found.args, **args}, input_shape=input_shape))
 
 
 def load_model(
@@ -89,6 +129,7 @@ def load_model(
     trust_pickle: bool = False,
     allow_import: bool = False,
     input_shape: tuple[int, ...] | None = None,
+    key: str | None = None,
 ) -> nn.Module:
     """The model in a file, in eval mode on the CPU; arguments and errors are those of ``open_model``."""
     return open_model(
@@ -98,6 +139,7 @@ def load_model(
         trust_pickle=trust_pickle,
         allow_import=allow_import,
         input_shape=input_shape,
+        key=key,
     ).model
 
 
@@ -108,6 +150,8 @@ def _load_artifact(
     try:
         recorded = Architecture.from_document(artifact.document["architecture"])
         tensors = join_aliases(artifact.tensors, artifact.document.get("aliases", {}))
+        if KEY not in artifact.document:  # a program has the names it was recorded with
+            tensors = renamed(tensors, own_names(recorded.name, tensors))
     except (KeyError, TypeError) as error:
         raise CorruptFileError("The artifact does not say what model it holds.", where=path) from error
     _check_size(recorded, input_shape, path)

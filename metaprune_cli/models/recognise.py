@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,16 @@ from typing import Any
 from metaprune_cli.errors import InputError
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.registry import is_factory, list_architectures, skeleton, takes_argument
-from metaprune_cli.models.signatures import may_have, signature
+from metaprune_cli.models.signatures import may_have, nearest, signature
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Auxiliary heads are there or not; torchvision drops them from some of the models it hands out.
-_VARIANTS: Mapping[str, tuple[dict[str, bool], ...]] = {
+NEAREST, _LISTED = 3, 6
+
+# By the beginning of names. Auxiliary heads are there or not; torchvision drops them from some models it hands out.
+_VARIANTS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
+    "cifar:resnet": ({}, {"shortcut": "padded"}),
+    "cifar:vgg": ({}, {"bias": True}),
     "torchvision:googlenet": ({}, {"aux_logits": False}),
     "torchvision:inception_v3": ({}, {"aux_logits": False}),
 }
@@ -42,7 +46,7 @@ def recognise(shapes: Shapes, where: Path | None = None) -> Architecture:
     """The known architecture whose keys and shapes these are, its arguments inferred from the shapes.
 
     Raises:
-        InputError: none of them has these keys and shapes; those with the same keys are named.
+        InputError: none of them has these keys and shapes; those with the same keys are named, or the nearest.
     """
     same_keys: list[str] = []
     found = signature(shapes)
@@ -55,21 +59,62 @@ def recognise(shapes: Shapes, where: Path | None = None) -> Architecture:
         same_keys.append(name)
         if name not in _AMBIGUOUS and _built_shapes(fitted) == shapes:
             return fitted
-    raise InputError(
+    if same_keys:
+        raise InputError(
+            "The architecture of this state dict cannot be told from its keys and shapes.",
+            expected="the keys and shapes of a known architecture",
+            got=f"the keys of {' or '.join(same_keys)}, with other shapes",
+            where=where,
+            next_step=f"name it: --arch {same_keys[0]} --arch-arg key=value",
+        )
+    raise unknown(shapes, where)
+
+
+def unknown(shapes: Shapes, where: Path | None) -> InputError:
+    """What is said of keys that no known architecture has: which are the nearest, and what differs."""
+    likest = [(name, share) for name, share in nearest(shapes) if not name.startswith(_SAME_KEYS_AS_FLOAT)][:NEAREST]
+    lines = [_glimpse(shapes)]
+    if likest:
+        shares = ", ".join(f"{name} ({share:.0%} of the keys)" for name, share in likest)
+        lines += [f"nearest: {shares}", *_differences(likest[0][0], shapes)]
+    file = "FILE" if where is None else where.name
+    return InputError(
         "The architecture of this state dict cannot be told from its keys and shapes.",
         expected="the keys and shapes of a known architecture",
-        got=f"the keys of {' or '.join(same_keys)}, with other shapes" if same_keys else _glimpse(shapes),
+        got="\n".join(lines),
         where=where,
-        next_step=f"name it: --arch {same_keys[0] if same_keys else 'package.module:factory'} --arch-arg key=value",
+        next_step=f"name the function or class that makes it: metaprune encode {file} --arch package.module:factory",
     )
 
 
-def default_signatures() -> dict[str, list[str]]:
-    """The signatures of every known architecture's keys, one for each variant; all of them are built."""
-    names = (name for name in list_architectures() if not name.startswith(_SAME_KEYS_AS_FLOAT))
-    return {
-        name: [signature(_default_shapes(name, **variant)) for variant in _VARIANTS.get(name, ({},))] for name in names
+def _differences(name: str, shapes: Shapes) -> list[str]:
+    """How the keys and shapes of a file differ from an architecture's defaults."""
+    base = min(
+        (_default_shapes(name, **variant) for variant in variants_of(name)),
+        key=lambda each: len(each.keys() ^ shapes.keys()),
+    )
+    differing = [key for key in base if key in shapes and shapes[key] != base[key]]
+    found = {
+        "it has, and the file has not": [key for key in base if key not in shapes],
+        "the file has besides": [key for key in shapes if key not in base],
+        "of other shapes": [f"{key} {list(shapes[key])} for {list(base[key])}" for key in differing],
     }
+    return [f"{name}: {words}: {_listed(some)}" for words, some in found.items() if some]
+
+
+def _listed(listed: Sequence[str]) -> str:
+    return f"{len(listed)} ({', '.join(listed[:_LISTED])}{', ...' if len(listed) > _LISTED else ''})"
+
+
+def default_keys() -> dict[str, list[list[str]]]:
+    """The keys of every known architecture, of each variant; all of them are built."""
+    names = (name for name in list_architectures() if not name.startswith(_SAME_KEYS_AS_FLOAT))
+    return {name: [list(_default_shapes(name, **variant)) for variant in variants_of(name)] for name in names}
+
+
+def variants_of(name: str) -> tuple[Mapping[str, Any], ...]:
+    """The arguments of a known architecture that change its keys."""
+    return next((each for start, each in _VARIANTS.items() if name.startswith(start)), ({},))
 
 
 def told(name: str, shapes: Shapes) -> Architecture:
@@ -100,7 +145,7 @@ def fit(name: str, shapes: Shapes) -> Architecture | None:
 
     Other shapes than those arguments give (a pruned model's) leave the width at its default.
     """
-    for variant in _VARIANTS.get(name, ({},)):
+    for variant in variants_of(name):
         base = _default_shapes(name, **variant)
         if base.keys() == shapes.keys():
             fitted = Architecture(name, {**variant, **_inferred(name, variant, base, shapes)})
@@ -110,9 +155,9 @@ def fit(name: str, shapes: Shapes) -> Architecture | None:
     return None
 
 
-def _inferred(name: str, variant: dict[str, bool], base: Shapes, shapes: Shapes) -> dict[str, int | float]:
+def _inferred(name: str, variant: Mapping[str, Any], base: Shapes, shapes: Shapes) -> dict[str, Any]:
     """The arguments whose values show in the shapes. ``base`` are those of the defaults."""
-    args: dict[str, int | float] = {}
+    args: dict[str, Any] = {}
     classifier: set[str] = set()
     for argument in ("num_classes", "in_channels"):
         if takes_argument(name, argument):
@@ -132,7 +177,7 @@ def _inferred(name: str, variant: dict[str, bool], base: Shapes, shapes: Shapes)
     return args
 
 
-def _moved_by(name: str, variant: dict[str, bool], base: Shapes, argument: str) -> dict[str, tuple[int, int]]:
+def _moved_by(name: str, variant: Mapping[str, Any], base: Shapes, argument: str) -> dict[str, tuple[int, int]]:
     """The entry and dimension of every size that an integer argument sets (what 1, never a default, moves).
 
     With each of them the size for an argument of 1: a detector scores every class at several anchors.
@@ -147,7 +192,7 @@ def _moved_by(name: str, variant: dict[str, bool], base: Shapes, argument: str) 
 
 
 @cache
-def _default_shapes(name: str, **variant: bool) -> Shapes:
+def _default_shapes(name: str, **variant: Any) -> Shapes:
     """The shapes of an architecture's defaults; kept, as many files may be compared with all of them."""
     return _built_shapes(Architecture(name, variant))
 

@@ -12,15 +12,20 @@ CHANNELS = (64, 128, 256, 512, 512)
 
 
 class VGG(nn.Module):
-    """Plain 3×3 convolutions in five stages, a maximum pooling after each."""
+    """Plain 3×3 convolutions in five stages, a maximum pooling after each.
 
-    def __init__(self, depth: int, num_classes: int = 10, in_channels: int = 3, width: float = 1.0) -> None:
+    The convolutions of most public ones have a ``bias``, which BatchNorm makes superfluous.
+    """
+
+    def __init__(
+        self, depth: int, num_classes: int = 10, in_channels: int = 3, width: float = 1.0, bias: bool = False
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         previous = in_channels
         for count, base in zip(STAGES[depth], CHANNELS, strict=True):
             for _ in range(count):
-                layers += [conv_bn(previous, scaled(base, width), 3), nn.ReLU()]
+                layers += [conv_bn(previous, scaled(base, width), 3, bias=bias), nn.ReLU()]
                 previous = scaled(base, width)
             layers.append(nn.MaxPool2d(2, ceil_mode=True))  # a map of size 1 stays: 8×8 digits go through
         self.features = nn.Sequential(*layers)

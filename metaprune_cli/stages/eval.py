@@ -23,6 +23,7 @@ from metaprune_cli.reports.files import check_folder, write_report
 from metaprune_cli.reports.page import PAGE, Contents, html
 from metaprune_cli.reports.rows import Row
 from metaprune_cli.reports.summary import Summary, all_repaired, common_repair, metrics, summarise
+from metaprune_cli.reports.views import Views
 from metaprune_cli.reports.widths import widths_of
 from metaprune_cli.tasks import Score
 from metaprune_cli.training.progress import Progress
@@ -102,24 +103,29 @@ def evaluate(
     if report is not None:
         PAGE.check(report, "--report")
     paths = list(models) if base is None else [*models, base]
-    data = with_task(
-        data, [file.path for file in find_sources(paths, ("model",)).files], allow_import=source.allow_import
-    )
-    task = task_of(data)
-    conditions = Conditions(task, task.test(data), task.splits(data), data, settings, device, progress)
-    given = _open(models, source, conditions)
-    bases = [] if base is None else _open([base], source, conditions)
+    sources = [file.path for file in find_sources(paths, ("model",)).files]
+    data = with_task(data, sources, allow_import=source.allow_import, alike=False)
+
+    def conditions(data: DataSettings) -> Conditions:
+        task = task_of(data)
+        return Conditions(task, task.test(data), task.splits(data), data, settings, device, progress)
+
+    views = Views.of(data, sources, source.preprocessing, conditions)
+    given = _open(models, source, views)
+    bases = [] if base is None else _open([base], source, views)
     files = {opened.path.resolve(): opened for opened in [*bases, *given]}  # a file may be given and be a base
     given, bases = ([files[opened.path.resolve()] for opened in some] for some in (given, bases))
     every = list(files.values())
     compared = {opened.path: base_of(opened, base_candidates(given, bases)) for opened in every}
     start = [] if pruning is None else _unpruned(given)
     _check_against(settings.against, every, start, pruning)
-    rows, repair = common_repair(_rows(every, compared, _measure(every, conditions)))
-    setting = conditions.in_words() | repair
+    rows, repair = common_repair(_rows(every, compared, _measure(every, views, progress)))
+    setting = views.in_words() | repair
     if pruning is not None:
         by_path = dict(zip((opened.path for opened in every), rows, strict=True))
-        rows += curves(start, [by_path[compared[opened.path].path] for opened in start], pruning, source, conditions)
+        for opened in start:
+            against = by_path[compared[opened.path].path]
+            rows += curves([opened], [against], pruning, source, views.by_path[opened.path])
         ranked = _ranked(pruning.criterion)
         setting["Recalibrated"] = f"pruned by {ranked}, BatchNorm statistics from training images"
     summary = summarise(rows, settings.against)
@@ -168,26 +174,29 @@ def _contents(
     return Contents(rows, summary, setting, lineages, widths, command, versions)
 
 
-def _open(paths: Sequence[Path], source: ModelSource, conditions: Conditions) -> list[Opened]:
-    """All models of the paths, each of which fits the images."""
-    found = [open_model(file.path, source).of_shape(conditions.shape) for file in find_sources(paths, ("model",)).files]
-    for opened in found:
+def _open(paths: Sequence[Path], source: ModelSource, views: Views) -> list[Opened]:
+    """All models of the paths, each of which fits the images as it takes them."""
+    found = []
+    for file in find_sources(paths, ("model",)).files:
+        conditions = views.by_path[file.path]
+        opened = open_model(file.path, source).of_shape(conditions.shape)
         check_fits(opened, conditions.splits, conditions.task)
+        found.append(opened)
     return found
 
 
-def _measure(every: Sequence[Opened], conditions: Conditions) -> list[Measured]:
-    latencies = conditions.latencies({str(opened.path): opened.model for opened in every})
-    conditions.progress.begin("eval", len(every))
+def _measure(every: Sequence[Opened], views: Views, progress: Progress) -> list[Measured]:
+    latencies = views.latencies({opened.path: opened.model for opened in every})
+    progress.begin("eval", len(every))
     found = []
     for opened in every:
         macs = count_macs(opened.model, opened.example())
-        score = conditions.score(opened.model)
+        score = views.by_path[opened.path].score(opened.model)
         params, filled = count_params(opened.model), density(opened.model)
         found.append(Measured(score, latencies[str(opened.path)], macs, params, filled))
         opened.model.cpu()
-        conditions.progress.step(**{score.metric.key: score.headline})
-    conditions.progress.end()
+        progress.step(**{score.metric.key: score.headline})
+    progress.end()
     return found
 
 

@@ -109,7 +109,7 @@ def finetune(
     between, together = shared_out(ranks, ddp=ddp, jobs=jobs)
     taught_by = [] if teacher is None else find_sources([teacher], ("model",)).files
     every = [file.path for file in (*sources.files, *taught_by)]
-    data = with_task(data, every, allow_import=source.allow_import)
+    data = with_task(data, every, allow_import=source.allow_import, preprocessing=source.preprocessing)
     trainer = Trainer(settings, data, device, resume, together)
     work = functools.partial(_finetune, trainer=trainer, source=source, seed=seed)
     paths = [file.path for file in sources.files]

@@ -24,6 +24,7 @@ from metaprune_cli.stages.zoo import Job, architecture_of
 from metaprune_cli.tasks import find_task
 from metaprune_cli.workflows.images import check_fits
 from metaprune_cli.workflows.loading import ModelSource, Opened, open_model
+from metaprune_cli.workflows.preprocessing import with_preprocessing
 
 PIPELINE = ("dvc.yaml", "params.yaml")
 """What is replaced with ``force`` only; README.md and .gitignore are never replaced."""
@@ -65,7 +66,8 @@ def init(
     """
     _check_folder(folder, force)
     data = replace(data, data_root=None if data.data_root is None else _seen_from(folder, Path(data.data_root)))
-    splits = _splits(folder, data)
+    read = data if model is None else with_preprocessing(data, [model], source.preprocessing)
+    splits = _splits(folder, read)
     opened = _trained(source, splits) if model is None else open_model(model, source).of_shape(splits.item_shape)
     check_fits(opened, splits, find_task(None))
     if metanet is not None:

@@ -82,6 +82,8 @@ def _flags(project: Project) -> Iterator[str]:
         yield from ("--arch-arg", f"{key}={value}")
     if source.input_shape is not None:
         yield from ("--input-shape", ",".join(map(str, source.input_shape)))
+    if source.key is not None:
+        yield from ("--key", source.key)
     if source.trust_pickle:
         yield "--trust-pickle"
     if project.imports:

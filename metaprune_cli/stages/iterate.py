@@ -138,7 +138,12 @@ def iterate(
     _check(goals, training)
     sources = find_sources(models, ("model",))
     targets = plan_targets(sources, output, [f"iterated-{goal.tag}" for goal in goals], "model")
-    data = with_task(data, [file.path for file in sources.files], allow_import=source.allow_import)
+    data = with_task(
+        data,
+        [file.path for file in sources.files],
+        allow_import=source.allow_import,
+        preprocessing=source.preprocessing,
+    )
     task = task_of(data)
     splits = task.splits(data)
     course = Course(settings, pruning, training, source, data, splits, task, device, progress, seed, resume)

@@ -84,7 +84,9 @@ def meta_train(
     """
     check_targets([output], "metanetwork")
     train_files, validation_files = _split(find_sources(graphs, ("graph",)), validation)
-    data = with_task(data, (*train_files, *validation_files), allow_import=source.allow_import)
+    data = with_task(
+        data, (*train_files, *validation_files), allow_import=source.allow_import, preprocessing=source.preprocessing
+    )
     task = task_of(data)
     splits = task.splits(data)
     opened = [_opened(path, source, splits, task) for path in (*train_files, *validation_files)]

@@ -106,7 +106,12 @@ def prune(
     targets: Sequence[Sequence[Path | None]]
     targets = [[None] * len(tags)] * len(sources.files) if dry_run else plan_targets(sources, output, tags, "model")
     if data is not None:
-        data = with_task(data, [file.path for file in sources.files], allow_import=source.allow_import)
+        data = with_task(
+            data,
+            [file.path for file in sources.files],
+            allow_import=source.allow_import,
+            preprocessing=source.preprocessing,
+        )
     calibration = Calibration.none(settings) if data is None else Calibration(Samples.of(data), settings, device)
     structures = Structures(source)
     progress.begin("prune", len(sources.files))

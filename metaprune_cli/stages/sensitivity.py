@@ -59,7 +59,12 @@ def sensitivity(
     ]
     for folder in folders:
         check_folder(folder)
-    data = with_task(data, [file.path for file in sources.files], allow_import=source.allow_import)
+    data = with_task(
+        data,
+        [file.path for file in sources.files],
+        allow_import=source.allow_import,
+        preprocessing=source.preprocessing,
+    )
     calibration = Calibration(Samples.of(data), pruning, device)
     found = []
     for file, folder in zip(sources.files, folders, strict=True):

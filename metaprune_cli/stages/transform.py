@@ -66,7 +66,12 @@ def transform(
     artifact = read_artifact(files.find(metanetwork), learnt.kind)
     method = files.open(artifact)
     if data is not None:
-        data = with_task(data, [file.path for file in sources.files], allow_import=source.allow_import)
+        data = with_task(
+            data,
+            [file.path for file in sources.files],
+            allow_import=source.allow_import,
+            preprocessing=source.preprocessing,
+        )
     splits = task_of(data).splits(data) if settings.recalibrate and data is not None else None
     progress.begin("transform", len(sources.files))
     done = []

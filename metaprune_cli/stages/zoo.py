@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from metaprune_cli.config import DataSettings, ZooSettings
+from metaprune_cli.config import NOTHING_SAID, DataSettings, Preprocessing, ZooSettings
 from metaprune_cli.console.text import file_name
 from metaprune_cli.data import Splits
 from metaprune_cli.models import Architecture, build, list_architectures
@@ -97,6 +97,7 @@ def zoo(
     jobs: int = 1,
     ranks: Ranks = ALONE,
     ddp: bool = False,
+    preprocessing: Preprocessing = NOTHING_SAID,
 ) -> tuple[ZooModel, ...]:
     """Train every model of the zoo into ``output/train``, ``output/validation`` and ``output/heldout``.
 
@@ -110,10 +111,11 @@ def zoo(
         jobs: how many models are trained at a time (see ``side_by_side``).
         ranks: the processes of this run; they share the models out among themselves.
         ddp: instead, all of them train each model together.
+        preprocessing: of the images, which every model remembers; what is not said is as the data set has it.
     """
     todo = jobs_of(settings)
     check_targets([job.target(output) for job in todo], "model")
-    data = with_task(data, (), allow_import=True)
+    data = with_task(data, (), allow_import=True, preprocessing=preprocessing)
     between, together = shared_out(ranks, ddp=ddp, jobs=jobs)
     work = functools.partial(_train, output=output, trainer=Trainer(settings.train, data, device, resume, together))
     return side_by_side(work, todo, jobs=jobs, label="zoo", progress=progress, ranks=between)

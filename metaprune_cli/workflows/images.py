@@ -27,7 +27,7 @@ def check_fits(opened: Opened, splits: Splits, task: Task) -> None:
             expected=f"images of {_written(expected)}",
             got=_written(shape),
             where=opened.path,
-            next_step="choose the model's data set with --dataset, set data.image_size, or say --input-shape",
+            next_step="choose the model's data set with --dataset, or say --image-size or --input-shape",
         )
     output = _output(opened, splits)
     try:
@@ -51,7 +51,7 @@ def _output(opened: Opened, splits: Splits) -> Any:
             f"The model cannot take images of {splits.name}.",
             got=f"{error}" if shape is None else f"images of {_written(shape)}: {error}",
             where=opened.path,
-            next_step="choose the data set the model was made for with --dataset, or set data.image_size",
+            next_step="choose the data set the model was made for with --dataset, or say --image-size",
         ) from error
 
 

@@ -22,6 +22,7 @@ from torch import nn
 
 from metaprune_cli import models
 from metaprune_cli.artifacts import is_artifact, read_artifact, read_kind
+from metaprune_cli.config import NOTHING_SAID, Preprocessing
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph, encode
 from metaprune_cli.graph.program.script import CONSTANTS
@@ -29,9 +30,11 @@ from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.models import Architecture, save_model
 from metaprune_cli.models.assemble import assemble
 from metaprune_cli.models.examples import example_inputs, has_example
+from metaprune_cli.models.naming import own_names, renamed
 from metaprune_cli.models.programs import KEY, program_from_document
 from metaprune_cli.workflows.importance import Importance
 from metaprune_cli.workflows.made import Made
+from metaprune_cli.workflows.preprocessing import KEY as KEY_OF_IMAGES
 from metaprune_cli.workflows.zeros import Zeros
 
 Lineage = tuple[Mapping[str, Any], ...]
@@ -40,13 +43,19 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class ModelSource:
-    """How a model file is to be opened where it does not say so itself; ``input_shape`` is without the batch."""
+    """How a model file is to be opened where it does not say so itself.
+
+    ``input_shape`` is without the batch; ``key`` says which of several state dicts in a file is meant. What
+    ``preprocessing`` says goes before what the file says.
+    """
 
     arch: str | None = None
     arch_args: Mapping[str, Any] = field(default_factory=dict)
     input_shape: Shape | None = None
     trust_pickle: bool = False
     allow_import: bool = False
+    key: str | None = None
+    preprocessing: Preprocessing = NOTHING_SAID
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +74,7 @@ class Opened:
         widths: attributes that hold a width, which the file gives other values than the architecture has.
         zeros: which entries are sparse, if any are; what is made of it keeps them unless it says otherwise.
         task: of a user's, that it was trained for; None: classification, or not known.
+        preprocessing: what images go through before the model sees them; what is not said is as the data set has it.
     """
 
     model: nn.Module
@@ -78,6 +88,7 @@ class Opened:
     widths: Mapping[str, Any] = field(default_factory=dict)
     zeros: Zeros | None = None
     task: str | None = None
+    preprocessing: Preprocessing = NOTHING_SAID
 
     @property
     def says_its_inputs(self) -> bool:
@@ -114,21 +125,39 @@ def open_model(path: Path, source: ModelSource) -> Opened:
         trust_pickle=source.trust_pickle,
         allow_import=source.allow_import,
         input_shape=source.input_shape,
+        key=source.key,
     )
     stated = loaded.document is not None or source.input_shape is not None
     document = loaded.document or {}
+    architecture = loaded.architecture
+    if source.input_shape is None:
+        architecture = _of_asked_size(architecture, source.preprocessing)
     return Opened(
         loaded.model,
-        loaded.architecture,
+        architecture,
         _lineage(document),
         path,
         shape_is_stated=stated,
         importance=Importance.of(document),
         pruning=document.get("pruning"),
         widths=document.get("widths", {}),
-        zeros=Zeros.of(document),
+        zeros=_zeros(document, loaded.architecture),
         task=document.get("task"),
+        preprocessing=preprocessing_of(document, source),
     )
+
+
+def preprocessing_of(document: Mapping[str, Any], source: ModelSource) -> Preprocessing:
+    """What a model's document says of its images, with what the user says on top."""
+    return source.preprocessing.over(Preprocessing.from_document(document.get(KEY_OF_IMAGES)))
+
+
+def _of_asked_size(architecture: Architecture, said: Preprocessing) -> Architecture:
+    """The architecture with an input of the size that the user asks for; nothing is said of its channels: colours."""
+    if said.image_size is None:
+        return architecture
+    channels = architecture.input_shape[0] if architecture.input_shape else len(said.mean) or 3
+    return replace(architecture, input_shape=(channels, said.image_size, said.image_size))
 
 
 def open_graph(path: Path, source: ModelSource) -> Opened:
@@ -145,6 +174,7 @@ def open_graph(path: Path, source: ModelSource) -> Opened:
             where=path,
             next_step="in Python, decode(graph, model) puts it back into a model of yours",
         )
+    graph: NeuronGraph | None
     graph = NeuronGraph.from_parts(artifact.tensors, artifact.document["structure"], artifact.path)
     document = artifact.document
     architecture = Architecture.from_document(document["architecture"])
@@ -153,7 +183,11 @@ def open_graph(path: Path, source: ModelSource) -> Opened:
         tensors = {n: t for n, t in artifact.tensors.items() if n.startswith(f"{CONSTANTS}.")}
         model = program_from_document(document[KEY], graph.state_dict() | tensors)
     else:
-        model = assemble(architecture, graph.state_dict(), path, source.allow_import, document.get("widths", {}))
+        state = graph.state_dict()
+        named = renamed(state, own_names(architecture.name, state))
+        model = assemble(architecture, named, path, source.allow_import, document.get("widths", {}))
+        if named.keys() != state.keys():  # of before an architecture's entries were renamed: traced anew
+            graph = None
     return Opened(
         model,
         architecture,
@@ -161,8 +195,9 @@ def open_graph(path: Path, source: ModelSource) -> Opened:
         path,
         graph=graph,
         widths=document.get("widths", {}),
-        zeros=Zeros.of(document),
+        zeros=_zeros(document, architecture),
         task=document.get("task"),
+        preprocessing=preprocessing_of(document, source),
     )
 
 
@@ -206,9 +241,21 @@ def save(
 
 
 def inherited(opened: Opened) -> dict[str, Any]:
-    """What a document says of what is made of ``opened`` as of itself: which entries are sparse, and for which task."""
-    zeros = {} if opened.zeros is None else opened.zeros.to_document()
-    return zeros if opened.task is None else zeros | {"task": opened.task}
+    """What a document says of what is made of ``opened`` as of itself: sparse entries, task, preprocessing."""
+    said: dict[str, Any] = {} if opened.zeros is None else opened.zeros.to_document()
+    if opened.task is not None:
+        said["task"] = opened.task
+    if preprocessing := opened.preprocessing.to_document():
+        said[KEY_OF_IMAGES] = preprocessing
+    return said
+
+
+def _zeros(document: Mapping[str, Any], architecture: Architecture) -> Zeros | None:
+    """Which entries are sparse, as the architecture calls them now; a program has the names it was recorded with."""
+    zeros = Zeros.of(document)
+    if zeros is None or KEY in document:
+        return zeros
+    return replace(zeros, entries=tuple(own_names(architecture.name, zeros.entries).values()))
 
 
 def _lineage(document: Mapping[str, Any]) -> Lineage:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from metaprune_cli.artifacts import is_artifact, read_document
-from metaprune_cli.config import DataSettings
+from metaprune_cli.config import NOTHING_SAID, DataSettings, Preprocessing
 from metaprune_cli.errors import InputError
 from metaprune_cli.tasks import DEFAULT, Task, find_task
 from metaprune_cli.tasks.registry import is_own
+from metaprune_cli.workflows.preprocessing import with_preprocessing
 
 TRAINING = ("zoo", "finetune")
 
@@ -32,17 +33,32 @@ def task_in(document: Mapping[str, Any]) -> str | None:
     return named
 
 
-def with_task(data: DataSettings, files: Iterable[Path], *, allow_import: bool) -> DataSettings:
-    """The settings with the task that they, or else the models' files, name; None for classification.
+def with_task(
+    data: DataSettings,
+    files: Iterable[Path],
+    *,
+    allow_import: bool,
+    preprocessing: Preprocessing = NOTHING_SAID,
+    alike: bool = True,
+) -> DataSettings:
+    """The settings with the task and the preprocessing that they, or else the models' files, name.
+
+    The task is None for classification.
 
     Args:
         data: the settings.
         files: of models or graphs.
         allow_import: whether a task of a user's that only a file names may be imported.
+        preprocessing: what the user says of it; it goes before what files say.
+        alike: whether all models have to take the same images; if not, none of what files say of it is taken.
 
     Raises:
-        InputError: models are for different tasks, or for another than the settings say; or it may not be imported.
+        InputError: models are for different tasks or images, or for another task than the settings say; or it may not
+            be imported.
     """
+    files = list(files)
+    if alike:
+        data = with_preprocessing(data, files, preprocessing)
     named = {path: task for path in files if is_artifact(path) and (task := task_in(read_document(path))) is not None}
     wanted = data.task or next(iter(named.values()), DEFAULT)
     others = {path: task for path, task in named.items() if task != wanted}

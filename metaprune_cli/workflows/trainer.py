@@ -125,7 +125,7 @@ class Trainer:
                 further |= opened.importance.to_document()
             if opened.pruning is not None:
                 further["pruning"] = opened.pruning
-            opened = replace(opened, task=self.data.task)
+            opened = replace(opened, task=self.data.task, preprocessing=self.data.preprocessing)
             save(result.model.cpu(), target, opened, made, step=step, metrics=metrics, **further)
             checkpoint.discard()
         return metrics

@@ -42,9 +42,26 @@ def test_a_validation_folder_is_used(tmp_path):
     assert (len(splits.train), len(splits.val)) == (6, 2)
 
 
-def test_without_a_size_images_are_of_224_pixels(tmp_path):
+@pytest.mark.parametrize("size", [(32, 32), (40, 30)])
+def test_without_a_size_images_keep_their_own(tmp_path, size):
+    write(tmp_path, "train", n=2, size=size)
+    splits = load_splits(settings(tmp_path, image_size=None))
+    assert splits.input_shape == (1, 3, size[1], size[0])
+    pixels = next(splits.train.images.read(torch.tensor([0]), 1))[0]
+    original = np.asarray(Image.open(tmp_path / "train" / "cat" / "0.png"))
+    assert np.array_equal(pixels.permute(1, 2, 0).numpy(), original)
+
+
+def test_without_a_size_images_of_several_sizes_are_of_224_pixels(tmp_path):
     write(tmp_path, "train", n=2)
+    write(tmp_path, "train", ("owl",), n=1, size=(32, 32))
     assert load_splits(settings(tmp_path, image_size=None)).input_shape == (1, 3, 224, 224)
+
+
+def test_images_of_other_sizes_are_fitted_to_the_training_images(tmp_path):
+    write(tmp_path, "train", n=2, size=(40, 30))
+    write(tmp_path, "test", n=1, size=(90, 33))
+    assert next(load_test(settings(tmp_path, image_size=None)).batches(2)).inputs.shape == (2, 3, 30, 40)
 
 
 def test_images_of_the_right_size_are_left_alone(tmp_path):

@@ -37,8 +37,8 @@ def inside_itself() -> dict[str, Any]:
         (lambda: {"w": torch.ones(2).to(torch.float8_e4m3fn)}, "w: numbers of type float8_e4m3fn"),
         (lambda: {"w": torch.ones(1).expand(10**6, 10**6)}, "w: 1000000000000 numbers, more than the file has bytes"),
         (lambda: {"w": torch.ones(2), 3: torch.ones(2)}, "3: its name is of type int"),
-        (lambda: {"w": {"v": torch.ones(2)}}, "w: dict"),
-        (inside_itself, "a dict"),
+        (lambda: {"w": torch.ones(2), "v": {"u": torch.ones(2)}}, "v: dict"),
+        (inside_itself, "state_dict: dict"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

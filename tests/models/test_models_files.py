@@ -72,17 +72,17 @@ def test_equal_models_are_equal_bytes(tmp_path: Path) -> None:
 
 def narrow_(model: nn.Module) -> nn.Module:
     """Remove the first channel between the two convolutions of the first block, by hand."""
-    block = model.stages[0][0]
-    convolution, norm = block.first
+    block = model.layer1[0]
+    convolution, norm = block.conv1, block.bn1
     for owner, name, tensor in (
         (convolution, "weight", convolution.weight[1:]),
         (norm, "weight", norm.weight[1:]),
         (norm, "bias", norm.bias[1:]),
-        (block.second[0], "weight", block.second[0].weight[:, 1:]),
+        (block.conv2, "weight", block.conv2.weight[:, 1:]),
     ):
         setattr(owner, name, nn.Parameter(tensor.detach().clone()))
     norm.running_mean, norm.running_var = norm.running_mean[1:], norm.running_var[1:]
-    convolution.out_channels = norm.num_features = block.second[0].in_channels = norm.weight.numel()
+    convolution.out_channels = norm.num_features = block.conv2.in_channels = norm.weight.numel()
     return model
 
 
@@ -166,7 +166,7 @@ def test_no_length_of_a_header_looks_like_a_pickle(padding: int, tmp_path: Path)
 
 def test_a_wrong_architecture_lists_everything(tmp_path: Path) -> None:
     torch.save(small_model().state_dict(), tmp_path / "m.pt")
-    text = r"(?s)not those of cifar:resnet14.*36 missing: stages\.0\.1\.first.*, \.\.\."
+    text = r"(?s)not those of cifar:resnet14.*36 missing: layer1\.1\.conv1.*, \.\.\."
     with pytest.raises(InputError, match=text):
         open_model(tmp_path / "m.pt", arch="cifar:resnet14")
     with pytest.raises(InputError, match=r"(?s)\d+ missing: .*\n\d+ unexpected: "):
@@ -190,7 +190,7 @@ def test_a_named_architecture_gets_the_arguments_that_show_in_the_tensors(tmp_pa
 
 def test_shapes_that_do_not_fit_each_other(tmp_path: Path) -> None:
     state = small_model().state_dict()
-    state["stem.0.0.weight"] = state["stem.0.0.weight"][1:]
+    state["conv1.weight"] = state["conv1.weight"][1:]
     torch.save(state, tmp_path / "m.pt")
     with pytest.raises(InputError, match="their shapes do not fit together"):
         open_model(tmp_path / "m.pt", arch="cifar:resnet8", arch_args=SMALL)

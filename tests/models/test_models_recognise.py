@@ -6,8 +6,8 @@ import pytest
 
 from metaprune_cli.errors import InputError
 from metaprune_cli.models import Architecture, build, list_architectures
-from metaprune_cli.models.recognise import _default_shapes, default_signatures, fit, recognise, shapes_of
-from metaprune_cli.models.signatures import may_have, signature
+from metaprune_cli.models.recognise import _default_shapes, default_keys, fit, recognise, shapes_of
+from metaprune_cli.models.signatures import may_have, nearest, signature
 
 CIFAR = [name for name in list_architectures() if name.startswith("cifar:") and name != "cifar:vit"]
 
@@ -65,7 +65,7 @@ def test_the_plain_model_is_meant_rather_than_its_variant_for_quantisation() -> 
 
 def test_other_shapes_are_never_guessed() -> None:
     pruned = shapes("cifar:resnet8")
-    pruned["stages.0.0.first.0.weight"] = (15, 16, 3, 3)
+    pruned["layer1.0.conv1.weight"] = (15, 16, 3, 3)
     with pytest.raises(InputError, match=r"(?s)keys of cifar:resnet8, with other shapes.*--arch cifar:resnet8"):
         recognise(pruned)
 
@@ -76,10 +76,12 @@ def test_heads_leave_no_trace() -> None:
 
 
 def test_the_file_has_the_signatures_of_all_architectures() -> None:
-    """If not: ``signatures.write(recognise.default_signatures())``."""
-    wrong = [name for name, found in default_signatures().items() if not all(may_have(name, each) for each in found)]
-    missing = [name for name in default_signatures() if may_have(name, "none")]
+    """If not: ``signatures.write(recognise.default_keys())``."""
+    found = default_keys()
+    wrong = [name for name, keys in found.items() if not all(may_have(name, signature(each)) for each in keys)]
+    missing = [name for name in found if may_have(name, "none")]
     assert (wrong, missing) == ([], [])
+    assert nearest(found["cifar:resnet20"][1])[0] == ("cifar:resnet20", 1.0)
 
 
 def test_nothing_is_built_for_keys_that_no_architecture_has(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,18 +66,18 @@ def test_what_is_left_of_scores_is_in_the_order_of_the_smaller_model() -> None:
     mine = torch.rand(graph.units.num_units, generator=torch.Generator().manual_seed(1))
     plan = make_plan(graph, mine, 2.0)
     with torch.no_grad():
-        norm = model.get_parameter("stages.1.0.first.1.weight")
+        norm = model.get_parameter("layer2.0.bn1.weight")
         norm.copy_(torch.arange(1.0, len(norm) + 1))
     small = apply_plan(model, graph, plan, example)
     left = encode(small, example)
-    name = "stages.1.0.first.0"
+    name = "layer2.0.conv1"
     family = next(family for family in graph.units.families if family.name == name)
     numbered = torch.zeros(graph.units.num_units)
     numbered[family.units] = torch.arange(1.0, len(family.units) + 1)
     found = left_of_scores(numbered, graph, plan.kept, left)
     assert found is not None
     survivors = next(family for family in left.units.families if family.name == name)
-    assert found[survivors.units].equal(small.get_parameter("stages.1.0.first.1.weight"))
+    assert found[survivors.units].equal(small.get_parameter("layer2.0.bn1.weight"))
     assert left_of_scores(numbered, graph, plan.kept, graph) is None
 
 

@@ -110,7 +110,7 @@ def test_only_weights_are_touched_and_the_argument_is_not(traced: Get, name: str
 def test_a_convolution_is_grouped_along_its_input_channels_tap_by_tap(traced: Get) -> None:
     found = traced("resnet8")
     plan = planned(found, "n:m", pattern=(1, 4))
-    assert reasons(plan)["stem.0.0.weight"] == "inputs of each output: 3, not a multiple of 4"
+    assert reasons(plan)["conv1.weight"] == "inputs of each output: 3, not a multiple of 4"
     for name in chosen(plan):
         groups = plan.masks[name].permute(0, 2, 3, 1).reshape(-1, 4)
         assert bool((groups.sum(1) == 1).all())

@@ -14,6 +14,8 @@ ELEMENTS = 1 << 40
 INPUT_ELEMENTS = 1 << 26
 """Values of one input: a quarter of a gigabyte."""
 STEPS = 1000
+CHANNELS, SIDE = 1 << 10, 1 << 11
+"""Of the images that a file may ask for: how many channels, how many pixels a side."""
 
 
 class Record(BaseModel):
@@ -53,6 +55,17 @@ class Architecture(Record):
     name: Annotated[str, Field(min_length=1, max_length=1 << 10)]
     args: dict[Name, Any] = {}
     input_shape: InputShape | None = None
+
+
+class Preprocessing(Record):
+    """What happens to images before the model sees them; the bounds keep what a file asks for in memory."""
+
+    mean: Annotated[list[Annotated[float, Field(ge=-1, le=1)]], Field(max_length=CHANNELS)] = []
+    std: Annotated[list[Annotated[float, Field(ge=1e-3, le=10)]], Field(max_length=CHANNELS)] = []
+    image_size: Annotated[int, Field(ge=1, le=SIDE)] | None = None
+    crop: Annotated[float, Field(ge=0.5, le=1)] | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
+    channels: Literal["rgb", "bgr"] | None = None
 
 
 class MadeBy(Record):

@@ -12,6 +12,7 @@ from metaprune_cli.artifacts.schemas.fields import (
     Artifact,
     Count,
     Name,
+    Preprocessing,
     Record,
     Size,
     Text,
@@ -113,4 +114,5 @@ class Graph(Artifact):
     widths: Widths = {}
     lineage: Lineage = []
     zeros: Zeros | None = None
+    preprocessing: Preprocessing | None = None
     program: Any = None

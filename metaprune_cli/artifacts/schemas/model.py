@@ -14,6 +14,7 @@ from metaprune_cli.artifacts.schemas.fields import (
     Name,
     Normaliser,
     Number,
+    Preprocessing,
     Record,
     Size,
     Text,
@@ -69,6 +70,7 @@ class Model(Artifact):
     widths: Widths = {}
     lineage: Lineage = []
     zeros: Zeros | None = None
+    preprocessing: Preprocessing | None = None
     pruning: Pruning | None = None
     history: list[dict[Name, Any]] = []
     task: Text | None = None

@@ -1,0 +1,203 @@
+"""Checkpoints as they lie on disks: each kind loads and says what was taken, or is refused as what it is."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from metaprune_cli.errors import CorruptFileError, InputError
+from metaprune_cli.models import Loaded, open_model
+
+States = dict[str, Tensor]
+ARCH = f"{__name__}:Net"
+
+
+class Net(nn.Module):
+    def __init__(self, classes: int = 4) -> None:
+        super().__init__()
+        self.a, self.n, self.o = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.o(self.n(self.a(x)).relu().mean((2, 3)))
+        return out
+
+
+def states() -> States:
+    torch.manual_seed(0)
+    return Net().eval().state_dict()
+
+
+def floats(change: Callable[[Tensor], Any]) -> States:
+    return {name: change(value) if value.is_floating_point() else value for name, value in states().items()}
+
+
+def opened(content: object, folder: Path, key: str | None = None) -> Loaded:
+    torch.save(content, folder / "m.pt")
+    return open_model(folder / "m.pt", arch=ARCH, input_shape=(3, 8, 8), key=key)
+
+
+def before(prefix: str) -> States:
+    return {prefix + name: tensor for name, tensor in states().items()}
+
+
+WITHOUT_COUNTERS = {name: tensor for name, tensor in states().items() if "num_batches" not in name}
+LOADS: dict[str, tuple[object, tuple[str, ...]]] = {
+    "plain": (states(), ()),
+    "data parallel": (
+        {"state_dict": before("module."), "best_prec1": 93.6},
+        ("took the entry state_dict", "took the prefix module. off all names"),
+    ),
+    "Lightning": (
+        {"state_dict": before("model."), "hyper_parameters": {"lr": 0.1}},
+        ("took the entry state_dict", "took the prefix model. off all names"),
+    ),
+    "two wrappers": (before("backbone.net."), ("took the prefix backbone.net. off all names",)),
+    "another key": ({"net": states(), "epoch": 3}, ("took the entry net",)),
+    "a key of nobody": ({"weights_of_mine": states(), "step": 3}, ("took the entry weights_of_mine",)),
+    "an optimiser beside it": (
+        {"weights": states(), "optimizer": {"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [{}]}},
+        ("took the entry weights",),
+    ),
+    "an average beside it": (
+        {"state_dict": states(), "state_dict_ema": floats(lambda v: v / 2)},
+        ("took the entry state_dict (there is state_dict_ema too: --key takes it)",),
+    ),
+    "settings beside it": (
+        {"model": states(), "args": argparse.Namespace(lr=0.1)},
+        ("took the entry model",),
+    ),
+    "half": (floats(Tensor.half), ("cast 8 entries from float16 to float32",)),
+    "bfloat16": (floats(Tensor.bfloat16), ("cast 8 entries from bfloat16 to float32",)),
+    "double": (floats(Tensor.double), ("cast 8 entries from float64 to float32",)),
+    "without counters": (WITHOUT_COUNTERS, ("set 1 missing num_batches_tracked to 0",)),
+    "a profiler's": (
+        {**states(), "total_ops": torch.zeros(1), "a.total_params": torch.zeros(1)},
+        ("left out a.total_params, total_ops, which are no part of a model",),
+    ),
+    "an averaged model": (
+        {"n_averaged": torch.tensor(3), **before("module.")},
+        ("took the prefix module. off all names", "left out n_averaged, which are no part of a model"),
+    ),
+    "a part of a larger one": (
+        {**before("backbone."), "head.weight": torch.ones(2, 2)},
+        ("took the 9 of 10 entries that begin with backbone.",),
+    ),
+    "parameters": (floats(nn.Parameter), ()),
+}
+HALF = ("half", "bfloat16")
+
+
+@pytest.mark.parametrize("kind", LOADS)
+def test_it_loads_and_says_what_was_taken(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content, notes = LOADS[kind]
+    with caplog.at_level(logging.WARNING):
+        loaded = opened(content, tmp_path)
+    assert loaded.notes == tuple(notes)
+    assert caplog.messages == ([f"{tmp_path / 'm.pt'}: {'; '.join(notes)}"] if notes else [])
+    expected = floats(lambda v: (v.half() if kind == "half" else v.bfloat16()).float()) if kind in HALF else states()
+    torch.testing.assert_close(loaded.model.state_dict(), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("key", ["state_dict_ema", "teacher"])
+def test_a_key_takes_another_entry_or_a_part_of_the_names(key: str, tmp_path: Path) -> None:
+    ema = floats(lambda v: v / 2)
+    nested = {"state_dict": states(), "state_dict_ema": ema}
+    flat = before("student.") | {f"teacher.{name}": tensor for name, tensor in ema.items()}
+    loaded = opened(nested if key == "state_dict_ema" else flat, tmp_path, key)
+    torch.testing.assert_close(loaded.model.state_dict(), ema, rtol=0, atol=0)
+    assert key in loaded.notes[0]
+
+
+def test_which_of_several_is_never_guessed(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"(?s)several state dicts.*got: one, two\n.*next step: --key one"):
+        opened({"one": states(), "two": states()}, tmp_path)
+    with pytest.raises(InputError, match=r"(?s)several models in one.*begin with student\.,.*--key student"):
+        opened(before("student.") | before("teacher."), tmp_path)
+    with pytest.raises(InputError, match=r"(?s)no state dict under 'ema'.*expected: state_dict\n"):
+        opened({"state_dict": states()}, tmp_path, "ema")
+
+
+def test_shapes_that_are_the_files_own_are_said(tmp_path: Path) -> None:
+    loaded = opened({**states(), "o.weight": torch.ones(10, 8), "o.bias": torch.ones(10)}, tmp_path)
+    assert loaded.model.o.out_features == 10
+    assert loaded.notes == ("kept the file's shapes of o.weight [10, 8] for [4, 8], o.bias [10] for [4]",)
+
+
+def test_values_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"(?s)no numbers.*o\.bias: 4 of 4.*m\.pt"):
+        opened({**states(), "o.bias": torch.full((4,), float("nan"))}, tmp_path)
+    wrong = states()["a.weight"].clone()
+    wrong.view(-1)[3] = float("inf")
+    with pytest.raises(InputError, match=r"a\.weight: 1 of 216"):
+        opened({**states(), "a.weight": wrong}, tmp_path)
+
+
+def test_a_dictionary_in_itself_ends(tmp_path: Path) -> None:
+    inside: dict[str, object] = {}
+    inside.update({f"k{number}": inside for number in range(50)})
+    with pytest.raises(InputError, match="no state dict in the file"):
+        opened(inside, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", "pointer of Git LFS"),
+        (b"<!doctype html><html></html>", "a web page"),
+        (b"<HTML><body>404", "a web page"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5"),
+        (b"GGUF\x03\x00\x00\x00", "GGUF"),
+        (b"\x1f\x8b\x08\x00", "packed by gzip"),
+    ],
+)
+def test_other_files_are_named_as_what_they_are(content: bytes, what: str, tmp_path: Path) -> None:
+    (tmp_path / "m.pt").write_bytes(content)
+    with pytest.raises(CorruptFileError, match=rf"(?s){what}.*next step"):
+        open_model(tmp_path / "m.pt", arch=ARCH)
+
+
+def test_exported_programs_are_named_as_what_they_are(tmp_path: Path) -> None:
+    torch.export.save(torch.export.export(Net().eval(), (torch.ones(1, 3, 8, 8),)), tmp_path / "m.pt2")
+    with pytest.raises(InputError, match=r"(?s)torch\.export.*state_dict.*--arch"):
+        open_model(tmp_path / "m.pt2")
+
+
+def test_a_whole_module_opens_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "from torch import nn\nclass Own(nn.Linear):\n    pass\ndef make():\n    return Own(3, 2)\n"
+    (tmp_path / "own_network.py").write_text(source)
+    module = types.ModuleType("own_network")
+    exec(source, module.__dict__)
+    monkeypatch.setitem(sys.modules, "own_network", module)
+    torch.save(module.make().half(), tmp_path / "m.pt")
+    monkeypatch.delitem(sys.modules, "own_network")
+    with pytest.raises(CorruptFileError, match="--trust-pickle"):
+        open_model(tmp_path / "m.pt")
+    with pytest.raises(InputError, match=r"(?s)module whose code is not here.*folder that has that module"):
+        open_model(tmp_path / "m.pt", trust_pickle=True)
+    monkeypatch.chdir(tmp_path)
+    loaded = open_model(tmp_path / "m.pt", trust_pickle=True)
+    assert loaded.architecture.name == "own_network:Own"
+    assert loaded.notes == ("cast from float16 to float32",)
+    assert {tensor.dtype for tensor in loaded.model.state_dict().values()} == {torch.float32}
+
+
+def test_what_a_script_had_in_itself_is_found_in_the_architectures_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Net, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "Net", Net, raising=False)
+    torch.save(Net(), tmp_path / "m.pt")
+    monkeypatch.delattr(sys.modules["__main__"], "Net")
+    with pytest.raises(InputError, match=r"(?s)code is not here.*--arch SCRIPT:FACTORY"):
+        open_model(tmp_path / "m.pt", trust_pickle=True)
+    loaded = open_model(tmp_path / "m.pt", trust_pickle=True, arch=ARCH)
+    assert isinstance(loaded.model, Net)
