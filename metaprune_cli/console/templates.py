@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-Escape = Callable[[str], str]
+Filters = Mapping[str, Callable[[Any], str]]
 
 
-def render(template: Path, escape: Escape, filters: Mapping[str, Callable[[Any], str]] | None = None, **values: object) -> str:
+def render(template: Path, escape: Callable[[str], str], filters: Filters | None = None, **values: object) -> str:
     """The text of a template, a jinja2 file.
 
     Args:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from metaprune_cli.config import Augmentation, DatasetName, DataSettings
-from metaprune_cli.console.templates import render
+from metaprune_cli.console.templates import Filters, render
 from metaprune_cli.console.text import markdown, markdown_code, quoted
 from metaprune_cli.methods.registry import learnt_by, method_by_command
 from metaprune_cli.workflows.loading import ModelSource
@@ -98,7 +98,7 @@ def texts(project: Project) -> dict[str, str]:
     """Every file of the folder, by name."""
     values: dict[str, object] = {"project": project, "models": MODELS, "rewritten": REWRITTEN}
     values["method"] = method_by_command("transform")
-    as_yaml = {"item": partial(_yaml, in_list=True), "quoted": quoted, "json": _value}
+    as_yaml: Filters = {"item": partial(_yaml, in_list=True), "quoted": quoted, "json": _value}
     return {
         "README.md": render(TEMPLATES / "README.md.jinja", markdown, {"code": markdown_code}, **values),
         ".gitignore": IGNORED,
