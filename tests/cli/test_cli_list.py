@@ -41,7 +41,7 @@ def test_every_dataset_of_the_settings_is_in_the_table() -> None:
 
 
 def test_every_task_of_the_settings_is_in_the_table() -> None:
-    (row,) = run("list", "tasks", "--json").json["tasks"]
+    row, *_ = run("list", "tasks", "--json").json["tasks"]
     assert names("tasks") == list(get_args(TaskName)) == list(TASKS)
     assert row["about"] == "which of several classes an input is of"
     assert (row["metrics"], row["headline"]) == (["top-1 %", "top-5 %"], "top-1, more is better")
