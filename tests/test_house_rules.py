@@ -127,6 +127,7 @@ WAYS_OUT = {
     r"\bsys\.(stdout|stderr)\b": {"cli/edge.py", "cli/run.py"},
     r"\btyper\.(echo|secho|style)\b|\bclick\.": {"cli/__init__.py"},
     r"\bsavefig\(": {"reports/png.py"},
+    r"\bjinja2\b.*import|import.*\bjinja2\b|\bMarkup\(|__html__": set(),
     r"\btraceback\.print_|\blogging\.(basicConfig|StreamHandler)|\bos\.write\(": set(),
 }
 """What could write for people → the files beside those of console/ that do, with text from console/text."""
@@ -148,6 +149,11 @@ def test_what_the_console_writes_passes_through_text(path: Path) -> None:
     code = path.read_text()
     writes = re.search(r"^\s*(import|from) (rich|csv|xml)\b|\bsys\.std(out|err)\b", code, re.MULTILINE)
     assert not writes or "from metaprune_cli.console.text import" in code
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.jinja")), ids=lambda path: path.stem)
+def test_no_template_lets_text_in_as_it_is(path: Path) -> None:
+    assert re.findall(r"\|\s*safe\b|\bautoescape\b|\bMarkup\b", path.read_text()) == []
 
 
 def test_text_files_have_one_encoding_everywhere() -> None:

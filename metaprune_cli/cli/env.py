@@ -46,6 +46,7 @@ def _facts(found: Environment) -> Iterator[tuple[str, str | None]]:
         yield f"GPU {number}", f"{gpu.name}, {gpu.memory_gib:.1f} GiB, compute capability {gpu.capability}"
     if not found.gpus:
         yield "GPU", "none"
+    yield from ((name.replace("_", " "), text) for name, text in found.pytorch.items() if text)
     yield "C++ compiler", found.compiler
     yield "compiled engine", found.engine
     yield from found.variables.items()

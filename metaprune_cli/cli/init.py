@@ -35,7 +35,7 @@ def init(
     ] = None,
     *,
     code: options.ModelCode,
-    data: Annotated[DataSettings, Section("data", only=("dataset", "data_root", "image_size"))],
+    data: Annotated[DataSettings, Section("data", only=("dataset", "data_root", "image_size", "task"))],
     metanet: Annotated[
         Path | None,
         typer.Option(

@@ -24,6 +24,7 @@ ABOUT = {
     "criteria": "how units are scored, for prune --criterion",
     "datasets": "images, for --dataset; --data-root DIR says whether they are there",
     "methods": "who decides what goes, and with which weights the rest stays",
+    "tasks": "what models are for, for --task; any package.module:task is one as well",
     **{learnt.listed: learnt.about for learnt in LEARNT},
 }
 
@@ -69,6 +70,12 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
         label("command", "Command"),
         label("source", "From"),
     ),
+    "tasks": (
+        label("name", "Task"),
+        label("about", "What it is"),
+        Column("metrics", "Measures", ", ".join, right=False),
+        label("headline", "Compared by"),
+    ),
     **{learnt.listed: _of_learnt(learnt) for learnt in LEARNT},
 }
 
@@ -106,7 +113,7 @@ def list_(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Architectures, criteria, data sets, methods and metanetworks by name."""
+    """Architectures, criteria, data sets, methods, tasks and metanetworks by name."""
     if kind is None:
         rows = [{"name": name, "about": about} for name, about in ABOUT.items()]
         show(

@@ -47,7 +47,7 @@ class DataSettings:
     task: Annotated[
         TaskName | Annotated[str, Reference()] | None,
         Flag(
-            "What models are for: classification, or package.module:task.",
+            "What models are for: a name of `metaprune list tasks`, or package.module:task.",
             DATA,
             "NAME",
             default="as the files of the models say",

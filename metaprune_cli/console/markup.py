@@ -1,13 +1,14 @@
-"""HTML and the SVG inside it, built as a tree: tags balance and text is escaped because nothing is ever pasted."""
+"""Tables of HTML, and SVG, as trees: tags balance and text is escaped because nothing is ever pasted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from html import escape
 from xml.etree import ElementTree as ET
 
 from metaprune_cli.console.text import markup
 
-LINES = frozenset({"tr", "section", "table", "g", "article", "details", "h1", "h2", "h3", "p", "li", "svg", "style"})
+LINES = frozenset({"tr", "section", "table", "g", "h3", "svg"})
 """What ends with a line break, so that a difference of two pages can be read."""
 
 
@@ -31,12 +32,17 @@ def element(tag: str, *children: object, **attributes: object) -> ET.Element:
     return made
 
 
-def page(root: ET.Element) -> str:
-    """A whole HTML document."""
+def html_of(root: ET.Element) -> str:
+    """An element as HTML."""
     for node in root.iter():
         if node.tag in LINES:
             node.tail = f"{node.tail or ''}\n"
-    return f"<!DOCTYPE html>\n{ET.tostring(root, encoding='unicode', method='html')}\n"
+    return ET.tostring(root, encoding="unicode", method="html")
+
+
+def markup_text(text: str) -> str:
+    """Text as it stands in HTML, between tags or between quotation marks."""
+    return escape(markup(text), quote=True)
 
 
 def _flat(children: Iterable[object]) -> Iterable[ET.Element | str]:

@@ -59,12 +59,10 @@ class Axes:
         return round(right, 1), round(down, 1)
 
 
-def colours(arms: Sequence[Arm]) -> str:
-    """CSS: ``--arm`` for the class of every arm, on light ground and on dark."""
+def colours(arms: Sequence[Arm]) -> list[tuple[str, str, str]]:
+    """The CSS class of every arm, its colour on light ground, and on dark."""
     found = [(arm_class(arms, arm), colour) for arm, (colour, _) in arm_styles(arms).items()]
-    light = "\n".join(f".{name} {{ --arm: {colour}; }}" for name, colour in found)
-    dark = "\n".join(f".{name} {{ --arm: {DARK.get(colour, colour)}; }}" for name, colour in found)
-    return f"{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
+    return [(name, colour, DARK.get(colour, colour)) for name, colour in found]
 
 
 def arm_class(arms: Sequence[Arm], arm: Arm) -> str:

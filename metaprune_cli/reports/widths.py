@@ -61,21 +61,32 @@ def widths_of(opened: Opened, arm: Arm) -> Widths | None:
     return Widths(opened.architecture.name, found.origin, arm, found.requested, kept)
 
 
-def sections(widths: Sequence[Widths], arms: Sequence[Arm]) -> Iterator[Element]:
-    """For every network met, a card a speed-up with the families' mean widths, and what could not go."""
-    networks: dict[tuple[str, Shape], list[Widths]] = defaultdict(list)
+@dataclass(frozen=True)
+class Network:
+    """Models of one network: a card a speed-up with the families' mean widths, and what could not go."""
+
+    title: str
+    cards: tuple[tuple[str, Element], ...]
+    locked: tuple[Family, ...]
+
+
+def networks(widths: Sequence[Widths], arms: Sequence[Arm]) -> Iterator[Network]:
+    """Every network met."""
+    found: dict[tuple[str, Shape], list[Widths]] = defaultdict(list)
     for one in widths:
-        networks[one.architecture, one.shape].append(one)
-    for (architecture, _), some in networks.items():
-        speedups = sorted({one.requested for one in some})
-        cards = [_card([one for one in some if one.requested == speedup], speedup, arms) for speedup in speedups]
+        found[one.architecture, one.shape].append(one)
+    for (architecture, _), some in found.items():
+        asked = {speedup: [one for one in some if one.requested == speedup] for speedup in _speedups(some)}
         origins = len({one.origin for one in some})
-        title = f"{architecture}, {origins} model{'s' if origins > 1 else ''}"
-        yield element("section", element("h3", title), element("div", cards, class_="cards"), _locked(some[0]))
+        yield Network(
+            f"{architecture}, {origins} model{'s' if origins > 1 else ''}",
+            tuple((f"asked for {times(speedup)}", _bars(models, arms)) for speedup, models in asked.items()),
+            tuple(family for family in some[0].families if family.locked),
+        )
 
 
-def _card(some: Sequence[Widths], speedup: float, arms: Sequence[Arm]) -> Element:
-    return element("figure", element("figcaption", f"asked for {times(speedup)}"), _bars(some, arms))
+def _speedups(some: Sequence[Widths]) -> list[float]:
+    return sorted({one.requested for one in some})
 
 
 def _bars(some: Sequence[Widths], arms: Sequence[Arm]) -> Element:
@@ -104,15 +115,6 @@ def _bar(family: Family, after: float, top: int, arm: Arm, name: str) -> Element
         element("rect", x=0, y=top, width=round(whole * left, 1), height=BAR - 3, class_="left"),
         element("text", f"{round(after, 1):g} / {family.before}", x=whole + 6, y=top + BAR - 4, class_="tiny"),
         class_=name,
-    )
-
-
-def _locked(one: Widths) -> Element | None:
-    locked = [element("li", f"{family.name}: {family.locked}") for family in one.families if family.locked]
-    return (
-        element("details", element("summary", f"Could not go: {len(locked)}"), element("ul", locked))
-        if locked
-        else None
     )
 
 

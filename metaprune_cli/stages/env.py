@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,11 +23,13 @@ T = TypeVar("T")
 
 PACKAGES = (
     *("torch", "torchvision", "torch-geometric", "numpy", "scipy", "scikit-learn", "safetensors", "dvc", "joblib"),
-    *("matplotlib", "jaxtyping", "pydantic", "pyyaml", "typer", "rich"),
+    *("matplotlib", "jaxtyping", "pydantic", "pyyaml", "jinja2", "typer", "rich"),
 )
 VARIABLES = ("CXX", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "XDG_CACHE_HOME")
 """What is reported beside every variable whose name begins with ``PREFIX``."""
 PREFIX = "METAPRUNE_"
+ASKED_OF_TORCH = ("os", "libc_version", "nvidia_driver_version", "cudnn_version")
+"""What ``torch.utils.collect_env`` is asked for; the rest of its report is slow (a second), or said here already."""
 GIB = 2**30
 COMPILING_S = 300
 SCRIPT_S = 10
@@ -54,6 +57,7 @@ class Environment:
         threads: of PyTorch; None where it cannot be imported.
         packages: versions; None where a package is not there.
         cuda: what PyTorch was built for, a number or "rocm" with one; ``gpus`` what it sees of them.
+        pytorch: what PyTorch's own report says of the system, its libraries and drivers, by its names.
         compiler: the C++ compiler for the methods' compiled code, and ``engine`` whether that works.
         variables: environment variables that change what metaprune does.
     """
@@ -71,6 +75,7 @@ class Environment:
     packages: Mapping[str, str | None]
     cuda: str | None
     gpus: tuple[Gpu, ...]
+    pytorch: Mapping[str, str | None]
     compiler: str | None
     engine: str
     variables: Mapping[str, str]
@@ -96,6 +101,7 @@ def env() -> Environment:
         packages={name: _if_possible(lambda name=name: version(name)) for name in PACKAGES},  # type: ignore[misc]
         cuda=_if_possible(_cuda),
         gpus=_if_possible(_gpus) or (),
+        pytorch={name: _if_possible(lambda name=name: _asked_of_torch(name)) for name in ASKED_OF_TORCH},  # type: ignore[misc]
         compiler=_if_possible(_compiler),
         engine=_engine(),
         variables={
@@ -151,6 +157,14 @@ def _gpus() -> tuple[Gpu, ...]:
 
     found = (torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count()))
     return tuple(Gpu(gpu.name, gpu.total_memory / GIB, f"{gpu.major}.{gpu.minor}") for gpu in found)
+
+
+def _asked_of_torch(name: str) -> str | None:
+    from torch.utils import collect_env
+
+    look = getattr(collect_env, f"get_{name}")
+    found: str | None = look(collect_env.run) if signature(look).parameters else look()
+    return found
 
 
 def _compiler() -> str | None:

@@ -12,23 +12,24 @@ import torch
 
 from metaprune_cli.artifacts import read_kind
 from metaprune_cli.config import DataSettings, ZooMember
-from metaprune_cli.data import Splits, load_splits
+from metaprune_cli.data import Splits
 from metaprune_cli.data.splits import DATASETS
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.methods.registry import learnt_by
 from metaprune_cli.models import build
 from metaprune_cli.models.registry import is_factory
 from metaprune_cli.places import unwritable
-from metaprune_cli.stages.initial import Project, pipeline, readme, settings
+from metaprune_cli.stages.initial import Project, texts
 from metaprune_cli.stages.zoo import Job, architecture_of
-from metaprune_cli.tasks import find_task
+from metaprune_cli.tasks import DEFAULT, Task
+from metaprune_cli.tasks.registry import is_own
 from metaprune_cli.workflows.images import check_fits
 from metaprune_cli.workflows.loading import ModelSource, Opened, open_model
 from metaprune_cli.workflows.preprocessing import with_preprocessing
+from metaprune_cli.workflows.task import task_of
 
 PIPELINE = ("dvc.yaml", "params.yaml")
 """What is replaced with ``force`` only; README.md and .gitignore are never replaced."""
-IGNORED = "__pycache__/\n*.checkpoint.safetensors\n"
 
 
 @dataclass(frozen=True)
@@ -55,26 +56,30 @@ def init(
         folder: where; made if need be.
         model: the model to prune, any file that ``open_model`` understands; None: one is trained first.
         source: how it is opened; without a model, its ``arch`` is what is trained.
-        data: the images.
+        data: the images, and the task.
         metanet: a metanetwork; with it, pruning with and without it is compared.
         force: replace a dvc.yaml and a params.yaml that are there.
 
     Raises:
-        InputError: files would be replaced, or the pipeline could not run: the model, the images or the metanetwork
-            are not there, or do not fit each other.
+        InputError: files would be replaced, or the pipeline could not run: the model, the images, the task or the
+            metanetwork are not there, or do not fit each other.
         CorruptFileError: the model or the metanetwork is damaged.
     """
     _check_folder(folder, force)
     data = replace(data, data_root=None if data.data_root is None else _seen_from(folder, Path(data.data_root)))
+    data = replace(data, task=None if data.task == DEFAULT else data.task)
+    task = task_of(data)
     read = data if model is None else with_preprocessing(data, [model], source.preprocessing)
-    splits = _splits(folder, read)
-    opened = _trained(source, splits) if model is None else open_model(model, source).of_shape(splits.item_shape)
-    check_fits(opened, splits, find_task(None))
+    splits = _splits(folder, read, task)
+    opened = _trained(source, splits, task) if model is None else open_model(model, source).of_shape(splits.item_shape)
+    check_fits(opened, splits, task)
     if metanet is not None:
         _check_metanet(learnt_by("transform").files().find(metanet))
     name = opened.architecture.name
     if is_factory(name):
-        _check_module(name.partition(":")[0], folder)
+        _check_module(name, "model", folder)
+    if data.task is not None and is_own(data.task):
+        _check_module(data.task, "task", folder)
     project = Project(
         name=folder.resolve().name,
         arch=name,
@@ -85,12 +90,11 @@ def init(
         metanet=None if metanet is None else _named(folder, metanet),
         imports=is_factory(name),
     )
-    texts = {"README.md": readme(project), ".gitignore": IGNORED}
-    kept = tuple(name for name in texts if (folder / name).exists())
-    texts = {name: text for name, text in texts.items() if name not in kept}
-    texts |= {"dvc.yaml": pipeline(project), "params.yaml": settings(project)}
-    _write(folder, texts)
-    return LaidDown(str(folder), tuple(texts), kept)
+    files = texts(project)
+    kept = tuple(name for name in files if name not in PIPELINE and (folder / name).exists())
+    files = {name: text for name, text in files.items() if name not in kept}
+    _write(folder, files)
+    return LaidDown(str(folder), tuple(files), kept)
 
 
 def _check_folder(folder: Path, force: bool) -> None:
@@ -108,18 +112,19 @@ def _check_folder(folder: Path, force: bool) -> None:
         raise InputError("Nothing can be written there.", got=reason, where=folder, next_step="choose another folder")
 
 
-def _splits(folder: Path, data: DataSettings) -> Splits:
-    """The images for training; that there are some for the test is looked up without opening them."""
+def _splits(folder: Path, data: DataSettings, task: Task) -> Splits:
+    """The images for training; that a data set of ours has some for the test is looked up without opening them."""
     if data.data_root is not None:
         data = replace(data, data_root=str(folder.absolute() / data.data_root))
-    DATASETS[data.dataset].find(data, "test")
-    return load_splits(data)
+    if data.task is None:
+        DATASETS[data.dataset].find(data, "test")
+    return task.splits(data)
 
 
-def _trained(source: ModelSource, splits: Splits) -> Opened:
+def _trained(source: ModelSource, splits: Splits, task: Task) -> Opened:
     """The model that will be trained, with random weights."""
     job = Job(source.arch or ZooMember().arch, dict(source.arch_args), 0, "train")
-    architecture = architecture_of(job, splits, find_task(None))
+    architecture = architecture_of(job, splits, task)
     with torch.random.fork_rng(devices=()):
         return Opened(build(architecture).eval(), architecture, (), Path(architecture.name))
 
@@ -130,13 +135,14 @@ def _check_metanet(path: Path) -> None:
         raise CorruptFileError(f"This is no {wanted}.", expected=f"kind {wanted}", got=f"kind {kind}", where=path)
 
 
-def _check_module(name: str, folder: Path) -> None:
-    """A factory's module has to be found where the pipeline runs, not only where this command does."""
+def _check_module(name: str, what: str, folder: Path) -> None:
+    """The module of ``package.module:name`` has to be found where the pipeline runs, not only here."""
+    module = name.partition(":")[0]
     here = {"", ".", str(Path.cwd())}
     paths = [str(folder.resolve()), *(path for path in sys.path if path not in here)]
-    if PathFinder.find_spec(name.partition(".")[0], paths) is None:
+    if PathFinder.find_spec(module.partition(".")[0], paths) is None:
         raise InputError(
-            f"The pipeline would not find the module '{name}' that makes the model.",
+            f"The pipeline would not find the module '{module}' that makes the {what}.",
             expected="an installed package, or a module in the folder",
             where=folder,
             next_step=f"copy it into {folder}, or install it",

@@ -1,4 +1,4 @@
-"""What there is to choose from: architectures, criteria, data sets, methods and what these have learnt."""
+"""What there is to choose from: architectures, criteria, data sets, methods and what these have learnt, tasks."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from metaprune_cli.methods.registry import methods
 from metaprune_cli.metrics.macs import count_params
 from metaprune_cli.models import Architecture, build, list_architectures, vision, with_input_shape
 from metaprune_cli.pruning.catalogue import CRITERIA
+from metaprune_cli.tasks.registry import TASKS, Known
 from metaprune_cli.workflows.paths import find_sources, stem
 
 NEEDED: tuple[Part, ...] = ("train", "test")
@@ -69,6 +70,16 @@ class Decider:
 
 
 @dataclass(frozen=True)
+class Purpose:
+    """A task: what it is, what it measures, and the metric that comparisons go by, with its direction."""
+
+    name: str
+    about: str
+    metrics: tuple[str, ...]
+    headline: str
+
+
+@dataclass(frozen=True)
 class Trained:
     """A file in which a method keeps what it has learnt, its size, and what the method says of it."""
 
@@ -78,7 +89,7 @@ class Trained:
     params: int
 
 
-Entry = Arch | Ranked | Images | Decider | Trained
+Entry = Arch | Ranked | Images | Decider | Purpose | Trained
 
 
 def record(entry: Entry) -> dict[str, Any]:
@@ -99,7 +110,7 @@ def listing(
     """Everything of one kind.
 
     Args:
-        kind: ``archs``, ``criteria``, ``datasets``, ``methods``, or what the files of a method are called.
+        kind: ``archs``, ``criteria``, ``datasets``, ``methods``, ``tasks``, or what the files of a method are called.
         pattern: a part of a name, or a pattern of ``*`` and ``?`` for all of it; upper and lower case are the same.
         data_root: where to look for data sets.
         folder: where to look for a method's files; without it, those of this package.
@@ -113,6 +124,7 @@ def listing(
         "criteria": _criteria,
         "datasets": partial(_datasets, data_root),
         "methods": _methods,
+        "tasks": _tasks,
         **{one.listed: partial(_trained, one, folder) for one in learnt},
     }
     if kind not in lists:
@@ -188,6 +200,17 @@ def _methods() -> Named:
 def _method(method: Method) -> Decider:
     learns = None if method.learnt is None else method.learnt.kind
     return Decider(method.name, method.about, method.proposes, learns, method.command, method.source)
+
+
+def _tasks() -> Named:
+    return {name: partial(_task, known) for name, known in TASKS.items()}
+
+
+def _task(known: Known) -> Purpose:
+    task = known.make()
+    first = task.metrics[0]
+    direction = f"{first.name}, {'more' if first.higher_is_better else 'less'} is better"
+    return Purpose(task.name, known.about, tuple(metric.in_title for metric in task.metrics), direction)
 
 
 def _trained(learnt: Learnt, folder: Path | None) -> Named:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -13,7 +14,19 @@ from metaprune_cli.tasks.base import Task
 from metaprune_cli.tasks.classification import Classification
 
 DEFAULT = "classification"
-TASKS: Mapping[str, Callable[[], Task]] = MappingProxyType({DEFAULT: Classification})
+
+
+@dataclass(frozen=True)
+class Known:
+    """A task of ours: how it is made, and what it is in a line."""
+
+    make: Callable[[], Task]
+    about: str
+
+
+TASKS: Mapping[str, Known] = MappingProxyType(
+    {DEFAULT: Known(Classification, "which of several classes an input is of")}
+)
 MEMBERS = ("name", "metrics", "splits", "test", "loss", "meter")
 """What a task of a user's must have; the rest is as in ``Task`` where it derives from that."""
 
@@ -30,7 +43,7 @@ def find_task(name: str | None) -> Task:
     """
     name = name or DEFAULT
     if name in TASKS:
-        return TASKS[name]()
+        return TASKS[name].make()
     if ":" not in name:
         raise InputError(
             f"There is no task {name!r}{did_you_mean(name, TASKS)}.",

@@ -7,10 +7,10 @@ The lower decay of the first steps forgets where training began (as in TensorFlo
 
 from __future__ import annotations
 
-import copy
+from typing import Any
 
-import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 OUTSET = 10  # TensorFlow's constant
 
@@ -27,14 +27,19 @@ class Average:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model = copy.deepcopy(model).eval()
         self.decay = decay
+        self._averaged = AveragedModel(model, multi_avg_fn=self._blend_).eval()
 
-    @torch.no_grad()
+    @property
+    def model(self) -> nn.Module:
+        """The averaged weights."""
+        return self._averaged.module
+
     def update_(self, model: nn.Module, step: int) -> None:
         """Take in the weights of ``model`` after ``step`` steps, counted from 0 at the start of the run."""
-        decay = min(self.decay, (1 + step) / (OUTSET + step))
-        for mine, latest in zip(self.model.parameters(), model.parameters(), strict=True):
-            mine.lerp_(latest, 1 - decay)
-        for buffer, latest_buffer in zip(self.model.buffers(), model.buffers(), strict=True):
-            buffer.copy_(latest_buffer)
+        self._averaged.n_averaged.fill_(1 + step)  # never 0, at which the latest weights would replace the first ones
+        self._averaged.update_parameters(model)
+
+    def _blend_(self, average: Any, latest: Any, number: Any) -> None:
+        step = int(number) - 1
+        get_ema_multi_avg_fn(min(self.decay, (1 + step) / (OUTSET + step)))(average, latest, number)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from cli_calling import run
+from torch.utils import collect_env
 
 import metaprune_cli
 from metaprune_cli.methods.metanet import compiled, kernel, selfcheck
@@ -31,6 +32,19 @@ def test_it_names_versions_and_whether_the_engine_works() -> None:
     assert found["metaprune"] == metaprune_cli.__version__
     assert found["python"].startswith(platform.python_version())
     assert re.match("works: differs from PyTorch by [0-9.e+-]+$|no C.. compiler", found["engine"])
+
+
+def test_what_pytorch_says_of_the_system_stands_beside_it(no_engine: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect_env, "get_cudnn_version", lambda run: "9.24")
+    monkeypatch.delattr(collect_env, "get_nvidia_driver_version")
+    found = run("env", "--json").json["pytorch"]
+    assert found == {"os": found["os"], "libc_version": found["libc_version"], "cudnn_version": "9.24"} | {
+        "nvidia_driver_version": None  # this PyTorch does not know it
+    }
+    rows = run("env").out
+    assert re.search(r"^ +cudnn version +9.24", rows, re.MULTILINE)
+    assert re.search(rf"^ +os +{re.escape(found['os'])}", rows, re.MULTILINE)
+    assert "driver" not in rows
 
 
 def test_every_package_that_metaprune_needs_is_named() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,34 @@ def test_without_a_model_one_is_trained_first(tmp_path: Path, monkeypatch: Any) 
     run(*shlex.split(first["cmd"])[1:], "--quiet")
     assert len(list(Path("data/zoo/train").iterdir())) == 1
     run("prune", "data/zoo/train", "--dry-run", "--quiet")
+
+
+def test_a_task_of_ones_own_goes_all_the_way(tmp_path: Path, monkeypatch: Any) -> None:
+    """Its data are its own, its metrics the report's, and no command after `init` has to name it."""
+    shutil.copy(Path(__file__).parents[1] / "tasks" / "own.py", tmp_path / "inittask.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    run("init", ".", "--arch", "inittask:Net", "--task", "inittask:Denoising", "--allow-import")
+    assert "for `inittask:Denoising`" in Path("README.md").read_text()
+    with_tiny_settings(tmp_path)
+    for body in stages(tmp_path):
+        run(*shlex.split(body["cmd"])[1:], "--quiet")
+        assert "task" in yaml.safe_load(Path("params.yaml").read_text())["data"]
+    figures = json.loads(Path("data/report/metrics.json").read_text())
+    assert set(figures["plain"]) == {"1.5x"}
+
+
+def test_a_task_has_to_be_found_from_the_folder(tmp_path: Path, monkeypatch: Any) -> None:
+    own = Path(__file__).parents[1] / "tasks" / "own.py"
+    (tmp_path / "p").mkdir()
+    for copy in (tmp_path / "net_of_init.py", tmp_path / "p" / "net_of_init.py", tmp_path / "task_only_here.py"):
+        shutil.copy(own, copy)
+    monkeypatch.chdir(tmp_path)
+    task = ("--task", "task_only_here:Denoising", "--allow-import")
+    ran = call("init", "p", "--arch", "net_of_init:Net", *task)
+    assert ran.code == 2
+    assert "would not find the module 'task_only_here' that makes the task" in " ".join(ran.err.split())
+    assert not Path("p/dvc.yaml").exists()
 
 
 def test_images_of_another_size(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from PIL import Image
 from scipy.io import savemat
 
 from metaprune_cli.cli.list import ABOUT, COLUMNS
-from metaprune_cli.config import Criterion, DatasetName
+from metaprune_cli.config import Criterion, DatasetName, TaskName
 from metaprune_cli.data.splits import DATASETS
 from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig
 from metaprune_cli.models import Architecture, build, list_architectures
 from metaprune_cli.pruning.catalogue import CRITERIA
+from metaprune_cli.tasks.registry import TASKS
 
 
 def names(*arguments: object) -> list[str]:
@@ -25,7 +26,7 @@ def names(*arguments: object) -> list[str]:
 
 
 def test_without_a_word_it_says_what_can_be_listed() -> None:
-    assert names() == ["archs", "criteria", "datasets", "methods", "metanets"] == list(ABOUT) == list(COLUMNS)
+    assert names() == ["archs", "criteria", "datasets", "methods", "tasks", "metanets"] == list(ABOUT) == list(COLUMNS)
     assert all(kind in run("list").out for kind in ABOUT)
 
 
@@ -37,6 +38,13 @@ def test_every_criterion_of_the_settings_is_in_the_table() -> None:
 
 def test_every_dataset_of_the_settings_is_in_the_table() -> None:
     assert names("datasets") == list(get_args(DatasetName)) == list(DATASETS)
+
+
+def test_every_task_of_the_settings_is_in_the_table() -> None:
+    row, *_ = run("list", "tasks", "--json").json["tasks"]
+    assert names("tasks") == list(get_args(TaskName)) == list(TASKS)
+    assert row["about"] == "which of several classes an input is of"
+    assert (row["metrics"], row["headline"]) == (["top-1 %", "top-5 %"], "top-1, more is better")
 
 
 def test_every_architecture_is_listed_with_its_figures() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metaprune_cli.console.markup import element, page
+from metaprune_cli.console.markup import element, html_of, markup_text
 from metaprune_cli.console.table import Column, Table, label
 
 
@@ -33,7 +33,7 @@ WORDS = st.text(st.characters(exclude_categories=("Cc", "Cf", "Cn", "Cs", "Zl", 
 @given(WORDS, WORDS, WORDS)
 def test_text_comes_back_as_it_was(first: str, second: str, attribute: str) -> None:
     reader = Reader()
-    reader.feed(page(element("p", first, element("b", second), first, title=attribute)))
+    reader.feed(html_of(element("p", first, element("b", second), first, title=attribute)))
     reader.close()
     assert reader.text.strip("\n") == f"{first}{second}{first}".strip("\n")
     assert reader.attributes == [attribute]
@@ -41,7 +41,15 @@ def test_text_comes_back_as_it_was(first: str, second: str, attribute: str) -> N
 
 def test_children_may_be_nested_numbers_or_nothing() -> None:
     made = element("p", [None, "a", (1, element("b", 2.5))], "z", class_="x", aria_hidden=None, stroke_width=1.25)
-    assert page(made) == '<!DOCTYPE html>\n<p class="x" stroke-width="1.25">a1<b>2.5</b>z</p>\n\n'
+    assert html_of(made) == '<p class="x" stroke-width="1.25">a1<b>2.5</b>z</p>'
+
+
+@given(WORDS)
+def test_text_in_a_template_comes_back_as_it_was(text: str) -> None:
+    reader = Reader()
+    reader.feed(f'<p title="{markup_text(text)}">{markup_text(text)}</p>')
+    reader.close()
+    assert (reader.text, reader.attributes) == (text, [text])
 
 
 def test_what_is_neither_is_refused() -> None:
@@ -51,7 +59,7 @@ def test_what_is_neither_is_refused() -> None:
 
 def test_a_table_has_the_cells_of_every_other_rendering() -> None:
     columns = (label("name", "Name"), Column("size", "<Size>", lambda value: f"{value} m"))
-    text = page(Table("A & B", columns, [{"name": "<i>", "size": 2}, {"name": "b", "size": None}]).html())
+    text = html_of(Table("A & B", columns, [{"name": "<i>", "size": 2}, {"name": "b", "size": None}]).html())
     assert "<h3>A &amp; B</h3>" in text
     assert '<th scope="col" class="figure">&lt;Size&gt;</th>' in text
     assert '<tr><td>&lt;i&gt;</td><td class="figure">2 m</td></tr>' in text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch import nn
 from metaprune_cli.config import CoverageSettings
 from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.models import list_architectures
-from metaprune_cli.workflows.coverage import proofs, report
+from metaprune_cli.workflows.coverage import process, proofs, report, trial
 from metaprune_cli.workflows.coverage.process import try_model
 from metaprune_cli.workflows.coverage.random_weights import randomise_
 from metaprune_cli.workflows.coverage.suite import Entry, read_suite
@@ -55,6 +57,20 @@ SETTINGS = CoverageSettings(speedup=(1.5,), timeout_s=100, memory_gb=8)
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "suite_of_tests.py").write_text(FACTORIES)
     return tmp_path
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Trials without a process of their own, which takes seconds: for what a row says, not for what ends a process."""
+
+    def run(trial_folder: Path, *_: object) -> None:
+        trial.main([str(trial_folder)])
+
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(Path(process.__file__).parents[3])]))
+    monkeypatch.delitem(sys.modules, "suite_of_tests", raising=False)
+    monkeypatch.setattr(process, "_run", run)
+    return folder
 
 
 def tried(folder: Path, name: str, settings: CoverageSettings = SETTINGS, **further: Any) -> dict[str, Any]:
@@ -112,25 +128,32 @@ def test_what_holds_is_ok(folder: Path) -> None:
     assert 0.8 < row["prunable_share"] < 1
 
 
-def test_what_cannot_be_reached_is_said(folder: Path) -> None:
-    row = tried(folder, "plain", CoverageSettings(speedup=(50.0,)))
+def test_what_cannot_be_reached_is_said(here: Path) -> None:
+    row = tried(here, "plain", CoverageSettings(speedup=(50.0,)))
     assert row["status"] == "partly"
     assert row["speedups"][0]["achieved"] == pytest.approx(8)
     assert "50x is out of reach: 8x is the most" in report.because(row)
 
 
-def test_a_model_of_which_nothing_can_go_says_so(folder: Path) -> None:
-    row = tried(folder, "locked")
+def test_a_model_of_which_nothing_can_go_says_so(here: Path) -> None:
+    row = tried(here, "locked")
     assert row["status"] == "partly"
     assert row["speedups"] == [{"requested": 1.5, "achieved": None}]
     assert "it is an output of the model" in report.because(row)
 
 
 @pytest.mark.parametrize(
+    ("name", "text"), [("silent", "Nothing says what the model takes"), ("nowhere", "could not be imported")]
+)
+def test_what_cannot_be_built_costs_one_row(here: Path, name: str, text: str) -> None:
+    row = tried(here, name)
+    assert (row["status"], row["step"]) == ("failed", "build")
+    assert text in report.because(row)
+
+
+@pytest.mark.parametrize(
     ("name", "settings", "step", "text"),
     [
-        ("silent", SETTINGS, "build", "Nothing says what the model takes"),
-        ("nowhere", SETTINGS, "build", "could not be imported"),
         ("crashes", SETTINGS, "start", "ended with 9"),
         ("sleeps", CoverageSettings(timeout_s=0.5), "start", "more than 0.5 s"),
         ("plain", CoverageSettings(memory_gb=0.001), "start", "more than 0.001 GB"),

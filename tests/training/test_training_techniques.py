@@ -114,6 +114,26 @@ def test_the_average_is_the_one_that_the_docstring_says() -> None:
         assert float(average.model.state_dict()["weight"]) == pytest.approx(expected)
 
 
+def test_the_average_is_that_of_each_weight_to_the_bit_and_goes_on_from_a_state() -> None:
+    model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 2)).double()
+    model[0].weight.requires_grad_(False)
+    expected, average = copy.deepcopy(model).requires_grad_(False), Average(model, 0.3)
+    for step in range(8):
+        if step == 5:  # as a resumed run does
+            state = average.model.state_dict()
+            average = Average(model, 0.3)
+            average.model.load_state_dict(state)
+        with torch.no_grad():
+            for latest in (*model.parameters(), *model.buffers()):
+                latest.add_(torch.randn_like(latest) if latest.is_floating_point() else 1)
+        average.update_(model, step)
+        for mine, latest in zip(expected.parameters(), model.parameters(), strict=True):
+            mine.lerp_(latest, 1 - min(0.3, (1 + step) / (10 + step)))
+        expected[1].load_state_dict(dict(model[1].state_dict(), **dict(expected[1].named_parameters())))
+        assert_same(average.model, expected)
+    assert not average.model.training
+
+
 def test_the_average_keeps_what_never_changes_to_the_bit(model: nn.Module, train: ImageSplit) -> None:
     with torch.no_grad():
         model.get_parameter("head.bias").copy_(torch.randn(3))
