@@ -59,7 +59,8 @@ def test_the_route_and_what_was_locked_are_said(tmp_path: Path, monkeypatch: pyt
     torch.manual_seed(0)
     torch.save(Fixed().state_dict(), tmp_path / "net.pt")
     monkeypatch.syspath_prepend(tmp_path)
-    start = ("prune", tmp_path / "net.pt", "--arch", "fixed_nets:net", "--input-shape", "1,8,8", "--speedup", "1.2")
+    start = ("prune", tmp_path / "net.pt", "--arch", "fixed_nets:net", "--input-shape", "1,8,8")
+    start += ("--speedup", "1.4", "--scope", "family")
     by_class = run(*start, "-o", tmp_path / "class.safetensors", "--route", "class")
     assert "Locked, since what is left would not run" in by_class.out
     assert "program" not in by_class.err
