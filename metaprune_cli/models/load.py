@@ -15,11 +15,13 @@ from metaprune_cli.artifacts import is_artifact, join_aliases, read_artifact
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.assemble import assemble
+from metaprune_cli.models.huggingface.folder import open_folder
 from metaprune_cli.models.programs import KEY, program_from_document
 from metaprune_cli.models.recognise import check_args, recognise, shapes_of, told
-from metaprune_cli.models.registry import is_factory, with_input_shape
+from metaprune_cli.models.registry import shows_in_its_keys, with_input_shape
 from metaprune_cli.models.signatures import most_keys
 from metaprune_cli.models.state_files import read_states
+from metaprune_cli.places import is_pretrained
 
 SPARE = 8
 """So many times the tensors of a model can be in its file: optimiser state, averages."""
@@ -49,11 +51,13 @@ def open_model(
 ) -> Loaded:
     """Open a model and what is known about it: an artifact, a state dict, or (only if trusted) a pickled module.
 
+    A folder that ``save_pretrained`` wrote is opened by its class in ``transformers``, without a network.
+
     A state dict may be nested under ``state_dict`` or ``model`` and have DDP's ``module.`` before its names. The model
     gets the shapes in the file, so pruned ones load like any other.
 
     Args:
-        path: the file.
+        path: the file, or the folder.
         arch: the architecture, instead of what the file says or what its keys and shapes tell.
         arch_args: arguments of its builder, over those in the file.
         trust_pickle: open pickles with more than tensors in them, which can run any code.
@@ -66,9 +70,12 @@ def open_model(
     """
     path = Path(path)
     args = dict(arch_args or {})
+    if is_pretrained(path):
+        model, found = open_folder(path, arch, args)
+        return Loaded(model, replace(found, input_shape=input_shape), None, path)
     if is_artifact(path):
         return _load_artifact(path, arch, args, allow_import, input_shape)
-    is_known = arch is None or not is_factory(arch)
+    is_known = arch is None or shows_in_its_keys(arch)
     states = read_states(path, trust_pickle, SPARE * most_keys() if is_known else None)
     if isinstance(states, nn.Module):
         found = _architecture_of(states) if arch is None else Architecture(arch)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from metaprune_cli.artifacts import is_artifact, read_kind
 from metaprune_cli.errors import CorruptFileError, InputError
-from metaprune_cli.places import printable, unreadable, unwritable
+from metaprune_cli.places import is_pretrained, printable, unreadable, unwritable
 
 SUFFIX = ".safetensors"
 CHECKPOINT = ".checkpoint.safetensors"
@@ -60,7 +60,9 @@ class Sources:
 
 
 def stem(path: Path) -> str:
-    """A file's name without its suffix and without the ``.graph`` of a neuron graph."""
+    """A file's name without its suffix and without the ``.graph`` of a neuron graph; a folder's whole name."""
+    if path.is_dir():
+        return path.resolve().name
     return path.name.removesuffix(path.suffix).removesuffix(".graph")
 
 
@@ -78,6 +80,8 @@ def checkpoint_of(output: Path) -> Path:
 def find_sources(inputs: Sequence[Path], kinds: Sequence[str]) -> Sources:
     """The input files: files as they are, folders as every artifact in them (sub-folders included) of one of ``kinds``.
 
+    A folder that ``save_pretrained`` wrote is one model.
+
     With one folder, paths below the output folder are relative to it; with several inputs a folder keeps its own name.
 
     Raises:
@@ -86,7 +90,9 @@ def find_sources(inputs: Sequence[Path], kinds: Sequence[str]) -> Sources:
     found: list[Source] = []
     problems: list[str] = []
     for path in inputs:
-        if path.is_dir():
+        if is_pretrained(path) and "model" in kinds:
+            found.append(Source(path, Path(path.resolve().name)))
+        elif path.is_dir():
             below = Path() if len(inputs) == 1 else Path(path.resolve().name)
             artifacts = [file for file in sorted(path.rglob(f"*{SUFFIX}")) if _fits(file, kinds)]
             found.extend(Source(file, below / file.relative_to(path)) for file in artifacts)
@@ -104,7 +110,7 @@ def find_sources(inputs: Sequence[Path], kinds: Sequence[str]) -> Sources:
             got="\n".join(problems),
             next_step="check the paths",
         )
-    folder = any(path.is_dir() for path in inputs)
+    folder = any(path.is_dir() and not is_pretrained(path) for path in inputs)
     return Sources(tuple(found), many=folder or len(found) > 1, from_folder=folder)
 
 
