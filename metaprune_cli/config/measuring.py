@@ -73,7 +73,7 @@ class ExportSettings:
         Flag(
             "May be repeated. torchscript is deprecated in PyTorch: prefer torch-export.",
             OUTPUT,
-            "safetensors|torch-export|onnx|torchscript",
+            "safetensors|torch-export|onnx|torchscript|huggingface",
             ("--format", "-f"),
             kind=list[str],
         ),

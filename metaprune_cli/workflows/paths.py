@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from metaprune_cli.artifacts import is_artifact, read_kind
 from metaprune_cli.errors import CorruptFileError, InputError
-from metaprune_cli.places import is_pretrained, printable, unreadable, unwritable
+from metaprune_cli.places import FOLDER, is_pretrained, printable, unreadable, unwritable
 
 SUFFIX = ".safetensors"
 CHECKPOINT = ".checkpoint.safetensors"
@@ -151,7 +152,7 @@ def check_targets(targets: Sequence[Path], kind: str | Replaceable, inputs: Iter
     taken = {os.path.realpath(path) for path in inputs}
     problems: list[str] = []
     for target in targets:
-        if reason := unwritable(target):
+        if (reason := unwritable(target)) and not (reason == FOLDER and ours.holds(target)):
             problems.append(f"{printable(target)}: {reason}")
             continue
         place = os.path.realpath(target)
@@ -235,6 +236,25 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def replace_folder(path: Path, write: Callable[[Path], object]) -> None:
+    """The same for a folder of files, which ``write`` makes; the folder that was there before is removed at the end.
+
+    Raises:
+        InputError: it cannot be written; what was there before is as it was.
+    """
+
+    def into_place(part: Path) -> None:
+        try:
+            write(part)
+            if path.is_dir():
+                shutil.rmtree(path)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+
+    replace_file(path, into_place)
 
 
 def _sibling(path: Path) -> str:
