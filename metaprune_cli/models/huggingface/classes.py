@@ -65,7 +65,9 @@ def names() -> tuple[str, ...]:
     _package()
     from transformers.models.auto import modeling_auto
 
-    tables = [table for key, table in vars(modeling_auto).items() if key.startswith("MODEL_") and key.endswith("_NAMES")]
+    tables = [
+        table for key, table in vars(modeling_auto).items() if key.startswith("MODEL_") and key.endswith("_NAMES")
+    ]
     found = (value for table in tables for value in table.values())
     flat = (name for value in found for name in ([value] if isinstance(value, str) else value))
     return tuple(sorted({name for name in flat if isinstance(name, str)}))

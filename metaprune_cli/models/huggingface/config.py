@@ -13,8 +13,8 @@ NOT_KEPT = frozenset(
     {"architectures", "transformers_version", "_name_or_path", "_commit_hash", "torch_dtype", "dtype", PRETRAINED}
 )
 """What a configuration says of files and of the package: it changes nothing about which modules are built."""
-_BUILT_IN = (None, "eager", "sdpa")
-"""Any other implementation of attention is a package, or code that would have to be fetched."""
+_BUILT_IN = (None, "eager", "sdpa", "grouped_mm", "batched_mm")
+"""Any other implementation of attention or of experts is a package, or code that would have to be fetched."""
 LARGEST = 1 << 40
 LONGEST = 1 << 16
 _LISTED = 10
@@ -55,8 +55,9 @@ def _wrong(key: str, value: Any) -> Iterator[str]:
     """What is wrong with one entry, at any depth."""
     if key == QUANTISED and value:
         yield f"{key}: the weights are quantised"
-    if key.endswith("attn_implementation") and not isinstance(value, Mapping) and value not in _BUILT_IN:
-        yield f"{key}: expected eager or sdpa, got {value!r:.100}"
+    if key.endswith("_implementation"):
+        named = value.values() if isinstance(value, Mapping) else [value]
+        yield from (f"{key}: expected eager or sdpa, got {one!r:.100}" for one in named if one not in _BUILT_IN)
     if isinstance(value, int | float) and not abs(value) <= LARGEST:
         yield f"{key}: expected at most {LARGEST}, got {value!r:.40}"
     if isinstance(value, str) and len(value) > LONGEST:

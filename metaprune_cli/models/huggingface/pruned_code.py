@@ -49,7 +49,7 @@ def entries_for(
     """What the configuration says besides: the class, which ``Auto`` classes it is for, and the table of widths."""
     return {
         "architectures": [f"Pruned{base}"],
-        "auto_map": {auto: f"{MODULE}.Pruned{base}" for auto in autos},
+        "auto_map": dict.fromkeys(autos, f"{MODULE}.Pruned{base}"),
         TABLE: {
             "shapes": {name: list(shape) for name, shape in shapes.items()},
             "attributes": {path: dict(values) for path, values in attributes.items()},
