@@ -79,7 +79,7 @@ def elsewhere(folder: Path, auto: str, inputs: Any, place: Path, monkeypatch: py
     return torch.load(place / "out.pt")
 
 
-@pytest.mark.parametrize(("name", "widths"), [("bert", "own"), ("masked", "own"), ("llama", "own"), ("llama", "same")])
+@pytest.mark.parametrize(("name", "widths"), [("masked", "own"), ("llama", "own"), ("llama", "same")])
 def test_from_pretrained_opens_it(name: str, widths: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = pruned(name, WIDTHS[widths], tmp_path)
     done = written(file, tmp_path / "out")
@@ -125,7 +125,7 @@ def test_what_cannot_be_a_class_is_refused(tmp_path: Path) -> None:
     save_model(small, tmp_path / "small.safetensors", arch=loaded.architecture)
     with pytest.raises(InputError, match="is a program") as caught:
         written(tmp_path / "small.safetensors", None)
-    assert "--route class" in str(caught.value.next_step)
+    assert any("--route class" in line for _, line in caught.value.lines())
     save_model(build(Architecture("cifar:resnet20")), tmp_path / "other.safetensors", arch="cifar:resnet20")
     with pytest.raises(InputError, match="Only models of transformers"):
         written(tmp_path / "other.safetensors", None)

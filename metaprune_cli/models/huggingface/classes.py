@@ -6,6 +6,7 @@ The package is imported when it is first asked for something: that takes seconds
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -65,9 +66,8 @@ def names() -> tuple[str, ...]:
     _package()
     from transformers.models.auto import modeling_auto
 
-    tables = [
-        table for key, table in vars(modeling_auto).items() if key.startswith("MODEL_") and key.endswith("_NAMES")
-    ]
+    is_table = re.compile(r"MODEL_\w*MAPPING_NAMES").fullmatch
+    tables = [table for key, table in vars(modeling_auto).items() if is_table(key)]
     found = (value for table in tables for value in table.values())
     flat = (name for value in found for name in ([value] if isinstance(value, str) else value))
     return tuple(sorted({name for name in flat if isinstance(name, str)}))

@@ -66,11 +66,11 @@ def _candidates(name: str, config: Mapping[str, Any], before: Shapes, shapes: Sh
     return found
 
 
-def _numbers(config: Mapping[str, Any], path: Key = ()) -> Iterator[tuple[Key, int]]:
+def _numbers(config: Mapping[Any, Any], path: Key = ()) -> Iterator[tuple[Key, int]]:
     for name, value in config.items():
         if isinstance(value, Mapping):
-            yield from _numbers(value, (*path, name))
-        elif type(value) is int and value > 1 and not name.endswith("_token_id"):
+            yield from _numbers(value, (*path, str(name)))
+        elif isinstance(name, str) and type(value) is int and value > 1 and not name.endswith("_token_id"):
             yield (*path, name), value
 
 

@@ -21,7 +21,8 @@ class Pruned{base}({base}):
         super().__init__(config, *args, **kwargs)
         _resize(self, config.{table}["shapes"])
         for path, values in config.{table}["attributes"].items():
-            vars(self.get_submodule(path)).update({{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}})
+            for name, value in values.items():
+                setattr(self.get_submodule(path), name, tuple(value) if isinstance(value, list) else value)
 
 
 def _resize(model, shapes):

@@ -96,7 +96,9 @@ original there too, and language models *generate*, with their cache what they g
 original cannot do it either, or it was not asked.
 
 *ok*: all of it. *partly*: all that can be tried holds; what cannot be reached or compared, or what only the original
-can do, is said. *failed*: the step and the error. *skipped*: its package is not installed. *Locked* families cannot be removed: inputs and outputs always, anything else for a reason (at the end).
+can do, is said. *failed*: the step and the error. *skipped*: its package is not installed.
+
+*Locked* families cannot be removed: inputs and outputs always, anything else for a reason (at the end).
 """
 
 
