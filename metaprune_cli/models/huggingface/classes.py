@@ -28,7 +28,7 @@ def model_class(name: str) -> Any:
         InputError: the package is not installed, or has no model of this name.
     """
     package = _package()
-    found = getattr(package, name, None) if name.isidentifier() and not name.startswith("_") else None
+    found: Any = getattr(package, name, None) if name.isidentifier() and not name.startswith("_") else None
     if not (isinstance(found, type) and issubclass(found, package.PreTrainedModel) and found.config_class is not None):
         raise InputError(
             f"The package {PACKAGE} has no model called {name[:100]!r}.",

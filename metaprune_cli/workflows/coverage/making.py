@@ -62,7 +62,7 @@ def inputs_of(subject: Subject) -> ExampleInputs:
 def tensors_of(said: Mapping[str, Any] | list[Any]) -> ExampleInputs:
     """Inputs from data.
 
-    A list of sizes is a normal tensor, ``{value: ...}`` is what it says, ``{below: N, shape: ...}`` holds whole numbers.
+    A list of sizes is a normal tensor, ``{value: ...}`` what it says, ``{below: N, shape: ...}`` holds whole numbers.
 
     Raises:
         InputError: something else is said.
