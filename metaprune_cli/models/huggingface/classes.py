@@ -29,7 +29,8 @@ def model_class(name: str) -> Any:
     """
     package = _package()
     found: Any = getattr(package, name, None) if name.isidentifier() and not name.startswith("_") else None
-    if not (isinstance(found, type) and issubclass(found, package.PreTrainedModel) and found.config_class is not None):
+    is_model = isinstance(found, type) and issubclass(found, package.PreTrainedModel)
+    if not is_model or getattr(found, "config_class", None) is None:
         raise InputError(
             f"The package {PACKAGE} has no model called {name[:100]!r}.",
             expected="the name of a class with a head, or without one, as config.json says it under architectures",
