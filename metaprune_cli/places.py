@@ -13,6 +13,8 @@ ROOM_IN_NAMES = 40
 NAME_BYTES, PATH_BYTES = 255, 4096  # where the system does not say
 
 FOLDER = "is a folder"
+CONFIG = "config.json"
+"""What makes a folder one model: it says which class of ``transformers`` the weights beside it are of."""
 _KINDS = (
     (stat.S_ISDIR, FOLDER),
     (stat.S_ISFIFO, "is a pipe"),
@@ -20,6 +22,11 @@ _KINDS = (
     (stat.S_ISCHR, "is a device"),
     (stat.S_ISBLK, "is a device"),
 )
+
+
+def is_pretrained(path: Path) -> bool:
+    """Whether a path is a folder that is one model, as ``save_pretrained`` writes it."""
+    return unreadable(path) == FOLDER and unreadable(path / CONFIG) is None
 
 
 def unreadable(path: Path) -> str | None:

@@ -26,8 +26,9 @@ def coverage(
         typer.Option(
             "--suite",
             rich_help_panel=MODELS,
-            metavar="torchvision|FILE",
-            help="All of torchvision, or your models: a YAML or Python file.",
+            metavar="NAME|FILE",
+            help="torchvision (all of it), transformers, timm, segmentation, detection, diffusion, audio, medical, "
+            "graphs, or your models: a YAML or Python file.",
         ),
     ] = "torchvision",
     only: Annotated[
@@ -47,6 +48,10 @@ def coverage(
     markdown: Annotated[
         Path | None, typer.Option("--markdown", rich_help_panel=OUTPUT, metavar="FILE", help="The report for people.")
     ] = None,
+    allow_import: Annotated[
+        bool,
+        typer.Option("--allow-import", rich_help_panel=MODELS, help="Run a Python file to read its table MODELS."),
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", rich_help_panel=RUN, help="Make all rows again.")] = False,
     params: options.Params = None,
     quiet: options.Quiet = False,
@@ -67,6 +72,7 @@ def coverage(
             command=shlex.join(["metaprune", *sys.argv[1:]]),
             progress=progress,
             fresh=fresh,
+            allow_import=allow_import,
         )
     show(found.to_document(), *report.tables(found.rows), as_json=as_json)
     if found.failed:

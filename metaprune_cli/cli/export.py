@@ -43,7 +43,7 @@ def export(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Write models for use without metaprune: MODEL.weights.safetensors, MODEL.pt2, MODEL.onnx or MODEL.ts.pt.
+    """Write models for use without metaprune: MODEL.weights.safetensors, MODEL.pt2, MODEL.onnx, MODEL.ts.pt, MODEL.hf.
 
     Each file is read again, run, and compared with the model before it is kept.
     """

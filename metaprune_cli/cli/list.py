@@ -20,7 +20,7 @@ from metaprune_cli.methods.registry import methods
 
 LEARNT = [method.learnt for method in methods() if method.learnt]
 ABOUT = {
-    "archs": "architectures, for --arch; any package.module:factory is one as well",
+    "archs": "architectures, for --arch ('timm:*' and 'hf:*' list those of packages); any package.module:factory too",
     "criteria": "how units are scored, for prune --criterion",
     "datasets": "images, for --dataset; --data-root DIR says whether they are there",
     "methods": "who decides what goes, and with which weights the rest stays",

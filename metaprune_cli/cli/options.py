@@ -110,7 +110,8 @@ class ModelCode:
         typer.Option(
             "--arch",
             metavar="NAME",
-            help="cifar:resnet56, torchvision:resnet50 or package.module:factory. Default: as the file says.",
+            help="cifar:resnet56, torchvision:resnet50, timm:NAME, hf:CLASS or package.module:factory. "
+            "Default: as the file says.",
             rich_help_panel=MODEL_FILE,
         ),
     ] = None

@@ -59,4 +59,4 @@ EdgePrecision = Literal["float32", "bfloat16"]
 StopOn = Literal["loss", "headline", "accuracy"]
 """``headline``: the task's first metric; ``accuracy``, its name in classification, means the same."""
 TaskName = Literal["classification"]
-ExportFormat = Literal["safetensors", "torch-export", "onnx", "torchscript"]
+ExportFormat = Literal["safetensors", "torch-export", "onnx", "torchscript", "huggingface"]

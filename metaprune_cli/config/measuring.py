@@ -47,7 +47,7 @@ class CoverageSettings:
 
     speedup: Annotated[
         tuple[Speedup, ...], Flag("MACs before / after; may be repeated.", WHAT_GOES, "X", ("--speedup", "-s"))
-    ] = (1.5, 3.0)
+    ] = (1.5, 2.5)
     max_ratio: Annotated[Fraction, Flag("Most of a family that may go.", WHAT_GOES, "R")] = 0.95
     timeout_s: Annotated[Positive, Flag("For one model.", RUN, "SECONDS", ("--timeout",))] = 3600.0
     memory_gb: Annotated[Positive, Flag("For one model.", RUN, "GB", ("--memory",))] = 20.0
@@ -73,7 +73,7 @@ class ExportSettings:
         Flag(
             "May be repeated. torchscript is deprecated in PyTorch: prefer torch-export.",
             OUTPUT,
-            "safetensors|torch-export|onnx|torchscript",
+            "safetensors|torch-export|onnx|torchscript|huggingface",
             ("--format", "-f"),
             kind=list[str],
         ),

@@ -13,6 +13,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.models import vision
 from metaprune_cli.models.architecture import Architecture
+from metaprune_cli.models.packages import PACKAGES
 from metaprune_cli.models.registry import factory_of
 
 LARGEST = 1 << 26
@@ -43,6 +44,8 @@ def example_inputs(architecture: Architecture, model: nn.Module | None = None) -
             return _checked(stated, architecture)
     family, _, name = architecture.name.partition(":")
     usual = vision.usual_inputs(name) if family == "torchvision" else None
+    if family in PACKAGES:
+        usual = PACKAGES[family].inputs(name, architecture.args)
     if usual is None:
         raise InputError(
             "Nothing says what the model takes.",

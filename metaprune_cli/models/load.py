@@ -18,12 +18,14 @@ from metaprune_cli.models.adapting import Adapted
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.assemble import assemble
 from metaprune_cli.models.foreign import as_named, ready, told_by_names
+from metaprune_cli.models.huggingface.folder import open_folder
 from metaprune_cli.models.naming import own_names, renamed
 from metaprune_cli.models.programs import KEY, program_from_document
 from metaprune_cli.models.recognise import check_args, recognise, shapes_of, told
-from metaprune_cli.models.registry import is_factory, with_input_shape
+from metaprune_cli.models.registry import shows_in_its_keys, with_input_shape
 from metaprune_cli.models.signatures import most_keys
 from metaprune_cli.models.state_files import read_state_file
+from metaprune_cli.places import is_pretrained
 
 log = logging.getLogger(__name__)
 
@@ -60,12 +62,14 @@ def open_model(
 ) -> Loaded:
     """Open a model and what is known about it: an artifact, a state dict, or (only if trusted) a pickled module.
 
+    A folder that ``save_pretrained`` wrote is opened by its class in ``transformers``, without a network.
+
     A state dict may lie beside other things, have a wrapper's prefix before its names, be of half precision, or lack
     what older versions of PyTorch did not save; what is done about it is logged. The model gets the shapes in the file,
     so pruned ones load like any other.
 
     Args:
-        path: the file.
+        path: the file, or the folder.
         arch: the architecture, instead of what the file says or what its keys and shapes tell.
         arch_args: arguments of its builder, over those in the file.
         trust_pickle: open pickles with more than tensors in them, which can run any code.
@@ -79,6 +83,9 @@ def open_model(
     """
     path = Path(path)
     args = dict(arch_args or {})
+    if is_pretrained(path):
+        model, found = open_folder(path, arch, args)
+        return Loaded(model, replace(found, input_shape=input_shape), None, path)
     if is_artifact(path):
         if key is not None:
             raise InputError("An artifact holds one model alone.", got=key, where="--key", next_step="leave it out")
@@ -97,7 +104,7 @@ def _load_foreign(
     input_shape: tuple[int, ...] | None,
     key: str | None,
 ) -> Loaded:
-    is_known = arch is None or not is_factory(arch)
+    is_known = arch is None or shows_in_its_keys(arch)
     home = None if arch is None or is_known else arch.partition(":")[0]
     file = read_state_file(path, trust_pickle, SPARE * most_keys() if is_known else None, key, home)
     notes = list(file.notes)

@@ -19,6 +19,7 @@ from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.importing import import_named
 from metaprune_cli.models.mobilenet import MobileNetV1, MobileNetV2
 from metaprune_cli.models.on_meta import Limits, TooLargeError, build_limited, build_on_meta, parameters_on_meta
+from metaprune_cli.models.packages import PACKAGES
 from metaprune_cli.models.resnet import DEPTHS, ResNet
 from metaprune_cli.models.values import check_values
 from metaprune_cli.models.vgg import STAGES, VGG
@@ -36,18 +37,33 @@ CIFAR: Mapping[str, Builder] = MappingProxyType(
     }
 )
 CIFAR_CHANNELS, CIFAR_SIZE = 3, 32
+_OWN = ("cifar", "torchvision")
 _REACHING_OUT = ("weights", "pretrained", "progress", "quantize")
 """How torchvision's arguments begin that load weights from elsewhere or say so; its older names are heard as well."""
 
 
 def list_architectures() -> list[str]:
-    """The names that are known here, ``cifar:...`` and ``torchvision:...``."""
+    """The names whose keys and shapes are known here, ``cifar:...`` and ``torchvision:...``."""
     return sorted([f"cifar:{name}" for name in CIFAR] + [f"torchvision:{name}" for name in vision.names()])
+
+
+def names_in(prefix: str) -> list[str]:
+    """The architectures of an optional package, ``timm:...`` or ``hf:...``; none of any other.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+    return [f"{prefix}:{name}" for name in PACKAGES[prefix].names()] if prefix in PACKAGES else []
 
 
 def is_factory(name: str) -> bool:
     """Whether a name stands for code of somebody else's, which has to be imported."""
-    return ":" in name and name.partition(":")[0] not in ("cifar", "torchvision")
+    return ":" in name and name.partition(":")[0] not in (*_OWN, *PACKAGES)
+
+
+def shows_in_its_keys(name: str) -> bool:
+    """Whether the keys and shapes of this architecture are known beforehand."""
+    return name.partition(":")[0] in _OWN
 
 
 def build(
@@ -93,8 +109,10 @@ def with_input_shape(architecture: Architecture) -> Architecture:
     Factories, and models that take more than one tensor, stay as they are.
     """
     family, _, name = architecture.name.partition(":")
-    if architecture.input_shape is not None or family not in ("cifar", "torchvision"):
+    if architecture.input_shape is not None or family not in (*_OWN, *PACKAGES):
         return architecture
+    if family in PACKAGES:
+        return replace(architecture, input_shape=PACKAGES[family].shape(name, architecture.args))
     if family == "cifar":
         channels = architecture.args.get("in_channels", CIFAR_CHANNELS)
         size = architecture.args.get("image_size", CIFAR_SIZE)
@@ -132,6 +150,8 @@ def _builder(architecture: Architecture, device: str, allow_import: bool) -> Bui
         return CIFAR[name]
     if family == "torchvision" and name in vision.names():
         return vision.builder(name, device)
+    if family in PACKAGES and name:
+        return PACKAGES[family].builder(name)
     if not is_factory(architecture.name):
         raise _unknown(architecture.name)
     if not allow_import:
@@ -189,7 +209,7 @@ def _arguments(builder: Builder, architecture: Architecture) -> dict[str, Any]:
     if family == "torchvision":  # its builders are open-ended, but nothing is ever downloaded
         accepted = ["num_classes", "any other argument of torchvision's class"]
         refused = [key for key in args if key.startswith(_REACHING_OUT)]
-    if family in ("cifar", "torchvision"):
+    if family in (*_OWN, "timm"):
         check_values(args, architecture.name)
     if family == "cifar" and "image_size" not in accepted:  # convolutions take any size; it says what the input is
         accepted.append("image_size")
@@ -210,7 +230,7 @@ def _unknown(name: str) -> InputError:
     cifar = [full for full in known if full.startswith("cifar:")]
     return InputError(
         f"There is no architecture {name!r}{_suggestion(name, known)}",
-        expected="cifar:NAME, torchvision:NAME or package.module:factory",
+        expected="cifar:NAME, torchvision:NAME, timm:NAME, hf:NAME or package.module:factory",
         where="--arch",
         next_step=f"choose one of {', '.join(cifar)}, any of torchvision's models, or a factory of yours",
     )

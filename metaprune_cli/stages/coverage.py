@@ -18,14 +18,17 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.places import unwritable
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.coverage import report
+from metaprune_cli.workflows.coverage.entry import Entry
 from metaprune_cli.workflows.coverage.process import try_model
-from metaprune_cli.workflows.coverage.suite import Entry, read_suite
+from metaprune_cli.workflows.coverage.suite import missing_package, read_suite
 from metaprune_cli.workflows.paths import replace_file
 from metaprune_cli.yaml_text import read_text
 
 FORMAT = "metaprune coverage 1"
 MOST_BYTES = 2**26
 """Of a report that is gone on with."""
+AGAIN = ("failed", "skipped")
+"""Rows that are made again."""
 HEAVY = 150_000_000
 """Models with more parameters than this are tried one at a time, after the others."""
 _NOT_IN_ROWS = {"timeout_s": 1.0, "memory_gb": 1.0, "jobs": 1}
@@ -61,26 +64,28 @@ def coverage(
     command: str,
     progress: Progress,
     fresh: bool = False,
+    allow_import: bool = False,
 ) -> Coverage:
     """Try every model of a suite, each in a process of its own.
 
     Args:
-        suite: ``torchvision``, or a file (see ``read_suite``).
+        suite: ``torchvision``, another list of ours, or a file (see ``read_suite``).
         settings: speed-ups, and what one model may cost.
         only: glob patterns of names; none means all.
         output: the JSON file, written after every model. Rows that are in it already, made with the same versions and
-            settings, are not made again unless they failed.
+            settings, are not made again unless they failed or were skipped.
         markdown: the report for people.
         command: the command line, for the report.
         progress: is told about each model.
         fresh: make all rows again.
+        allow_import: run a Python file with a table of models, to see what is in it.
 
     Raises:
         InputError: the suite cannot be read, or a file cannot be written or is something else.
     """
-    entries = read_suite(suite, only)
+    entries = read_suite(suite, only, allow_import=allow_import)
     _check_places([path for path in (output, markdown) if path is not None])
-    found = Coverage(command, _versions(), asdict(settings), ())
+    found = Coverage(command, _versions(entries), asdict(settings), ())
     known = {} if output is None else _known(output, found, fresh=fresh)
     rows = {entry.name: known[entry.name] for entry in entries if _same(known.get(entry.name), entry)}
     kept = {name: row for name, row in known.items() if only and name not in rows}
@@ -130,7 +135,7 @@ def _known(output: Path, now: Coverage, *, fresh: bool) -> dict[str, Mapping[str
         if document["format"] != FORMAT:
             raise ValueError("another format")
         same = document["versions"] == now.versions and _relevant(document["settings"]) == _relevant(now.settings)
-        known = {row["name"]: row for row in document["rows"] if row["status"] != "failed"}
+        known = {row["name"]: row for row in document["rows"] if row["status"] not in AGAIN}
     except (InputError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             "The output exists and is not a coverage report.", where=output, next_step="choose another place with -o"
@@ -163,10 +168,12 @@ def _check_places(paths: Sequence[Path]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _versions() -> dict[str, str]:
-    packages = {name: version(name) for name in ("torch", "torchvision")}
+def _versions(entries: Sequence[Entry]) -> dict[str, str]:
+    """Of what everything depends on, and of the packages that the models are of."""
+    theirs = sorted({entry.package for entry in entries if entry.package and missing_package(entry) is None})
+    packages = {name: version(name) for name in dict.fromkeys(("torch", "torchvision", *theirs))}
     return {"metaprune": __version__, **packages, "Python": platform.python_version()}
 
 
 def _counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    return {status: sum(row["status"] == status for row in rows) for status in ("ok", "partly", "failed")}
+    return {status: sum(row["status"] == status for row in rows) for status in report.STATUSES}

@@ -15,7 +15,7 @@ from metaprune_cli.workflows.export.writing import Exported, exports_in, write_f
 from metaprune_cli.workflows.inputs import shaped
 from metaprune_cli.workflows.loading import ModelSource, Opened, open_model
 from metaprune_cli.workflows.made import Made
-from metaprune_cli.workflows.paths import Sources, find_sources, plan_targets
+from metaprune_cli.workflows.paths import Sources, check_targets, find_sources, plan_targets
 
 __all__ = ["Exported", "export"]
 
@@ -63,6 +63,9 @@ def export(
 def _targets(sources: Sources, output: Path | None, formats: Sequence[ExportFormat]) -> list[list[Path]]:
     """Where the files go; an existing one may only be an export of the same format."""
     endings = [FORMATS[name].ending for name in formats]
+    if output is not None and not sources.many and len(formats) == 1 and FORMATS[formats[0]].is_folder:
+        check_targets([output], exports_in(formats), inputs=[source.path for source in sources.files])
+        return [[output]]
     return plan_targets(sources, output, endings, exports_in(formats))
 
 

@@ -19,6 +19,8 @@ from metaprune_cli.methods.base import Files, Learnt, Method
 from metaprune_cli.methods.registry import methods
 from metaprune_cli.metrics.macs import count_params
 from metaprune_cli.models import Architecture, build, list_architectures, vision, with_input_shape
+from metaprune_cli.models.packages import PACKAGES
+from metaprune_cli.models.registry import names_in
 from metaprune_cli.pruning.catalogue import CRITERIA
 from metaprune_cli.tasks.registry import TASKS, Known
 from metaprune_cli.workflows.paths import find_sources, stem
@@ -120,7 +122,7 @@ def listing(
     """
     learnt = [method.learnt for method in methods() if method.learnt]
     lists: Mapping[str, Callable[[], Named]] = {
-        "archs": _archs,
+        "archs": partial(_archs, pattern or ""),
         "criteria": _criteria,
         "datasets": partial(_datasets, data_root),
         "methods": _methods,
@@ -153,14 +155,19 @@ def _chosen(names: Sequence[str], pattern: str | None, kind: str) -> Sequence[st
     return chosen
 
 
-def _archs() -> Named:
-    return {name: partial(_arch, name) for name in list_architectures()}
+def _archs(pattern: str) -> Named:
+    """Those of an optional package where the pattern begins with its prefix; else those that are known here."""
+    prefix, colon, _ = pattern.lower().partition(":")
+    names = names_in(prefix) if colon and prefix in PACKAGES else list_architectures()
+    return {name: partial(_arch, name) for name in names}
 
 
 def _arch(name: str) -> Arch:
     """torchvision's own figures, which take no time; ours are counted on a model without values."""
     plain = with_input_shape(Architecture(name))
     family, _, short = name.partition(":")
+    if family in PACKAGES:  # hundreds of them: none is built
+        return Arch(name, "-", None, plain.input_shape)
     if family == "torchvision":
         return Arch(name, vision.task_of(short), vision.count_params(short) or None, plain.input_shape)
     return Arch(name, "classification", count_params(build(plain, "meta")), plain.input_shape)

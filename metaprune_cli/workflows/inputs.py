@@ -25,8 +25,9 @@ def shaped(opened: Opened, data: DataSettings | None) -> Opened:
 def random_inputs(example: ExampleInputs, batch: int, seed: int) -> ExampleInputs:
     """Inputs like the example's, ``batch`` items of them.
 
-    Floating-point tensors are standard normal. Whole numbers (token ids, masks) are the example's, repeated. A list is
-    a batch of its own, whose items are repeated; mappings in it are annotations, whose values mean something, and stay.
+    Floating-point tensors are standard normal. Whole numbers (token ids, masks) are the example's, repeated; but for
+    the first seed, those of a sequence are in another order, so that other inputs are other inputs. A list is a batch
+    of its own, whose items are repeated; mappings in it are annotations, whose values mean something, and stay.
 
     Args:
         example: one item.
@@ -37,7 +38,8 @@ def random_inputs(example: ExampleInputs, batch: int, seed: int) -> ExampleInput
 
     def drawn(tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
-            return tensor
+            is_sequence = seed > 0 and tensor.dim() > 1  # one dimension alone: lengths, offsets, which have an order
+            return tensor[..., torch.randperm(tensor.size(-1), generator=generator)] if is_sequence else tensor
         return torch.randn(tensor.shape, generator=generator, dtype=torch.float32).to(tensor.dtype)
 
     def repeated(tensor: Tensor) -> Tensor:

@@ -14,8 +14,10 @@ from metaprune_cli.artifacts import file_sha256, is_artifact, provenance, read_a
 from metaprune_cli.config import NOTHING_SAID, DataSettings, PruneSettings
 from metaprune_cli.errors import MetapruneError
 from metaprune_cli.models.architecture import Architecture
+from metaprune_cli.models.huggingface.folder import folder_sha256
 from metaprune_cli.models.importing import code_digest
 from metaprune_cli.models.registry import is_factory
+from metaprune_cli.places import is_pretrained
 from metaprune_cli.training.state import TrainState
 from metaprune_cli.workflows.paths import checkpoint_of
 
@@ -60,7 +62,10 @@ class Made:
             **settings: dataclasses or plain values.
         """
         parameters = {name: _plain(value) for name, value in settings.items()}
-        hashes = {name: file_sha256(path) for name, path in (inputs or {}).items()}
+        hashes = {
+            name: folder_sha256(path) if is_pretrained(path) else file_sha256(path)
+            for name, path in (inputs or {}).items()
+        }
         tasks = [value.task for value in settings.values() if isinstance(value, DataSettings) and value.task]
         return cls(command, json.loads(json.dumps(parameters)), seed, hashes | dict(digests or {}) | code_of(*tasks))
 

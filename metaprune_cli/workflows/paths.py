@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from metaprune_cli.artifacts import is_artifact, read_kind
 from metaprune_cli.errors import CorruptFileError, InputError
-from metaprune_cli.places import printable, unreadable, unwritable
+from metaprune_cli.places import FOLDER, is_pretrained, printable, unreadable, unwritable
 
 SUFFIX = ".safetensors"
 CHECKPOINT = ".checkpoint.safetensors"
@@ -60,7 +61,9 @@ class Sources:
 
 
 def stem(path: Path) -> str:
-    """A file's name without its suffix and without the ``.graph`` of a neuron graph."""
+    """A file's name without its suffix and without the ``.graph`` of a neuron graph; a folder's whole name."""
+    if path.is_dir():
+        return path.resolve().name
     return path.name.removesuffix(path.suffix).removesuffix(".graph")
 
 
@@ -78,6 +81,8 @@ def checkpoint_of(output: Path) -> Path:
 def find_sources(inputs: Sequence[Path], kinds: Sequence[str]) -> Sources:
     """The input files: files as they are, folders as every artifact in them (sub-folders included) of one of ``kinds``.
 
+    A folder that ``save_pretrained`` wrote is one model.
+
     With one folder, paths below the output folder are relative to it; with several inputs a folder keeps its own name.
 
     Raises:
@@ -86,7 +91,9 @@ def find_sources(inputs: Sequence[Path], kinds: Sequence[str]) -> Sources:
     found: list[Source] = []
     problems: list[str] = []
     for path in inputs:
-        if path.is_dir():
+        if is_pretrained(path) and "model" in kinds:
+            found.append(Source(path, Path(path.resolve().name)))
+        elif path.is_dir():
             below = Path() if len(inputs) == 1 else Path(path.resolve().name)
             artifacts = [file for file in sorted(path.rglob(f"*{SUFFIX}")) if _fits(file, kinds)]
             found.extend(Source(file, below / file.relative_to(path)) for file in artifacts)
@@ -104,7 +111,7 @@ def find_sources(inputs: Sequence[Path], kinds: Sequence[str]) -> Sources:
             got="\n".join(problems),
             next_step="check the paths",
         )
-    folder = any(path.is_dir() for path in inputs)
+    folder = any(path.is_dir() and not is_pretrained(path) for path in inputs)
     return Sources(tuple(found), many=folder or len(found) > 1, from_folder=folder)
 
 
@@ -145,7 +152,7 @@ def check_targets(targets: Sequence[Path], kind: str | Replaceable, inputs: Iter
     taken = {os.path.realpath(path) for path in inputs}
     problems: list[str] = []
     for target in targets:
-        if reason := unwritable(target):
+        if (reason := unwritable(target)) and not (reason == FOLDER and ours.holds(target)):
             problems.append(f"{printable(target)}: {reason}")
             continue
         place = os.path.realpath(target)
@@ -229,6 +236,25 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def replace_folder(path: Path, write: Callable[[Path], object]) -> None:
+    """The same for a folder of files, which ``write`` makes; the folder that was there before is removed at the end.
+
+    Raises:
+        InputError: it cannot be written; what was there before is as it was.
+    """
+
+    def into_place(part: Path) -> None:
+        try:
+            write(part)
+            if path.is_dir():
+                shutil.rmtree(path)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+
+    replace_file(path, into_place)
 
 
 def _sibling(path: Path) -> str:

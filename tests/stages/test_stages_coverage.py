@@ -16,9 +16,10 @@ from metaprune_cli.config import CoverageSettings
 from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.models import list_architectures
 from metaprune_cli.workflows.coverage import process, proofs, report, trial
+from metaprune_cli.workflows.coverage.entry import Entry
 from metaprune_cli.workflows.coverage.process import try_model
 from metaprune_cli.workflows.coverage.random_weights import randomise_
-from metaprune_cli.workflows.coverage.suite import Entry, read_suite
+from metaprune_cli.workflows.coverage.suite import read_suite
 
 FACTORIES = """
 import os, time

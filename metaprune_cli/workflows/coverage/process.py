@@ -15,7 +15,8 @@ from typing import Any
 
 import metaprune_cli
 from metaprune_cli.config import CoverageSettings
-from metaprune_cli.workflows.coverage.suite import Entry
+from metaprune_cli.workflows.coverage.entry import Entry
+from metaprune_cli.workflows.coverage.suite import missing_package
 
 POLL_S = 0.2
 TRIAL, ROW = "trial.json", "row.json"
@@ -32,6 +33,9 @@ def try_model(
         modules: the folder that its factory is found in.
         stop: ends the trial once it is set.
     """
+    if (package := missing_package(entry)) is not None:
+        reasons = [f"the package {package} is not installed"]
+        return {**entry.to_document(), "step": "start", "reasons": reasons, "seconds": 0.0, "status": "skipped"}
     with tempfile.TemporaryDirectory(prefix="metaprune-coverage-") as name:
         folder = Path(name)
         (folder / TRIAL).write_text(

@@ -20,6 +20,7 @@ COLUMNS = (
     Column("params", "Params", count),
     Column("macs", "MACs", count),
     Column("encode_s", "Encode, s", lambda value: f"{value:.2f}"),
+    label("bits", "Bits"),
     Column("families", "Families"),
     Column("locked", "Locked"),
     Column("prunable_share", "Params that can go", share),
@@ -27,8 +28,15 @@ COLUMNS = (
     label("route", "Route"),
     Column("error", "Error", scientific),
     Column("training_error", "in training", scientific),
+    label("batch", "Batch"),
+    label("length", "Length"),
+    label("trained", "Trains"),
+    label("saved", "Saved"),
+    label("generates", "Generates"),
     Column("seconds", "Seconds", lambda value: f"{value:.0f}"),
 )
+SKIPPED = "skipped"
+STATUSES = ("ok", "partly", "failed", SKIPPED)
 REASONS = (label("name", "Model"), label("status", "Status"), label("because", "Because"))
 LOCKS = (label("because", "Because"), label("models", "Models"))
 _ALWAYS = ("no neuron: a constant", IS_INPUT, IS_OUTPUT)
@@ -51,8 +59,9 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 
 def summary(rows: Sequence[Row]) -> str:
     """One line."""
-    counts = {status: sum(row["status"] == status for row in rows) for status in ("ok", "partly", "failed")}
-    return f"{len(rows)} models: " + ", ".join(f"{number} {status}" for status, number in counts.items())
+    counts = {status: sum(row["status"] == status for row in rows) for status in STATUSES}
+    said = (f"{number} {status}" for status, number in counts.items() if number or status != SKIPPED)
+    return f"{len(rows)} models: " + ", ".join(said)
 
 
 def because(row: Row) -> str:
@@ -82,8 +91,14 @@ model runs in eval mode, trains (forward and backward), is saved and loaded in a
 bit), and is compared with the masked original in double precision (in single where its code insists on that):
 *Error* in eval mode, *in training* in train mode with nothing dropped, the largest of all speed-ups.
 
-*ok*: all of it. *partly*: all that can be tried holds; what cannot be reached or compared is said. *failed*: the step
-and the error. *Locked* families cannot be removed: inputs and outputs always, anything else for a reason (at the end).
+The smaller model also runs on a *batch* of two and on another *length* (or size of image), compared with the masked
+original there too, and language models *generate*, with their cache what they generate without. An empty field: the
+original cannot do it either, or it was not asked.
+
+*ok*: all of it. *partly*: all that can be tried holds; what cannot be reached or compared, or what only the original
+can do, is said. *failed*: the step and the error. *skipped*: its package is not installed.
+
+*Locked* families cannot be removed: inputs and outputs always, anything else for a reason (at the end).
 """
 
 
@@ -93,9 +108,21 @@ def _flat(row: Row) -> dict[str, Any]:
         **row,
         "achieved": ", ".join(times(speedup["achieved"]) for speedup in done),
         "route": ", ".join(dict.fromkeys(speedup["route"] for speedup in done)),
+        "bits": _answer([row.get("bits")]),
+        "batch": _answer([speedup.get("batch") for speedup in done]),
+        "length": _answer([speedup.get("length") for speedup in done]),
+        "generates": _answer([speedup.get("generates") for speedup in done]),
+        "trained": _answer([speedup["trained"] is None for speedup in done if "trained" in speedup]),
+        "saved": _answer([row.get("saved")]),
         "error": _worst(done, "error"),
         "training_error": _worst(done, "training_error"),
     }
+
+
+def _answer(found: Sequence[Any]) -> str | None:
+    """``yes`` where it holds at every speed-up, ``no`` where it does not at one; None where it was not asked."""
+    answers = [one in (True, "yes") for one in found if one is not None]
+    return ("yes" if all(answers) else "no") if answers else None
 
 
 def _worst(done: Sequence[Row], key: str) -> float | None:

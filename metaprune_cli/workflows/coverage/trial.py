@@ -27,20 +27,18 @@ from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.slicing import params_of
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.metrics.macs import count_macs, count_params
-from metaprune_cli.models import build, save_model
-from metaprune_cli.models.architecture import Architecture
-from metaprune_cli.models.examples import example_inputs
-from metaprune_cli.models.registry import with_input_shape
+from metaprune_cli.models import save_model
 from metaprune_cli.pruning.targets import Target
 from metaprune_cli.workflows.calibration import Calibration
-from metaprune_cli.workflows.coverage import proofs
+from metaprune_cli.workflows.coverage import beyond, making, proofs
+from metaprune_cli.workflows.coverage.entry import Entry
 from metaprune_cli.workflows.coverage.process import ROW, TRIAL
 from metaprune_cli.workflows.coverage.random_weights import randomise_, settle_
-from metaprune_cli.workflows.coverage.suite import Entry
 from metaprune_cli.workflows.paths import replace_file
 from metaprune_cli.workflows.planning import prune_to
 from metaprune_cli.workflows.pruning import Pruned, PruningRun
 
+_BEYOND = {"batch": "takes no batch", "length": "takes no other length", "generates": "does not generate"}
 NEARLY_ONE = 1.02
 """A speed-up that is not worth trying where the one asked for is out of reach."""
 
@@ -66,41 +64,42 @@ class Trial:
         self._note(step="done", failed=False)
 
     def _steps(self) -> None:
-        architecture = with_input_shape(self.entry.architecture)
-        torch.manual_seed(self.settings.seed)
-        model = build(architecture)
+        subject = making.made(self.entry, self.settings.seed)
+        model = subject.model
         randomise_(model, self.settings.seed)
         model.eval()
-        architecture = self._sized(architecture, model)
-        inputs = example_inputs(architecture, model)
+        subject = self._sized(subject)
+        inputs = making.inputs_of(subject)
         settle_(model, proofs.two_of(inputs))
         self._note(step="encode", params=count_params(model))
         started = time.monotonic()
         graph = encode(model, inputs)
         self._note(step="decode", encode_s=time.monotonic() - started, **_described_graph(graph))
         self._decode(graph, model)
-        self._note(step="count")
+        self._note(step="count", bits=True)
         self._count(graph, model, inputs)
         for requested in self.settings.speedup:
             self._note(step=f"prune to {requested:g}x")
-            self._prune(requested, model, graph, inputs, architecture)
-        del model, graph
+            self._prune(requested, subject, graph, inputs)
+        del model, graph, subject
         if self._saved:
             self._note(step="load in a fresh process")
             proofs.load_alike(self._saved, inputs, self.folder)
+            self._note(saved=True)
 
-    def _sized(self, architecture: Architecture, model: nn.Module) -> Architecture:
+    def _sized(self, subject: making.Subject) -> making.Subject:
         """With the size of image that the settings want, where the model takes one image and one of this size."""
-        size, usual = self.settings.image_size, architecture.input_shape
-        if size is None or usual is None or len(usual) != 3:
-            return architecture
-        wanted = replace(architecture, input_shape=(usual[0], size, size))
+        size, architecture = self.settings.image_size, subject.architecture
+        usual = None if architecture is None else architecture.input_shape
+        if size is None or architecture is None or usual is None or len(usual) != 3:
+            return subject
+        wanted = replace(subject, architecture=replace(architecture, input_shape=(usual[0], size, size)))
         try:
-            inputs = example_inputs(wanted)
-            proofs.runs(model, inputs, training=False)
-            proofs.runs(copied(model), proofs.two_of(inputs), training=True)
+            inputs = making.inputs_of(wanted)
+            proofs.runs(subject.model, inputs, training=False)
+            proofs.runs(copied(subject.model), proofs.two_of(inputs), training=True)
         except Exception:  # noqa: BLE001 - whatever a model says to images of another size
-            return architecture
+            return subject
         return wanted
 
     def _decode(self, graph: NeuronGraph, model: nn.Module) -> None:
@@ -117,10 +116,9 @@ class Trial:
         if counted != graph.macs:
             raise InputError("The graph's MACs are not the counter's.", expected=counted, got=graph.macs)
 
-    def _prune(
-        self, requested: float, model: nn.Module, graph: NeuronGraph, inputs: ExampleInputs, architecture: Architecture
-    ) -> None:
+    def _prune(self, requested: float, subject: making.Subject, graph: NeuronGraph, inputs: ExampleInputs) -> None:
         started = time.monotonic()
+        model = subject.model
         pruned = self._pruned(requested, model, graph, inputs)
         if pruned is None:
             self.row["speedups"].append({"requested": requested, "achieved": None})
@@ -147,12 +145,32 @@ class Trial:
             figures |= proofs.training_error(model, pruned, graph, inputs)
         if figures.get("training_reason"):
             self._because(f"train mode not compared: {figures['training_reason']}")
+        figures |= self._beyond(requested, subject, pruned, graph, inputs)
         self._note(step=f"save at {requested:g}x")
         path = self.folder / f"{requested:g}x.safetensors"
-        save_model(pruned.model, path, arch=architecture)
-        self._saved[path] = computed
+        if subject.architecture is None:
+            self._because(f"not saved: the file has no function {self.entry.name} by which it could be built again")
+        else:
+            save_model(pruned.model, path, arch=subject.architecture)
+            self._saved[path] = computed
         figures["seconds"] = time.monotonic() - started
         self.row["speedups"].append(figures)
+
+    def _beyond(
+        self, requested: float, subject: making.Subject, pruned: Pruned, graph: NeuronGraph, inputs: ExampleInputs
+    ) -> dict[str, Any]:
+        """Another batch, another length, text that is generated: each ``yes``, ``no`` and why, or None."""
+        model, found = subject.model, {}
+        self._note(step=f"run a batch at {requested:g}x")
+        found["batch"] = beyond.other_batch(model, pruned, graph, inputs)
+        self._note(step=f"run another length at {requested:g}x")
+        found["length"] = beyond.other_length(model, pruned, graph, inputs, subject.other)
+        self._note(step=f"generate at {requested:g}x")
+        found["generates"] = beyond.generates(model, pruned.model, inputs)
+        for what, answer in found.items():
+            if answer not in (None, beyond.YES):
+                self._because(f"{_BEYOND[what]}: {answer.removeprefix('no: ')}")
+        return found
 
     def _pruned(self, requested: float, model: nn.Module, graph: NeuronGraph, inputs: ExampleInputs) -> Pruned | None:
         """Pruned to what is asked for, or to the most that is feasible; None where next to nothing is."""

@@ -16,7 +16,7 @@ import torch
 
 from metaprune_cli.config import ExportFormat
 from metaprune_cli.graph.trace.tracer import ExampleInputs, call
-from metaprune_cli.workflows.export import onnx_file, torchscript, weights
+from metaprune_cli.workflows.export import huggingface, onnx_file, torchscript, weights
 from metaprune_cli.workflows.export.capture import Subject, flat, quietly
 
 About = Mapping[str, Any]
@@ -30,16 +30,18 @@ class Format:
     """One format.
 
     Attributes:
-        ending: of the file's name.
+        ending: of the file's name, or the folder's.
         write: puts the model and what is said about it into a file.
         read: the model in such a file, ready to be run on inputs.
         is_ours: whether a file is an export of this format by this command.
+        is_folder: whether it is a folder of files.
     """
 
     ending: str
     write: Callable[[Subject, About, Path], None]
     read: Callable[[Subject, Path], Run]
     is_ours: Callable[[Path], bool]
+    is_folder: bool = False
 
 
 def _write_torch_export(subject: Subject, about: About, path: Path) -> None:
@@ -83,6 +85,15 @@ def _read_weights(subject: Subject, path: Path) -> Run:
     return lambda inputs: call(model, inputs)
 
 
+def _write_huggingface(subject: Subject, about: About, path: Path) -> None:
+    huggingface.save(subject, json.dumps(about), path)
+
+
+def _read_huggingface(subject: Subject, path: Path) -> Run:
+    model = huggingface.load(subject, path)
+    return lambda inputs: call(model, inputs)
+
+
 def _has_entry(entry: str, path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return False
@@ -96,5 +107,6 @@ FORMATS: Mapping[ExportFormat, Format] = MappingProxyType(
         "torch-export": Format(".pt2", _write_torch_export, _read_torch_export, partial(_has_entry, TORCH_EXPORT)),
         "onnx": Format(".onnx", _write_onnx, _read_onnx, onnx_file.is_ours),
         "torchscript": Format(".ts.pt", _write_torchscript, _read_torchscript, partial(_has_entry, TORCHSCRIPT)),
+        "huggingface": Format(".hf", _write_huggingface, _read_huggingface, huggingface.is_ours, is_folder=True),
     }
 )

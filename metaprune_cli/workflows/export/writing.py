@@ -12,7 +12,10 @@ from metaprune_cli.graph.program.module import Program
 from metaprune_cli.workflows.export.capture import Subject
 from metaprune_cli.workflows.export.check import Compared, compare
 from metaprune_cli.workflows.export.formats import FORMATS, About
-from metaprune_cli.workflows.paths import Replaceable, replace_file
+from metaprune_cli.workflows.paths import Replaceable, replace_file, replace_folder
+
+NOT_CAPTURED = ("safetensors", "huggingface")
+"""The formats that keep the author's class, and so take any batch."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Exported:
 
     Attributes:
         input: the model's file, or in Python its class.
-        output: the file.
+        output: the file, or the folder.
         format: its format.
         bytes: its size.
         batch: the one batch size it takes; None: any.
@@ -49,7 +52,8 @@ def exports_in(formats: Sequence[ExportFormat]) -> Replaceable:
 
     def is_ours(file: Path) -> bool:
         fitting = [name for name in formats if len(formats) == 1 or file.name.endswith(FORMATS[name].ending)]
-        return file.is_file() and any(FORMATS[name].is_ours(file) for name in fitting)
+        of_kind = (FORMATS[name] for name in fitting if FORMATS[name].is_folder == file.is_dir())
+        return any(form.is_ours(file) for form in of_kind)
 
     return Replaceable("an export of ours in the same format", is_ours)
 
@@ -86,13 +90,13 @@ def write_file(
         found.append(compare(subject, run, batches, settings.inputs, settings.tolerance))
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(target, write)
+    (replace_folder if form.is_folder else replace_file)(target, write)
     return Exported(
         input=source,
         output=str(target),
         format=name,
-        bytes=target.stat().st_size,
-        batch=None if name == "safetensors" else settings.static_batch,
+        bytes=sum(file.stat().st_size for file in ([*target.iterdir()] if form.is_folder else [target])),
+        batch=None if name in NOT_CAPTURED else settings.static_batch,
         route="program" if isinstance(subject.model, Program) else "class",
         **asdict(found[0]),
     )
