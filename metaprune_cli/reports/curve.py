@@ -10,6 +10,7 @@ from typing import get_args
 from metaprune_cli.config import PruneSettings, Scope
 from metaprune_cli.errors import TargetError
 from metaprune_cli.pruning import Plan, apply_plan, check, make_plan
+from metaprune_cli.pruning.surgery import UnfitError
 from metaprune_cli.reports.conditions import Conditions
 from metaprune_cli.reports.rows import Row
 from metaprune_cli.reports.summary import speedup_label
@@ -62,10 +63,10 @@ def _points(
         name = f"{stem(opened.path)} @ {speedup_label(speedup)}, {arm}"
         try:
             plan = make_plan(graph, run.scores(speedup), speedup, scope=scope, max_ratio=pruning.max_ratio)
-        except TargetError as error:
+            small = apply_plan(model, graph, plan, opened.example(), trials=run.trials)
+        except (TargetError, UnfitError) as error:
             log.warning("%s: no point at %s (%s): %s", opened.path, speedup_label(speedup), arm, error.what)
             continue
-        small = apply_plan(model, graph, plan, opened.example())
         check(model, small, graph, plan, opened.example())
         small = small.to(conditions.device)
         augment = conditions.data.augment != "none"
