@@ -49,9 +49,13 @@ def count_macs(model: nn.Module, example_inputs: Any) -> int:
 
 def _count(model: nn.Module, inputs: Any) -> int:
     counter = FlopCounterMode(display=False)
-    # the counter follows parameters that are inputs of modules, which inference mode does not allow
-    with evaluating(model), torch.inference_mode(mode=False), torch.no_grad(), _plain_attention(), counter:
-        call(model, inputs)
+    try:
+        with evaluating(model), _plain_attention(), counter:
+            call(model, inputs)
+    except AttributeError:  # the counter follows parameters that are inputs of modules, which inference mode forbids
+        counter = FlopCounterMode(display=False)
+        with evaluating(model), torch.inference_mode(mode=False), torch.no_grad(), _plain_attention(), counter:
+            call(model, inputs)
     return counter.get_total_flops() // 2
 
 
