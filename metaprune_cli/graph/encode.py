@@ -13,7 +13,7 @@ from metaprune_cli.graph.dry_run import lock_what_breaks
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.resize import fill_, hollow_copy
 from metaprune_cli.graph.trace.builder import StructureBuilder
-from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, repeated, trace_pass
+from metaprune_cli.graph.trace.passes import FailedPassError, Pass, Skeleton, record_pass, repeated, trace_pass
 from metaprune_cli.graph.trace.reach import might_meet, reachable
 from metaprune_cli.graph.trace.record import Recording
 from metaprune_cli.graph.trace.tracer import ExampleInputs, call
@@ -60,6 +60,8 @@ def _explained(model: nn.Module, example_inputs: ExampleInputs) -> Iterator[None
     try:
         yield
     except Exception as error:
+        if isinstance(error, InputError) and not isinstance(error, FailedPassError):
+            raise  # it says what is the matter
         skeleton = Skeleton.of(model, real=True)
         try:
             with torch.no_grad():

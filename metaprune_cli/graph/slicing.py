@@ -111,15 +111,18 @@ def survivors(graph: NeuronGraph, kept: Kept) -> dict[str, tuple[Tensor, ...]]:
     masked = set(axes.undecided)
     for entry in axes.entries:
         cut = [None if axis is None else left[axis] for axis in entry.axes]
-        if all(index is None for index in cut):
+        lost = any(index is not None for index in cut)
+        if not (lost or entry.blocks):
             continue
         empty = any(index is not None and not len(index) for index in cut)  # then nothing is left along any dimension
-        found[entry.name] = tuple(
+        indices = tuple(
             torch.arange(0 if empty else size) if index is None or empty else index
             for size, index in zip(entry.shape, cut, strict=True)
         )
-        if entry.blocks and not _is_whole(entry.blocks, found[entry.name], alive):
+        if entry.blocks and not _is_whole(entry.blocks, indices, alive):
             masked.add(entry.name)
+        elif lost:
+            found[entry.name] = indices
     for name, (blocks, features) in owners.items():
         if name in masked and _loses(blocks, features, alive):
             found[name] = _checked(name, _mask(graph.tensors[name].shape, blocks, features, alive))

@@ -28,6 +28,7 @@ from metaprune_cli.graph.trace.builder import StructureBuilder
 from metaprune_cli.graph.trace.labels import Elements, Ids, Label, squeeze_constant
 from metaprune_cli.graph.trace.neurons import CONSTANT
 from metaprune_cli.graph.trace.passes import attach_labels
+from metaprune_cli.graph.trace.rules.writes import sized
 from metaprune_cli.graph.trace.tracer import ExampleInputs, Tracer, call, plain_operators
 
 
@@ -110,7 +111,10 @@ class Survivors(Tracer):
         labels = self._rules(func)(self, func, args, given, out)
         leaves = tuple(out) if isinstance(out, tuple | list) else (out,)
         labels = labels if isinstance(labels, tuple) else (labels,)
-        if not mixes and all(label is None for label in labels) and self._lose(tree_leaves((args, given))):
+        nobody = (
+            all(label is None for label in labels) and operator_of(func).labels is not sized
+        )  # which writes, and reads nothing
+        if not mixes and nobody and self._lose(tree_leaves((args, given))):
             raise NoReferenceError(f"removed elements of parameters take part in {func.overloadpacket.__name__}")
         for leaf, label in zip(leaves, labels, strict=False):
             if isinstance(label, Elements) and (mixes or torch.Tag.pointwise in func.tags):

@@ -29,7 +29,7 @@ CASES: dict[str, dict[str, Any]] = {
     "random": {"criterion": "random", "seed": 3},
     "repaired": REPAIR,
     "searched": {"search": 4, "search_images": 60, **REPAIR},
-    "rules": {"rules": (PruningRule("stem*", ignore=True),), "keep_heads": True, "max_ratio": 0.9},
+    "rules": {"rules": (PruningRule("conv1*", ignore=True),), "keep_heads": True, "max_ratio": 0.9},
     "params": {"target": "params=1.5x"},
     "drop": {"target": "drop=20", **REPAIR},
 }

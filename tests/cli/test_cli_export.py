@@ -13,7 +13,8 @@ def test_export_writes_beside_its_input_or_where_it_is_told(model: Path, tmp_pat
     ran = run("export", model, "--format", "safetensors", "-f", "torch-export", "-o", tmp_path, "--json", "-q")
     files = ran.json["exports"]
     assert [Path(file["output"]).name for file in files] == ["resnet8-3.weights.safetensors", "resnet8-3.pt2"]
-    assert all(file["error"] == 0 and file["route"] == "class" for file in files)
+    assert all(file["error"] < 1e-6 for file in files)  # last bits depend on where a file's tensors lie in memory
+    assert [file["route"] for file in files] == ["class", "class"]
     assert torch.export.load(files[1]["output"]).module()(torch.randn(5, 1, 8, 8)).shape == (5, 10)
     assert ran.err == ""
     local = tmp_path / "net.safetensors"

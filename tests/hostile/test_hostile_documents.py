@@ -19,7 +19,7 @@ from metaprune_cli.methods.metanet.network import MetaNetwork, MetaNetworkConfig
 from metaprune_cli.methods.metanet.transform import rewritten
 from metaprune_cli.models import Architecture, save_model
 from metaprune_cli.models.registry import build
-from metaprune_cli.reports.page import _steps
+from metaprune_cli.reports.page import _figures, _said
 from metaprune_cli.reports.widths import widths_of
 from metaprune_cli.stages.inspect import inspect
 from metaprune_cli.training.state import Best, TrainState, snapshot
@@ -82,7 +82,9 @@ def use_model(path: Path) -> None:
     opened = open_model(path, ModelSource())
     found = descent(opened.lineage, opened.path)
     widths_of(opened, found.arm)
-    list(_steps(opened.lineage))
+    for step in opened.lineage:
+        list(_said(step))
+        _figures(step)
     opened.neuron_graph()
     if opened.importance is not None:
         opened.importance.tensor()

@@ -17,7 +17,7 @@ from metaprune_cli.artifacts import read_artifact
 from metaprune_cli.artifacts.format import KINDS
 from metaprune_cli.config import OF_METHODS, Criterion, PruneSettings
 from metaprune_cli.errors import InputError
-from metaprune_cli.graph import NeuronGraph
+from metaprune_cli.graph import NeuronGraph, encode
 from metaprune_cli.methods import registry
 from metaprune_cli.methods.base import Files, Method, Proposal, Proposer, Scores
 from metaprune_cli.methods.registry import learnt_by, methods, methods_in, scoring_method
@@ -135,18 +135,24 @@ def test_a_lineage_is_read_by_the_rows(
 
 def test_auto_is_the_criterion_of_the_method_that_scored_last(monkeypatch: pytest.MonkeyPatch) -> None:
     from metaprune_cli.models import Architecture
+    from metaprune_cli.workflows.calibration import Calibration
     from metaprune_cli.workflows.loading import Opened
-    from metaprune_cli.workflows.planning import criterion_for, normaliser_for
+    from metaprune_cli.workflows.pruning import PruningRun
 
     register(monkeypatch)
     assert methods_in((ZOO, TRANSFORM, THROW, TRANSFORM)) == methods()
     assert scoring_method((TRANSFORM, THROW)) is DICE
+    settings, model = PruneSettings(), torch.nn.Linear(2, 2)
+    graph = encode(model, torch.zeros(1, 2))
     for lineage, criterion in (((TRANSFORM,), "metanet"), ((TRANSFORM, THROW), "random"), ((), "metanet")):
         document = {"importance": [0.0], "importance_normaliser": "rank", "lineage": lineage}
-        opened = Opened(torch.nn.Identity(), Architecture("x"), lineage, Path("x"), importance=Importance.of(document))
-        assert criterion_for(PruneSettings(), opened) == criterion
-        assert normaliser_for(PruneSettings(), opened, criterion) == "rank"
-        assert criterion_for(PruneSettings(), replace(opened, importance=None)) == "group-l2"
+        opened = Opened(
+            model, Architecture("x", input_shape=(2,)), lineage, Path("x"), importance=Importance.of(document)
+        )
+        run = PruningRun.of(opened, graph, settings, Calibration.none(settings))
+        assert (run.criterion, run.normaliser) == (criterion, "rank")
+        run = PruningRun.of(replace(opened, importance=None), graph, settings, Calibration.none(settings))
+        assert run.criterion == "group-l2"
 
 
 def test_scores_are_written_and_read_back() -> None:

@@ -157,6 +157,10 @@ def _record(
         return recorder.finish(inputs, _entries(skeleton.model, aliases), outputs)
 
 
+class FailedPassError(InputError):
+    """The model, or what follows it, raised an error while it ran."""
+
+
 @contextmanager
 def _explained(given: Pass) -> Iterator[None]:
     try:
@@ -165,7 +169,7 @@ def _explained(given: Pass) -> Iterator[None]:
             yield
     except Exception as error:
         mode = "training" if given.training else "evaluation"
-        raise InputError(
+        raise FailedPassError(
             f"The model does not run on the example inputs in {mode} mode",
             expected="a forward pass that runs on them",
             got=f"{type(error).__name__}: {error}"[:500],
