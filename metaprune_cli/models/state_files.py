@@ -26,13 +26,6 @@ class StateFile:
     notes: tuple[str, ...] = ()
 
 
-def read_states(
-    path: Path, trust_pickle: bool = False, most_tensors: int | None = None
-) -> dict[str, Tensor] | nn.Module:
-    """A file's state dict; or the module itself where a pickled one is trusted. Arguments as of ``read_state_file``."""
-    return read_state_file(path, trust_pickle, most_tensors).content
-
-
 def read_state_file(
     path: Path,
     trust_pickle: bool = False,

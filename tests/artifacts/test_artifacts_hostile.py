@@ -17,7 +17,7 @@ from metaprune_cli.artifacts import is_artifact, load_tensors, read_artifact, re
 from metaprune_cli.artifacts.strict_json import MAX_BRACKETS, MAX_DEPTH, parse_json
 from metaprune_cli.artifacts.tensors import MAX_HEADER_BYTES
 from metaprune_cli.errors import CorruptFileError
-from metaprune_cli.models.state_files import read_states
+from metaprune_cli.models.state_files import read_state_file
 
 BODY = torch.arange(4.0).numpy().tobytes()
 SECONDS = 20  # far more than a refusal takes on a busy machine, far less than what is refused would
@@ -164,7 +164,7 @@ def test_somebody_elses_safetensors_files_are_checked_alike(tmp_path: Path) -> N
     for said in ('"a":[],"a":[]', json.dumps({"a": entry([1 << 40], [0, 1 << 42])})[1:-1]):
         path = sealed(tmp_path / "a.safetensors", f"{{{said}}}")
         with pytest.raises(CorruptFileError, match="neither a sound safetensors file"):
-            read_states(path)
+            read_state_file(path)
 
 
 def test_depth_is_counted_outside_of_strings() -> None:

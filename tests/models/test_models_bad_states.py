@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.models import load_model
-from metaprune_cli.models.state_files import read_states
+from metaprune_cli.models.state_files import read_state_file
 
 
 def jagged() -> Tensor:
@@ -47,12 +47,12 @@ def test_no_model_is_made_of_it(make: Callable[[], object], problem: str, tmp_pa
         warnings.simplefilter("ignore")  # of kinds of tensors that are new, or deprecated
         torch.save(make(), tmp_path / "m.pt")
         with pytest.raises(InputError, match=problem):
-            read_states(tmp_path / "m.pt")
+            read_state_file(tmp_path / "m.pt")
 
 
 def test_tensors_under_other_names_are_plain_ones(tmp_path: Path) -> None:
     torch.save({"w": nn.Parameter(torch.ones(2)), "b": nn.Buffer(torch.zeros(2))}, tmp_path / "m.pt")
-    states = read_states(tmp_path / "m.pt")
+    states = read_state_file(tmp_path / "m.pt").content
     assert isinstance(states, dict)
     assert [type(tensor) for tensor in states.values()] == [Tensor, Tensor]
 
@@ -67,7 +67,7 @@ def test_a_compressed_archive_is_not_unpacked(tmp_path: Path) -> None:
             bomb.writestr(record.filename, sound.read(record))
         bomb.writestr("m/data/1", b"\0" * 10**7)
     with pytest.raises(CorruptFileError, match=r"(?s)compressed archive.*1000\d+ bytes in a file of"):
-        read_states(tmp_path / "bomb.pt")
+        read_state_file(tmp_path / "bomb.pt")
 
 
 def test_a_torchscript_program_is_named(tmp_path: Path) -> None:
@@ -75,13 +75,13 @@ def test_a_torchscript_program_is_named(tmp_path: Path) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "m.pt"))
     with pytest.raises(InputError, match="TorchScript program"):
-        read_states(tmp_path / "m.pt")
+        read_state_file(tmp_path / "m.pt")
 
 
 def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 12345\n")
     with pytest.raises(CorruptFileError, match=r"(?s)pointer of Git LFS.*git lfs pull"):
-        read_states(tmp_path / "m.pt")
+        read_state_file(tmp_path / "m.pt")
 
 
 def test_more_tensors_than_any_architecture_has_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from metaprune_cli.artifacts import read_document, write_artifact
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.models import Architecture, build, list_architectures, load_model, open_model, save_model
-from metaprune_cli.models.state_files import read_states
+from metaprune_cli.models.state_files import read_state_file
 
 CIFAR = [name for name in list_architectures() if name.startswith("cifar:")]
 SMALL_TORCHVISION = [
@@ -161,7 +161,7 @@ def test_foreign_safetensors_are_recognised(tmp_path: Path) -> None:
 @pytest.mark.parametrize("padding", range(0, 256, 8))
 def test_no_length_of_a_header_looks_like_a_pickle(padding: int, tmp_path: Path) -> None:
     safetensors.torch.save_file({"w": torch.ones(1)}, tmp_path / "m.safetensors", metadata={"a": "b" * padding})
-    assert read_states(tmp_path / "m.safetensors") == {"w": torch.ones(1)}
+    assert read_state_file(tmp_path / "m.safetensors").content == {"w": torch.ones(1)}
 
 
 def test_a_wrong_architecture_lists_everything(tmp_path: Path) -> None:
