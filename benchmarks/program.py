@@ -27,7 +27,7 @@ from torch import fx, nn
 import metaprune_cli as metaprune
 from metaprune_cli.graph.arguments import map_in
 from metaprune_cli.graph.nest import leaves
-from metaprune_cli.graph.program.capture import program_without
+from metaprune_cli.graph.program.capture import Captured
 from metaprune_cli.graph.program.interpreter import Interpreter, repeated_matrices, times_matrix
 from metaprune_cli.graph.program.module import Program
 from metaprune_cli.graph.program.script import Script
@@ -147,7 +147,7 @@ def main() -> None:
     print(f"{'program':<10}{'steps':>7}{'eval':>8}{'train':>8}{'load s':>9}{'fx code alone s':>17}")
     for name, (model, x, scale) in models.items():
         graph = metaprune.encode(model, x)
-        program = program_without(model, graph, torch.ones(graph.units.num_units, dtype=torch.bool), x)
+        program = Captured.of(model, graph, x).without(graph, torch.ones(graph.units.num_units, dtype=torch.bool))
         ratios = [_ratio(*_calls(program, x, train=train), pairs * scale) for train in (False, True)]
         document, tensors = json.loads(json.dumps(program_to_document(program))), tensors_of(program)
         load = _seconds(lambda d=document, t=tensors: program_from_document(d, t))

@@ -150,8 +150,9 @@ def check_numbers(entries: Mapping[str, tuple[Tensor, bool]], where: Path) -> No
     for name, (tensor, is_parameter) in entries.items():
         if tensor.is_meta or not (tensor.is_floating_point() or tensor.is_complex()):
             continue
-        if tensor.numel() and not _is_sound(tensor, is_parameter):
-            bad = ~tensor.isfinite() if is_parameter else tensor.isnan()
+        values = _values(tensor)
+        if values.numel() and not _is_sound(values, is_parameter):
+            bad = ~values.isfinite() if is_parameter else values.isnan()
             wrong.append(f"{name}: {int(bad.sum())} of {tensor.numel()}")
     if wrong:
         raise InputError(
@@ -163,9 +164,16 @@ def check_numbers(entries: Mapping[str, tuple[Tensor, bool]], where: Path) -> No
         )
 
 
-def _is_sound(tensor: Tensor, is_parameter: bool) -> bool:
+def _values(tensor: Tensor) -> Tensor:
+    """The numbers in a tensor, of a type that can be compared: complex ones in pairs, those of eight bits as single."""
+    if tensor.is_complex():
+        return torch.view_as_real(tensor.resolve_conj())
+    return tensor.float() if tensor.element_size() == 1 else tensor
+
+
+def _is_sound(values: Tensor, is_parameter: bool) -> bool:
     """Whether all values are numbers (of a parameter: finite ones); without a copy, which ``isfinite`` makes."""
-    lowest, highest = (torch.view_as_real(tensor) if tensor.is_complex() else tensor).aminmax()
+    lowest, highest = values.aminmax()
     return not bool(lowest.isnan()) and not (is_parameter and bool(lowest.isinf() | highest.isinf()))
 
 

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from metaprune_cli.config import Preprocessing
 from metaprune_cli.config.preprocessing import Interpolation
 from metaprune_cli.errors import InputError
+from metaprune_cli.models.optional import optional
 
 
 def published(name: str) -> Preprocessing:
@@ -26,10 +27,6 @@ def published(name: str) -> Preprocessing:
         raise _unknown(name, "it begins with no library that is known")
     try:
         return read(weights)
-    except ImportError as error:
-        raise InputError(
-            f"The package {library} is needed to look up its weights.", got=str(error), next_step=f"install {library}"
-        ) from error
     except (ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise _unknown(name, str(error)) from error
 
@@ -56,7 +53,7 @@ def _torchvision(weights: str) -> Preprocessing:
 
 
 def _timm(weights: str) -> Preprocessing:
-    import timm
+    timm = optional("timm", "the preprocessing of its weights")
 
     found = timm.get_pretrained_cfg(weights)
     if found is None:

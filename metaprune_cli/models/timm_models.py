@@ -8,12 +8,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 from torch import nn
 
 from metaprune_cli.errors import InputError
+from metaprune_cli.models.optional import optional
 
 PACKAGE, PREFIX = "timm", "timm"
 REACHING_OUT = ("pretrained", "checkpoint", "cache_dir")
@@ -67,12 +67,4 @@ def usual_shape(name: str, args: Mapping[str, Any]) -> tuple[int, ...] | None:
 
 
 def _package() -> Any:
-    if find_spec(PACKAGE) is None:
-        raise InputError(
-            f"The package {PACKAGE} is not installed.",
-            expected=f"{PACKAGE}, for {PREFIX}:NAME",
-            next_step="pip install 'metaprune[hf]'",
-        )
-    import timm
-
-    return timm
+    return optional(PACKAGE, f"{PREFIX}:NAME")

@@ -96,3 +96,22 @@ def test_that_of_published_weights_is_known_by_name(name: str) -> None:
 def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(InputError, match=r"(?s)no known weights of this name.*--mean"):
         published(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "figures"),
+    [("timm:convnext_atto", IMAGENET), ("timm:vit_tiny_patch16_224.augreg_in21k", ((0.5,) * 3, (0.5,) * 3))],
+)
+def test_that_of_a_timm_model_is_known_by_name(name: str, figures: tuple[tuple[float, ...], ...]) -> None:
+    pytest.importorskip("timm")
+    found = published(name)
+    assert (found.mean, found.std) == figures
+    assert (found.image_size, found.interpolation) == (224, "bicubic")
+    with pytest.raises(InputError, match="no known weights of this name"):
+        published("timm:no_such_model")
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metaprune_cli.models.optional.find_spec", lambda _: None)
+    with pytest.raises(InputError, match=r"(?s)timm is not installed.*pip install 'metaprune\[hf\]'"):
+        published("timm:convnext_atto")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from metaprune_cli.graph import NeuronGraph, encode
-from metaprune_cli.graph.program.capture import program_without
+from metaprune_cli.graph.program.capture import Captured
 from metaprune_cli.graph.trials import follows
 
 
@@ -97,7 +97,7 @@ def test_an_output_that_changes_its_shape_is_a_matter_for_the_program() -> None:
     (family,) = [f for f in graph.units.families if ("inner.weight", "out") in f.parameters]
     kept[family.units[0]] = False
     assert not follows(model, graph, kept, torch.randn(1, 3))
-    assert program_without(model, graph, kept, torch.randn(1, 3))(torch.randn(1, 3))[1].shape == (6,)
+    assert Captured.of(model, graph, torch.randn(1, 3)).without(graph, kept)(torch.randn(1, 3))[1].shape == (6,)
 
 
 def test_culprits_are_found_among_many() -> None:

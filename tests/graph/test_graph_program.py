@@ -21,7 +21,7 @@ from torch.func import functional_call
 
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import encode
-from metaprune_cli.graph.program.capture import program_without
+from metaprune_cli.graph.program.capture import Captured
 from metaprune_cli.graph.program.module import Program
 
 Pair = namedtuple("Pair", "scores hidden")
@@ -66,7 +66,7 @@ def program_of(model: nn.Module, inputs: Any, ratio: float = 0.0) -> Program:
     for family in graph.units.families:
         free = family.units[graph.units.prunable[family.units]]
         kept[free[: int(ratio * len(free))]] = False
-    return program_without(model, graph, kept, inputs)
+    return Captured.of(model, graph, inputs).without(graph, kept)
 
 
 @pytest.fixture

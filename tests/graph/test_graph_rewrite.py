@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from metaprune_cli.errors import MetapruneError
 from metaprune_cli.graph import encode
-from metaprune_cli.graph.program.capture import program_without
+from metaprune_cli.graph.program.capture import Captured
 from metaprune_cli.graph.trials import follows
 from metaprune_cli.pruning import check
 
@@ -27,7 +27,7 @@ def test_the_program_of_every_catalogue_model(name: str) -> None:
     model, inputs, graph = traced(name)
     plan = random_plan(graph, 0.5)
     try:
-        small = program_without(model, graph, plan.kept, inputs)
+        small = Captured.of(model, graph, inputs).without(graph, plan.kept)
     except MetapruneError:
         assert follows(model, graph, plan.kept, inputs), "neither the class nor the program follows"
         return
@@ -98,7 +98,7 @@ def test_moved_neurons_are_followed_or_refused(name: str, seed: int) -> None:
     graph = encode(model, x)
     plan = random_plan(graph, 0.4 + 0.1 * seed)
     try:
-        small = program_without(model, graph, plan.kept, x)
+        small = Captured.of(model, graph, x).without(graph, plan.kept)
     except MetapruneError:
         assert follows(model, graph, plan.kept, x)
         return

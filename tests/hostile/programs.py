@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import metaprune_cli as mp
-from metaprune_cli.graph.program.capture import program_without
+from metaprune_cli.graph.program.capture import Captured
 from metaprune_cli.graph.program.module import Program
 from metaprune_cli.models.programs import program_to_document, tensors_of
 
@@ -62,7 +62,7 @@ def good_program() -> Program:
     torch.manual_seed(0)
     model, x = Net().eval(), torch.randn(1, 1, 4, 4)
     graph = mp.encode(model, x)
-    return program_without(model, graph, torch.ones(graph.units.num_units, dtype=torch.bool), x)
+    return Captured.of(model, graph, x).without(graph, torch.ones(graph.units.num_units, dtype=torch.bool))
 
 
 def good_document() -> Document:

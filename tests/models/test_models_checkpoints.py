@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.models import Loaded, open_model
+from metaprune_cli.models.adapting import check_numbers
 
 States = dict[str, Tensor]
 ARCH = f"{__name__}:Net"
@@ -139,6 +140,19 @@ def test_values_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None:
     wrong.view(-1)[3] = float("inf")
     with pytest.raises(InputError, match=r"a\.weight: 1 of 216"):
         opened({**states(), "a.weight": wrong}, tmp_path)
+
+
+KINDS_OF_NUMBERS = [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn, torch.complex64]
+
+
+@pytest.mark.parametrize("dtype", KINDS_OF_NUMBERS, ids=str)
+def test_numbers_of_every_type_are_looked_at(dtype: torch.dtype) -> None:
+    sound = torch.ones(3, 2).to(dtype)
+    sound = sound.conj() if dtype.is_complex else sound
+    check_numbers({"a": (sound, True), "nothing": (torch.empty(0, dtype=dtype), True)}, Path("m.pt"))
+    wrong = torch.tensor([1.0, float("nan")]).to(dtype)
+    with pytest.raises(InputError, match="a: 1 of 2"):
+        check_numbers({"a": (wrong, False)}, Path("m.pt"))
 
 
 def test_a_dictionary_in_itself_ends(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from metaprune_cli.errors import CorruptFileError, InputError, MetapruneError
 from metaprune_cli.graph import encode
 from metaprune_cli.graph.operators.registry import guarded
 from metaprune_cli.graph.program.allowed import is_allowed
-from metaprune_cli.graph.program.capture import program_without
+from metaprune_cli.graph.program.capture import Captured
 from metaprune_cli.graph.program.fields import Fields
 from metaprune_cli.models.programs import program_from_document, program_to_document, tensors_of
 
@@ -271,7 +271,7 @@ class Returning(nn.Module):
 def test_classes_come_back_as_fields(kind: Any) -> None:
     model, x = Returning(kind).eval(), torch.randn(1, 4)
     graph = encode(model, x)
-    program = program_without(model, graph, torch.ones(graph.units.num_units, dtype=torch.bool), x)
+    program = Captured.of(model, graph, x).without(graph, torch.ones(graph.units.num_units, dtype=torch.bool))
     assert type(program(x)) is kind
     read = program_from_document(program_to_document(program), tensors_of(program))
     again = program_from_document(program_to_document(read), tensors_of(read))
@@ -300,4 +300,4 @@ def test_a_program_that_no_file_may_hold_is_not_made() -> None:
     model, x = Counting().eval(), torch.randn(1, 4)
     graph = encode(model, x)
     with pytest.raises(MetapruneError, match=r"no program may call, at aten\.histc"):
-        program_without(model, graph, torch.ones(graph.units.num_units, dtype=torch.bool), x)
+        Captured.of(model, graph, x).without(graph, torch.ones(graph.units.num_units, dtype=torch.bool))

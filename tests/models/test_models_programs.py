@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import metaprune_cli as mp
 from metaprune_cli.errors import CorruptFileError
-from metaprune_cli.graph.program.capture import program_without
+from metaprune_cli.graph.program.capture import Captured
 from metaprune_cli.graph.program.module import Program
 from metaprune_cli.models.programs import program_from_document, program_to_document, tensors_of
 
@@ -42,7 +42,7 @@ def program() -> Program:
     graph = mp.encode(model, x)
     kept = torch.ones(graph.units.num_units, dtype=torch.bool)
     kept[graph.units.prunable.nonzero()[:3]] = False
-    return program_without(model, graph, kept, x)
+    return Captured.of(model, graph, x).without(graph, kept)
 
 
 def test_saved_and_loaded_in_a_fresh_process(program: Program, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_program_can_be_encoded_and_pruned_again(program: Program) -> None:
     assert bool(graph.units.prunable.any())
     kept = torch.ones(graph.units.num_units, dtype=torch.bool)
     kept[graph.units.prunable.nonzero()[0]] = False
-    smaller = program_without(program, graph, kept, x)
+    smaller = Captured.of(program, graph, x).without(graph, kept)
     assert smaller.get_parameter("a.weight").shape == (4, 4)
     assert list(smaller.state_dict()) == list(program.state_dict())
 

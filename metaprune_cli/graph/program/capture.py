@@ -29,11 +29,6 @@ _TIMES = (2, 3, 4)
 """How often the example is repeated along the batch: two runs tell how sizes grow with it, the third confirms it."""
 
 
-def program_without(model: nn.Module, graph: NeuronGraph, kept: Tensor, example_inputs: ExampleInputs) -> Program:
-    """The program of ``model`` without the units that go; see :class:`Captured`, which makes any number of them."""
-    return Captured.of(model, graph, example_inputs).without(graph, kept)
-
-
 @dataclass(frozen=True, eq=False)
 class Captured:
     """The program of a model, recorded in both modes, each at several batch sizes, so that it takes any.

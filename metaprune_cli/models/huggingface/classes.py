@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 from torch import nn
 
 from metaprune_cli.errors import InputError
 from metaprune_cli.models.huggingface.config import checked_config
+from metaprune_cli.models.optional import optional
 
 PACKAGE, PREFIX = "transformers", "hf"
 
@@ -108,12 +108,4 @@ def offline() -> Iterator[None]:
 
 
 def _package() -> Any:
-    if find_spec(PACKAGE) is None:
-        raise InputError(
-            f"The package {PACKAGE} is not installed.",
-            expected=f"{PACKAGE}, for folders of save_pretrained and for {PREFIX}:NAME",
-            next_step="pip install 'metaprune[hf]'",
-        )
-    import transformers
-
-    return transformers
+    return optional(PACKAGE, f"folders of save_pretrained and for {PREFIX}:NAME")
