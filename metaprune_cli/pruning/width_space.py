@@ -133,6 +133,23 @@ class WidthSpace:
                 closest, highest = found, reached
         return closest
 
+    def brought_within(
+        self,
+        genes: Genes,
+        generator: torch.Generator,
+        cost: Callable[[Bool[Tensor, " units"]], float],
+        least: float,
+        most: float,
+    ) -> Genes:
+        """The same widths if they fit; else their shares to a common power, and then as in :meth:`within`."""
+        if least <= cost(self.kept(genes)) <= most:
+            return genes
+        sizes = torch.tensor([order.size(1) for order in self.order], dtype=torch.float64)
+        # what is whole could not shrink: no power of 1 is less
+        shares = torch.minimum(torch.tensor(genes, dtype=torch.float64), sizes - 0.5) / sizes
+        found = self.fitted(lambda exponent: self.nearest(shares**exponent), cost, least, most)
+        return self.filled(found, generator, cost, least, most)[0]
+
     def nearest(self, shares: Float[Tensor, " genes"]) -> Genes:
         """The widths closest to these shares of every gene's family."""
         wanted = [share * order.size(1) for share, order in zip(shares.tolist(), self.order, strict=True)]
