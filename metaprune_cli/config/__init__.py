@@ -51,6 +51,7 @@ from metaprune_cli.config.pruning import (
     SensitivitySettings,
     SparsifySettings,
 )
+from metaprune_cli.config.searching import SearchSettings
 from metaprune_cli.config.training import OptimSettings, ZooMember, ZooSettings
 
 __all__ = [
@@ -100,6 +101,7 @@ __all__ = [
     "Route",
     "ScheduleName",
     "Scope",
+    "SearchSettings",
     "Seed",
     "SensitivitySettings",
     "SparsifySettings",

@@ -153,20 +153,33 @@ def make_plan(
     target = target if isinstance(target, Target) else Target("macs", factor=target)
     limits = limits or plain_limits(graph.units, max_ratio)
     found = _select(graph, measure or _counted(graph, target), scores, target, scope, limits)
-    everything = torch.ones_like(found.kept)
+    return plan_of(graph, found.kept, target, found.before, found.after)
+
+
+def plan_of(graph: NeuronGraph, kept: Bool[Tensor, " units"], target: Target, before: float, after: float) -> Plan:
+    """The plan that keeps just these units.
+
+    Args:
+        graph: the structure.
+        kept: which units stay.
+        target: what the plan is for.
+        before: how much of the target's quantity there is.
+        after: how much there is with these units alone.
+    """
+    everything = torch.ones_like(kept)
     cost = Cost.of(graph)
-    macs = cost.macs(everything), cost.macs(found.kept)
-    asked = macs if target.quantity == "drop" else (found.before, target.limit_for(found.before))
+    macs = cost.macs(everything), cost.macs(kept)
+    asked = macs if target.quantity == "drop" else (before, target.limit_for(before))
     return Plan(
-        kept=found.kept,
+        kept=kept,
         macs_before=macs[0],
         macs_after=macs[1],
         params_before=params_of(graph, everything),
-        params_after=params_of(graph, found.kept),
+        params_after=params_of(graph, kept),
         requested=target.factor or speedup(*asked),
-        families=tuple(_family_plan(family, found.kept) for family in graph.units.families),
+        families=tuple(_family_plan(family, kept) for family in graph.units.families),
         quantity=target.quantity,
-        measured=None if target.quantity == "macs" else (found.before, found.after),
+        measured=None if target.quantity == "macs" else (before, after),
     )
 
 

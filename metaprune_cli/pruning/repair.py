@@ -180,9 +180,9 @@ class Original:
     parts: _Parts = field(default_factory=_Parts)
 
     @classmethod
-    def of(cls, model: nn.Module, inputs: ExampleInputs, seed: int = 0) -> Original:
-        """One pass over the inputs."""
-        original = cls(torch.Generator().manual_seed(seed))
+    def of(cls, model: nn.Module, inputs: ExampleInputs, seed: int = 0, most_rows: int | None = None) -> Original:
+        """One pass over the inputs; at ``most_rows`` positions of each layer, where that is said."""
+        original = cls(torch.Generator().manual_seed(seed), most_rows)
         inputs = laid_out(model, inputs)
         with seen_whole(model), Calls(model.named_parameters(), original.seen):
             call(model, inputs)

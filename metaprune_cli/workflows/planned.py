@@ -85,10 +85,18 @@ class Planned:
                 kept = plan.kept
                 if failure(kept) is None:
                     return cls(run, replace(plan, held=allowed.held), allowed, make, asked)
-            if asked == "class":
-                allowed = narrowed(run.trials, allowed, kept)
-            else:
-                allowed = allowed.without_faults(kept, failure) or allowed.without_all(kept, failure)
+            allowed = cls._without_faults(run, allowed, asked, kept)
+
+    def narrowed(self, kept: Tensor) -> Planned:
+        """The same with less that may go, so that a removal like this one, which fails, can be carried out."""
+        return replace(self, allowed=self._without_faults(self.run, self.allowed, self.asked, kept))
+
+    @staticmethod
+    def _without_faults(run: PruningRun, allowed: Allowed, asked: Route, kept: Tensor) -> Allowed:
+        if asked == "class":
+            return narrowed(run.trials, allowed, kept)
+        failure = run.failure_by(asked)
+        return allowed.without_faults(kept, failure) or allowed.without_all(kept, failure)
 
     @property
     def route(self) -> Taken:

@@ -1,32 +1,23 @@
-"""A plan for every target: by the units' scores alone, or with shares of the families that were searched for."""
+"""A plan for every target: by the units' scores alone, or with widths that were searched for."""
 
 from __future__ import annotations
 
 import copy
 import math
-import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Sequence
+from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import nn
 
-from metaprune_cli.config import PruneSettings
+from metaprune_cli.config import PruneSettings, SearchSettings
 from metaprune_cli.errors import InputError
-from metaprune_cli.pruning.criteria import USUAL
 from metaprune_cli.pruning.measures import measure_for, remembered
-from metaprune_cli.pruning.plan import Plan, make_plan
-from metaprune_cli.pruning.search import searched
-from metaprune_cli.pruning.surgery import UnfitError
 from metaprune_cli.pruning.targets import Measure, Target, read_target
 from metaprune_cli.tasks import measure
 from metaprune_cli.training.progress import Progress, Silence
-from metaprune_cli.workflows.allowed import Allowed
 from metaprune_cli.workflows.planned import Planned
 from metaprune_cli.workflows.pruning import Pruned, PruningRun
-
-UNSEARCHED = ("memory", "latency", "drop")
-"""Quantities that take a series of smaller models for a single plan."""
+from metaprune_cli.workflows.searching import check_searchable, ranked, search
 
 
 def goals_of(settings: PruneSettings) -> tuple[Target, ...]:
@@ -38,12 +29,13 @@ def goals_of(settings: PruneSettings) -> tuple[Target, ...]:
     goals = tuple(map(read_target, settings.target)) or tuple(Target("macs", factor=s) for s in settings.speedup)
     if not goals:
         raise InputError("No speed-up is given.", where="prune.speedup", next_step="--speedup X")
-    _check_searchable(goals, settings)
+    if settings.search:
+        check_searchable(goals)
     return goals
 
 
 def plans(group: Sequence[PruningRun], goals: Sequence[Target], progress: Progress) -> list[list[Planned]]:
-    """For each model one for every target; where shares are searched for, they are the same for the whole group.
+    """For each model one for every target; where widths are searched for, they are the same for the whole group.
 
     Each has passed a trial on meta; what broke the model is locked.
 
@@ -51,8 +43,8 @@ def plans(group: Sequence[PruningRun], goals: Sequence[Target], progress: Progre
         TargetError: a target cannot be met, or nothing would be removed.
         InputError: something needs images and there are none, or cannot be searched for.
     """
-    rankings = [_rankings(run, goals) for run in group]
-    columns = [_planned([row[place] for row in rankings], progress) for place in range(len(goals))]
+    by = _searched if group[0].settings.search else _ranked
+    columns = [by(group, goal, progress) for goal in goals]
     return [[column[place] for column in columns] for place in range(len(group))]
 
 
@@ -62,70 +54,37 @@ def prune_to(run: PruningRun, goal: Target, progress: Progress | None = None) ->
     return planned.carried_out()
 
 
-@dataclass(frozen=True, eq=False)
-class _Ranking:
-    """A model, and what one target makes of its scores once every family is lifted so far."""
-
-    run: PruningRun
-    scores: Tensor
-    by: Callable[..., Plan]
-
-    def planned(self, lifts: Tensor | None) -> Planned:
-        scores = self._lifted(lifts)
-
-        def make(allowed: Allowed) -> Plan:
-            return self.by(allowed.graph, scores, limits=allowed.limits)
-
-        return Planned.of(self.run, make, lambda kept: float(scores[kept].sum()))
-
-    def _lifted(self, lifts: Tensor | None) -> Tensor:
-        return self.scores if lifts is None else self.scores * lifts.exp()[self.run.graph.units.family_of]
-
-    @cached_property
-    def loss(self) -> Callable[[Tensor], float]:
-        """Of what is left by such lifts, on the images that judge."""
-        run, images = self.run, self.run.images.demanded_by("A search")
-
-        def loss_of(kept: Tensor) -> float:
-            try:
-                small = run.left(kept)
-            except UnfitError:
-                return math.nan
-            return measure(small.to(images.device), images.judged, images.device, images.task).loss
-
-        loss = remembered(loss_of)
-        return lambda lifts: loss(self.by(run.graph, self._lifted(lifts), limits=run.limits).kept)
+def _ranked(group: Sequence[PruningRun], goal: Target, progress: Progress) -> Sequence[Planned]:  # noqa: ARG001 - as below
+    """By each model's scores alone."""
+    return [ranked(run, goal, run.settings.scope, _measure(run, goal)) for run in group]
 
 
-def _rankings(run: PruningRun, goals: Sequence[Target]) -> list[_Ranking]:
-    _check_searchable(goals, run.settings)
-    found = []
-    for goal in goals:
-        scores = run.scores(goal.factor or USUAL)
-        measure = (
-            _dropped(run)
-            if goal.quantity == "drop"
-            else measure_for(goal, run.model, run.graph, run.example, run.device)
-        )
-        by = partial(make_plan, target=goal, scope=run.settings.scope, measure=measure)
-        found.append(_Ranking(run, scores, by))
-    return found
+def _searched(group: Sequence[PruningRun], goal: Target, progress: Progress) -> Sequence[Planned]:
+    """As `metaprune search` does it, with as many candidates as the settings say."""
+    settings = group[0].settings
+    (found,) = search(group, [goal], as_search(settings), seed=settings.seed, progress=progress, trials=settings.search)
+    return found.planned
 
 
-def _planned(rankings: Sequence[_Ranking], progress: Progress) -> list[Planned]:
-    """For each model of a group the plan for one target."""
-    run, lifts = rankings[0].run, None
-    if run.settings.search:
-        progress.begin("search", run.settings.search)
-        lifts = searched(
-            len(run.graph.units.families),
-            lambda lifts: statistics.fmean(ranking.loss(lifts) for ranking in rankings),
-            run.settings.search,
-            seed=run.settings.seed,
-            on_trial=lambda lowest: progress.step(loss=lowest),
-        )
-        progress.end()
-    return [ranking.planned(lifts) for ranking in rankings]
+def as_search(settings: PruneSettings) -> SearchSettings:
+    """The search that ``prune --search N`` stands for."""
+    usual = SearchSettings()
+    population = min(usual.population, settings.search)
+    return replace(
+        usual,
+        population=population,
+        iterations=math.ceil(settings.search / population),
+        images=settings.search_images,
+        verify=2 * settings.search_images,
+        repair=settings.repair,
+        repair_images=settings.repair_images,
+    )
+
+
+def _measure(run: PruningRun, goal: Target) -> Measure:
+    if goal.quantity == "drop":
+        return _dropped(run)
+    return measure_for(goal, run.model, run.graph, run.example, run.device)
 
 
 def _dropped(run: PruningRun) -> Measure:
@@ -139,20 +98,3 @@ def _dropped(run: PruningRun) -> Measure:
 
     whole = headline(run.model)
     return remembered(lambda kept: metric.loss(whole, headline(run.left(kept))))
-
-
-def _check_searchable(goals: Sequence[Target], settings: PruneSettings) -> None:
-    """Refuse what a search cannot be made for.
-
-    Raises:
-        InputError: a target that takes a series of smaller models for each of its candidates.
-    """
-    wrong = [goal.quantity for goal in goals if goal.quantity in UNSEARCHED]
-    if settings.search and wrong:
-        raise InputError(
-            f"The layers' shares cannot be searched for with a target of {wrong[0]}.",
-            expected="a target that is told without running every candidate for it: a speed-up, params, size",
-            got=f"{settings.search} trials",
-            where="prune.search",
-            next_step="leave one of the two out",
-        )

@@ -247,7 +247,7 @@ class PruningRun:
         small = small.to(self.device) if self._travels else small
         original = self._original if inputs is not None and how in ("bias", "least-squares") else None
         small, layers = repaired(
-            small, self._model, self.graph, kept, inputs, how, seed=self.settings.seed, original=original
+            small, self.whole, self.graph, kept, inputs, how, seed=self.settings.seed, original=original
         )
         return small.to(self._home) if self._travels else small, layers
 
@@ -260,12 +260,13 @@ class PruningRun:
         return self.device != self._home
 
     @cached_property
-    def _model(self) -> nn.Module:
+    def whole(self) -> nn.Module:
+        """The model where the images are."""
         return copy.deepcopy(self.model).to(self.device) if self._travels else self.model
 
     @cached_property
     def _original(self) -> Original:
-        return Original.of(self._model, self.images.inputs, self.settings.seed)
+        return Original.of(self.whole, self.images.inputs, self.settings.seed)
 
 
 def criterion_for(settings: PruneSettings, importance: Importance | None) -> str:
