@@ -44,6 +44,7 @@ def sources(folder: Path) -> list[Path]:
 def test_these_are_the_commands() -> None:
     others = {
         "sparsify",
+        "search",
         "iterate",
         "sensitivity",
         "decode",

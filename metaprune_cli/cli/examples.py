@@ -13,6 +13,7 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         "transform": "metaprune transform model.safetensors --metanet metanet.safetensors",
         "prune": "metaprune prune model.pt --arch torchvision:resnet50 --speedup 2 --repair bn --dataset imagefolder "
         "--data-root images",
+        "search": "metaprune search model.safetensors --speedup 2 --speedup 4 -o searched --jobs 0",
         "sparsify": "metaprune sparsify model.pt --arch torchvision:vit_b_16 --kind n:m --pattern 2:4",
         "finetune": "metaprune finetune model.pruned-2x.safetensors --epochs 20 --lr 0.01 --teacher model.safetensors",
         "iterate": "metaprune iterate model.safetensors --speedup 4 --rounds 3 --max-drop 1",

@@ -47,6 +47,7 @@ class SearchSettings:
             "Of what is found: as it was judged, the model's own units, or none (to be trained from scratch).", OUTPUT
         ),
     ] = "model"
+    together: Annotated[bool, Flag("One search for all models of the same structure.", SEARCH)] = False
     rank_check: Annotated[
         Natural, Flag("Train N random candidates of the budget: does the fitness tell which end best?", MEASURING, "N")
     ] = 0

@@ -118,7 +118,7 @@ def prune(
     done: list[PrunedFile] = []
 
     def read(path: Path) -> _Job:
-        opened = _for_images(open_model(path, source), calibration)
+        opened = for_images(open_model(path, source), calibration)
         graph = structures.graph_of(opened)
         own = None if limits is None else limits(opened, graph, settings)
         return _Job(opened, PruningRun.of(opened, graph, settings, calibration, own))
@@ -152,7 +152,7 @@ def _groups(models: Iterable[_Job], *, together: bool) -> Iterable[list[_Job]]:
     return alike.values()
 
 
-def _for_images(opened: Opened, calibration: Calibration) -> Opened:
+def for_images(opened: Opened, calibration: Calibration) -> Opened:
     """The model with the shape of the images, unless its own is stated; of any that are not needed, if it takes them.
 
     Raises:
@@ -220,21 +220,18 @@ def _save(pruned: Pruned, target: Path, job: _Job, noted: Mapping[str, Any], bes
         **noted,
     }
     metrics = {"speedup": plan.speedup, "macs": plan.macs_after, "params": plan.params_after}
-    further = {"pruning": plan.to_document() | _proof(pruned)} | _importance_left(job, pruned)
     opened = replace(opened, zeros=opened.zeros.of_survivors() if opened.zeros else None)
-    save(pruned.model, target, opened, made, step=step, metrics=metrics, **further)
+    save(pruned.model, target, opened, made, step=step, metrics=metrics, **further_of(pruned, opened, job.run))
 
 
-def _proof(pruned: Pruned) -> dict[str, Any]:
-    return {"check": asdict(pruned.checked), "repair": [asdict(layer) for layer in pruned.layers]}
-
-
-def _importance_left(job: _Job, pruned: Pruned) -> dict[str, Any]:
-    """What a metanetwork said of the units that stay."""
-    if job.opened.importance is None:
-        return {}
-    left = job.opened.importance.left(job.run.graph, pruned.plan.kept, encode(pruned.model, job.run.example))
-    return {} if left is None else left.to_document()
+def further_of(pruned: Pruned, opened: Opened, run: PruningRun) -> dict[str, Any]:
+    """What the file of a smaller model says beside its tensors: plan, proof, repair, scores of the units that stay."""
+    proof = {"check": asdict(pruned.checked), "repair": [asdict(layer) for layer in pruned.layers]}
+    further = {"pruning": pruned.plan.to_document() | proof}
+    if opened.importance is None:
+        return further
+    left = opened.importance.left(run.graph, pruned.plan.kept, encode(pruned.model, run.example))
+    return further if left is None else further | left.to_document()
 
 
 def _described(

@@ -37,7 +37,8 @@ WORDS = {
     "obd-c": "ranked by what the loss would change, second order",
     "hessian": "ranked by the Hessian's diagonal",
     "activation": "ranked by what the units send",
-    "searched": "the layers' shares searched for",
+    "searched": "the layers' widths searched for",
+    "from-scratch": "the weights anew",
     REPAIRED: "what is left repaired without training",
     "taught": "finetuned with a teacher",
     "mixup": "finetuned on mixed images",
@@ -61,7 +62,7 @@ def is_zeroing(step: Mapping[str, Any]) -> bool:
 
 def is_removal(step: Mapping[str, Any]) -> bool:
     """Whether a step of a lineage removed units."""
-    return str(step["command"]) == "prune" and not is_zeroing(step)
+    return str(step["command"]) in ("prune", "search") and not is_zeroing(step)
 
 
 def zeros_word(step: Mapping[str, Any]) -> str:
@@ -88,7 +89,8 @@ def arm_of(
     zeros: str | None = None,
     after: Sequence[Mapping[str, Any]] = (),
     rounds: int = 1,
-    search: int = 0,
+    searched: bool = False,
+    scratch: bool = False,
 ) -> Arm:
     """The arm of a model.
 
@@ -100,7 +102,8 @@ def arm_of(
         zeros: what was zeroed, in a word.
         after: the lineage from then on.
         rounds: how often units were removed.
-        search: how many shares were tried for the layers in the last pruning.
+        searched: whether widths were searched for in the last pruning.
+        scratch: whether nothing of the model but its widths was kept then.
     """
     finetunings = [step for step in before if step["command"] == "finetune"]
     sparse = any(step.get("sparsity") for step in finetunings)
@@ -113,7 +116,8 @@ def arm_of(
         ("finetuned", any(step["command"] == "finetune" and step.get("epochs", 1) for step in since) and not sparse),
         (str(criterion), criterion not in (None, usual)),
         ("uniform", scope == "family" and not having),
-        ("searched", search > 0),
+        ("searched", searched),
+        ("from-scratch", scratch),
         (f"{rounds}-rounds", rounds > 1),
         *((word, any(step.get(key) and step.get("epochs", 1) for step in after)) for key, word in FINETUNED.items()),
     )

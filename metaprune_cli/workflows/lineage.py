@@ -57,13 +57,14 @@ def descent(lineage: Lineage, path: Path) -> Descent:
     zeros = zeros_word(lineage[zeroings[-1]]) if zeroings else None
     arm = arm_of(
         lineage[: (removals or zeroings)[0] + 1],
-        removal.get("criterion", "group-l2" if removal.get("command", "prune") == "prune" else None),
+        removal.get("criterion", "group-l2" if removal.get("command", "prune") in ("prune", "search") else None),
         removal.get("scope", "global"),
         repair=removal.get("repair", "none"),
         zeros=zeros,
         after=since,
         rounds=len(removals),
-        search=removal.get("search", 0),
+        searched=removal.get("command") == "search" or removal.get("search", 0) > 0,
+        scratch=removal.get("weights") == "scratch",
     )
     settings = dict(_settings(removal, since, zeros, len(removals)))
     requested = _requested([lineage[place] for place in removals])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from torch import Tensor
 
 from metaprune_cli.artifacts import file_sha256, is_artifact, provenance, read_artifact, write_artifact
 from metaprune_cli.config import NOTHING_SAID, DataSettings, PruneSettings
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 log = logging.getLogger(__name__)
+State = TypeVar("State")
 
 SHOWN, LENGTH = 4, 24
 """How many of the differences between two runs are named, and how much of a value is shown."""
@@ -114,6 +117,10 @@ class Checkpoint:
 
     def load(self) -> TrainState | None:
         """The state to go on from; None where there is none that fits."""
+        return self.read(TrainState.from_parts)
+
+    def read(self, parse: Callable[[dict[str, Tensor], dict[str, Any]], State]) -> State | None:
+        """What ``parse`` makes of tensors and document; None where there is no checkpoint that fits."""
         if not self.path.exists():
             return None
         try:
@@ -122,7 +129,7 @@ class Checkpoint:
                 differences = self.made.differences(artifact.document)
                 log.warning("%s %s: starting from the beginning", self.path, _in_a_line(differences))
                 return None
-            return TrainState.from_parts(artifact.tensors, artifact.document["state"])
+            return parse(artifact.tensors, artifact.document["state"])
         except MetapruneError as error:
             if not self.path.exists():  # another run for the same output has ended just now
                 return None
@@ -136,7 +143,10 @@ class Checkpoint:
 
     def save(self, state: TrainState) -> None:
         """Replace the state on disk."""
-        tensors, document = state.to_parts()
+        self.write(*state.to_parts())
+
+    def write(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
+        """The same for any state."""
         whole = {"fingerprint": self.fingerprint, "made_by": self.made.document(), "state": document}
         write_artifact(self.path, "checkpoint", tensors, whole, self.made.inputs)
 

@@ -62,6 +62,7 @@ class Searched:
         chosen: the one that is taken.
         gain: how much lower the chosen one's fitness is than the better baseline's, and the standard error of that.
         planned: the plan for each model.
+        place: what was searched.
     """
 
     goal: Target
@@ -70,11 +71,18 @@ class Searched:
     chosen: Leader
     gain: tuple[float, float]
     planned: tuple[Planned, ...]
+    place: Field
 
     @property
     def found(self) -> bool:
         """Whether it is better than what needs no search."""
         return self.chosen.how not in BASELINES
+
+    def widths(self, kept: Tensor) -> dict[str, int]:
+        """How many units stay of each family that may lose any, by name."""
+        families = self.place.allowed.graph.units.families
+        free = (number for members in self.place.spaces[0].families for number in members)
+        return {families[number].name: int(kept[families[number].units].sum()) for number in sorted(free)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,7 +265,7 @@ class Search:
         verdicts = self.panel.judged("verifying", [kept for _, kept, _ in todo])
         leaders = tuple(Leader(*one, verdict) for one, verdict in zip(todo, verdicts, strict=True))
         chosen, gain = choose(leaders)
-        return Searched(place.goal, history, leaders, chosen, gain, place.planned(chosen))
+        return Searched(place.goal, history, leaders, chosen, gain, place.planned(chosen), place)
 
 
 def choose(leaders: Sequence[Leader]) -> tuple[Leader, tuple[float, float]]:

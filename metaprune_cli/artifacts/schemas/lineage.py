@@ -31,6 +31,9 @@ class Step(Record):
     scope: Literal["global", "family"] = "global"
     repair: Text | None = None
     search: Count = 0
+    evaluated: Count = 0
+    fitness: Number = 0.0
+    weights: Text | None = None
     together: Count = 0
     quantity: Text = ""
     kind: Kind = "structured"
@@ -56,7 +59,7 @@ class Step(Record):
 
 
 def _within_reason(steps: Sequence[Step]) -> Sequence[Step]:
-    asked = math.prod(step.requested for step in steps if step.command == "prune")
+    asked = math.prod(step.requested for step in steps if step.command in ("prune", "search"))
     if not 1e-30 < asked < 1e30:
         raise ValueError("prunings that together come to a speed-up below 10^30")
     return steps

@@ -1,0 +1,129 @@
+"""``metaprune search``: the widths of a model's layers, by evolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metaprune_cli.cli import options
+from metaprune_cli.cli.prune import with_rules
+from metaprune_cli.cli.run import guarded, show
+from metaprune_cli.cli.signature import Section, unfolded
+from metaprune_cli.config import PruneSettings, SearchSettings
+from metaprune_cli.config.flags import WHICH_LAYERS
+from metaprune_cli.console.figures import count, times
+from metaprune_cli.console.panel import print_note
+from metaprune_cli.console.progress import listening
+from metaprune_cli.console.table import Column, Table, label
+
+if TYPE_CHECKING:
+    from metaprune_cli.stages.search import SearchedFile
+
+PRUNING = ("speedup", "target", "criterion", "max_ratio", "round_to", "keep_heads", "route", "seed")
+
+
+@guarded
+@unfolded
+def search(
+    models: options.Models,
+    output: options.Output = None,
+    *,
+    settings: Annotated[SearchSettings, Section("search")],
+    pruning: Annotated[
+        PruneSettings,
+        Section(
+            "prune",
+            only=PRUNING,
+            help={
+                "target": "Something else, as prune takes it: params=4x, latency=3ms.",
+                "criterion": "Which units of a layer stay: those that score highest, as prune takes it.",
+            },
+        ),
+    ],
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ignore",
+            metavar="MATCH",
+            rich_help_panel=WHICH_LAYERS,
+            help="Layers that keep all they produce, as prune takes it; repeatable.",
+        ),
+    ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rule", metavar="RULE", rich_help_panel=WHICH_LAYERS, help="As prune takes it; may be repeated."
+        ),
+    ] = None,
+    resume: options.Resume = False,
+    jobs: options.Jobs = 1,
+    model_file: options.ModelFile,
+    data: options.Data,
+    params: options.Params = None,
+    device: options.Device = "auto",
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Search how wide each layer is to be; MODEL is turned into MODEL.searched-2x.safetensors.
+
+    Candidates are cropped, repaired and judged on training images that are split off for it; the best are judged again
+    on others, beside the same share of every layer and all units ranked together. Nothing is trained.
+    """
+    pruning = with_rules(replace(pruning, search=0, together=False), ignore or (), rule or ())
+    source = model_file.source()
+    from metaprune_cli.stages import search as stage
+    from metaprune_cli.workflows.device import pick_device
+    from metaprune_cli.workflows.ranks import ranks_on
+
+    where = pick_device(device)
+    with ranks_on(where) as ranks, listening(quiet or not ranks.first) as progress:
+        found = stage.search(
+            models,
+            output,
+            settings,
+            pruning=pruning,
+            source=source,
+            data=data,
+            seed=pruning.seed,
+            device=where,
+            progress=progress,
+            resume=resume,
+            jobs=jobs,
+            ranks=ranks,
+        )
+    if not ranks.first:
+        return
+    show({"models": [model.to_document() for model in found]}, _table(found), as_json=as_json)
+    if not quiet:
+        for model in found:
+            if model.how in model.baselines:
+                print_note(
+                    f"{model.output}: nothing that was found is better than {model.how} by more than chance on images "
+                    f"that had no say ({model.gain:.4f} lower, standard error {model.error:.4f}), so it is {model.how}."
+                )
+
+
+def _table(found: Sequence[SearchedFile]) -> Table:
+    metric = found[0].metric
+    columns = (
+        label("output", "Model"),
+        Column("requested", "Asked", times),
+        Column("achieved", "Achieved", times),
+        Column("macs_after", "MACs", count),
+        Column("params_after", "Params", count),
+        Column("evaluated", "Tried", count),
+        label("how", "Found by"),
+        Column("headline", f"Verified {metric.in_title}", metric.write),
+        *(Column(how, how, metric.write) for how in ("plain", "uniform")),
+    )
+    rows = [
+        model.to_document()
+        | {"headline": model.headline}
+        | {how: headline for how, (_, headline) in model.baselines.items()}
+        for model in found
+    ]
+    return Table("", columns, rows)

@@ -1,0 +1,293 @@
+"""Models → smaller models whose widths were searched for, with a table and a picture of all that was tried."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from metaprune_cli.config import DataSettings, PruneSettings, SearchSettings
+from metaprune_cli.errors import InputError
+from metaprune_cli.graph.program.module import Program
+from metaprune_cli.models import build
+from metaprune_cli.pruning.surgery import Taken, without
+from metaprune_cli.pruning.targets import Target
+from metaprune_cli.reports import search as report
+from metaprune_cli.stages.prune import for_images, further_of
+from metaprune_cli.tasks import Metric
+from metaprune_cli.training.distributed import ALONE, Ranks
+from metaprune_cli.training.progress import Progress
+from metaprune_cli.training.seeds import seeded
+from metaprune_cli.workflows.calibration import Calibration
+from metaprune_cli.workflows.loading import ModelSource, Opened, open_model, save
+from metaprune_cli.workflows.made import Made, code_of
+from metaprune_cli.workflows.memory import memory_of
+from metaprune_cli.workflows.paths import Source, find_sources, plan_targets, stem
+from metaprune_cli.workflows.planning import goals_of
+from metaprune_cli.workflows.pruning import Pruned, PruningRun
+from metaprune_cli.workflows.samples import Samples
+from metaprune_cli.workflows.searching import Leader, Searched
+from metaprune_cli.workflows.searching import search as search_widths
+from metaprune_cli.workflows.structures import Structures
+from metaprune_cli.workflows.task import with_task
+
+
+@dataclass(frozen=True)
+class SearchedFile:
+    """One model, and what was found for it.
+
+    ``how`` says where the chosen widths come from; ``plain`` and ``uniform`` where nothing that was found is better by
+    more than chance. ``fitness`` and ``headline`` are of the images that had no say, after the whole repair, as are
+    those of ``baselines``; ``gain`` is how much lower the fitness of the best that was found is than the better
+    baseline's, ``error`` its standard error.
+    """
+
+    input: str
+    output: str
+    table: str
+    quantity: str
+    requested: float
+    achieved: float
+    speedup: float
+    macs_after: int
+    params_after: int
+    evaluated: int
+    how: str
+    metric: Metric
+    fitness: float
+    headline: float
+    baselines: Mapping[str, tuple[float, float]]
+    gain: float
+    error: float
+    route: Taken
+
+    def to_document(self) -> dict[str, Any]:
+        """Plain values, the headline by its metric's name."""
+        plain = {name: value for name, value in asdict(self).items() if name not in ("metric", "headline", "baselines")}
+        key = self.metric.key
+        others = {how: {"fitness": one, key: other} for how, (one, other) in self.baselines.items()}
+        return plain | {key: self.headline, "baselines": others}
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A model, its run, and what is written of it."""
+
+    opened: Opened
+    run: PruningRun
+    source: Source
+    targets: Sequence[Path]
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """What is the same for all models of one call."""
+
+    settings: SearchSettings
+    pruning: PruneSettings
+    goals: tuple[Target, ...]
+    images: Calibration
+    seed: int
+
+
+def search(
+    models: Sequence[Path],
+    output: Path | None,
+    settings: SearchSettings,
+    *,
+    pruning: PruneSettings,
+    source: ModelSource,
+    data: DataSettings,
+    seed: int,
+    device: torch.device,
+    progress: Progress,
+    resume: bool = False,
+    jobs: int = 1,
+    ranks: Ranks = ALONE,
+) -> tuple[SearchedFile, ...]:
+    """Search the widths of every model for every target.
+
+    Args:
+        models: files, or folders of model artifacts.
+        output: a file, or a folder where there are several results; table and picture lie beside them.
+        settings: how the search goes.
+        pruning: the targets, what may go, and how units of one layer are ranked; its own scope, repair and search have
+            no part in it.
+        source: how foreign model files are opened.
+        data: the images; those of the training split.
+        seed: of everything random.
+        device: where candidates are judged.
+        progress: is told about each candidate.
+        resume: candidates that an earlier, interrupted run has judged are not judged again.
+        jobs: how many processes judge candidates.
+        ranks: the processes of this run; they share the candidates out among themselves.
+
+    Raises:
+        TargetError: a target cannot be met, or no family may lose anything.
+        InputError: there are not enough images, a target cannot be searched for, or something cannot be written.
+    """
+    pruning = replace(
+        pruning, scope="global", repair=settings.repair, repair_images=settings.repair_images, search=0, together=False
+    )
+    goals = goals_of(pruning)
+    _check(goals, settings)
+    sources = find_sources(models, ("model",))
+    targets = plan_targets(sources, output, [f"searched-{goal.tag}" for goal in goals], "model")
+    for row, file in zip(targets, sources.files, strict=True):
+        report.check_places(*beside(row[0], file))
+    paths = [file.path for file in sources.files]
+    data = with_task(data, paths, allow_import=source.allow_import, preprocessing=source.preprocessing)
+    images = Calibration(Samples.of(data), pruning, device)
+    call, structures = Call(settings, pruning, goals, images, seed), Structures(source)
+    todo: list[_Job] = []
+    for file, row in zip(sources.files, targets, strict=True):
+        opened = for_images(open_model(file.path, source), images)
+        todo.append(_Job(opened, PruningRun.of(opened, structures.graph_of(opened), pruning, images), file, row))
+    done: list[SearchedFile] = []
+    for group in _groups(todo, together=settings.together):
+        done.extend(_search(group, call, progress, resume, jobs, ranks))
+    return tuple(done)
+
+
+def beside(target: Path, source: Source) -> tuple[Path, Path]:
+    """The table and the picture of a search, by a model's first target."""
+    name = stem(source.path)
+    return target.with_name(f"{name}.search.csv"), target.with_name(f"{name}.search.png")
+
+
+def _check(goals: Sequence[Target], settings: SearchSettings) -> None:
+    if settings.front and len({goal.quantity for goal in goals}) > 1:
+        raise InputError(
+            "One search cannot weigh different quantities against each other.",
+            expected="targets of one quantity, such as several speed-ups",
+            got=", ".join(goal.tag for goal in goals),
+            where="--front",
+            next_step="leave --front out: each target then has a search of its own",
+        )
+
+
+def _groups(todo: Sequence[_Job], *, together: bool) -> list[list[_Job]]:
+    """Each model by itself, or those of the same structure together."""
+    if not together:
+        return [[job] for job in todo]
+    alike = defaultdict(list)
+    for job in todo:
+        alike[job.run.graph.units.signature].append(job)
+    return list(alike.values())
+
+
+def _search(
+    group: Sequence[_Job], call: Call, progress: Progress, resume: bool, jobs: int, ranks: Ranks
+) -> list[SearchedFile]:
+    """The models of one search, for all targets; everything is found before anything is written."""
+    first = group[0]
+    checkpoint = _made(group, first, call).checkpoint(first.targets[0])
+    found = search_widths(
+        [job.run for job in group],
+        call.goals,
+        call.settings,
+        seed=call.seed,
+        progress=progress,
+        jobs=jobs,
+        ranks=ranks,
+        memory=memory_of(checkpoint, resume=resume, ranks=ranks),
+    )
+    table, drawing = beside(first.targets[0], first.source)
+    rows: list[SearchedFile] = []
+    for place, job in enumerate(group):
+        for one, target in zip(found, job.targets, strict=True):
+            pruned = one.planned[place].carried_out()
+            if ranks.first:
+                _save(pruned, one, target, _made(group, job, call, one.goal), job, call)
+            rows.append(_described(pruned, one, job, target, table, call))
+    if ranks.first:
+        report.write(found, table, drawing)
+        checkpoint.discard()
+    return rows
+
+
+def _made(group: Sequence[_Job], job: _Job, call: Call, goal: Target | None = None) -> Made:
+    """How a file is made; without a target, how all of a search are."""
+    others = {f"together/{one.opened.path}": one.opened.path for one in group if len(group) > 1}
+    # other targets have no part in a file, unless they share its search
+    asked = [goal.tag] if goal and not call.settings.front else [one.tag for one in call.goals]
+    return Made.by(
+        "search",
+        seed=call.seed,
+        inputs={"model": job.opened.path, **others},
+        digests={"data": call.images.splits.digest} | code_of(job.opened.architecture.name, job.run.criterion),
+        search=call.settings,
+        prune=replace(call.pruning, criterion=job.run.criterion, speedup=(), target=()),
+        targets=asked,
+        data=call.images.samples.settings,
+    )
+
+
+def _save(pruned: Pruned, one: Searched, target: Path, made: Made, job: _Job, call: Call) -> None:
+    plan, settings = pruned.plan, call.settings
+    model = pruned.model
+    if settings.weights == "scratch":
+        model = _anew(pruned, job, call.seed)
+    step = {
+        "requested": plan.requested,
+        "achieved": plan.achieved,
+        "criterion": job.run.criterion,
+        **({} if plan.quantity == "macs" else {"quantity": plan.quantity}),
+        **({} if settings.repair == "none" or settings.weights == "scratch" else {"repair": settings.repair}),
+        "weights": settings.weights,
+        "evaluated": len(one.history.candidates),
+        "fitness": one.chosen.verified.fitness,
+        "seed": call.seed,
+    }
+    metrics = {"speedup": plan.speedup, "macs": plan.macs_after, "params": plan.params_after}
+    opened = replace(job.opened, zeros=job.opened.zeros.of_survivors() if job.opened.zeros else None)
+    save(model, target, opened, made, step=step, metrics=metrics, **further_of(pruned, opened, job.run))
+
+
+def _anew(pruned: Pruned, job: _Job, seed: int) -> nn.Module:
+    """A model of the widths that were found, with weights as before any training.
+
+    Raises:
+        InputError: nothing says how they are initialised.
+    """
+    if isinstance(pruned.model, Program) or isinstance(job.run.model, Program):
+        raise InputError(
+            "A program has no weights to begin with, only those that it came with.",
+            where=job.opened.path,
+            next_step="--route class, or --weights model",
+        )
+    with seeded(seed, torch.device("cpu")):
+        fresh = build(job.opened.architecture).eval()
+    return without(fresh, job.run.graph, pruned.plan.kept, job.run.example, route="class")
+
+
+def _described(pruned: Pruned, one: Searched, job: _Job, target: Path, table: Path, call: Call) -> SearchedFile:
+    plan, chosen = pruned.plan, one.chosen.verified
+    baselines: dict[str, Leader] = {leader.how: leader for leader in reversed(one.leaders)}
+    return SearchedFile(
+        input=str(job.opened.path),
+        output=str(target),
+        table=str(table),
+        quantity=plan.quantity,
+        requested=plan.requested,
+        achieved=plan.achieved,
+        speedup=plan.speedup,
+        macs_after=plan.macs_after,
+        params_after=plan.params_after,
+        evaluated=len(one.history.candidates),
+        how=one.chosen.how,
+        metric=call.images.task.metrics[0],
+        fitness=chosen.fitness,
+        headline=chosen.headline,
+        baselines={
+            how: (baselines[how].verified.fitness, baselines[how].verified.headline) for how in ("plain", "uniform")
+        },
+        gain=one.gain[0],
+        error=one.gain[1],
+        route=pruned.route,
+    )
