@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from metaprune_cli.api.export import export
     from metaprune_cli.api.finetune import finetune
     from metaprune_cli.api.prune import prune
+    from metaprune_cli.api.search import SearchResult, search
     from metaprune_cli.api.sparsify import Sparsified, sparsify
-    from metaprune_cli.config import DataSettings, OptimSettings, PruneSettings, PruningRule
+    from metaprune_cli.config import DataSettings, OptimSettings, PruneSettings, PruningRule, SearchSettings
     from metaprune_cli.data import Splits, TensorSplit, load_splits
     from metaprune_cli.errors import MetapruneError
     from metaprune_cli.graph import NeuronGraph, decode, encode
@@ -34,12 +35,15 @@ _HOMES = {
     "export": "metaprune_cli.api.export",
     "finetune": "metaprune_cli.api.finetune",
     "prune": "metaprune_cli.api.prune",
+    "SearchResult": "metaprune_cli.api.search",
+    "search": "metaprune_cli.api.search",
     "Sparsified": "metaprune_cli.api.sparsify",
     "sparsify": "metaprune_cli.api.sparsify",
     "DataSettings": "metaprune_cli.config",
     "OptimSettings": "metaprune_cli.config",
     "PruneSettings": "metaprune_cli.config",
     "PruningRule": "metaprune_cli.config",
+    "SearchSettings": "metaprune_cli.config",
     "Splits": "metaprune_cli.data",
     "TensorSplit": "metaprune_cli.data",
     "load_splits": "metaprune_cli.data",
@@ -74,6 +78,8 @@ __all__ = [
     "PruneSettings",
     "Pruned",
     "PruningRule",
+    "SearchResult",
+    "SearchSettings",
     "Sparsified",
     "Splits",
     "Task",
@@ -89,6 +95,7 @@ __all__ = [
     "load_splits",
     "prune",
     "save_model",
+    "search",
     "sparsify",
     "transform",
 ]

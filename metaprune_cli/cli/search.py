@@ -12,7 +12,7 @@ from metaprune_cli.cli import options
 from metaprune_cli.cli.prune import with_rules
 from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.cli.signature import Section, unfolded
-from metaprune_cli.config import PruneSettings, SearchSettings
+from metaprune_cli.config import OptimSettings, PruneSettings, SearchSettings
 from metaprune_cli.config.flags import WHICH_LAYERS
 from metaprune_cli.console.figures import count, times
 from metaprune_cli.console.panel import print_note
@@ -43,6 +43,7 @@ def search(
             },
         ),
     ],
+    training: Annotated[OptimSettings, Section("finetune", only=())],
     ignore: Annotated[
         list[str] | None,
         typer.Option(
@@ -86,6 +87,7 @@ def search(
             output,
             settings,
             pruning=pruning,
+            training=training,
             source=source,
             data=data,
             seed=pruning.seed,
@@ -97,7 +99,12 @@ def search(
         )
     if not ranks.first:
         return
-    show({"models": [model.to_document() for model in found]}, _table(found), as_json=as_json)
+    show(
+        {"models": [model.to_document() for model in found]},
+        _table(found),
+        *(_taus(model) for model in found if model.taus),
+        as_json=as_json,
+    )
     if not quiet:
         for model in found:
             if model.how in model.baselines:
@@ -127,3 +134,21 @@ def _table(found: Sequence[SearchedFile]) -> Table:
         for model in found
     ]
     return Table("", columns, rows)
+
+
+def _taus(model: SearchedFile) -> Table:
+    """What a rank check found."""
+    columns = (
+        label("fitness", "Fitness"),
+        Column("tau", "Kendall's τ", _two_digits),
+        Column("low", "from", _two_digits),
+        Column("high", "to", _two_digits),
+    )
+    rows = [
+        {"fitness": name, "tau": tau, "low": low, "high": high} for name, (tau, low, high) in (model.taus or {}).items()
+    ]
+    return Table(f"{model.output}: does the fitness tell which widths end best?", columns, rows)
+
+
+def _two_digits(value: float) -> str:
+    return f"{value:.2f}"

@@ -13,6 +13,7 @@ from metaprune_cli.console.text import plotted
 from metaprune_cli.pruning.width_search import Candidate
 from metaprune_cli.reports.png import picture
 from metaprune_cli.workflows.paths import Replaceable, check_targets, replace_file
+from metaprune_cli.workflows.rank_check import RankCheck
 from metaprune_cli.workflows.searching import BASELINES, Searched
 
 if TYPE_CHECKING:
@@ -42,6 +43,16 @@ def write(found: Sequence[Searched], table: Path, drawing: Path) -> None:
     text = csv_text(rows, [*FIRST_COLUMNS, *names])
     replace_file(table, partial(Path.write_text, data=text, encoding="utf-8"))
     replace_file(drawing, lambda part: draw(found, part))
+
+
+def write_rank_check(checked: RankCheck, table: Path) -> None:
+    """A row for each candidate: what every fitness said of it, and what it reached after training."""
+    rows = [
+        {name: _finite(values[place]) for name, values in checked.fitness.items()} | {"trained": headline}
+        for place, headline in enumerate(checked.headlines)
+    ]
+    text = csv_text(rows, [*checked.fitness, "trained"])
+    replace_file(table, partial(Path.write_text, data=text, encoding="utf-8"))
 
 
 def records(found: Sequence[Searched]) -> Iterator[dict[str, Any]]:

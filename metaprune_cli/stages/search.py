@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from metaprune_cli.config import DataSettings, PruneSettings, SearchSettings
+from metaprune_cli.config import DataSettings, OptimSettings, PruneSettings, SearchSettings
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.program.module import Program
 from metaprune_cli.models import build
@@ -30,6 +31,7 @@ from metaprune_cli.workflows.memory import memory_of
 from metaprune_cli.workflows.paths import Source, find_sources, plan_targets, stem
 from metaprune_cli.workflows.planning import goals_of
 from metaprune_cli.workflows.pruning import Pruned, PruningRun
+from metaprune_cli.workflows.rank_check import RankCheck, rank_check
 from metaprune_cli.workflows.samples import Samples
 from metaprune_cli.workflows.searching import Leader, Searched
 from metaprune_cli.workflows.searching import search as search_widths
@@ -44,7 +46,8 @@ class SearchedFile:
     ``how`` says where the chosen widths come from; ``plain`` and ``uniform`` where nothing that was found is better by
     more than chance. ``fitness`` and ``headline`` are of the images that had no say, after the whole repair, as are
     those of ``baselines``; ``gain`` is how much lower the fitness of the best that was found is than the better
-    baseline's, ``error`` its standard error.
+    baseline's, ``error`` its standard error. ``taus`` are what a rank check found: Kendall's τ by fitness, and its 95 %
+    interval.
     """
 
     input: str
@@ -65,6 +68,7 @@ class SearchedFile:
     gain: float
     error: float
     route: Taken
+    taus: Mapping[str, tuple[float, float, float]] | None
 
     def to_document(self) -> dict[str, Any]:
         """Plain values, the headline by its metric's name."""
@@ -92,6 +96,7 @@ class Call:
     pruning: PruneSettings
     goals: tuple[Target, ...]
     images: Calibration
+    training: OptimSettings
     seed: int
 
 
@@ -101,6 +106,7 @@ def search(
     settings: SearchSettings,
     *,
     pruning: PruneSettings,
+    training: OptimSettings,
     source: ModelSource,
     data: DataSettings,
     seed: int,
@@ -118,6 +124,7 @@ def search(
         settings: how the search goes.
         pruning: the targets, what may go, and how units of one layer are ranked; its own scope, repair and search have
             no part in it.
+        training: of the candidates of a rank check.
         source: how foreign model files are opened.
         data: the images; those of the training split.
         seed: of everything random.
@@ -143,7 +150,7 @@ def search(
     paths = [file.path for file in sources.files]
     data = with_task(data, paths, allow_import=source.allow_import, preprocessing=source.preprocessing)
     images = Calibration(Samples.of(data), pruning, device)
-    call, structures = Call(settings, pruning, goals, images, seed), Structures(source)
+    call, structures = Call(settings, pruning, goals, images, training, seed), Structures(source)
     todo: list[_Job] = []
     for file, row in zip(sources.files, targets, strict=True):
         opened = for_images(open_model(file.path, source), images)
@@ -204,11 +211,24 @@ def _search(
             pruned = one.planned[place].carried_out()
             if ranks.first:
                 _save(pruned, one, target, _made(group, job, call, one.goal), job, call)
-            rows.append(_described(pruned, one, job, target, table, call))
+            checked = ranks.from_first(partial(_rank_check, job, one.goal, call, progress))
+            if checked is not None and ranks.first:
+                report.write_rank_check(
+                    checked, target.with_name(f"{stem(job.source.path)}.rank-check-{one.goal.tag}.csv")
+                )
+            rows.append(_described(pruned, one, job, target, table, call, checked))
     if ranks.first:
         report.write(found, table, drawing)
         checkpoint.discard()
     return rows
+
+
+def _rank_check(job: _Job, goal: Target, call: Call, progress: Progress) -> RankCheck | None:
+    if not call.settings.rank_check:
+        return None
+    data = call.images.samples.settings
+    augment = data is not None and data.augment != "none"
+    return rank_check(job.run, goal, call.settings, call.training, seed=call.seed, progress=progress, augment=augment)
 
 
 def _made(group: Sequence[_Job], job: _Job, call: Call, goal: Target | None = None) -> Made:
@@ -221,7 +241,7 @@ def _made(group: Sequence[_Job], job: _Job, call: Call, goal: Target | None = No
         seed=call.seed,
         inputs={"model": job.opened.path, **others},
         digests={"data": call.images.splits.digest} | code_of(job.opened.architecture.name, job.run.criterion),
-        search=call.settings,
+        search=replace(call.settings, rank_check=0, rank_epochs=SearchSettings.rank_epochs),  # no part in the file
         prune=replace(call.pruning, criterion=job.run.criterion, speedup=(), target=()),
         targets=asked,
         data=call.images.samples.settings,
@@ -266,7 +286,9 @@ def _anew(pruned: Pruned, job: _Job, seed: int) -> nn.Module:
     return without(fresh, job.run.graph, pruned.plan.kept, job.run.example, route="class")
 
 
-def _described(pruned: Pruned, one: Searched, job: _Job, target: Path, table: Path, call: Call) -> SearchedFile:
+def _described(
+    pruned: Pruned, one: Searched, job: _Job, target: Path, table: Path, call: Call, checked: RankCheck | None
+) -> SearchedFile:
     plan, chosen = pruned.plan, one.chosen.verified
     baselines: dict[str, Leader] = {leader.how: leader for leader in reversed(one.leaders)}
     return SearchedFile(
@@ -290,4 +312,5 @@ def _described(pruned: Pruned, one: Searched, job: _Job, target: Path, table: Pa
         gain=one.gain[0],
         error=one.gain[1],
         route=pruned.route,
+        taus=None if checked is None else checked.taus,
     )

@@ -127,6 +127,10 @@ class Judge:
         """By the images that judge, after as much of a repair as tells candidates apart."""
         return self._judged("judging", kept, thorough=False)
 
+    def repairing_by(self, how: Repair) -> Judge:
+        """The same of the model's own units, repaired in a way of one's own."""
+        return replace(self, run=replace(self.run, settings=replace(self.run.settings, repair=how)), weights=None)
+
     def thoroughly(self, kept: Bool[Tensor, " units"]) -> Judged:
         """By the other images, after the whole repair."""
         return self._judged("verifying", kept, thorough=True)
@@ -137,6 +141,10 @@ class Judge:
         try:
             return self._asked(self._left(kept, thorough=thorough), self.images[images])
         except (UnfitError, NumericsError):
+            return UNFIT
+        except RuntimeError:  # shapes that do not fit, or something worse
+            if self.run.failure_by(self.route)(kept) is None:
+                raise
             return UNFIT
         finally:
             torch.set_num_threads(before)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from metaprune_cli.config import Scope, SearchSettings
-from metaprune_cli.errors import InputError
+from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.pruning.criteria import USUAL
 from metaprune_cli.pruning.measures import measure_for, remembered
 from metaprune_cli.pruning.plan import Plan, make_plan, plan_of
@@ -272,13 +272,21 @@ def choose(leaders: Sequence[Leader]) -> tuple[Leader, tuple[float, float]]:
     """The best on images that had no say; a baseline, unless what was found is better by more than chance.
 
     Returns:
-        It, and how much lower its fitness is than that of the better baseline, with the standard error.
+        It, and how much lower the best one's fitness is than that of the better baseline, with the standard error.
+
+    Raises:
+        NumericsError: nothing can be judged.
     """
     baseline = min((one for one in leaders if one.how in BASELINES), key=lambda one: one.verified.fitness)
     best = min(leaders, key=lambda one: one.verified.fitness)
+    if not math.isfinite(best.verified.fitness):
+        raise NumericsError(
+            "No widths can be judged: the outputs of whatever is left are not finite.",
+            next_step="look for NaN or infinity in the model's weights, or try another --repair",
+        )
     if not math.isfinite(baseline.verified.fitness):
         return best, (math.inf, 0.0)
-    if best.how in BASELINES or not math.isfinite(best.verified.fitness):
+    if best.how in BASELINES:
         return baseline, (0.0, 0.0)
     gain, error = best.verified.over(baseline.verified)
     return (best, (gain, error)) if gain > SURE * error else (baseline, (gain, error))
