@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -80,12 +81,12 @@ def together(judges: Sequence[Judge], images: Images, kept: Kept) -> Judged:
 def _processes(judges: tuple[Judge, ...], jobs: int) -> Iterator[Callable[[Images, Sequence[Kept]], Iterator[Judged]]]:
     """Each reads the judges once, from a file that only this user can read and that goes at the end."""
     from joblib import Parallel, cpu_count, delayed
-    from joblib.externals import cloudpickle
+    from joblib.externals.loky.backend.reduction import dumps
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     with tempfile.TemporaryDirectory(prefix="metaprune-search-") as folder:
         file = Path(folder) / "judges"
-        file.write_bytes(cloudpickle.dumps(judges))
+        file.write_bytes(dumps(judges))
         parallel = Parallel(jobs or cpu_count(), batch_size=1, return_as="generator")
 
         def apply(images: Images, some: Sequence[Kept]) -> Iterator[Judged]:
@@ -107,6 +108,4 @@ def _judged(file: str, images: Images, kept: Kept) -> Judged:
 
 @functools.lru_cache(maxsize=1)
 def _read(file: str) -> Any:
-    from joblib.externals import cloudpickle
-
-    return cloudpickle.loads(Path(file).read_bytes())
+    return pickle.loads(Path(file).read_bytes())
