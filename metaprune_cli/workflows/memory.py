@@ -46,14 +46,19 @@ def from_tensors(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> 
     Raises:
         CorruptFileError: they are none.
     """
-    kept, parts, headlines = (tensors.get(f"search/{name}") for name in ("kept", "parts", "headlines"))
-    if kept is None or parts is None or headlines is None or not len(kept) == len(parts) == len(headlines):
+    nothing = torch.empty(0)
+    kept, parts, headlines = (tensors.get(f"search/{name}", nothing) for name in ("kept", "parts", "headlines"))
+    if [one.dim() for one in (kept, parts, headlines)] != [2, 2, 1] or not _as_many(kept, parts, headlines):
         raise CorruptFileError("This does not describe the state of a search.", next_step="start without --resume")
     rows = zip(kept.to(torch.uint8), parts.tolist(), headlines.tolist(), strict=True)
     return {
         bytes(units.tolist()): Judged(tuple(row), headline) if math.isfinite(sum(row)) else UNFIT
         for units, row, headline in rows
     }
+
+
+def _as_many(kept: Tensor, parts: Tensor, headlines: Tensor) -> bool:
+    return len(kept) == len(parts) == len(headlines) and parts.size(1) > 0 and parts.is_floating_point()
 
 
 def _finite(value: float) -> float:
