@@ -14,7 +14,7 @@ from metaprune_cli.config_loader import parse
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph, encode
 from metaprune_cli.graph.trace.tracer import ExampleInputs
-from metaprune_cli.methods.base import Scores
+from metaprune_cli.methods.base import Scores, WidthWeights
 from metaprune_cli.metrics.calling import device_of
 from metaprune_cli.pruning.targets import Target, read_target
 from metaprune_cli.pruning.width_search import History
@@ -22,7 +22,6 @@ from metaprune_cli.tasks import Task
 from metaprune_cli.training.progress import Progress, Silence
 from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.importance import Importance
-from metaprune_cli.workflows.judging import WidthWeights
 from metaprune_cli.workflows.pruning import Pruned, PruningRun
 from metaprune_cli.workflows.searching import Leader
 from metaprune_cli.workflows.searching import search as search_widths
@@ -133,7 +132,7 @@ def search(
     if weights is not None and not isinstance(weights, WidthWeights):
         raise InputError(
             "This gives no weights for widths.",
-            expected="an object with tensors_for(kept) and repair",
+            expected="an object with tensors_for(kept), space and repair",
             got=type(weights).__name__,
             where="weights",
         )

@@ -14,12 +14,13 @@ from metaprune_cli.errors import InputError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from metaprune_cli.artifacts import Artifact
-    from metaprune_cli.config import Criterion, Normaliser
+    from metaprune_cli.config import Criterion, Normaliser, Repair
     from metaprune_cli.graph import NeuronGraph
     from metaprune_cli.pruning.targets import Target
+    from metaprune_cli.pruning.width_space import WidthSpace
 
 Part = Literal["weights", "scores", "units"]
 """What may be proposed: new weights, scores of the units, or which units are kept."""
@@ -87,6 +88,38 @@ class Proposer(Protocol):
     def propose(self, graph: NeuronGraph, target: Target | None = None) -> Proposal:
         """What it proposes for a model and its weights; without a target, what holds for any."""
         ...
+
+
+@runtime_checkable
+class WidthWeights(Protocol):
+    """Where the weights of a network come from whose layers are as wide as somebody chooses."""
+
+    @property
+    def repair(self) -> Repair:
+        """What is to be done with them before the network is any good: ``bn``, where statistics are not known."""
+        ...
+
+    @property
+    def space(self) -> WidthSpace | None:
+        """The widths that it knows, and in which order units stay; None: any."""
+        ...
+
+    def tensors_for(self, kept: Tensor) -> Mapping[str, Tensor]:
+        """A state dict of the whole model's shapes, from which what is left by ``kept`` (units,) is cropped."""
+        ...
+
+
+@runtime_checkable
+class WidthNetwork(Protocol):
+    """A method at work that gives weights for widths.
+
+    Attributes:
+        model: the network at its whole widths.
+        weights: those for any.
+    """
+
+    model: nn.Module
+    weights: WidthWeights
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@ from torch import nn
 from metaprune_cli.config import DataSettings, OptimSettings, PruneSettings, SearchSettings
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.program.module import Program
+from metaprune_cli.methods.base import WidthWeights
 from metaprune_cli.models import build
 from metaprune_cli.pruning.surgery import Taken, without
 from metaprune_cli.pruning.targets import Target
@@ -25,7 +26,8 @@ from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.training.seeds import seeded
 from metaprune_cli.workflows.calibration import Calibration
-from metaprune_cli.workflows.loading import ModelSource, Opened, open_model, save
+from metaprune_cli.workflows.judging import Judge
+from metaprune_cli.workflows.loading import ModelSource, Opened, save
 from metaprune_cli.workflows.made import Made, code_of
 from metaprune_cli.workflows.memory import memory_of
 from metaprune_cli.workflows.paths import Source, find_sources, plan_targets, stem
@@ -37,6 +39,7 @@ from metaprune_cli.workflows.searching import Leader, Searched
 from metaprune_cli.workflows.searching import search as search_widths
 from metaprune_cli.workflows.structures import Structures
 from metaprune_cli.workflows.task import with_task
+from metaprune_cli.workflows.width_networks import open_widths, width_kinds
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class _Job:
     run: PruningRun
     source: Source
     targets: Sequence[Path]
+    weights: WidthWeights | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +147,7 @@ def search(
     )
     goals = goals_of(pruning)
     _check(goals, settings)
-    sources = find_sources(models, ("model",))
+    sources = find_sources(models, ("model", *width_kinds()))
     targets = plan_targets(sources, output, [f"searched-{goal.tag}" for goal in goals], "model")
     for row, file in zip(targets, sources.files, strict=True):
         report.check_places(*beside(row[0], file))
@@ -153,10 +157,12 @@ def search(
     call, structures = Call(settings, pruning, goals, images, training, seed), Structures(source)
     todo: list[_Job] = []
     for file, row in zip(sources.files, targets, strict=True):
-        opened = for_images(open_model(file.path, source), images)
-        todo.append(_Job(opened, PruningRun.of(opened, structures.graph_of(opened), pruning, images), file, row))
+        found, weights = open_widths(file.path, source)
+        opened = for_images(found, images)
+        run = PruningRun.of(opened, structures.graph_of(opened), pruning, images)
+        todo.append(_Job(opened, run, file, row, weights))
     done: list[SearchedFile] = []
-    for group in _groups(todo, together=settings.together):
+    for group in _groups(todo, together=settings.together and all(job.weights is None for job in todo)):
         done.extend(_search(group, call, progress, resume, jobs, ranks))
     return tuple(done)
 
@@ -200,6 +206,7 @@ def _search(
         call.settings,
         seed=call.seed,
         progress=progress,
+        weights=first.weights,
         jobs=jobs,
         ranks=ranks,
         memory=memory_of(checkpoint, resume=resume, ranks=ranks),
@@ -228,7 +235,16 @@ def _rank_check(job: _Job, goal: Target, call: Call, progress: Progress) -> Rank
         return None
     data = call.images.samples.settings
     augment = data is not None and data.augment != "none"
-    return rank_check(job.run, goal, call.settings, call.training, seed=call.seed, progress=progress, augment=augment)
+    return rank_check(
+        job.run,
+        goal,
+        call.settings,
+        call.training,
+        seed=call.seed,
+        progress=progress,
+        augment=augment,
+        weights=job.weights,
+    )
 
 
 def _made(group: Sequence[_Job], job: _Job, call: Call, goal: Target | None = None) -> Made:
@@ -253,6 +269,9 @@ def _save(pruned: Pruned, one: Searched, target: Path, made: Made, job: _Job, ca
     model = pruned.model
     if settings.weights == "scratch":
         model = _anew(pruned, job, call.seed)
+    elif settings.weights == "inherited" and job.weights is not None:
+        judge = Judge.of(job.run, settings, route=one.place.asked.asked, probes=one.place.probes)
+        model = judge.generated(plan.kept, job.weights).cpu()
     step = {
         "requested": plan.requested,
         "achieved": plan.achieved,

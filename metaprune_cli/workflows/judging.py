@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool
@@ -16,6 +16,7 @@ from metaprune_cli.config import Repair, Route, SearchSettings
 from metaprune_cli.data import Batch
 from metaprune_cli.data.batch import Split, batch_order, take
 from metaprune_cli.errors import InputError, NumericsError
+from metaprune_cli.methods.base import WidthWeights
 from metaprune_cli.metrics.macs import count_macs
 from metaprune_cli.pruning.crops import Crops
 from metaprune_cli.pruning.repair import Original, repaired
@@ -33,18 +34,6 @@ QUICK_IMAGES, QUICK_ROWS = 128, 1024
 
 Images = Literal["judging", "verifying"]
 """Which of them: those that judge candidates, or those that had no say before the leaders meet."""
-
-
-@runtime_checkable
-class WidthWeights(Protocol):
-    """Where the weights of a candidate come from, when they are not the model's own units."""
-
-    @property
-    def repair(self) -> Repair:
-        """What is done with them before they are judged."""
-
-    def tensors_for(self, kept: Bool[Tensor, " units"]) -> Mapping[str, Tensor]:
-        """A state dict of the whole model's shapes, from which what is left is cropped."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +67,7 @@ class Judge:
         images: that judge.
         by: the loss, or the task's first metric.
         weights: where candidates' weights come from; None: the model's own, repaired as the run says.
+        own_in_the_end: whether the leaders are judged with the model's own units all the same, as they will be written.
         route: by which the model is left without units.
         probes: choices of units that it has to be able to do with.
         num_threads: that it computes with, wherever it does: their number can change the last bit of a sum.
@@ -87,6 +77,7 @@ class Judge:
     images: Mapping[Images, tuple[Batch, ...]]
     by: Literal["loss", "metric"] = "loss"
     weights: WidthWeights | None = None
+    own_in_the_end: bool = True
     route: Route = "auto"
     probes: tuple[Tensor, ...] = ()
     num_threads: int = 1
@@ -118,6 +109,7 @@ class Judge:
                 batches,
                 settings.fitness,
                 weights,
+                settings.weights != "inherited",
                 route,
                 tuple(probes),
                 torch.get_num_threads(),
@@ -157,15 +149,19 @@ class Judge:
         return Judged(tuple(parts), sum(score.headline for score in scores) / len(scores))
 
     def _left(self, kept: Tensor, *, thorough: bool) -> nn.Module:
-        if self.weights is not None:
-            small, how = self._crops.run(kept, self.weights.tensors_for(kept)), self.weights.repair
-        else:
-            small, how = self._crops.run(kept), self.run.settings.repair
-            if thorough:
-                return self.run.repaired(small, kept)[0]
+        if self.weights is not None and not (thorough and self.own_in_the_end):
+            return self.generated(kept, self.weights)
+        small, how = self._crops.run(kept), self.run.settings.repair
+        if thorough:
+            return self.run.repaired(small, kept)[0]
         original = self._original if how in ("bias", "least-squares") else None
         small = small.to(self.run.device)
         return repaired(small, self.run.whole, self.run.graph, kept, self._inputs, how, original=original)[0]
+
+    def generated(self, kept: Bool[Tensor, " units"], weights: WidthWeights) -> nn.Module:
+        """What is left with weights from elsewhere."""
+        small, run = self._crops.run(kept, weights.tensors_for(kept)).to(self.run.device), self.run
+        return repaired(small, run.whole, run.graph, kept, run.images.inputs, weights.repair)[0]
 
     @cached_property
     def _inputs(self) -> Any:

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from metaprune_cli.config import OptimSettings, Repair, SearchSettings
+from metaprune_cli.methods.base import WidthWeights
 from metaprune_cli.pruning.targets import Target
 from metaprune_cli.tasks import measure
 from metaprune_cli.training.loop import fit
 from metaprune_cli.training.progress import Progress, Silence
 from metaprune_cli.training.seeds import derive
-from metaprune_cli.workflows.judging import Judge, WidthWeights
+from metaprune_cli.workflows.judging import Judge
 from metaprune_cli.workflows.pruning import PruningRun
 from metaprune_cli.workflows.searching import Field
 
@@ -75,7 +76,7 @@ def rank_check(
         TargetError: the target cannot be met.
         InputError: there are no images.
     """
-    place = Field.of([run], goal)
+    place = Field.of([run], goal, weights)
     budget = place.budget(settings.band)
     generator = torch.Generator().manual_seed(derive(seed, "rank-check"))
     genes = [

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metaprune_cli.config import Scope, SearchSettings
 from metaprune_cli.errors import InputError, NumericsError
+from metaprune_cli.methods.base import WidthWeights
 from metaprune_cli.pruning.criteria import USUAL
 from metaprune_cli.pruning.measures import measure_for, remembered
 from metaprune_cli.pruning.plan import Plan, make_plan, plan_of
@@ -21,7 +22,7 @@ from metaprune_cli.pruning.width_space import Genes, WidthSpace
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.allowed import Allowed
-from metaprune_cli.workflows.judging import Judge, Judged, WidthWeights
+from metaprune_cli.workflows.judging import Judge, Judged
 from metaprune_cli.workflows.planned import Planned
 from metaprune_cli.workflows.pruning import PruningRun
 from metaprune_cli.workflows.workers import Kept, Panel
@@ -95,7 +96,7 @@ class Field:
         measure: how much of its quantity there is.
         baselines: plans that need no search, for each model.
         allowed: what may go.
-        route: by which it does.
+        weights: where candidates' weights come from; None: the models' own units.
     """
 
     runs: tuple[PruningRun, ...]
@@ -103,9 +104,10 @@ class Field:
     measure: Measure
     baselines: Mapping[How, tuple[Planned, ...]]
     allowed: Allowed
+    weights: WidthWeights | None = None
 
     @classmethod
-    def of(cls, runs: Sequence[PruningRun], goal: Target) -> Field:
+    def of(cls, runs: Sequence[PruningRun], goal: Target, weights: WidthWeights | None = None) -> Field:
         """With baselines that passed their trials, and limits under which the smallest and random widths do too.
 
         Raises:
@@ -116,11 +118,16 @@ class Field:
         check_searchable([goal])
         measure = remembered(measure_for(goal, first.model, first.graph, first.example, first.device))
         baselines = {how: tuple(ranked(run, goal, scope, measure) for run in runs) for how, scope in BASELINES.items()}
-        return cls(tuple(runs), goal, measure, baselines, _settled(baselines["plain"][0], goal, measure))
+        plain = baselines["plain"][0]
+        knows = weights is not None and weights.space is not None
+        allowed = plain.allowed if knows else _settled(plain, goal, measure)
+        return cls(tuple(runs), goal, measure, baselines, allowed, weights)
 
     @cached_property
     def spaces(self) -> tuple[WidthSpace, ...]:
         """The widths of each model: the same numbers, of units in its own order."""
+        if self.weights is not None and self.weights.space is not None:
+            return (self.weights.space,) * len(self.runs)
         return tuple(
             WidthSpace.of(self.allowed.graph, self.allowed.limits, run.scores(self.goal.factor or USUAL))
             for run in self.runs
@@ -323,7 +330,7 @@ def search(
         TargetError: a target cannot be met, or nothing would be removed.
         InputError: there are no images, or a target cannot be searched for.
     """
-    fields = [Field.of(runs, goal) for goal in goals]
+    fields = [Field.of(runs, goal, weights) for goal in goals]
     asked, probes = fields[0].asked.asked, fields[0].probes
     judges = [Judge.of(run, settings, weights=weights, route=asked, probes=probes) for run in runs]
     memory = memory or Memory()

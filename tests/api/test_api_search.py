@@ -31,7 +31,7 @@ def data() -> tuple[Tensor, Tensor]:
 class Whole:
     """The model's own weights, as if somebody had made them, and what was asked of them."""
 
-    repair = "bn"
+    repair, space = "bn", None
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.tensors, self.asked = model.state_dict(), list[Tensor]()
