@@ -69,12 +69,67 @@ def resize_(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
             path, _, leaf = name.rpartition(".")
             owner = module.get_submodule(path)
             _replace(owner, leaf, own[name], tuple(shape), shared)
-            changed[path] = owner
-            if ".parametrizations." in f".{path}":
-                whose = f".{path}".partition(".parametrizations.")[0].removeprefix(".")
-                changed[whose] = module.get_submodule(whose)
+            changed |= {whose: module.get_submodule(whose) for whose in _whose(path)}
     for owner in changed.values():
         _bring_in_line(owner)
+
+
+def _whose(path: str) -> list[str]:
+    """The modules whose attributes follow an entry of the module at ``path``."""
+    before, parametrized, _ = f".{path}".partition(".parametrizations.")
+    return [path, before.removeprefix(".")] if parametrized else [path]
+
+
+class Elastic:
+    """A copy of a module that takes the state dicts of one size after the other, and whose attributes follow.
+
+    The tensors need not be parameters: gradients flow through the module to whatever they were computed from.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        """Prepare the copy, which is hollow; ``module`` is not changed."""
+        self.module = hollow_copy(module)
+        modules = dict(self.module.named_modules())
+        self._attributes = [
+            (vars(owner), {name: value for name, value in vars(owner).items() if type(value) in (int, tuple)})
+            for owner in modules.values()
+        ]
+        self._places: list[tuple[str, torch.Size, dict[str, Any], str, list[nn.Module]]] = []
+        for name, entry in self.module.state_dict(keep_vars=True).items():
+            path, _, leaf = name.rpartition(".")
+            held: dict[str, Any] = vars(modules[path])["_parameters"]
+            held = held if leaf in held else vars(modules[path])["_buffers"]
+            self._places.append((name, entry.shape, held, leaf, [modules[whose] for whose in _whose(path)]))
+        self._device = torch.device("cpu")
+
+    def fill_(self, tensors: Mapping[str, Tensor]) -> nn.Module:
+        """Put a whole state dict in, in place and without copying; the module holds it until the next.
+
+        Raises:
+            InputError: attributes cannot be brought in line with the shapes.
+        """
+        for attributes, whole in self._attributes:
+            attributes.update(whole)
+        changed: dict[int, nn.Module] = {}
+        for name, shape, held, leaf, owners in self._places:
+            tensor = tensors[name]
+            held[leaf] = tensor
+            if tensor.shape != shape:
+                changed.update((id(owner), owner) for owner in owners)
+        for owner in changed.values():
+            _bring_in_line(owner)
+        self._follow_(next(iter(tensors.values())).device if tensors else self._device)
+        return self.module
+
+    def _follow_(self, device: torch.device) -> None:
+        """Buffers that are no entries travel too."""
+        if device == self._device:
+            return
+        for owner in self.module.modules():
+            for name in owner._non_persistent_buffers_set:
+                buffer = owner._buffers[name]
+                owner._buffers[name] = None if buffer is None else buffer.to(device)
+        self._device = device
 
 
 def _bring_in_line(owner: nn.Module) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import torch
@@ -11,12 +13,14 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from metaprune_cli.errors import NumericsError
-from metaprune_cli.graph.axes import Axes
+from metaprune_cli.graph.axes import Axes, EntryAxes
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.structure import EdgeBlock, Feature, owners_of
 
 Kept = Bool[Tensor, " units"]
 """Which units stay."""
+Cuts = Mapping[str, Sequence[tuple[int, Tensor]]]
+"""Per entry that loses elements the dimensions that are cut, each with the indices that survive, ascending."""
 
 _LAST: WeakKeyDictionary[NeuronGraph, tuple[Tensor, dict[str, tuple[Tensor, ...]]]] = WeakKeyDictionary()
 """What the last removal from a graph left: several ask in a row."""
@@ -94,6 +98,74 @@ def slice_tensors(graph: NeuronGraph, kept: Kept) -> dict[str, Tensor]:
     return sliced
 
 
+@dataclass(frozen=True, eq=False)
+class Cutting:
+    """All that is the same for every removal from one graph.
+
+    Attributes:
+        graph: of which only the structure and the entries' shapes matter.
+        owners: the blocks and features of every entry.
+        axes: the neurons along the entries' dimensions.
+    """
+
+    graph: NeuronGraph
+    owners: Mapping[str, tuple[list[EdgeBlock], list[Feature]]]
+    axes: Axes
+
+    @classmethod
+    def of(cls, graph: NeuronGraph) -> Cutting:
+        """That of a graph."""
+        owners = owners_of(graph.blocks, graph.features)
+        shapes = tuple((name, tuple(graph.tensors[name].shape)) for name in owners)
+        return cls(graph, owners, graph.structure.derive(Axes.of, shapes))
+
+    def cuts(self, kept: Kept) -> Cuts:
+        """What is left of every entry that loses elements; a mask only where it takes one.
+
+        Raises:
+            NumericsError: the survivors of an entry are not an outer product of indices per dimension; names it.
+        """
+        alive = alive_neurons(self.graph, kept)
+        left = self.axes.left(alive)
+        found: dict[str, Sequence[tuple[int, Tensor]]] = {}
+        for name, axes in self._rectangles:
+            if lost := [(dim, index) for dim, axis in axes if (index := left[axis]) is not None]:
+                found[name] = lost
+        masked = set(self.axes.undecided)
+        for entry in self._counted:
+            lost = [(d, index) for d, a in enumerate(entry.axes) if a is not None and (index := left[a]) is not None]
+            if not _is_whole(entry.blocks, entry.shape, lost, alive):
+                masked.add(entry.name)
+            elif lost:
+                found[entry.name] = lost
+        if any(index is not None and not len(index) for index in left):
+            found |= {name: _nothing(len(self.graph.tensors[name].shape)) for name in found if _is_empty(found[name])}
+        for name, (blocks, features) in self.owners.items():
+            if name in masked and _loses(blocks, features, alive):
+                shape = self.graph.tensors[name].shape
+                found[name] = list(enumerate(_checked(name, _mask(shape, blocks, features, alive))))
+        return found
+
+    @cached_property
+    def _rectangles(self) -> list[tuple[str, list[tuple[int, int]]]]:
+        """The entries of which a rectangle stays whatever goes: the axis of every dimension that has one."""
+        plain = [entry for entry in self.axes.entries if not entry.blocks]
+        return [(entry.name, [(d, a) for d, a in enumerate(entry.axes) if a is not None]) for entry in plain]
+
+    @cached_property
+    def _counted(self) -> list[EntryAxes]:
+        return [entry for entry in self.axes.entries if entry.blocks]
+
+
+def _is_empty(lost: Sequence[tuple[int, Tensor]]) -> bool:
+    return any(not len(index) for _, index in lost)
+
+
+def _nothing(dims: int) -> list[tuple[int, Tensor]]:
+    """Where nothing is left along one dimension, nothing is along any."""
+    return [(dim, torch.arange(0)) for dim in range(dims)]
+
+
 def survivors(graph: NeuronGraph, kept: Kept) -> dict[str, tuple[Tensor, ...]]:
     """Per dimension the indices that survive, for every entry that loses elements; a mask only where it takes one.
 
@@ -103,36 +175,23 @@ def survivors(graph: NeuronGraph, kept: Kept) -> dict[str, tuple[Tensor, ...]]:
     last = _LAST.get(graph)
     if last is not None and torch.equal(last[0], kept):
         return last[1]
-    alive = alive_neurons(graph, kept)
-    owners = owners_of(graph.blocks, graph.features)
-    axes = graph.structure.derive(Axes.of, tuple((name, tuple(graph.tensors[name].shape)) for name in owners))
-    left = axes.left(alive)
     found: dict[str, tuple[Tensor, ...]] = {}
-    masked = set(axes.undecided)
-    for entry in axes.entries:
-        cut = [None if axis is None else left[axis] for axis in entry.axes]
-        lost = any(index is not None for index in cut)
-        if not (lost or entry.blocks):
-            continue
-        empty = any(index is not None and not len(index) for index in cut)  # then nothing is left along any dimension
-        indices = tuple(
-            torch.arange(0 if empty else size) if index is None or empty else index
-            for size, index in zip(entry.shape, cut, strict=True)
-        )
-        if entry.blocks and not _is_whole(entry.blocks, indices, alive):
-            masked.add(entry.name)
-        elif lost:
-            found[entry.name] = indices
-    for name, (blocks, features) in owners.items():
-        if name in masked and _loses(blocks, features, alive):
-            found[name] = _checked(name, _mask(graph.tensors[name].shape, blocks, features, alive))
+    for name, cut in Cutting.of(graph).cuts(kept).items():
+        along = dict(cut)
+        shape = graph.tensors[name].shape
+        found[name] = tuple(along[d] if d in along else torch.arange(size) for d, size in enumerate(shape))
     _LAST[graph] = kept.clone(), found
     return found
 
 
-def _is_whole(blocks: Sequence[EdgeBlock], indices: tuple[Tensor, ...], alive: Tensor) -> bool:
+def _is_whole(
+    blocks: Sequence[EdgeBlock], shape: Sequence[int], lost: Sequence[tuple[int, Tensor]], alive: Tensor
+) -> bool:
     """Whether as many elements survive as the outer product of the indices has."""
-    return sum(_alive_elements(block, alive) for block in blocks) == math.prod(index.numel() for index in indices)
+    left = list(shape)
+    for dim, index in lost:
+        left[dim] = index.numel()
+    return sum(_alive_elements(block, alive) for block in blocks) == math.prod(left)
 
 
 def _checked(name: str, mask: Tensor) -> tuple[Tensor, ...]:

@@ -108,11 +108,13 @@ class Trials:
             return False
         return True
 
-    def _widths_for(self, kept: Tensor) -> dict[str, dict[str, int]]:
-        if not self._recipes:
-            return {}
+    def widths_of(self, small: nn.Module, kept: Tensor) -> Widths:
+        """What attributes that were learnt become in a model that is resized already; nothing is tried."""
+        return widths_by(recipes_for(small, self._graph, kept), self._recipes) if self._recipes else {}
+
+    def _widths_for(self, kept: Tensor) -> Widths:
         try:
-            return widths_by(recipes_for(self._resized(kept), self._graph, kept), self._recipes)
+            return self.widths_of(self._resized(kept), kept) if self._recipes else {}
         except MetapruneError:
             return {}
 
