@@ -91,14 +91,14 @@ class Elastic:
         self.module = hollow_copy(module)
         modules = dict(self.module.named_modules())
         self._attributes = [
-            (vars(owner), {name: value for name, value in vars(owner).items() if type(value) in (int, tuple)})
+            (owner.__dict__, {name: value for name, value in vars(owner).items() if type(value) in (int, tuple)})
             for owner in modules.values()
         ]
         self._places: list[tuple[str, torch.Size, dict[str, Any], str, list[nn.Module]]] = []
         for name, entry in self.module.state_dict(keep_vars=True).items():
             path, _, leaf = name.rpartition(".")
-            held: dict[str, Any] = vars(modules[path])["_parameters"]
-            held = held if leaf in held else vars(modules[path])["_buffers"]
+            held: dict[str, Any] = modules[path].__dict__["_parameters"]
+            held = held if leaf in held else modules[path].__dict__["_buffers"]
             self._places.append((name, entry.shape, held, leaf, [modules[whose] for whose in _whose(path)]))
         self._device = torch.device("cpu")
 

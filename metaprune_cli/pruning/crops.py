@@ -188,5 +188,5 @@ def _assign_(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         path, _, leaf = name.rpartition(".")
         owner = module.get_submodule(path)
-        held: dict[str, Any] = vars(owner)["_parameters"]
-        (held if leaf in held else vars(owner)["_buffers"])[leaf] = tensor
+        held: dict[str, Any] = owner.__dict__["_parameters"]
+        (held if leaf in held else owner.__dict__["_buffers"])[leaf] = tensor
