@@ -19,7 +19,9 @@ from metaprune_cli.graph.slicing import Cutting, Kept
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.graph.trials import Trials
 from metaprune_cli.graph.widths import Widths, set_widths_
+from metaprune_cli.pruning.ranking import plain_limits
 from metaprune_cli.pruning.surgery import Taken, UnfitError
+from metaprune_cli.pruning.width_space import WidthSpace
 
 _PROBES = 3
 """Random removals that are tried before any is trusted, beside the largest."""
@@ -64,10 +66,11 @@ class Crops:
             trials: of the same model, where some were made before.
 
         Raises:
+            TargetError: there are no probes, and nothing can go.
             UnfitError: neither the class nor the program follows, or not the one that is asked for.
         """
         trials = trials or Trials(model, graph, inputs)
-        probes = tuple(probes) or _probes(graph)
+        probes = tuple(probes) or probes_of(WidthSpace.of(graph, plain_limits(graph.units, 1.0)))
         ways = {"class": _by_class, "program": Trials.by_program}
         reasons = []
         taken: tuple[Taken, ...] = ("class", "program") if route == "auto" else (route,)
@@ -166,21 +169,10 @@ def _by_class(trials: Trials, kept: Tensor) -> str | None:
     return None if reason is None or trials.learn(kept) else reason
 
 
-def _probes(graph: NeuronGraph) -> tuple[Kept, ...]:
-    """The largest removal of all, and random ones."""
-    units, generator = graph.units, torch.Generator().manual_seed(0)
-    probes = []
-    for number in range(_PROBES + 1):
-        kept = torch.ones(units.num_units, dtype=torch.bool)
-        for family in units.families:
-            free = family.units[units.prunable[family.units]]
-            fewest = 0 if len(free) < len(family.units) else 1
-            if not len(free):
-                continue
-            stay = int(torch.randint(fewest, len(free) + 1, (), generator=generator)) if number else fewest
-            kept[free[stay:]] = False
-        probes.append(kept)
-    return tuple(probes)
+def probes_of(space: WidthSpace) -> tuple[Kept, ...]:
+    """The smallest widths, and random ones."""
+    generator = torch.Generator().manual_seed(0)
+    return tuple(map(space.kept, (space.smallest(), *(space.uniform(generator) for _ in range(_PROBES)))))
 
 
 def _assign_(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:

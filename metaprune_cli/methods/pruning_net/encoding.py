@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from metaprune_cli.config import EncodingName
 from metaprune_cli.graph.structure import EdgeBlock
 from metaprune_cli.graph.units import Units
-
-EncodingName = Literal["own", "neighbours", "whole"]
 
 
 class Encoding:

@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from metaprune_cli.config import EncodingName, Start
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.structure import EdgeBlock
-from metaprune_cli.methods.pruning_net.encoding import Encoding, EncodingName
+from metaprune_cli.methods.pruning_net.encoding import Encoding
 
 Form = Literal["full", "factored", "shared"]
-Start = Literal["trained", "scratch"]
 MEMORY = 256 * 2**20
 """Bytes that directions of the form ``full`` may take with their gradients and momentum, for it to be chosen."""
 COPIES = 3

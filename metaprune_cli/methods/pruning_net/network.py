@@ -12,14 +12,14 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from metaprune_cli.config import EncodingName, Start
 from metaprune_cli.graph.neuron_graph import NeuronGraph
-from metaprune_cli.methods.pruning_net.encoding import EncodingName
-from metaprune_cli.methods.pruning_net.generator import Form, Generator, Start
+from metaprune_cli.methods.pruning_net.generator import Form, Generator
 from metaprune_cli.methods.pruning_net.sampling import Sampler
+from metaprune_cli.metrics.calling import in_float32
 from metaprune_cli.pruning.crops import Crops
 from metaprune_cli.pruning.width_space import Genes, WidthSpace
 from metaprune_cli.tasks.base import Task
-from metaprune_cli.metrics.calling import in_float32
 from metaprune_cli.training.norms import use_batch_statistics_
 
 JUDGED = 8

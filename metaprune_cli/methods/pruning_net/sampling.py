@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
+from metaprune_cli.config import SamplingName
 from metaprune_cli.pruning.cost import Cost
 from metaprune_cli.pruning.width_space import Genes, WidthSpace
 
-SamplingName = Literal["uniform", "budget"]
 BAND = 0.9
 """Of a budget, that widths drawn for it cost at least, where the grids are fine enough."""
 
