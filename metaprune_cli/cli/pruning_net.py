@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -99,5 +98,6 @@ def pruning_net(
             ddp=ddp,
         )
     if ranks.first:
-        rows = [asdict(one) for one in trained]
-        show({"pruning_nets": rows}, Table("", COLUMNS, rows), as_json=as_json)
+        rows, metric = [one.to_document() for one in trained], trained[0].metric
+        shown = (*COLUMNS, Column(f"val_{metric.key}", f"Validation {metric.in_title}", metric.write))
+        show({"pruning_nets": rows}, Table("", shown, rows), as_json=as_json)

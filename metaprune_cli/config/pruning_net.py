@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated
 
 from metaprune_cli.config.choices import (
@@ -68,6 +68,5 @@ class PruningNetSettings:
     @property
     def training(self) -> OptimSettings:
         """How its parameters are trained."""
-        names = ("epochs", "optimizer", "lr", "momentum", "weight_decay", "schedule", "warmup_epochs")
-        names += ("label_smoothing", "clip", "precision")
-        return OptimSettings(**{name: getattr(self, name) for name in names})
+        own = {field.name for field in fields(self)} & {field.name for field in fields(OptimSettings)}
+        return OptimSettings(**{name: getattr(self, name) for name in own})

@@ -21,6 +21,7 @@ from metaprune_cli.methods.pruning_net.training import train, untrained
 from metaprune_cli.models import Architecture, build
 from metaprune_cli.models.assemble import widths_to_load
 from metaprune_cli.pruning.cost import speedup
+from metaprune_cli.tasks import Metric
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.precision import resolved
 from metaprune_cli.training.progress import Progress
@@ -56,7 +57,7 @@ OF_PRUNING = (
 
 @dataclass(frozen=True)
 class TrainedNet:
-    """A PruningNet that was written; ``val_loss`` is the mean over random widths, without any finetuning.
+    """A PruningNet that was written; ``headline`` and ``val_loss`` are means over random widths, nothing finetuned.
 
     ``epochs`` is 0 where an earlier run had finished it already. ``memory`` are the bytes that its directions take
     while they are trained; ``speedup`` is that of the smallest widths.
@@ -71,7 +72,14 @@ class TrainedNet:
     params: int
     memory: int
     epochs: int
+    metric: Metric
+    headline: float
     val_loss: float
+
+    def to_document(self) -> dict[str, Any]:
+        """Plain values, the headline by its metric's name."""
+        values = {name: value for name, value in vars(self).items() if name not in ("metric", "headline")}
+        return values | {f"val_{self.metric.key}": self.headline}
 
 
 def pruning_net(
@@ -182,6 +190,8 @@ def _train(
         params=sum(parameter.numel() for parameter in net.parameters()),
         memory=memory_of(run.graph, net.config.generator, net.config.hidden),
         epochs=0 if done else settings.epochs,
+        metric=trainer.task.metrics[0],
+        headline=metrics[f"val_{trainer.task.metrics[0].key}"],
         val_loss=metrics["val_loss"],
     )
 

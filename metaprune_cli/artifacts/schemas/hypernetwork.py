@@ -40,6 +40,13 @@ class Sampling(Record):
     speedup_max: Annotated[float, Field(gt=1, le=1e12)]
 
 
+class Family(Record):
+    """A family of the model's units, free or not."""
+
+    name: Name
+    units: Count
+
+
 class Gene(Record):
     """The widths that some families, which are tied, may have; the order of their units is a tensor."""
 
@@ -62,7 +69,7 @@ class Hypernetwork(Artifact):
     sampling: Sampling
     route: Literal["class", "program"]
     genes: Annotated[list[Gene], Field(min_length=1, max_length=FAMILIES)]
-    signature: list[tuple[Name, Count]]
+    signature: list[Family]
     aliases: dict[Name, Name] = {}
     widths: Widths = {}
     lineage: Lineage = []

@@ -48,7 +48,7 @@ def to_parts(net: PruningNet) -> tuple[dict[str, Tensor], dict[str, Any]]:
             {"families": list(families), "grid": list(grid)}
             for families, grid in zip(space.families, space.grids, strict=True)
         ],
-        "signature": [list(pair) for pair in space.units.signature],
+        "signature": [{"name": name, "units": units} for name, units in space.units.signature],
         "aliases": aliases,
     }
     return tensors, document
@@ -158,7 +158,7 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _unlike_units(document: Mapping[str, Any], orders: Mapping[str, Tensor], units: Units) -> Iterator[str]:
     """How genes and orders differ from the units that the model has."""
-    if [tuple(pair) for pair in document["signature"]] != list(units.signature):
+    if [(family["name"], family["units"]) for family in document["signature"]] != list(units.signature):
         yield f"signature: expected the {len(units.families)} families that its model has, got others"
         return
     if orders.keys() != {str(gene) for gene in range(len(document["genes"]))}:

@@ -84,7 +84,7 @@ class PruningNet(nn.Module):
 
     def generate(self, kept: Bool[Tensor, " units"]) -> dict[str, Tensor]:
         """The whole model's state dict, its weights as they are to be where these units stay; not yet cropped."""
-        made = self.generator(kept, self._entries())
+        made: dict[str, Tensor] = self.generator(kept, self._entries())
         return made | {alias: made[name] for alias, name in self._aliases.items()}
 
     def at(self, kept: Bool[Tensor, " units"]) -> nn.Module:
