@@ -37,7 +37,7 @@ def train_pruning_net(
     """Train one network that gives a model's weights for any widths, as ``metaprune pruning-net`` does.
 
     Every block of weights becomes W(e) = b + Σ_k relu(C e + d)_k A_k, with e the fractions that are left of its ends
-    (MetaPruning, arXiv 1903.10258). With ``start="scratch"`` the weights in ``model`` are the random ones to begin with.
+    (MetaPruning, arXiv 1903.10258). With ``start="scratch"`` the model's weights are the random ones to begin with.
 
     Args:
         model: the network; not changed.
