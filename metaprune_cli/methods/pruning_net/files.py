@@ -191,8 +191,8 @@ def _alike(families: list[int], units: Units) -> bool:
 
 def _unlike_generator(graph: NeuronGraph, config: PruningNetConfig, tensors: Mapping[str, Tensor]) -> Iterator[str]:
     """How parameters differ from those of the generator; nothing of its size is allocated before."""
-    with torch.device("meta"):
-        wanted = Generator(graph, config.generator, config.encoding, config.hidden).state_dict()
+    meta = torch.device("meta")
+    wanted = Generator(graph, config.generator, config.encoding, config.hidden, meta).state_dict()
     yield from (f"generator/{name}: missing" for name in wanted if name not in tensors)
     yield from (f"generator/{name}: not a parameter of this generator" for name in tensors if name not in wanted)
     yield from (

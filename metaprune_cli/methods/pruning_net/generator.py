@@ -31,8 +31,10 @@ class Generator(nn.Module):
     networks). The b are parameters of whoever holds the generator.
     """
 
-    def __init__(self, graph: NeuronGraph, form: Form, encoding: EncodingName, hidden: int) -> None:
-        """Directions of no length: the weights are b."""
+    def __init__(
+        self, graph: NeuronGraph, form: Form, encoding: EncodingName, hidden: int, device: torch.device | None = None
+    ) -> None:
+        """Directions of no length, on a device: the weights are b."""
         super().__init__()
         self.form: Form = form
         self.blocks = tuple(block for block in graph.blocks if block.param in graph.trainable)
@@ -41,10 +43,11 @@ class Generator(nn.Module):
         if form == "shared":
             return
         count, length = len(self.blocks), self.encoding.length
-        self.slope = nn.Parameter(torch.empty(count, hidden, length))  # C
-        self.offset = nn.Parameter(torch.empty(count, hidden))  # d
+        self.slope = nn.Parameter(torch.empty(count, hidden, length, device=device))  # C
+        self.offset = nn.Parameter(torch.empty(count, hidden, device=device))  # d
         shapes = [_shapes(block, form, hidden) for block in self.blocks]
-        self.directions = nn.ParameterList(nn.Parameter(torch.zeros(shape)) for one in shapes for shape in one)
+        flat = [shape for one in shapes for shape in one]
+        self.directions = nn.ParameterList(nn.Parameter(torch.zeros(shape, device=device)) for shape in flat)
 
     def reset_(self, tensors: Mapping[str, Tensor], start: Start) -> None:
         """Draw what is learnt anew, in place, from torch's generator.
