@@ -83,7 +83,7 @@ BAD = {
     "no speed-up": (("pruning-net", "{model}", "--speedup-max", "1"), "above 1"),
     "no such file": (("pruning-net", "none.safetensors"), "none.safetensors"),
     "a net of a net": (("pruning-net", "metanet.safetensors"), "another kind"),
-    "another file in its place": (("pruning-net", "{model}", "-o", "{model}"), "model"),
+    "another file in its place": (("pruning-net", "{model}", "-o", "{model}"), "Nothing was"),
 }
 
 
