@@ -13,13 +13,22 @@ if TYPE_CHECKING:
     from metaprune_cli.api.export import export
     from metaprune_cli.api.finetune import finetune
     from metaprune_cli.api.prune import prune
+    from metaprune_cli.api.pruning_net import train_pruning_net
     from metaprune_cli.api.search import SearchResult, search
     from metaprune_cli.api.sparsify import Sparsified, sparsify
-    from metaprune_cli.config import DataSettings, OptimSettings, PruneSettings, PruningRule, SearchSettings
+    from metaprune_cli.config import (
+        DataSettings,
+        OptimSettings,
+        PruneSettings,
+        PruningNetSettings,
+        PruningRule,
+        SearchSettings,
+    )
     from metaprune_cli.data import Splits, TensorSplit, load_splits
     from metaprune_cli.errors import MetapruneError
     from metaprune_cli.graph import NeuronGraph, decode, encode
     from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig, transform
+    from metaprune_cli.methods.pruning_net import PruningNet
     from metaprune_cli.metrics.macs import count_macs, count_params
     from metaprune_cli.models import load_model, save_model
     from metaprune_cli.pruning import Plan
@@ -37,11 +46,13 @@ _HOMES = {
     "prune": "metaprune_cli.api.prune",
     "SearchResult": "metaprune_cli.api.search",
     "search": "metaprune_cli.api.search",
+    "train_pruning_net": "metaprune_cli.api.pruning_net",
     "Sparsified": "metaprune_cli.api.sparsify",
     "sparsify": "metaprune_cli.api.sparsify",
     "DataSettings": "metaprune_cli.config",
     "OptimSettings": "metaprune_cli.config",
     "PruneSettings": "metaprune_cli.config",
+    "PruningNetSettings": "metaprune_cli.config",
     "PruningRule": "metaprune_cli.config",
     "SearchSettings": "metaprune_cli.config",
     "Splits": "metaprune_cli.data",
@@ -54,6 +65,7 @@ _HOMES = {
     "MetaNetwork": "metaprune_cli.methods.metanet",
     "MetaNetworkConfig": "metaprune_cli.methods.metanet",
     "transform": "metaprune_cli.methods.metanet",
+    "PruningNet": "metaprune_cli.methods.pruning_net",
     "count_macs": "metaprune_cli.metrics.macs",
     "count_params": "metaprune_cli.metrics.macs",
     "load_model": "metaprune_cli.models",
@@ -77,6 +89,8 @@ __all__ = [
     "Plan",
     "PruneSettings",
     "Pruned",
+    "PruningNet",
+    "PruningNetSettings",
     "PruningRule",
     "SearchResult",
     "SearchSettings",
@@ -97,6 +111,7 @@ __all__ = [
     "save_model",
     "search",
     "sparsify",
+    "train_pruning_net",
     "transform",
 ]
 

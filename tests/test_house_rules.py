@@ -43,6 +43,7 @@ def sources(folder: Path) -> list[Path]:
 
 def test_these_are_the_commands() -> None:
     others = {
+        "pruning-net",
         "sparsify",
         "search",
         "iterate",
@@ -180,7 +181,7 @@ def test_what_models_are_for_is_known_to_tasks_alone() -> None:
     assert found == []
 
 
-PYTHON_API = {"__init__.py", "api/prune.py"}
+PYTHON_API = {"__init__.py", "api/prune.py", "api/pruning_net.py"}
 
 
 def test_methods_are_known_to_the_registry_alone() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from metaprune_cli.artifacts.strict_json import parse_json
 
 FORMAT_VERSION = 1
-KINDS = ("checkpoint", "graph", "metanetwork", "model")
+KINDS = ("checkpoint", "graph", "hypernetwork", "metanetwork", "model")
 METADATA_KEY = "metaprune"
 BLANK_DIGEST = "0" * 64
 _SURROGATE = re.compile(r"[\ud800-\udfff]")

@@ -11,6 +11,7 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         "encode": "metaprune encode model.pt --arch torchvision:resnet50",
         "meta-train": "metaprune meta-train zoo/train --validation zoo/validation -o metanet.safetensors",
         "transform": "metaprune transform model.safetensors --metanet metanet.safetensors",
+        "pruning-net": "metaprune pruning-net model.safetensors --epochs 20 -o model.pruningnet.safetensors",
         "prune": "metaprune prune model.pt --arch torchvision:resnet50 --speedup 2 --repair bn --dataset imagefolder "
         "--data-root images",
         "search": "metaprune search model.safetensors --speedup 2 --speedup 4 -o searched --jobs 0",

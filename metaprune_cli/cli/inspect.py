@@ -47,13 +47,16 @@ ZEROED = (
     Column("kept", "Not zero"),
     Column("share", "Zero", share),
 )
+WIDTHS = (label("families", "Family"), Column("units", "Units"), label("grid", "Numbers that may stay"))
 VERBATIM = (label("name", "Kept as it is"), label("reason", "Because"))
 
 
 @guarded
 @unfolded
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Any artifact: model, graph, metanetwork, checkpoint.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Any artifact: model, graph, checkpoint, what was learnt.")
+    ],
     draw: Annotated[
         Path | None,
         typer.Option(
@@ -80,6 +83,8 @@ def _tables(found: Inspection) -> Iterator[Table]:
         yield Table(SAVINGS, FAMILIES, found.graph["families"])
         if verbatim := found.graph["verbatim"]:
             yield Table("", VERBATIM, [{"name": name, "reason": reason} for name, reason in verbatim.items()])
+    if found.kind == "hypernetwork":
+        yield Table("Widths", WIDTHS, list(_widths(found.document)))
     if found.zeros is not None:
         rows = [asdict(entry) | {"share": 1 - entry.kept / max(entry.values, 1)} for entry in found.zeros]
         yield Table("Zeros, which finetuning keeps", ZEROED, rows)
@@ -92,7 +97,7 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     yield "size", f"{found.bytes} bytes, {len(found.tensors)} tensors, {count(found.values)} values"
     made_by = dict(found.document.get("made_by") or {})
     sections = {"made by": made_by, "settings": made_by.pop("parameters", {})}
-    named = ("architecture", "preprocessing", "config", "metrics", "inputs")
+    named = ("architecture", "preprocessing", "config", "sampling", "metrics", "inputs")
     sections |= {name: found.document.get(name) or {} for name in named}
     yield from (
         (f"{name}: {key}", _words(value)) for name, section in sections.items() for key, value in section.items()
@@ -107,6 +112,15 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "zeros", f"{words}: {count(values - kept)} of {count(values)} weights in {len(found.zeros)} entries"
     if found.drawing is not None:
         yield "drawn", found.drawing
+
+
+def _widths(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The families of every gene, and how many units of each may stay."""
+    families = document["signature"]
+    for gene in document["genes"]:
+        own = [families[number] for number in gene["families"] if number < len(families)]
+        names, sizes = [family["name"] for family in own], {family["units"] for family in own}
+        yield {"families": ", ".join(names), "units": max(sizes, default=0), "grid": _words(gene["grid"])}
 
 
 def _graph_facts(graph: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -56,6 +56,11 @@ Codec = Literal["coordinate", "per-kernel"]
 Backend = Literal["blocks", "edges"]
 Precision = Literal["auto", "float32", "bfloat16"]
 EdgePrecision = Literal["float32", "bfloat16"]
+GeneratorName = Literal["auto", "full", "factored", "shared"]
+EncodingName = Literal["own", "neighbours", "whole"]
+SamplingName = Literal["uniform", "budget"]
+Start = Literal["trained", "scratch"]
+"""Of a PruningNet: with a model's weights, or with random ones."""
 StopOn = Literal["loss", "headline", "accuracy"]
 """``headline``: the task's first metric; ``accuracy``, its name in classification, means the same."""
 TaskName = Literal["classification"]

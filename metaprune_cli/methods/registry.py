@@ -14,6 +14,12 @@ def _metanetworks() -> Files:
     return Metanetworks()
 
 
+def _pruning_nets() -> Files:
+    from metaprune_cli.methods.pruning_net.files import PruningNets
+
+    return PruningNets()
+
+
 METHODS: tuple[Method, ...] = (
     Method(
         name="metanet",
@@ -34,6 +40,23 @@ METHODS: tuple[Method, ...] = (
         ),
         source="arXiv 2506.12041",
         selfcheck="metaprune_cli.methods.metanet.selfcheck",
+    ),
+    Method(
+        name="pruningnet",
+        about="one network gives the weights of an architecture for any widths; a search tries widths with them",
+        noun="PruningNet",
+        command="pruning-net",
+        proposes=("weights",),
+        done="given weights by a PruningNet",
+        learnt=Learnt(
+            kind="hypernetwork",
+            listed="pruningnets",
+            about="PruningNets in --folder DIR",
+            facts={"generator": "Generator", "hidden": "Directions", "genes": "Widths"},
+            made_by="pruning-net",
+            files=_pruning_nets,
+        ),
+        source="arXiv 1903.10258",
     ),
 )
 """In the order in which arms, lists and colours have them."""

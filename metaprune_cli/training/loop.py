@@ -69,6 +69,7 @@ def fit(
     state: TrainState | None = None,
     on_epoch: Callable[[TrainState], None] | None = None,
     after_step: Callable[[nn.Module], None] | None = None,
+    further: Callable[[nn.Module], Tensor] | None = None,
     ranks: Ranks = ALONE,
 ) -> FitResult:
     """Train a copy of ``model``; the arguments are not changed.
@@ -92,6 +93,7 @@ def fit(
         state: go on from here.
         on_epoch: is given the state after each epoch.
         after_step: is called with the model after every step; may change its weights in place (``training/zeros.py``).
+        further: what of the model, after its pass over a batch, is minimised beside the loss of that.
         ranks: the processes that train this model together, all called with the same arguments; each takes its part
             of every batch (see ``training/replicas.py``).
 
@@ -129,6 +131,7 @@ def fit(
         epoch_seed = derive(seed, "epoch", epoch)
         with seeded(ranks.own_seed(epoch_seed), device):
             pull = sparse_learning(learner.model, graph, settings)
+            pull = pull if further is None else functools.partial(further, learner.model)
             batches = of_epoch(seed=epoch_seed, augment=augment)
             record = _train_epoch(learner, batches, epoch, steps_in(train, batch_size), pull)
         if learner.average is not None:

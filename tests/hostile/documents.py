@@ -76,6 +76,13 @@ _SAID: Mapping[str, tuple[tuple[Path_, tuple[Any, ...]], ...]] = {
         (("config", "kernels"), ([[2**40] * 16], [[3, 3]] * 10_000, [[0]])),
         (("config", "codec"), ("per-kernel", "coordinate")),
     ),
+    "hypernetwork": (
+        (("config", "hidden"), (2**63, 10**9, 4096, 5, 0)),
+        (("config", "generator"), ("full", "factored", "shared", "auto")),
+        (("genes",), ([], [{"families": [0], "grid": [1]}] * 10_000, [{"families": [10**9], "grid": [2**40]}])),
+        (("sampling", "speedup_max"), (0.0, 1.0, 1e30, -1.0)),
+        (("signature",), ([], [{"name": "x", "units": 2**62}], [{}])),
+    ),
     "checkpoint": (
         (("state", "epoch"), (-1, 10**9, 2**63, 0)),
         (("state", "history"), ([], [{}] * 100_000, [{"epoch": "x"}])),

@@ -50,6 +50,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
         "meta-train FILE --validation graph.safetensors -o out/x.safetensors",
     ),
     "metanetwork": ("inspect FILE", "transform model.safetensors --metanet FILE -o out/x.safetensors"),
+    "hypernetwork": ("inspect FILE", "list pruningnets --folder ."),
     "checkpoint": ("inspect FILE", "finetune model.safetensors -o out/x.safetensors --resume"),
 }
 
@@ -97,6 +98,7 @@ def _make() -> None:
     _run("sparsify model.safetensors --kind unstructured --sparsity 0.5 -o sparse.safetensors")
     _run("encode pruned.safetensors -o graph.safetensors")
     _run("meta-train graph.safetensors --validation graph.safetensors -o metanet.safetensors")
+    _run("pruning-net model.safetensors --epochs 1 -o hypernetwork.safetensors")
     small = mp.prune(Fixed().eval(), torch.zeros(1, 1, 8, 8), speedup=1.5).model
     mp.save_model(small, "program.safetensors", arch=Architecture("nowhere.at:all", {}, (1, 8, 8)))
     discard = Checkpoint.discard

@@ -13,12 +13,19 @@ from documents import hostile_documents
 from forge import forge
 from torch import Tensor
 
+from metaprune_cli.artifacts import read_artifact, write_artifact
+from metaprune_cli.config import PruningNetSettings
 from metaprune_cli.errors import MetapruneError
 from metaprune_cli.graph import encode
 from metaprune_cli.methods.metanet.network import MetaNetwork, MetaNetworkConfig
 from metaprune_cli.methods.metanet.transform import rewritten
+from metaprune_cli.methods.pruning_net.files import from_artifact, to_parts
+from metaprune_cli.methods.pruning_net.training import untrained
 from metaprune_cli.models import Architecture, save_model
 from metaprune_cli.models.registry import build
+from metaprune_cli.pruning.crops import Crops
+from metaprune_cli.pruning.ranking import plain_limits
+from metaprune_cli.pruning.width_space import WidthSpace
 from metaprune_cli.reports.page import _figures, _said
 from metaprune_cli.reports.widths import widths_of
 from metaprune_cli.stages.inspect import inspect
@@ -28,7 +35,7 @@ from metaprune_cli.workflows.loading import ModelSource, open_graph, open_model
 from metaprune_cli.workflows.made import Checkpoint, Made
 
 COUNT = 60
-KINDS = ("model", "graph", "metanetwork", "checkpoint")
+KINDS = ("model", "graph", "metanetwork", "hypernetwork", "checkpoint")
 ARCHITECTURE = Architecture("cifar:resnet8", {"width": 0.125, "num_classes": 10, "in_channels": 1}, (1, 8, 8))
 LINEAGE = [
     {"command": "zoo", "input": None, "arch": "cifar:resnet8", "seed": 0},
@@ -59,17 +66,25 @@ def trained() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     return model, optimizer
 
 
+def pruning_net(model: torch.nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    inputs = torch.zeros(1, 1, 8, 8)
+    graph = encode(model, inputs)
+    space = WidthSpace.of(graph, plain_limits(graph.units, 0.75))
+    net = untrained(model, graph, space, Crops.of(model, graph, inputs), PruningNetSettings(hidden=2))
+    tensors, document = to_parts(net)
+    return tensors, document | {"architecture": ARCHITECTURE.to_document(), "lineage": LINEAGE[:1]}
+
+
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Good]:
     """A sound document and its tensors, of every kind."""
-    from metaprune_cli.artifacts import read_artifact, write_artifact
-
     folder, model = tmp_path_factory.mktemp("good"), build(ARCHITECTURE).eval()
     save_model(model, folder / "model", arch=ARCHITECTURE, extra=SAID, metrics={"top1": 1.0})
     tensors, structure = encode(model, torch.zeros(1, 1, 8, 8)).to_parts()
     said = {"structure": structure, "architecture": ARCHITECTURE.to_document(), "lineage": LINEAGE}
     write_artifact(folder / "graph", "graph", tensors, said | {"zeros": SAID["zeros"]})
     METANET.save(folder / "metanetwork", {"metrics": {"best_epoch": 1}})
+    write_artifact(folder / "hypernetwork", "hypernetwork", *pruning_net(model))
     network, optimizer = trained()
     best = Best(1, 0.5, snapshot(network))
     state = TrainState.of(network, optimizer, [{"epoch": 1, "lr": 0.1}], epoch=1, best=best)
@@ -102,6 +117,12 @@ def use_metanetwork(path: Path) -> None:
     MetaNetwork.load(path)
 
 
+def use_hypernetwork(path: Path) -> None:
+    net = from_artifact(read_artifact(path, "hypernetwork"), allow_import=False)
+    net(torch.zeros(2, 1, 8, 8))
+    net.network(net.space.smallest())
+
+
 def use_checkpoint(path: Path) -> None:
     state = Checkpoint(path, MADE).load()
     if state is not None:
@@ -115,6 +136,7 @@ USES: dict[str, Callable[[Path], None]] = {
     "model": use_model,
     "graph": use_graph,
     "metanetwork": use_metanetwork,
+    "hypernetwork": use_hypernetwork,
     "checkpoint": use_checkpoint,
 }
 

@@ -1,0 +1,113 @@
+"""``metaprune pruning-net``: its file, its start, going on after an interruption, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from cli_calling import call, run
+
+from metaprune_cli.artifacts import read_artifact
+from metaprune_cli.training.state import TrainState
+from metaprune_cli.workflows.made import Checkpoint
+
+NET = ("pruning-net", "--epochs", "2")
+ARCH = ("--arch", "cifar:resnet8", "--arch-arg", "width=0.25", "--arch-arg", "in_channels=1")
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    real = Checkpoint.save
+
+    def save_and_stop(self: Checkpoint, state: TrainState) -> None:
+        real(self, state)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", save_and_stop)
+        assert call(*arguments).code == 130
+
+
+@pytest.mark.parametrize("more", [(), ("--sandwich", "--generator", "factored")], ids=["plain", "sandwich"])
+def test_resumed_equals_uninterrupted(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    whole, broken = tmp_path / "whole.safetensors", tmp_path / "broken.safetensors"
+    first = run(*NET, model, *more, "-o", whole, "--json").json["pruning_nets"][0]
+    interrupted(monkeypatch, *NET, model, *more, "-o", broken)
+    assert not broken.exists()
+    run(*NET, model, *more, "-o", broken, "--resume")
+    assert broken.read_bytes() == whole.read_bytes()
+    again = run(*NET, model, *more, "-o", whole, "--json", "--resume").json["pruning_nets"][0]
+    assert again == first | {"epochs": 0}
+
+
+def test_the_file_says_what_it_is_of(model: Path, tmp_path: Path) -> None:
+    net = tmp_path / "net.safetensors"
+    found = run(*NET, model, "-o", net, "--max-ratio", "0.5", "--json").json["pruning_nets"][0]
+    assert found["route"] == "class"
+    assert 2 < found["speedup"] <= 4.5
+    assert "val_top1" in found
+    artifact = read_artifact(net, "hypernetwork")
+    assert [step["command"] for step in artifact.document["lineage"]] == ["zoo", "pruning-net"]
+    assert len(artifact.document["history"]) == 2
+    shown = run("inspect", net).out
+    assert "hypernetwork" in shown
+    assert "Numbers that may stay" in shown
+    assert run("list", "pruningnets", "--folder", tmp_path).code == 0
+
+
+def test_an_architecture_starts_from_scratch(work: Path, tmp_path: Path) -> None:
+    nets = [tmp_path / f"{name}.safetensors" for name in "ab"]
+    for net in nets:
+        run("pruning-net", *ARCH, "--start", "scratch", "--epochs", "1", "--sampling", "uniform", "-o", net)
+    assert nets[0].read_bytes() == nets[1].read_bytes()
+    order = read_artifact(nets[0]).tensors["order/0"]
+    assert torch.equal(order, order.sort(1).values)
+
+
+def test_several_models_have_one_each(work: Path, tmp_path: Path) -> None:
+    found = run("pruning-net", "zoo/train", "--epochs", "1", "-o", tmp_path / "nets", "--json").json["pruning_nets"]
+    assert [Path(one["output"]).name for one in found] == [
+        f"{Path(one['input']).stem}.pruningnet.safetensors" for one in found
+    ]
+    assert len(found) > 1
+
+
+BAD = {
+    "no model": (("pruning-net", "-o", "{}/x.safetensors"), "no model to make a PruningNet of"),
+    "no output": (("pruning-net", *ARCH, "--start", "scratch"), "no model to make a PruningNet of"),
+    "nothing trained": (("pruning-net", *ARCH, "-o", "{}/x.safetensors"), "no trained weights to start from"),
+    "a form that is none": (("pruning-net", "{model}", "--generator", "huge"), "huge"),
+    "no epochs": (("pruning-net", "{model}", "--epochs", "0"), "at least 1"),
+    "no speed-up": (("pruning-net", "{model}", "--speedup-max", "1"), "above 1"),
+    "no such file": (("pruning-net", "none.safetensors"), "none.safetensors"),
+    "a net of a net": (("pruning-net", "metanet.safetensors"), "another kind"),
+    "another file in its place": (("pruning-net", "{model}", "-o", "{model}"), "Nothing was"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_panel(model: Path, tmp_path: Path, case: str) -> None:
+    arguments, said = BAD[case]
+    before = model.read_bytes()
+    ran = call(*(part.format(tmp_path, model=model) for part in arguments))
+    assert ran.code == 2, ran.err
+    assert said in " ".join(ran.err.replace("│", " ").split())
+    assert "Traceback" not in ran.err
+    assert list(tmp_path.iterdir()) == []
+    assert model.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("rules", "code", "said"),
+    [("[{match: nowhere, ignore: true}]", 2, "nowhere"), ('[{match: "*", ignore: true}]', 3, "may lose any units")],
+    ids=["matches nothing", "nothing free"],
+)
+def test_rules_that_leave_nothing(model: Path, tmp_path: Path, rules: str, code: int, said: str) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text(f"data: {{dataset: digits, train_limit: 120, batch_size: 40}}\nprune: {{rules: {rules}}}\n")
+    ran = call("pruning-net", model, "--params", params, "-o", tmp_path / "x.safetensors")
+    assert ran.code == code, ran.err
+    assert said in " ".join(ran.err.replace("│", " ").split())
+    assert list(tmp_path.iterdir()) == [params]
