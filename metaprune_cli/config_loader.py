@@ -285,7 +285,7 @@ _PLAIN: dict[Any, Callable[[Any], Any]] = {
 
 SECTIONS = (
     *("data", "zoo", "encode", "metanet", "meta-train", "transform", "prune", "sparsify", "finetune", "eval", "decode"),
-    *("iterate", "sensitivity", "coverage", "export", "bench"),
+    *("dhp", "iterate", "sensitivity", "coverage", "export", "bench"),
 )
 
 

@@ -7,6 +7,7 @@ Every model artifact carries its ``lineage``: a list of steps, oldest first, eac
     transform  metanetwork (digest), recalibrated, scored (where units were)
     prune      requested, achieved, criterion, scope, repair and search (where there were any), quantity (where it is
                not MACs); of zeros: kind, pattern, sparsity, achieved, scope
+    dhp        requested, achieved, epochs (until then), start, shrink, seed; as of finetune
     finetune   epochs (asked for), seed, recalibrated; where there were any: teacher (a file name), sparsity, mixup,
                cutmix, ema, patience and with it best_epoch
 """

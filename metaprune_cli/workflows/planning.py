@@ -62,6 +62,23 @@ def prune_to(run: PruningRun, goal: Target, progress: Progress | None = None) ->
     return planned.carried_out()
 
 
+def planned_by(run: PruningRun, scores: Tensor, goal: Target, *, fill: bool = True) -> Planned:
+    """A plan by scores that somebody has; raises what planning raises.
+
+    Args:
+        run: the model.
+        scores: of its units.
+        goal: in a quantity that can be counted.
+        fill: whether units are put back where the last one overshoots.
+    """
+
+    def make(allowed: Allowed) -> Plan:
+        scope = run.settings.scope
+        return make_plan(allowed.graph, scores, goal, scope=scope, limits=allowed.limits, fill=fill)
+
+    return Planned.of(run, make, lambda kept: float(scores[kept].sum()))
+
+
 @dataclass(frozen=True, eq=False)
 class _Ranking:
     """A model, and what one target makes of its scores once every family is lifted so far."""
