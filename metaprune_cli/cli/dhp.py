@@ -42,7 +42,7 @@ def dhp(
             "-s",
             metavar="X",
             rich_help_panel=WHAT_GOES,
-            help="MACs before / MACs after; several, as 2,3,4, are passed in one training. Default: 2, or prune.speedup.",
+            help="MACs before / after; one training passes several: 2,3,4. Default: 2, or prune.speedup.",
         ),
     ] = None,
     pruning: Annotated[PruneSettings, Section("prune", only=("max_ratio", "round_to", "keep_heads", "route"))],

@@ -132,5 +132,3 @@ def open_job(job: Job, course: Course) -> tuple[Opened, Begun]:
             next_step="--start trained, or begin with a model that was not pruned",
         )
     return replace(opened, model=fresh, graph=None), "scratch"
-
-

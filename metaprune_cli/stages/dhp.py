@@ -42,6 +42,7 @@ from metaprune_cli.workflows.trainer import Trainer, shared_out
 
 log = logging.getLogger(__name__)
 
+
 @dataclass(frozen=True)
 class ShrunkFile:
     """One model that was written, at one target.
@@ -130,14 +131,13 @@ def dhp(
     paths = [file.path for file in sources.files] if models else []
     between, together = shared_out(ranks, ddp=ddp, jobs=jobs)
     taught_by = [] if teacher is None else [file.path for file in find_sources([teacher], ("model",)).files]
-    data = with_task(
-        data, [*paths, *taught_by], allow_import=source.allow_import, preprocessing=source.preprocessing
-    )
+    data = with_task(data, [*paths, *taught_by], allow_import=source.allow_import, preprocessing=source.preprocessing)
     training = replace(training, epochs=settings.epochs, patience=0, sparsity=0.0)
     trainer = Trainer(training, data, device, resume, together)
     teachers = teachers_for(paths, teacher, source, trainer.splits, trainer.task) if models else [teacher]
     work = functools.partial(_shrink, course=Course(settings, pruning, trainer, source, seed))
-    rows = zip(paths or [None], targets, teachers, strict=True)
+    begun_with: list[Path | None] = [*paths] if models else [None]
+    rows = zip(begun_with, targets, teachers, strict=True)
     todo = [Job(path, tuple(row), taught) for path, row, taught in rows]
     return side_by_side(work, todo, jobs=jobs, label="dhp", progress=progress, ranks=between)
 
@@ -179,7 +179,8 @@ def _train(writing: _Writing, teacher: nn.Module | None, progress: Progress) -> 
     planned = planned_by(run, model.scores(), Target("macs", factor=speedups[-1]))
     allowed = planned.allowed
     steps = steps_in(trainer.splits.train, trainer.data.batch_size) * settings.epochs
-    writing.begin(replace(run, limits_given=allowed.limits), Shrinker(allowed.graph, allowed.limits, speedups, settings, steps))
+    shrinker = Shrinker(allowed.graph, allowed.limits, speedups, settings, steps)
+    writing.begin(replace(run, limits_given=allowed.limits), shrinker)
     checkpoint = writing.made.checkpoint(writing.job.targets[-1])
     with threads_for(count_macs(opened.model, example) * trainer.data.batch_size):
         result = fit(

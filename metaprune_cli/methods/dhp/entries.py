@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -87,12 +86,12 @@ class GeneratedEntry(nn.Module):
         """The entry's tensor, with zeros where an edge is lost."""
         kernels = [block(latents) for block in self.blocks]
         kernels = [
-            values if gone is None else values.masked_fill(gone, 0)
-            for values, gone in zip(kernels, lost, strict=True)
+            values if gone is None else values.masked_fill(gone, 0) for values, gone in zip(kernels, lost, strict=True)
         ]
+        first: Tensor = kernels[0]
         if self._in_order:
-            return kernels[0].reshape(self.shape)
-        flat = kernels[0].new_zeros(math.prod(self.shape))
+            return first.reshape(self.shape)
+        flat: Tensor = first.new_zeros(math.prod(self.shape))
         for region, values in zip(self._regions, kernels, strict=True):
             flat = region.scatter(flat, values)
         return flat.view(self.shape)

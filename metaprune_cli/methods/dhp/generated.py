@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,6 +23,8 @@ from metaprune_cli.methods.dhp.entries import GeneratedEntry
 from metaprune_cli.methods.dhp.kernels import Compact, Embedded
 from metaprune_cli.metrics.calling import call
 from metaprune_cli.pruning.criteria import unit_scores
+
+T = TypeVar("T")
 
 LEAST = 1e-2
 """Of the latents that training begins with: weights are divided by them."""
@@ -77,7 +79,8 @@ class Generated(nn.Module):
         """
         super().__init__()
         graph = graph.with_tensors(network.state_dict())
-        self._graph = _Shared(graph)
+        hollow = {name: torch.empty_like(tensor, device="meta") for name, tensor in graph.tensors.items()}
+        self._graph = Unchanging(graph.with_tensors(hollow))
         names = _exchangeable(network, graph, example_inputs)
         drawn = torch.Generator().manual_seed(seed)
         first = graph.tensors[names[0]]
@@ -205,13 +208,13 @@ class _Lost:
         self.edges, self.plain = edges, plain
 
 
-class _Shared:
-    """A graph that copies of its owner share: it does not change, and a copy would have to find its units again."""
+class Unchanging(Generic[T]):
+    """A value that the copies of its owner share: it does not change, and to copy it would take long."""
 
-    def __init__(self, graph: NeuronGraph) -> None:
-        self.value = graph.with_tensors({n: torch.empty_like(t, device="meta") for n, t in graph.tensors.items()})
+    def __init__(self, value: T) -> None:
+        self.value = value
 
-    def __deepcopy__(self, _: object) -> _Shared:
+    def __deepcopy__(self, _: object) -> Unchanging[T]:
         return self
 
 
@@ -252,8 +255,10 @@ def _exchangeable(network: nn.Module, graph: NeuronGraph, example_inputs: Exampl
     try:
         with torch.enable_grad():
             output = functional_call(trial, known, *_arguments(example_inputs), tie_weights=False)
-            total = sum(t.float().sum() for t in leaves(output, Tensor) if t.is_floating_point() and t.requires_grad)
-            found = torch.autograd.grad(total, list(given.values()), allow_unused=True) if names else ()
+            sums = [tensor.float().sum() for tensor in leaves(output, Tensor) if tensor.requires_grad]
+            found = (
+                torch.autograd.grad(torch.stack(sums).sum(), list(given.values()), allow_unused=True) if names else ()
+            )
     except Exception as error:
         raise InputError(
             "The model does not run with weights that are generated.",

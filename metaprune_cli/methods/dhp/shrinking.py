@@ -114,9 +114,7 @@ class Shrinker:
         asked, following = self.speedups[-1] ** min(step / self._length, 1), self.speedups[int(model.reached)]
         at_target = asked >= following * (1 - 1e-9)
         factor = following if at_target else asked
-        kept = select(
-            self.graph, model.scores(), factor, limits=self.limits, cost=self.cost, fill=at_target
-        )
+        kept = select(self.graph, model.scores(), factor, limits=self.limits, cost=self.cost, fill=at_target)
         model.remove_(kept)
         model.reached += int(at_target)
 
