@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -16,7 +17,7 @@ from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.slicing import masks
-from metaprune_cli.graph.structure import owners_of
+from metaprune_cli.graph.structure import EdgeBlock, Feature, owners_of
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.graph.units import Units
 from metaprune_cli.methods.dhp.entries import GeneratedEntry
@@ -193,6 +194,8 @@ class Generated(nn.Module):
         edges = [entry.lost(alive) for entry in self._entries]
         parameters = {name for name, _ in self.network.named_parameters()}
         own = {name: ~mask for name, mask in masks(graph, kept).items() if name in parameters}
+        for name in filter(partial(_makes_another, self.network), list(own)):
+            own[name] = _lost_inputs(own[name].shape, owners_of(graph.blocks, graph.features)[name], alive.cpu())
         return _Lost(edges, {name: gone.to(device) for name, gone in own.items()})
 
 
@@ -281,6 +284,20 @@ def _makes_another(network: nn.Module, name: str) -> bool:
     module = network.get_submodule(owner)
     hooks = {getattr(hook, "name", None) for hook in module._forward_pre_hooks.values()}
     return isinstance(module, nn.utils.parametrize.ParametrizationList) or leaf.rpartition("_")[0] in hooks
+
+
+def _lost_inputs(
+    shape: torch.Size, owners: tuple[list[EdgeBlock], list[Feature]], alive: Bool[Tensor, " neurons"]
+) -> Tensor:
+    """Which elements meet neurons that are gone, but not those of whole rows: they are divided by their length."""
+    lost = torch.zeros(shape.numel(), dtype=torch.bool)
+    blocks, features = owners
+    for block in blocks:
+        region = lost.as_strided(block.size, block.stride, block.offset)
+        region |= ~alive[block.sources][:, None, :, None]
+    for feature in features:
+        lost[feature.elements] |= ~alive[feature.neurons]
+    return lost.view(shape)
 
 
 def _arguments(inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
