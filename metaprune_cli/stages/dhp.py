@@ -31,7 +31,7 @@ from metaprune_cli.training.state import TrainState
 from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.device import threads_for
 from metaprune_cli.workflows.loading import ModelSource, Opened, save
-from metaprune_cli.workflows.made import Made, code_of
+from metaprune_cli.workflows.made import Checkpoint, Made, code_of
 from metaprune_cli.workflows.paths import find_sources, plan_targets
 from metaprune_cli.workflows.planning import planned_by
 from metaprune_cli.workflows.pruning import Pruned, PruningRun
@@ -195,7 +195,7 @@ def _train(writing: _Writing, teacher: nn.Module | None, progress: Progress) -> 
             progress=progress,
             val=trainer.splits.val,
             teacher=teacher,
-            state=trainer.ranks.from_first(lambda: writing.usable(checkpoint.load())) if trainer.resume else None,
+            state=writing.resumed(checkpoint) if trainer.resume else None,
             on_epoch=checkpoint.save if trainer.ranks.first else None,
             after_step=writing.shrinker,
             until=writing,
@@ -236,22 +236,27 @@ class _Writing:
 
         return self.course.trainer.ranks.from_first(done) if self.course.trainer.resume else None
 
-    def usable(self, state: TrainState | None) -> TrainState | None:
-        """A state to go on from, if the models at all targets that it had passed are there."""
-        if state is None:
-            return None
-        passed = min(int(state.model["reached"]), len(self.course.speedups)) if "reached" in state.model else 0
-        last = len(self.course.speedups) - 1  # is written when the training has ended
-        if self._done(min(passed, last)) is None:
-            log.warning("%s: a model of the interrupted run is gone; starting from the beginning", self.job.targets[-1])
-            return None
+    def resumed(self, checkpoint: Checkpoint) -> TrainState | None:
+        """The state to go on from, if there is one, and the models at all targets that it had passed are there."""
+        state, self._files = self.course.trainer.ranks.from_first(lambda: self._found(checkpoint))
         return state
+
+    def _found(self, checkpoint: Checkpoint) -> tuple[TrainState | None, dict[int, ShrunkFile]]:
+        state = checkpoint.load()
+        if state is None:
+            return None, {}
+        reached = int(state.model["reached"]) if "reached" in state.model else 0
+        passed = min(reached, len(self.course.speedups) - 1)  # the last is written when the training has ended
+        done = self._done(passed)
+        if done is None:
+            log.warning("%s: a model of the interrupted run is gone; starting from the beginning", checkpoint.path)
+            return None, {}
+        return state, dict(enumerate(done))
 
     def __call__(self, model: nn.Module) -> bool:
         """Write what has been reached but the last; whether the training is to end."""
         assert isinstance(model, Generated)
-        last = len(self.course.speedups) - 1
-        for number in range(min(int(model.reached), last)):
+        for number in range(min(self.shrinker.met(model), len(self.course.speedups) - 1)):
             if number not in self._files:
                 self._write(number, model, ())
         return self.course.settings.shrink == "threshold" and self.shrinker.is_met(model)
@@ -269,13 +274,13 @@ class _Writing:
 
     def _done(self, count: int) -> tuple[ShrunkFile, ...] | None:
         """The files of the first targets, if all are there and made in just this way."""
+        found = []
         for number in range(count):
-            target = self.job.targets[number]
-            metrics = self.made_at(number).metrics_if_done(target)
+            metrics = self.made_at(number).metrics_if_done(self.job.targets[number])
             if metrics is None:
                 return None
-            self._files[number] = self._described(number, metrics)
-        return tuple(self._files[number] for number in range(count))
+            found.append(self._described(number, metrics))
+        return tuple(found)
 
     def _write(self, number: int, model: Generated, history: Iterable[Mapping[str, float]]) -> None:
         trainer = self.course.trainer

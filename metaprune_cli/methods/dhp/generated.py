@@ -111,7 +111,7 @@ class Generated(nn.Module):
             for name in names
         )
         self.network = _without(network, [name for entry in self._entries for name in entry.names])
-        self._lost: tuple[tuple[int, int], _Lost] | None = None
+        self._lost: tuple[Tensor, int, _Lost] | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the network returns with the generated weights."""
@@ -180,11 +180,11 @@ class Generated(nn.Module):
 
     def _lost_now(self) -> _Lost:
         """What the removed units own; found anew where they changed, by whatever wrote to ``order``."""
-        key = id(self.order), self.order._version
-        if self._lost is None or self._lost[0] != key:
+        order, version = self.order, self.order._version
+        if self._lost is None or self._lost[0] is not order or self._lost[1] != version:
             with torch.inference_mode(False), torch.no_grad():
-                self._lost = key, self._find_lost()
-        return self._lost[1]
+                self._lost = order, version, self._find_lost()
+        return self._lost[2]
 
     def _find_lost(self) -> _Lost:
         graph, kept, device = self._graph.value, self.kept, self.latents.device

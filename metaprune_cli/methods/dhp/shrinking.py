@@ -74,10 +74,14 @@ class Shrinker:
         elif step % self.settings.remove_every == 0 or step >= self._length:
             self._remove_(model, step)
 
+    def met(self, model: nn.Module) -> int:
+        """How many targets are, of whatever a checkpoint says."""
+        assert isinstance(model, Generated)
+        return min(max(int(model.reached), 0), len(self.speedups))
+
     def is_met(self, model: nn.Module) -> bool:
         """Whether the last target is."""
-        assert isinstance(model, Generated)
-        return int(model.reached) == len(self.speedups)
+        return self.met(model) == len(self.speedups)
 
     def check_met(self, model: Generated) -> None:
         """Make sure that all targets were met.
@@ -87,7 +91,7 @@ class Shrinker:
         """
         if self.is_met(model):
             return
-        wanted = self.speedups[int(model.reached)]
+        wanted = self.speedups[self.met(model)]
         scheduled = self.settings.shrink == "scheduled"
         raise TargetError(
             f"A speed-up of {wanted:g}× was not reached within {int(model.steps)} steps.",
@@ -111,7 +115,7 @@ class Shrinker:
         """What the schedule no longer affords; it stops at every target, which is met to the unit."""
         if self.is_met(model):
             return
-        asked, following = self.speedups[-1] ** min(step / self._length, 1), self.speedups[int(model.reached)]
+        asked, following = self.speedups[-1] ** min(step / self._length, 1), self.speedups[self.met(model)]
         at_target = asked >= following * (1 - 1e-9)
         factor = following if at_target else asked
         kept = select(self.graph, model.scores(), factor, limits=self.limits, cost=self.cost, fill=at_target)
@@ -121,7 +125,7 @@ class Shrinker:
     def _count_met_(self, model: Generated) -> None:
         """How many targets the units above the threshold meet."""
         achieved = self.speedup_of(model)
-        model.reached.fill_(max(int(model.reached), sum(achieved >= wanted for wanted in self.speedups)))
+        model.reached.fill_(max(self.met(model), sum(achieved >= wanted for wanted in self.speedups)))
 
     def _above(self, model: Generated) -> Bool[Tensor, " units"]:
         """What is left without all units below the threshold, as far as the limits let them go."""
