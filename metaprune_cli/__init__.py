@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from metaprune_cli.api.dhp import DHP
     from metaprune_cli.api.evaluate import evaluate
     from metaprune_cli.api.export import export
     from metaprune_cli.api.finetune import finetune
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "DHP": "metaprune_cli.api.dhp",
     "evaluate": "metaprune_cli.api.evaluate",
     "export": "metaprune_cli.api.export",
     "finetune": "metaprune_cli.api.finetune",
@@ -78,6 +80,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "DHP",
     "DataSettings",
     "Exported",
     "FitResult",

@@ -285,7 +285,7 @@ _PLAIN: dict[Any, Callable[[Any], Any]] = {
 
 SECTIONS = (
     *("data", "zoo", "encode", "metanet", "meta-train", "transform", "prune", "sparsify", "finetune", "eval", "decode"),
-    *("iterate", "search", "sensitivity", "coverage", "export", "bench", "pruning-net"),
+    *("dhp", "iterate", "search", "sensitivity", "coverage", "export", "bench", "pruning-net"),
 )
 
 

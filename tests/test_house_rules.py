@@ -46,6 +46,7 @@ def test_these_are_the_commands() -> None:
         "pruning-net",
         "sparsify",
         "search",
+        "dhp",
         "iterate",
         "sensitivity",
         "decode",
@@ -181,7 +182,7 @@ def test_what_models_are_for_is_known_to_tasks_alone() -> None:
     assert found == []
 
 
-PYTHON_API = {"__init__.py", "api/prune.py", "api/pruning_net.py"}
+PYTHON_API = {"__init__.py", "api/dhp.py", "api/prune.py", "api/pruning_net.py"}
 
 
 def test_methods_are_known_to_the_registry_alone() -> None:

@@ -17,6 +17,7 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         "search": "metaprune search model.safetensors --speedup 2 --speedup 4 -o searched --jobs 0",
         "sparsify": "metaprune sparsify model.pt --arch torchvision:vit_b_16 --kind n:m --pattern 2:4",
         "finetune": "metaprune finetune model.pruned-2x.safetensors --epochs 20 --lr 0.01 --teacher model.safetensors",
+        "dhp": "metaprune dhp model.safetensors --speedup 2,3,4 --epochs 20 -o shrunk",
         "iterate": "metaprune iterate model.safetensors --speedup 4 --rounds 3 --max-drop 1",
         "sensitivity": "metaprune sensitivity model.safetensors --ratio 0.5 -o sensitivity",
         "eval": "metaprune eval model.safetensors model.pruned-2x.safetensors --report report.html",

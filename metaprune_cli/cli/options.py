@@ -14,7 +14,7 @@ import typer
 
 from metaprune_cli.cli.signature import Section
 from metaprune_cli.config import DataSettings, Preprocessing
-from metaprune_cli.config.flags import MODEL_FILE, OUTPUT, RUN
+from metaprune_cli.config.flags import MODEL_FILE, OUTPUT, RUN, WHICH_LAYERS
 from metaprune_cli.config_loader import parse
 from metaprune_cli.errors import InputError
 
@@ -46,6 +46,26 @@ Output = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan; write nothing.", rich_help_panel=OUTPUT)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.", rich_help_panel=OUTPUT)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.", rich_help_panel=OUTPUT)]
+
+# which layers
+Ignore = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ignore",
+        metavar="MATCH",
+        rich_help_panel=WHICH_LAYERS,
+        help="Layers that keep all they produce: a glob, re:..., type:CLASS; repeatable.",
+    ),
+]
+Rule = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rule",
+        metavar="RULE",
+        rich_help_panel=WHICH_LAYERS,
+        help="'MATCH: KEY=VALUE,...' with max_ratio, min_ratio, min_units, round_to, ignore, tie; may be repeated.",
+    ),
+]
 
 # data
 Data = Annotated[DataSettings, Section("data", only=("dataset", "data_root", "task"))]

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.cli.signature import Section, unfolded
 from metaprune_cli.config import DataSettings, PruneSettings
-from metaprune_cli.config.flags import WHICH_LAYERS
 from metaprune_cli.config_loader import parse
 from metaprune_cli.console.figures import count, scientific, times
 from metaprune_cli.console.panel import print_note
@@ -56,24 +53,8 @@ def prune(
     output: options.Output = None,
     *,
     settings: Annotated[PruneSettings, Section("prune")],
-    ignore: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--ignore",
-            metavar="MATCH",
-            rich_help_panel=WHICH_LAYERS,
-            help="Layers that keep all they produce: a glob, re:..., type:CLASS; repeatable.",
-        ),
-    ] = None,
-    rule: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--rule",
-            metavar="RULE",
-            rich_help_panel=WHICH_LAYERS,
-            help="'MATCH: KEY=VALUE,...' with max_ratio, min_ratio, min_units, round_to, ignore, tie; may be repeated.",
-        ),
-    ] = None,
+    ignore: options.Ignore = None,
+    rule: options.Rule = None,
     dry_run: options.DryRun = False,
     model_file: options.ModelFile,
     data: options.KnownData,

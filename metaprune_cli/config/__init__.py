@@ -45,6 +45,7 @@ from metaprune_cli.config.choices import (
     ZeroKind,
 )
 from metaprune_cli.config.data import DataSettings
+from metaprune_cli.config.dhp import DhpSettings
 from metaprune_cli.config.measuring import BenchSettings, CoverageSettings, EvalSettings, ExportSettings
 from metaprune_cli.config.metanet import MetanetSettings, MetaTrainSettings, TransformSettings
 from metaprune_cli.config.preprocessing import NOTHING_SAID, Preprocessing
@@ -74,6 +75,7 @@ __all__ = [
     "Criterion",
     "DataSettings",
     "DatasetName",
+    "DhpSettings",
     "EdgePrecision",
     "EncodingName",
     "EvalSettings",

@@ -58,6 +58,16 @@ METHODS: tuple[Method, ...] = (
         ),
         source="arXiv 1903.10258",
     ),
+    Method(
+        name="dhp",
+        about="weights are generated from one latent number for every unit; training shrinks them, the smallest go",
+        noun="hypernetwork",
+        command="dhp",
+        proposes=("weights", "units"),
+        done="trained with generated weights",
+        chosen="the units of the smallest latents removed",
+        source="arXiv 2003.13683",
+    ),
 )
 """In the order in which arms, lists and colours have them."""
 

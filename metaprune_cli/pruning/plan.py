@@ -130,11 +130,12 @@ def make_plan(
     max_ratio: float = 0.8,
     limits: Limits | None = None,
     measure: Measure | None = None,
+    fill: bool = True,
 ) -> Plan:
     """Decide which units go: the lowest scores first, as few as reach the target.
 
     Where the last of them overshoots by more than a percent (in narrow networks one unit can be much), units of the
-    highest scores among those that were to go stay after all, as long as the target is met.
+    highest scores among those that were to go stay after all (``fill``), as long as the target is met.
 
     Args:
         graph: the structure; its tensors do not matter.
@@ -144,6 +145,7 @@ def make_plan(
         max_ratio: the largest fraction of a family that may go; without a meaning where ``limits`` are given.
         limits: what may go of each family.
         measure: the target's quantity, where it is none that can be counted.
+        fill: whether units are put back where the last one overshoots.
 
     Raises:
         TargetError: the target is out of reach (the nearest feasible one is named), or nothing would be removed.
@@ -152,7 +154,7 @@ def make_plan(
     """
     target = target if isinstance(target, Target) else Target("macs", factor=target)
     limits = limits or plain_limits(graph.units, max_ratio)
-    found = _select(graph, measure or _counted(graph, target), scores, target, scope, limits)
+    found = _select(graph, measure or _counted(graph, target), scores, target, scope, limits, fill=fill)
     return plan_of(graph, found.kept, target, found.before, found.after)
 
 
@@ -189,10 +191,17 @@ def select(
     speedup: float,
     scope: Scope = "global",
     max_ratio: float = 0.8,
+    *,
+    limits: Limits | None = None,
+    cost: Cost | None = None,
+    fill: bool = False,
 ) -> Bool[Tensor, " units"]:
-    """The units that ``make_plan`` would keep, and nothing else: milliseconds, for use inside a training step."""
-    limits = plain_limits(graph.units, max_ratio)
-    return _select(graph, Cost.of(graph).macs, scores, Target("macs", factor=speedup), scope, limits, fill=False).kept
+    """The units that ``make_plan`` would keep, and nothing else: milliseconds, for use inside a training step.
+
+    ``cost`` is that of the graph, where somebody has it already.
+    """
+    limits, cost = limits or plain_limits(graph.units, max_ratio), cost or Cost.of(graph)
+    return _select(graph, cost.macs, scores, Target("macs", factor=speedup), scope, limits, fill=fill).kept
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,7 +39,8 @@ class Learner:
         forward: calls the model, compiled or not.
         teacher: whose outputs it learns from.
         average: of its weights.
-        after_step: is called with the model after every step; may change its weights in place (``training/zeros.py``).
+        after_step: is called with the model and the learning rate after every step; may change its weights in place
+            (``training/zeros.py``).
     """
 
     model: nn.Module
@@ -50,7 +51,7 @@ class Learner:
     forward: Callable[..., Any]
     teacher: Teacher | None = None
     average: Average | None = None
-    after_step: Callable[[nn.Module], None] | None = None
+    after_step: Callable[[nn.Module, float], None] | None = None
 
     @classmethod
     def of(
@@ -63,7 +64,7 @@ class Learner:
         ranks: Ranks,
         teacher: nn.Module | None,
         batch: Callable[[], Batch],
-        after_step: Callable[[nn.Module], None] | None = None,
+        after_step: Callable[[nn.Module, float], None] | None = None,
     ) -> Learner:
         """A copy of ``model`` on ``device``, ready to learn; ``batch`` gives one like those it is to learn from.
 
@@ -131,7 +132,7 @@ class Learner:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         self.optimizer.step()
         if self.after_step is not None:
-            self.after_step(self.model)
+            self.after_step(self.model, self.optimizer.param_groups[0]["lr"])
         if self.average is not None:
             self.average.update_(self.model, number)
 

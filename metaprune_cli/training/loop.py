@@ -68,7 +68,8 @@ def fit(
     teacher: nn.Module | None = None,
     state: TrainState | None = None,
     on_epoch: Callable[[TrainState], None] | None = None,
-    after_step: Callable[[nn.Module], None] | None = None,
+    after_step: Callable[[nn.Module, float], None] | None = None,
+    until: Callable[[nn.Module], bool] | None = None,
     further: Callable[[nn.Module], Tensor] | None = None,
     ranks: Ranks = ALONE,
 ) -> FitResult:
@@ -92,7 +93,11 @@ def fit(
         teacher: a model to learn from beside the targets (``settings.distill_weight``).
         state: go on from here.
         on_epoch: is given the state after each epoch.
-        after_step: is called with the model after every step; may change its weights in place (``training/zeros.py``).
+        after_step: is called with the model and the learning rate after every step; may change its weights in place
+            (``training/zeros.py``).
+        until: is asked before every epoch and after every step, with what is evaluated and kept, whether the training
+            is to end there. The epoch then has its row like any other; whatever the answer depends on must be in the
+            model's state dict, so that a run that is resumed answers alike.
         further: what of the model, after its pass over a batch, is minimised beside the loss of that.
         ranks: the processes that train this model together, all called with the same arguments; each takes its part
             of every batch (see ``training/replicas.py``).
@@ -126,14 +131,19 @@ def fit(
         learner.restore_(state)
         history, best = list(state.history), state.best
     progress.begin("train", settings.epochs - len(history))
-    while len(history) < settings.epochs and not is_over(best, len(history), settings.patience):
+
+    def goes_on() -> bool:
+        ended = is_over(best, len(history), settings.patience) or (until is not None and until(learner.result))
+        return len(history) < settings.epochs and not ended
+
+    while goes_on():
         epoch = len(history)
         epoch_seed = derive(seed, "epoch", epoch)
         with seeded(ranks.own_seed(epoch_seed), device):
             pull = sparse_learning(learner.model, graph, settings)
             pull = pull if further is None else functools.partial(further, learner.model)
             batches = of_epoch(seed=epoch_seed, augment=augment)
-            record = _train_epoch(learner, batches, epoch, steps_in(train, batch_size), pull)
+            record = _train_epoch(learner, batches, epoch, steps_in(train, batch_size), pull, until)
         if learner.average is not None:
             measure_(learner.result)
         if val is not None:
@@ -229,6 +239,7 @@ def _train_epoch(
     epoch: int,
     steps: int,
     penalty: Callable[[], Tensor] | None,
+    until: Callable[[nn.Module], bool] | None,
 ) -> Record:
     learner.model.train()
     meter = learner.task.quick_meter()
@@ -241,6 +252,8 @@ def _train_epoch(
         learner.step_(number)
         total_loss += loss * size_of(targets)
         samples += size_of(targets)
+        if until is not None and until(learner.result):
+            break
     average_statistics_(learner.model, learner.ranks)
     total, seen, *sums = learner.ranks.sum([total_loss, samples, *meter.sums().tolist()])
     seen_by_all = learner.task.quick_meter()

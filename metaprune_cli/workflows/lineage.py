@@ -28,7 +28,7 @@ class Descent:
         step: the last thing done since it was pruned; "unpruned" where it was not.
         requested: the speed-up asked of all prunings that removed units together; 1 where weights were zeroed only.
         known: whether the file has a lineage at all.
-        epochs: of finetuning, all told.
+        epochs: of finetuning and of methods that train the model, all told.
         settings: what else has to be equal where arms are compared, in words by name; what was not done is not there.
     """
 
@@ -44,7 +44,7 @@ class Descent:
 def descent(lineage: Lineage, path: Path) -> Descent:
     """Read a model's lineage."""
     origin = next((stem(Path(entry["input"])) for entry in lineage if entry.get("input")), stem(path))
-    epochs = sum(entry.get("epochs", 0) for entry in lineage if entry["command"] == "finetune")
+    epochs = sum(entry.get("epochs", 0) for entry in lineage if entry["command"] == "finetune" or method_of_step(entry))
     rewritten = max((place for place, step in enumerate(lineage) if _rewrites(step)), default=-1)
     zeroings = [place for place, step in enumerate(lineage) if is_zeroing(step) and place > rewritten]  # others: undone
     removals = [place for place, step in enumerate(lineage) if is_removal(step) or _removes(step)]

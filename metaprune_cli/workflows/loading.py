@@ -9,6 +9,7 @@ Every model artifact carries its ``lineage``: a list of steps, oldest first, eac
                not MACs); of zeros: kind, pattern, sparsity, achieved, scope
     search     requested, achieved, criterion, repair, quantity as of prune; weights (inherited, model, scratch),
                evaluated (how many widths), fitness (of what was chosen, on the images that had no say)
+    dhp        requested, achieved, epochs (until then), start, shrink, seed; as of finetune
     finetune   epochs (asked for), seed, recalibrated; where there were any: teacher (a file name), sparsity, mixup,
                cutmix, ema, patience and with it best_epoch
 """

@@ -7,14 +7,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from metaprune_cli.config import PruneSettings, SearchSettings
 from metaprune_cli.errors import InputError
 from metaprune_cli.pruning.measures import measure_for, remembered
+from metaprune_cli.pruning.plan import Plan, make_plan
 from metaprune_cli.pruning.targets import Measure, Target, read_target
 from metaprune_cli.tasks import measure
 from metaprune_cli.training.progress import Progress, Silence
+from metaprune_cli.workflows.allowed import Allowed
 from metaprune_cli.workflows.planned import Planned
 from metaprune_cli.workflows.pruning import Pruned, PruningRun
 from metaprune_cli.workflows.searching import check_searchable, ranked, search
@@ -57,6 +59,23 @@ def prune_to(run: PruningRun, goal: Target, progress: Progress | None = None) ->
 def _ranked(group: Sequence[PruningRun], goal: Target, progress: Progress) -> Sequence[Planned]:  # noqa: ARG001 - as below
     """By each model's scores alone."""
     return [ranked(run, goal, run.settings.scope, _measure(run, goal)) for run in group]
+
+
+def planned_by(run: PruningRun, scores: Tensor, goal: Target, *, fill: bool = True) -> Planned:
+    """A plan by scores that somebody has; raises what planning raises.
+
+    Args:
+        run: the model.
+        scores: of its units.
+        goal: in a quantity that can be counted.
+        fill: whether units are put back where the last one overshoots.
+    """
+
+    def make(allowed: Allowed) -> Plan:
+        scope = run.settings.scope
+        return make_plan(allowed.graph, scores, goal, scope=scope, limits=allowed.limits, fill=fill)
+
+    return Planned.of(run, make, lambda kept: float(scores[kept].sum()))
 
 
 def _searched(group: Sequence[PruningRun], goal: Target, progress: Progress) -> Sequence[Planned]:

@@ -11,6 +11,7 @@ from typing import Any
 from metaprune_cli.artifacts import is_artifact, read_document
 from metaprune_cli.config import NOTHING_SAID, DataSettings, Preprocessing
 from metaprune_cli.errors import InputError
+from metaprune_cli.methods.registry import method_of_step
 from metaprune_cli.tasks import DEFAULT, Task, find_task
 from metaprune_cli.tasks.registry import is_own
 from metaprune_cli.workflows.preprocessing import with_preprocessing
@@ -28,7 +29,8 @@ def task_in(document: Mapping[str, Any]) -> str | None:
 
     Classification is not written down: files were made for it before there were others.
     """
-    trained = any(step["command"] in TRAINING and "seed" in step for step in document.get("lineage", ()))
+    lineage = document.get("lineage", ())
+    trained = any((step["command"] in TRAINING or method_of_step(step)) and "seed" in step for step in lineage)
     named: str | None = document.get("task", DEFAULT if trained else None)
     return named
 

@@ -93,6 +93,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, li
             "prune",
             "sparsify",
             "finetune",
+            "dhp",
             "iterate",
             "sensitivity",
             "eval",

@@ -40,6 +40,7 @@ class Step(Record):
     pattern: Pattern | None = None
     sparsity: Annotated[float, Field(ge=0, le=1e12)] = 0.0
     epochs: Count = 1
+    start: Text | None = None
     best_epoch: Count = 0
     teacher: Text | None = None
     mixup: Number = 0.0
@@ -59,7 +60,7 @@ class Step(Record):
 
 
 def _within_reason(steps: Sequence[Step]) -> Sequence[Step]:
-    asked = math.prod(step.requested for step in steps if step.command in ("prune", "search"))
+    asked = math.prod(step.requested for step in steps if step.command != "sparsify")
     if not 1e-30 < asked < 1e30:
         raise ValueError("prunings that together come to a speed-up below 10^30")
     return steps
