@@ -22,6 +22,7 @@ from metaprune_cli.config.choices import (
     Objective,
     OptimizerName,
     OtherCriterion,
+    PixelKind,
     Pixels,
     Positive,
     Precision,
@@ -51,6 +52,7 @@ from metaprune_cli.config.pruning import (
     SensitivitySettings,
     SparsifySettings,
 )
+from metaprune_cli.config.restoration import RestorationSettings
 from metaprune_cli.config.training import OptimSettings, ZooMember, ZooSettings
 
 __all__ = [
@@ -85,6 +87,7 @@ __all__ = [
     "OptimSettings",
     "OptimizerName",
     "OtherCriterion",
+    "PixelKind",
     "Pixels",
     "Positive",
     "Precision",
@@ -96,6 +99,7 @@ __all__ = [
     "Ranking",
     "Reduction",
     "Repair",
+    "RestorationSettings",
     "Rounds",
     "Route",
     "ScheduleName",
