@@ -52,10 +52,11 @@ from metaprune_cli.config.pruning import (
     SensitivitySettings,
     SparsifySettings,
 )
-from metaprune_cli.config.restoration import RestorationSettings
+from metaprune_cli.config.restoration import AS_USUAL, RestorationSettings
 from metaprune_cli.config.training import OptimSettings, ZooMember, ZooSettings
 
 __all__ = [
+    "AS_USUAL",
     "NOTHING_SAID",
     "OF_METHODS",
     "WITH_DATA",

@@ -19,7 +19,7 @@ from metaprune_cli.config.choices import (
 )
 from metaprune_cli.config.flags import DATA, Flag
 from metaprune_cli.config.preprocessing import NOTHING_SAID, Preprocessing
-from metaprune_cli.config.restoration import RestorationSettings
+from metaprune_cli.config.restoration import AS_USUAL, RestorationSettings
 from metaprune_cli.config_loader import Reference
 
 
@@ -33,9 +33,9 @@ class DataSettings:
     """
 
     dataset: Annotated[DatasetName, Flag("Which images.", DATA)] = "digits"
-    data_root: Annotated[str | None, Flag("Folder the images are in; digits and photos need none.", DATA, "DIR", kind=Path)] = (
-        None
-    )
+    data_root: Annotated[
+        str | None, Flag("Folder the images are in; digits and photos need none.", DATA, "DIR", kind=Path)
+    ] = None
     image_size: Annotated[
         Pixels | None,
         Flag("Side of the images.", DATA, "N", default="their own; of folders with images of several sizes: 224"),
@@ -56,7 +56,7 @@ class DataSettings:
         ),
     ] = None
     preprocessing: Preprocessing = NOTHING_SAID
-    restoration: RestorationSettings = RestorationSettings()
+    restoration: RestorationSettings = AS_USUAL
 
     @property
     def side(self) -> int | None:

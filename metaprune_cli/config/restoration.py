@@ -90,3 +90,6 @@ class RestorationSettings:
         known = {one.name for one in fields(self)}
         said = {name: value for name, value in (document or {}).items() if name in known}
         return replace(self, **said | self.remembered)
+
+
+AS_USUAL = RestorationSettings()

@@ -51,8 +51,8 @@ class Pairs:
 
     def at(self, positions: Sequence[int]) -> Pairs:
         """The images at these positions."""
-        inputs, targets, names = (tuple(each[p] for p in positions) for each in (self.inputs, self.targets, self.names))
-        return Pairs(inputs, targets, names, self.scale)
+        inputs, targets = (tuple(each[p] for p in positions) for each in (self.inputs, self.targets))
+        return Pairs(inputs, targets, tuple(self.names[p] for p in positions), self.scale)
 
     def middles(self, side: int) -> Pairs:
         """The same, of each input the middle where it is longer than ``side``."""

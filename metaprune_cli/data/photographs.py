@@ -15,7 +15,20 @@ from metaprune_cli.errors import InputError
 
 TRAIN = ("DIV2K_train_HR", "train", "Train400", "BSD400", "WED")
 VALIDATION = ("DIV2K_valid_HR", "val")
-TESTS = ("Set5", "Set14", "B100", "BSD100", "Urban100", "Manga109", "Set12", "BSD68", "CBSD68", "Kodak24", "McMaster", "test")
+TESTS = (
+    "Set5",
+    "Set14",
+    "B100",
+    "BSD100",
+    "Urban100",
+    "Manga109",
+    "Set12",
+    "BSD68",
+    "CBSD68",
+    "Kodak24",
+    "McMaster",
+    "test",
+)
 TEST_LAYOUT = "NAME/*.png or NAME/HR/*.png, with NAME/LR_bicubic/X2/*.png or without"
 LAYOUT = f"{', '.join(f'{name}/' for name in TRAIN[:3])} or images; {', '.join(TESTS[:4])}, ... or test/"
 

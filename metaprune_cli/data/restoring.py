@@ -12,7 +12,7 @@ from metaprune_cli.config import DataSettings, PixelKind
 from metaprune_cli.data.batch import drawn
 from metaprune_cli.data.pairs import Pairs, read_pairs
 from metaprune_cli.data.patches import Degradation, PatchSplit, WholeSplit
-from metaprune_cli.data.photographs import LAYOUT, Photograph, embedded, tests, training, validation
+from metaprune_cli.data.photographs import LAYOUT, Photograph, tests, training, validation
 from metaprune_cli.data.splits import Splits
 from metaprune_cli.errors import InputError
 

@@ -60,6 +60,7 @@ class Conditions:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         return {
             "Images": " and ".join(f"the {len(test)} test images of {name}" for name, test in self.tests.items()),
+            **self.task.in_words(),
             "Speed-up": "MACs of the base over MACs of the model",
             "Density": "non-zero weights over weights, of all parameters of two dimensions or more",
             "Latency": f"median of {self.settings.latency_runs} interleaved runs with a batch of "

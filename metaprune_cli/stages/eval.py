@@ -108,7 +108,7 @@ def evaluate(
 
     def conditions(data: DataSettings) -> Conditions:
         task = task_of(data)
-        return Conditions(task, task.test(data), task.splits(data), data, settings, device, progress)
+        return Conditions(task, task.test(data), task.beside_test(data), data, settings, device, progress)
 
     views = Views.of(data, sources, source.preprocessing, conditions)
     given = _open(models, source, views)

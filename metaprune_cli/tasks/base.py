@@ -243,6 +243,11 @@ class Task(Protocol):
         """Of an exhibit, what a model would return that does nothing."""
         raise NotImplementedError
 
+    @property
+    def remembered(self) -> Mapping[str, Any]:
+        """What the files of models say beside the task, of images to restore."""
+        return {}
+
     def arguments(self, splits: Splits) -> Mapping[str, Any]:
         """What the data say about the models that are made for them; known architectures take what they understand."""
         return image_arguments(splits)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metaprune_cli.config import DataSettings, PixelKind, RestorationSettings
+from metaprune_cli.config import AS_USUAL, DataSettings, PixelKind, RestorationSettings
 from metaprune_cli.config.restoration import SCALE, SIGMA
 from metaprune_cli.data.batch import Split
 from metaprune_cli.data.patches import Degradation
@@ -52,7 +52,7 @@ class Restoration(Task):
     metrics: ClassVar[tuple[Metric, ...]] = (PSNR, SSIM)  # type: ignore[misc]
     mixable: ClassVar[bool] = False  # type: ignore[misc]
     usual_pixels: ClassVar[PixelKind]
-    settings: RestorationSettings = RestorationSettings()
+    settings: RestorationSettings = AS_USUAL
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
 
@@ -89,7 +89,11 @@ class Restoration(Task):
     def beside_test(self, data: DataSettings) -> Splits:
         """The same as for training; of a folder with test sets alone, the shape."""
         check_dataset(data, self.name)
-        return load_restoration(data, self._restored) if has_training(data) else load_without_training(data, self._restored)
+        return (
+            load_restoration(data, self._restored)
+            if has_training(data)
+            else load_without_training(data, self._restored)
+        )
 
     def run(self, model: nn.Module, inputs: Tensor) -> Tensor:
         """The outputs for whole images: padded, or in tiles, where that is asked for or the model takes one size."""
@@ -162,6 +166,12 @@ class Restoration(Task):
         if self.scale == 1:
             return inputs
         return F.interpolate(inputs, scale_factor=float(self.scale), mode="bicubic", align_corners=False)
+
+    @property
+    def remembered(self) -> Mapping[str, Any]:
+        """What models are made for."""
+        own = {"scale": self.scale} if self.scale > 1 else {"sigma": self.sigma}
+        return {**own, "pixels": self.pixels}
 
     @property
     def _restored(self) -> Restored:
