@@ -140,7 +140,7 @@ class WholeSplit:
         drop_last: bool = False,
         part: tuple[int, int] = (0, 1),
     ) -> Iterator[Batch]:
-        """Images float32 (1, c, h, w) and what they should become, in [0, 1], one by one; they are shared as batches."""
+        """Images float32 (1, c, h, w) and what they should become, in [0, 1], one by one; batches are shared."""
         number, parts = part
         for positions in shares(batch_order(len(self), shuffle_seed), batch_size, drop_last, number, parts):
             for item in self.index[positions].tolist():

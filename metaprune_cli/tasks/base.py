@@ -227,8 +227,8 @@ class Task(Protocol):
         """By which conventions is measured, in words, by label; for reports."""
         return {}
 
-    def counted(self, splits: Splits) -> Mapping[str, tuple[int, ...]]:  # noqa: ARG002 - of images of any size
-        """Shapes of inputs, by name, for which MACs are counted beside those of the example."""
+    def counted(self, model: nn.Module, splits: Splits) -> Mapping[str, tuple[int, ...]]:  # noqa: ARG002 - of images
+        """Shapes of inputs, by name, for which a model's MACs are counted beside those of the example."""
         return {}
 
     def exhibits(self, tests: Mapping[str, Split]) -> Sequence[Exhibit]:  # noqa: ARG002 - where there are pictures

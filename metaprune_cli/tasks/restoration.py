@@ -97,7 +97,7 @@ class Restoration(Task):
 
     def run(self, model: nn.Module, inputs: Tensor) -> Tensor:
         """The outputs for whole images: padded, or in tiles, where that is asked for or the model takes one size."""
-        multiple = math.lcm(self.settings.multiple or 1, int(getattr(model, MULTIPLE, 1)))
+        multiple = self._multiple(model)
         run = partial(padded, partial(call, model), multiple=multiple)
         tile = self.settings.tile or (model.examples[0][0][-1] if isinstance(model, Program) else None)
         if tile is None or (tile, tile) == tuple(inputs.shape[-2:]):
@@ -140,9 +140,12 @@ class Restoration(Task):
             next_step=f"--task super-resolution --scale {found:g}" if found > 1 else "choose another model",
         )
 
-    def counted(self, splits: Splits) -> Mapping[str, tuple[int, ...]]:
-        """The input for an output that fills a screen."""
-        width, height = (size // self.scale for size in SCREEN)
+    def counted(self, model: nn.Module, splits: Splits) -> Mapping[str, tuple[int, ...]]:
+        """The input for an output that fills a screen; none for a program, which takes images of one size."""
+        if isinstance(model, Program):
+            return {}
+        multiple = self._multiple(model)
+        width, height = (-(-(size // self.scale) // multiple) * multiple for size in SCREEN)
         assert splits.item_shape is not None
         return {"x".join(map(str, SCREEN)): (1, splits.item_shape[0], height, width)}
 
@@ -176,6 +179,10 @@ class Restoration(Task):
     @property
     def _restored(self) -> Restored:
         return Restored(self.pixels, self.scale, Degradation(self.sigma, self.mean, self.std))
+
+    def _multiple(self, model: nn.Module) -> int:
+        """What the sides of inputs have to be multiples of."""
+        return math.lcm(self.settings.multiple or 1, int(getattr(model, MULTIPLE, 1)))
 
     def _in_unit_range(self, output: Any) -> Tensor:
         """Outputs as pixels in [0, 1], but for what is beyond."""
