@@ -6,10 +6,10 @@ import difflib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
@@ -42,7 +42,8 @@ CHANNELS = 3
 RESTORE: Mapping[str, Builder] = MappingProxyType({"dncnn": DnCNN, "srresnet": SRResNet, "edsr": EDSR, "unet": UNet})
 
 
-class Group(NamedTuple):
+@dataclass(frozen=True)
+class Group:
     """Architectures of this package under one prefix: builders, the usual side of an input, and what they are for.
 
     ``scales``: whether their argument ``width`` multiplies their channels, and is no number of them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -129,7 +129,8 @@ class SumMeter:
         return {key: float(value) for key, value in self._read(self._total).items()}
 
 
-class Exhibit(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Exhibit:
     """A sample of which a report shows what models make of it."""
 
     name: str
