@@ -90,6 +90,7 @@ def init(
         data=data,
         metanet=None if metanet is None else _named(folder, metanet),
         imports=is_factory(name),
+        restored=task.remembered,
     )
     files = texts(project)
     kept = tuple(name for name in files if name not in PIPELINE and (folder / name).exists())

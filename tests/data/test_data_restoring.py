@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from photograph_files import fill, picture
+from PIL import Image
 
 from metaprune_cli.config import DataSettings, RestorationSettings
 from metaprune_cli.data.pairs import shrunk
@@ -45,7 +45,9 @@ def test_patches_follow_from_the_seed_alone(train: PatchSplit) -> None:
     assert not torch.equal(whole, joined(train, 8, seed=6))
     parts = [list(train.batches(8, shuffle_seed=5, augment=True, part=(number, 2))) for number in range(2)]
     together = [torch.cat([one.inputs, other.inputs]) for one, other in zip(*parts, strict=True)]
-    assert torch.equal(torch.cat(together), torch.cat([b.inputs for b in train.batches(8, shuffle_seed=5, augment=True)]))
+    assert torch.equal(
+        torch.cat(together), torch.cat([b.inputs for b in train.batches(8, shuffle_seed=5, augment=True)])
+    )
     half = train.at(torch.arange(20))
     assert len(half) == 20
     assert half.digest != train.digest

@@ -21,9 +21,7 @@ def pair(channels: int, height: int, width: int, noise: float, seed: int) -> tup
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    st.sampled_from((1, 3)), st.integers(11, 40), st.integers(11, 40), st.floats(0.5, 80), st.integers(0, 99)
-)
+@given(st.sampled_from((1, 3)), st.integers(11, 40), st.integers(11, 40), st.floats(0.5, 80), st.integers(0, 99))
 def test_figures_are_those_of_scikit_image(channels: int, height: int, width: int, noise: float, seed: int) -> None:
     images, targets = pair(channels, height, width, noise, seed)
     one, other = (each[0].movedim(0, -1).numpy() for each in (images, targets))
