@@ -45,9 +45,8 @@ def test_patches_follow_from_the_seed_alone(train: PatchSplit) -> None:
     assert not torch.equal(whole, joined(train, 8, seed=6))
     parts = [list(train.batches(8, shuffle_seed=5, augment=True, part=(number, 2))) for number in range(2)]
     together = [torch.cat([one.inputs, other.inputs]) for one, other in zip(*parts, strict=True)]
-    assert torch.equal(
-        torch.cat(together), torch.cat([b.inputs for b in train.batches(8, shuffle_seed=5, augment=True)])
-    )
+    alone = [batch.inputs for batch in train.batches(8, shuffle_seed=5, augment=True)]
+    assert torch.equal(torch.cat(together), torch.cat(alone))
     half = train.at(torch.arange(20))
     assert len(half) == 20
     assert half.digest != train.digest
