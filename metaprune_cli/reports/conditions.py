@@ -72,7 +72,10 @@ class Conditions:
         threads = "" if self.device.type == "cuda" else f" (threads: {torch.get_num_threads()})"
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         return {
-            "Images": " and ".join(f"the {len(test)} test images of {name}" for name, test in self.tests.items()),
+            "Images": " and ".join(
+                f"the {len(test)} test image{'' if len(test) == 1 else 's'} of {name}"
+                for name, test in self.tests.items()
+            ),
             **self.task.in_words(),
             "Speed-up": "MACs of the base over MACs of the model",
             "Density": "non-zero weights over weights, of all parameters of two dimensions or more",

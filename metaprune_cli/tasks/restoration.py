@@ -134,7 +134,9 @@ class Restoration(Task):
             )
         found = output.shape[-1] / shape[-1]
         raise InputError(
-            f"The model makes images {found:g} times larger.",
+            f"The model makes images {found:g} times larger."
+            if found != 1
+            else "The model leaves images at their size.",
             expected=f"{self.scale} times" + ("" if self.scale > 1 else ": noise goes, the size stays"),
             got=f"{shape[1]}x{shape[2]} pixels become {output.shape[2]}x{output.shape[3]}",
             next_step=f"--task super-resolution --scale {found:g}" if found > 1 else "choose another model",

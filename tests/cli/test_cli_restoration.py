@@ -99,7 +99,7 @@ def test_the_report_has_each_test_sets_figures_and_macs_for_a_screen(here: str) 
     assert 10 < float(whole["psnr"]) < 60
     assert int(whole["macs_1280x720"]) > 50 * int(whole["macs"])
     report = Path("report/report.md").read_text()
-    assert "the 2 test images of Set5 and the 1 test images of Set14" in report
+    assert "the 2 test images of Set5 and the 1 test image of Set14" in report
     assert ("sigma 40 of 255" if here == "denoising" else "a border of 3 pixels left out") in report
 
 
