@@ -73,7 +73,7 @@ class Conditions:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         return {
             "Images": " and ".join(
-                f"the {len(test)} test image{'' if len(test) == 1 else 's'} of {name}"
+                f"the {len(test)} test {'image' if len(test) == 1 else 'images'} of {name}"
                 for name, test in self.tests.items()
             ),
             **self.task.in_words(),

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from metaprune_cli.console.figures import times
 from metaprune_cli.metrics.calling import evaluating
 from metaprune_cli.reports.conditions import Conditions
-from metaprune_cli.reports.png import data_uri
+from metaprune_cli.reports.png import png_of
 from metaprune_cli.reports.rows import Row
 from metaprune_cli.tasks import Task
 from metaprune_cli.tasks.base import Exhibit
@@ -28,11 +28,11 @@ SPEEDUPS = 4
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture with what it is and how good, in words; ``source`` is a data URI."""
+    """A picture with what it is and how good, in words; ``png`` is its file."""
 
     title: str
     caption: str
-    source: str
+    png: bytes
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ def _wall(number: int, exhibit: Exhibit, guests: Sequence[Invited]) -> Wall:
     detail = _detail(wanted)
     given = task.given(exhibit)
     before = (
-        Shown("what is given", _caption(task, given, exhibit), data_uri(detail(task.picture(given)))),
-        Shown("what is wanted", "the original", data_uri(detail(wanted))),
+        Shown("what is given", _caption(task, given, exhibit), png_of(detail(task.picture(given)))),
+        Shown("what is wanted", "the original", png_of(detail(wanted))),
     )
     hung: dict[float, list[Shown]] = {1.0: list(before)}
     for guest in guests:
@@ -103,7 +103,7 @@ def _shown(guest: Invited, exhibit: Exhibit, detail: Callable[[Tensor], Tensor])
     with evaluating(model):
         output = task.run(model, exhibit.batch.inputs.to(device)).cpu()
     model.cpu()
-    return Shown(guest.title, _caption(task, output, exhibit), data_uri(detail(task.picture(output))))
+    return Shown(guest.title, _caption(task, output, exhibit), png_of(detail(task.picture(output))))
 
 
 def _caption(task: Task, output: Tensor, exhibit: Exhibit) -> str:

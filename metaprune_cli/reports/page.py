@@ -14,6 +14,7 @@ from metaprune_cli.console.templates import render
 from metaprune_cli.reports.gallery import Wall
 from metaprune_cli.reports.picture import step_title
 from metaprune_cli.reports.plots import colours, rows_chart, step_chart, swatch
+from metaprune_cli.reports.png import data_uri
 from metaprune_cli.reports.report import (
     EXPLANATION,
     against,
@@ -74,7 +75,7 @@ def html(contents: Contents) -> str:
     return render(
         TEMPLATE,
         markup_text,
-        {"tree": html_of},
+        {"tree": html_of, "picture": data_uri},
         contents=contents,
         summary=summary,
         facts=facts,

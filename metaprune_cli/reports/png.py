@@ -16,14 +16,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def data_uri(pixels: Tensor) -> str:
-    """An image uint8 (c, h, w), gray or of three colours, as a PNG within a page."""
+def png_of(pixels: Tensor) -> bytes:
+    """The file of an image uint8 (c, h, w), gray or of three colours."""
     from PIL import Image
 
     array = pixels[0].numpy() if len(pixels) == 1 else pixels.movedim(0, -1).contiguous().numpy()
     written = io.BytesIO()
     Image.fromarray(array).save(written, format="png")
-    return f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"
+    return written.getvalue()
+
+
+def data_uri(png: bytes) -> str:
+    """The file as a page has it within itself: letters, digits and a few signs, none of which has to be escaped."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
 @contextmanager

@@ -133,10 +133,9 @@ class Restoration(Task):
                 next_step="check --task, and --pixels",
             )
         found = output.shape[-1] / shape[-1]
+        small = "The model leaves images as small as they are."
         raise InputError(
-            f"The model makes images {found:g} times larger."
-            if found != 1
-            else "The model leaves images at their size.",
+            small if found == 1 else f"The model makes images {found:g} times larger.",
             expected=f"{self.scale} times" + ("" if self.scale > 1 else ": noise goes, the size stays"),
             got=f"{shape[1]}x{shape[2]} pixels become {output.shape[2]}x{output.shape[3]}",
             next_step=f"--task super-resolution --scale {found:g}" if found > 1 else "choose another model",
