@@ -92,7 +92,8 @@ class SRResNet(nn.Module):
 class EDSR(nn.Module):
     """Enhanced deep residual network (arXiv 1707.02921); entries as in BasicSR.
 
-    With a ``long_skip`` the image itself, made larger, is added: a small network then learns in minutes.
+    With a ``long_skip`` the image itself, made larger, is added, and that is all a new network returns: a small one then
+    learns in minutes.
     """
 
     def __init__(
@@ -114,6 +115,9 @@ class EDSR(nn.Module):
         steps = [(conv(width, width * step**2), nn.PixelShuffle(step)) for step in steps_of(scale)]
         self.upsample = nn.Sequential(*(part for step in steps for part in step))
         self.conv_last = conv(width, in_channels)
+        if long_skip != "none":
+            nn.init.zeros_(self.conv_last.weight)
+            nn.init.zeros_(self.conv_last.bias)  # type: ignore[arg-type]
         self.mean = RGB_MEAN if in_channels == 3 else (sum(RGB_MEAN) / 3,) * in_channels
 
     def forward(self, x: Tensor) -> Tensor:

@@ -34,6 +34,13 @@ def test_a_pruned_network_takes_images_of_any_size(name: str) -> None:
         assert pruned.model(torch.rand(1, channels, *size)).shape == (1, channels, scale * size[0], scale * size[1])
 
 
+def test_a_new_network_with_a_long_skip_returns_the_image_made_larger() -> None:
+    model = build(Architecture("restore:edsr", {"blocks": 1, "width": 4, "long_skip": "bicubic"})).eval()
+    image = torch.rand(1, 3, 9, 12)
+    expected = torch.nn.functional.interpolate(image, scale_factor=2.0, mode="bicubic")
+    torch.testing.assert_close(model(image), expected)
+
+
 def test_a_shuffle_is_pruned_in_groups_of_its_pixels() -> None:
     torch.manual_seed(0)
     model = build(Architecture("restore:srresnet", {"blocks": 1, "width": 8, "scale": 2})).eval()
