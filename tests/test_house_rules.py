@@ -81,11 +81,23 @@ def test_stages_and_sections_bear_the_commands_names() -> None:
     assert set(yaml.safe_load((ROOT / "params.yaml").read_text())) == {*SHARED_SECTIONS, *WITH_SETTINGS}
 
 
-def test_what_a_stage_depends_on_exists() -> None:
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+@pytest.mark.parametrize("folder", [".", "restoration"])
+def test_what_a_stage_depends_on_exists(folder: str) -> None:
+    stages = yaml.safe_load((ROOT / folder / "dvc.yaml").read_text())["stages"]
     bodies = [stage.get("do", stage) for stage in stages.values()]
-    code = {name for body in bodies for name in body["deps"] if name.startswith("metaprune_cli/")}
-    assert [name for name in sorted(code) if not (ROOT / name).exists()] == []
+    code = {name for body in bodies for name in body["deps"] if "metaprune_cli/" in name}
+    assert len(code) > 10
+    assert [name for name in sorted(code) if not (ROOT / folder / name).exists()] == []
+
+
+def test_the_restoration_pipeline_has_the_same_stages_and_sections() -> None:
+    folder = ROOT / "restoration"
+    stages = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]
+    assert tuple(stages) == STAGES
+    for name, stage in stages.items():
+        assert stage["do"]["cmd"].startswith(f"metaprune {name} ")
+    for task in ("denoising", "super-resolution"):
+        assert set(yaml.safe_load((folder / f"{task}.yaml").read_text())) == {*SHARED_SECTIONS, *WITH_SETTINGS}
 
 
 def test_files_are_short() -> None:

@@ -35,7 +35,7 @@ def init(
     ] = None,
     *,
     code: options.ModelCode,
-    data: Annotated[DataSettings, Section("data", only=("dataset", "data_root", "image_size", "task"))],
+    data: Annotated[DataSettings, Section("data", only=options.DATA | {"image_size": "image_size"})],
     metanet: Annotated[
         Path | None,
         typer.Option(

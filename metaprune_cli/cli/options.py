@@ -68,8 +68,18 @@ Rule = Annotated[
 ]
 
 # data
-Data = Annotated[DataSettings, Section("data", only=("dataset", "data_root", "task"))]
-KnownData = Annotated[DataSettings | None, Section("data", only=("dataset", "data_root", "task"), if_said=True)]
+RESTORED = {
+    "scale": "restoration.scale",
+    "sigma": "restoration.sigma",
+    "pixels": "restoration.pixels",
+    "test_set": "restoration.tests",
+    "tile": "restoration.tile",
+    "multiple": "restoration.multiple",
+}
+"""What super-resolution and denoising ask: option → setting."""
+DATA = {name: name for name in ("dataset", "data_root", "task")} | RESTORED
+Data = Annotated[DataSettings, Section("data", only=DATA)]
+KnownData = Annotated[DataSettings | None, Section("data", only=DATA, if_said=True)]
 Shape = Annotated[DataSettings | None, Section("data", only=("dataset", "data_root"), if_said=True)]
 """Where images say no more than the shape of an input."""
 

@@ -24,6 +24,7 @@ from metaprune_cli.config.choices import (
     Objective,
     OptimizerName,
     OtherCriterion,
+    PixelKind,
     Pixels,
     Positive,
     Precision,
@@ -58,9 +59,11 @@ from metaprune_cli.config.pruning import (
 )
 from metaprune_cli.config.pruning_net import PruningNetSettings
 from metaprune_cli.config.searching import SearchSettings
+from metaprune_cli.config.restoration import AS_USUAL, RestorationSettings
 from metaprune_cli.config.training import OptimSettings, ZooMember, ZooSettings
 
 __all__ = [
+    "AS_USUAL",
     "NOTHING_SAID",
     "OF_METHODS",
     "WITH_DATA",
@@ -95,6 +98,7 @@ __all__ = [
     "OptimSettings",
     "OptimizerName",
     "OtherCriterion",
+    "PixelKind",
     "Pixels",
     "Positive",
     "Precision",
@@ -107,6 +111,7 @@ __all__ = [
     "Ranking",
     "Reduction",
     "Repair",
+    "RestorationSettings",
     "Rounds",
     "Route",
     "SamplingName",

@@ -18,7 +18,8 @@ Fraction = Annotated[float, Range(above=0, below=1)]
 BelowOne = Annotated[float, Range(at_least=0, below=1)]
 Speedup = Annotated[float, Range(above=1)]
 
-DatasetName = Literal["digits", "cifar10", "cifar100", "svhn", "imagefolder"]
+DatasetName = Literal["digits", "cifar10", "cifar100", "svhn", "imagefolder", "photos", "images"]
+PixelKind = Literal["gray", "rgb"]
 Augmentation = Literal["none", "crop", "crop-flip"]
 OptimizerName = Literal["sgd", "adamw"]
 ScheduleName = Literal["constant", "cosine", "multistep"]
@@ -63,5 +64,5 @@ Start = Literal["trained", "scratch"]
 """Of a PruningNet: with a model's weights, or with random ones."""
 StopOn = Literal["loss", "headline", "accuracy"]
 """``headline``: the task's first metric; ``accuracy``, its name in classification, means the same."""
-TaskName = Literal["classification"]
+TaskName = Literal["classification", "super-resolution", "denoising"]
 ExportFormat = Literal["safetensors", "torch-export", "onnx", "torchscript", "huggingface"]

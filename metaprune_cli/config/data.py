@@ -19,6 +19,7 @@ from metaprune_cli.config.choices import (
 )
 from metaprune_cli.config.flags import DATA, Flag
 from metaprune_cli.config.preprocessing import NOTHING_SAID, Preprocessing
+from metaprune_cli.config.restoration import AS_USUAL, RestorationSettings
 from metaprune_cli.config_loader import Reference
 
 
@@ -27,13 +28,14 @@ class DataSettings:
     """Section ``data``: which images, how they are split and augmented, and for which task.
 
     The task None is what the models' files say, or classification; ``package.module:task`` is a user's own. The
-    preprocessing that is said here goes before that of the models' files.
+    preprocessing that is said here goes before that of the models' files. In super-resolution and denoising the side of
+    the images is that of the patches a model is trained on.
     """
 
     dataset: Annotated[DatasetName, Flag("Which images.", DATA)] = "digits"
-    data_root: Annotated[str | None, Flag("Folder the images are in; digits needs none.", DATA, "DIR", kind=Path)] = (
-        None
-    )
+    data_root: Annotated[
+        str | None, Flag("Folder the images are in; digits and photos need none.", DATA, "DIR", kind=Path)
+    ] = None
     image_size: Annotated[
         Pixels | None,
         Flag("Side of the images.", DATA, "N", default="their own; of folders with images of several sizes: 224"),
@@ -54,6 +56,7 @@ class DataSettings:
         ),
     ] = None
     preprocessing: Preprocessing = NOTHING_SAID
+    restoration: RestorationSettings = AS_USUAL
 
     @property
     def side(self) -> int | None:

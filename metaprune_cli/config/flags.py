@@ -10,9 +10,10 @@ RANKING, SEARCH, REPAIR = "Ranking", "Search", "Repair"
 TRAINING, TECHNIQUES = "Training", "Techniques"
 MODELS, MEASURING, CURVE = "Models", "Measuring", "Curve"
 OUTPUT, MODEL_FILE, DATA, RUN = "Output", "Model file", "Data", "Run"
+RESTORATION = "Data of super-resolution and denoising"
 PANELS = (
     *(WHAT_GOES, WHICH_LAYERS, ROUNDS, RANKING, SEARCH, REPAIR, TRAINING, TECHNIQUES),
-    *(MODELS, MEASURING, CURVE, MODEL_FILE, DATA, OUTPUT, RUN),
+    *(MODELS, MEASURING, CURVE, MODEL_FILE, DATA, RESTORATION, OUTPUT, RUN),
 )
 """The headings of a command's help, in their order."""
 

@@ -193,6 +193,11 @@ def _content(path: str) -> str:
 
 def _open_rgb(path: str) -> Image.Image | Unreadable:
     """A picture of three colours, or why there is none."""
+    return open_picture(path, "RGB")
+
+
+def open_picture(path: str, mode: str | None = None) -> Image.Image | Unreadable:
+    """A picture of 8 bits, converted to one of Pillow's modes, or why there is none."""
     try:
         check_readable(Path(path), "An image")
         with warnings.catch_warnings():
@@ -200,7 +205,7 @@ def _open_rgb(path: str) -> Image.Image | Unreadable:
             with Image.open(path) as picture:
                 if picture.width * picture.height > MOST_PIXELS:
                     raise ValueError(f"{picture.width}x{picture.height} pixels")
-                return _eight_bits(picture).convert("RGB")
+                return _eight_bits(picture).convert(mode)
     except MetapruneError as error:
         return Unreadable(error)
     except Exception as error:  # noqa: BLE001 - damaged images fail in every way there is

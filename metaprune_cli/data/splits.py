@@ -119,6 +119,23 @@ DATASETS: dict[DatasetName, Dataset] = {
 }
 
 
+def classified(settings: DataSettings) -> Dataset:
+    """The data set, whose images have classes.
+
+    Raises:
+        InputError: they have none.
+    """
+    if settings.dataset not in DATASETS:
+        raise InputError(
+            f"The images of {settings.dataset} have no classes.",
+            expected=", ".join(DATASETS),
+            got=settings.dataset,
+            where="--dataset",
+            next_step="--task super-resolution or --task denoising, or another data set",
+        )
+    return DATASETS[settings.dataset]
+
+
 def load_splits(settings: DataSettings) -> Splits:
     """Training and validation images; the test files are not opened.
 
@@ -133,7 +150,7 @@ def load_splits(settings: DataSettings) -> Splits:
     train = _whole(source, settings)
     if settings.train_limit is not None:
         train = train.subset(settings.train_limit, settings.split_seed)
-    own = DATASETS[settings.dataset].read(settings, "val")
+    own = classified(settings).read(settings, "val")
     if own is None:
         kept, split_off = stratified(train.labels[train.index], settings.val_fraction, settings.split_seed)
         train, val = train.at(kept), train.at(split_off)
@@ -161,7 +178,7 @@ def load_test(settings: DataSettings) -> ImageSplit:
 
 
 def _read(settings: DataSettings, part: Part) -> Source:
-    source = DATASETS[settings.dataset].read(settings, part)
+    source = classified(settings).read(settings, part)
     assert source is not None, f"{settings.dataset} has no {part} part"
     return _resized(source, settings)
 
@@ -176,7 +193,7 @@ def _resized(source: Source, settings: DataSettings) -> Source:
 
 
 def _whole(source: Source, settings: DataSettings) -> ImageSplit:
-    dataset = DATASETS[settings.dataset]
+    dataset = classified(settings)
     said = settings.preprocessing.for_channels(source.images.shape[0])
     backwards = said.channels == "bgr"
     mean, std = (figures[::-1] if backwards else figures for figures in (dataset.mean, dataset.std))

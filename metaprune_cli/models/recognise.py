@@ -10,7 +10,7 @@ from typing import Any
 
 from metaprune_cli.errors import InputError
 from metaprune_cli.models.architecture import Architecture
-from metaprune_cli.models.registry import is_factory, list_architectures, skeleton, takes_argument
+from metaprune_cli.models.registry import is_factory, is_scaled, list_architectures, skeleton, takes_argument
 from metaprune_cli.models.signatures import may_have, nearest, signature
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -21,6 +21,9 @@ NEAREST, _LISTED = 3, 6
 _VARIANTS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "cifar:resnet": ({}, {"shortcut": "padded"}),
     "cifar:vgg": ({}, {"bias": True}),
+    "restore:dncnn": ({}, {"depth": 20}, {"norm": True}, {"depth": 20, "norm": True}),
+    "restore:srresnet": ({}, {"scale": 2}),
+    "restore:edsr": ({}, {"scale": 4}, {"blocks": 32}, {"blocks": 32, "scale": 4}),
     "torchvision:googlenet": ({}, {"aux_logits": False}),
     "torchvision:inception_v3": ({}, {"aux_logits": False}),
 }
@@ -167,7 +170,7 @@ def _inferred(name: str, variant: Mapping[str, Any], base: Shapes, shapes: Shape
             values = {shapes[entry][moved[entry][0]] // moved[entry][1] for entry in comparable}
             if len(values) == 1:
                 args[argument] = values.pop()
-    if takes_argument(name, "width"):
+    if is_scaled(name):
         widest = max((entry for entry in base if entry not in classifier and base[entry]), key=lambda e: base[e][0])
         if shapes[widest]:
             args["width"] = shapes[widest][0] / base[widest][0]

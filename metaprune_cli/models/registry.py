@@ -6,7 +6,7 @@ import difflib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +21,7 @@ from metaprune_cli.models.mobilenet import MobileNetV1, MobileNetV2
 from metaprune_cli.models.on_meta import Limits, TooLargeError, build_limited, build_on_meta, parameters_on_meta
 from metaprune_cli.models.packages import PACKAGES
 from metaprune_cli.models.resnet import DEPTHS, ResNet
+from metaprune_cli.models.restoration import EDSR, DnCNN, SRResNet, UNet
 from metaprune_cli.models.values import check_values
 from metaprune_cli.models.vgg import STAGES, VGG
 from metaprune_cli.models.vit import vit
@@ -36,15 +37,41 @@ CIFAR: Mapping[str, Builder] = MappingProxyType(
         "vit": vit,
     }
 )
-CIFAR_CHANNELS, CIFAR_SIZE = 3, 32
-_OWN = ("cifar", "torchvision")
+CHANNELS = 3
+"""Of images, where an architecture does not say."""
+RESTORE: Mapping[str, Builder] = MappingProxyType({"dncnn": DnCNN, "srresnet": SRResNet, "edsr": EDSR, "unet": UNet})
+
+
+@dataclass(frozen=True)
+class Group:
+    """Architectures of this package under one prefix: builders, the usual side of an input, and what they are for.
+
+    ``scales``: whether their argument ``width`` multiplies their channels, and is no number of them.
+    """
+
+    builders: Mapping[str, Builder]
+    size: int
+    about: Callable[[str], str]
+    scales: bool
+
+
+GROUPS: Mapping[str, Group] = MappingProxyType(
+    {
+        "cifar": Group(CIFAR, 32, lambda _: "classification", scales=True),
+        "restore": Group(
+            RESTORE, 48, lambda name: "super-resolution" if name in ("srresnet", "edsr") else "denoising", scales=False
+        ),
+    }
+)
+_OWN = (*GROUPS, "torchvision")
 _REACHING_OUT = ("weights", "pretrained", "progress", "quantize")
 """How torchvision's arguments begin that load weights from elsewhere or say so; its older names are heard as well."""
 
 
 def list_architectures() -> list[str]:
-    """The names whose keys and shapes are known here, ``cifar:...`` and ``torchvision:...``."""
-    return sorted([f"cifar:{name}" for name in CIFAR] + [f"torchvision:{name}" for name in vision.names()])
+    """The names whose keys and shapes are known here, ``cifar:...``, ``restore:...`` and ``torchvision:...``."""
+    own = [f"{prefix}:{name}" for prefix, group in GROUPS.items() for name in group.builders]
+    return sorted(own + [f"torchvision:{name}" for name in vision.names()])
 
 
 def names_in(prefix: str) -> list[str]:
@@ -113,9 +140,10 @@ def with_input_shape(architecture: Architecture) -> Architecture:
         return architecture
     if family in PACKAGES:
         return replace(architecture, input_shape=PACKAGES[family].shape(name, architecture.args))
-    if family == "cifar":
-        channels = architecture.args.get("in_channels", CIFAR_CHANNELS)
-        size = architecture.args.get("image_size", CIFAR_SIZE)
+    if family in GROUPS:
+        group = GROUPS[family]
+        channels = architecture.args.get("in_channels", _channels(group.builders.get(name)))
+        size = architecture.args.get("image_size", group.size)
         if not (isinstance(channels, int) and isinstance(size, int)):
             return architecture  # whoever builds it refuses the arguments
         return replace(architecture, input_shape=(channels, size, size))
@@ -127,11 +155,23 @@ def with_input_shape(architecture: Architecture) -> Architecture:
 def takes_argument(name: str, argument: str) -> bool:
     """Whether a known architecture can be built with an argument of this name."""
     family, _, short = name.partition(":")
-    if family == "cifar":
-        return argument == "image_size" or argument in inspect.signature(CIFAR[short]).parameters
+    if family in GROUPS:
+        return argument == "image_size" or argument in inspect.signature(GROUPS[family].builders[short]).parameters
     if argument == "num_classes":
         return vision.task_of(short) != "optical flow"
     return argument == "image_size" and short.startswith("vit_")
+
+
+def is_scaled(name: str) -> bool:
+    """Whether an architecture of ours has an argument ``width`` that multiplies its channels."""
+    group = GROUPS.get(name.partition(":")[0])
+    return group is not None and group.scales and takes_argument(name, "width")
+
+
+def _channels(builder: Builder | None) -> Any:
+    """Of the images that a builder's model takes if nothing is said."""
+    parameter = None if builder is None else inspect.signature(builder).parameters.get("in_channels")
+    return CHANNELS if parameter is None else parameter.default
 
 
 def factory_of(architecture: Architecture) -> Builder | None:
@@ -146,8 +186,8 @@ def factory_of(architecture: Architecture) -> Builder | None:
 def _builder(architecture: Architecture, device: str, allow_import: bool) -> Builder:
     """The callable behind a name."""
     family, _, name = architecture.name.partition(":")
-    if family == "cifar" and name in CIFAR:
-        return CIFAR[name]
+    if family in GROUPS and name in GROUPS[family].builders:
+        return GROUPS[family].builders[name]
     if family == "torchvision" and name in vision.names():
         return vision.builder(name, device)
     if family in PACKAGES and name:
@@ -211,7 +251,7 @@ def _arguments(builder: Builder, architecture: Architecture) -> dict[str, Any]:
         refused = [key for key in args if key.startswith(_REACHING_OUT)]
     if family in (*_OWN, "timm"):
         check_values(args, architecture.name)
-    if family == "cifar" and "image_size" not in accepted:  # convolutions take any size; it says what the input is
+    if family in GROUPS and "image_size" not in accepted:  # convolutions take any size; it says what the input is
         accepted.append("image_size")
         refused = [key for key in refused if key != "image_size"]
         args.pop("image_size", None)
@@ -227,12 +267,12 @@ def _arguments(builder: Builder, architecture: Architecture) -> dict[str, Any]:
 
 def _unknown(name: str) -> InputError:
     known = list_architectures()
-    cifar = [full for full in known if full.startswith("cifar:")]
+    own = [full for full in known if full.partition(":")[0] in GROUPS]
     return InputError(
         f"There is no architecture {name!r}{_suggestion(name, known)}",
-        expected="cifar:NAME, torchvision:NAME, timm:NAME, hf:NAME or package.module:factory",
+        expected="cifar:NAME, restore:NAME, torchvision:NAME, timm:NAME, hf:NAME or package.module:factory",
         where="--arch",
-        next_step=f"choose one of {', '.join(cifar)}, any of torchvision's models, or a factory of yours",
+        next_step=f"choose one of {', '.join(own)}, any of torchvision's models, or a factory of yours",
     )
 
 

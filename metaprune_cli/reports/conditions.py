@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from torch import nn
 from metaprune_cli.config import DataSettings, EvalSettings
 from metaprune_cli.data import Split, Splits
 from metaprune_cli.metrics.latency import Latency, measure_interleaved
+from metaprune_cli.metrics.macs import count_macs
 from metaprune_cli.tasks import Score, Task, measure
+from metaprune_cli.tasks.base import Exhibit
 from metaprune_cli.tasks.measuring import beside_each_other
 from metaprune_cli.training.progress import Progress
 
@@ -33,6 +36,16 @@ class Conditions:
     def shape(self) -> tuple[int, ...] | None:
         """Shape of one input, without the batch."""
         return self.splits.item_shape
+
+    @cached_property
+    def exhibits(self) -> Sequence[Exhibit]:
+        """Samples of which a report shows what models make of them."""
+        return self.task.exhibits(self.tests)
+
+    def further_macs(self, model: nn.Module) -> dict[str, int]:
+        """Of one input of other shapes than the example's, by their names."""
+        shapes = self.task.counted(model, self.splits)
+        return {name: count_macs(model, torch.empty(shape, device="meta")) for name, shape in shapes.items()}
 
     def score(self, model: nn.Module) -> Score:
         """Over all test images; the model is on the device afterwards."""
@@ -59,7 +72,11 @@ class Conditions:
         threads = "" if self.device.type == "cuda" else f" (threads: {torch.get_num_threads()})"
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         return {
-            "Images": " and ".join(f"the {len(test)} test images of {name}" for name, test in self.tests.items()),
+            "Images": " and ".join(
+                f"the {len(test)} test {'image' if len(test) == 1 else 'images'} of {name}"
+                for name, test in self.tests.items()
+            ),
+            **self.task.in_words(),
             "Speed-up": "MACs of the base over MACs of the model",
             "Density": "non-zero weights over weights, of all parameters of two dimensions or more",
             "Latency": f"median of {self.settings.latency_runs} interleaved runs with a batch of "

@@ -11,8 +11,10 @@ from typing import Any
 from metaprune_cli.console.figures import plain
 from metaprune_cli.console.markup import html_of, markup_text
 from metaprune_cli.console.templates import render
+from metaprune_cli.reports.gallery import Wall
 from metaprune_cli.reports.picture import step_title
 from metaprune_cli.reports.plots import colours, rows_chart, step_chart, swatch
+from metaprune_cli.reports.png import data_uri
 from metaprune_cli.reports.report import (
     EXPLANATION,
     against,
@@ -45,6 +47,7 @@ class Contents:
         widths: of every model that carries the plan it was pruned by.
         command: the command line.
         versions: of what did the work.
+        gallery: pictures before and after, of tasks that have some.
     """
 
     rows: Sequence[Row]
@@ -54,6 +57,7 @@ class Contents:
     widths: Sequence[Widths]
     command: str
     versions: Mapping[str, str]
+    gallery: Sequence[Wall] = ()
 
     @property
     def arms(self) -> list[Arm]:
@@ -71,7 +75,7 @@ def html(contents: Contents) -> str:
     return render(
         TEMPLATE,
         markup_text,
-        {"tree": html_of},
+        {"tree": html_of, "picture": data_uri},
         contents=contents,
         summary=summary,
         facts=facts,

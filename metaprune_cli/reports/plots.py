@@ -29,7 +29,7 @@ DARK = {
 }
 """On a dark ground, in place of the picture's colours; the others are light enough."""
 WIDTH, HEIGHT = 440, 300
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 44
+LEFT, RIGHT, TOP, BOTTOM = 54, 12, 12, 44
 TICKS = 6
 ROOM = 0.04  # of the axis, left and right of the speed-ups
 

@@ -1,15 +1,34 @@
-"""Pictures by matplotlib: the only place that makes and writes them."""
+"""Pictures: the only place that makes and writes them."""
 
 from __future__ import annotations
 
+import base64
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def png_of(pixels: Tensor) -> bytes:
+    """The file of an image uint8 (c, h, w), gray or of three colours."""
+    from PIL import Image
+
+    array = pixels[0].numpy() if len(pixels) == 1 else pixels.movedim(0, -1).contiguous().numpy()
+    written = io.BytesIO()
+    Image.fromarray(array).save(written, format="png")
+    return written.getvalue()
+
+
+def data_uri(png: bytes) -> str:
+    """The file as a page has it within itself: letters, digits and a few signs, none of which has to be escaped."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
 @contextmanager

@@ -81,8 +81,8 @@ def difference_columns(metric: Metric) -> tuple[Column, ...]:
     )
 
 
-def model_columns(metrics: Sequence[Metric]) -> tuple[Column, ...]:
-    """What is shown of a model."""
+def model_columns(metrics: Sequence[Metric], sizes: Sequence[str] = ()) -> tuple[Column, ...]:
+    """What is shown of a model; ``sizes`` are those for which MACs were counted beside the example's."""
     return (
         label("name", "Model"),
         label("arm", "Arm"),
@@ -91,6 +91,7 @@ def model_columns(metrics: Sequence[Metric]) -> tuple[Column, ...]:
         Column("loss", "Loss"),
         Column("speedup", "Speed-up", times),
         Column("macs", "MACs", count),
+        *(Column(f"macs_{size}", f"MACs {size}", count) for size in sizes),
         Column("params", "Params", count),
         Column("density", "Density", share),
         Column("file_bytes", "Bytes", count),
@@ -138,7 +139,8 @@ def _unequal(found: Unequal) -> str:
 def models_table(rows: Sequence[Row]) -> Table:
     """One row per model, in the order given."""
     metrics = rows[0].score.metrics if rows else ()
-    return Table("Every model", model_columns(metrics), [_model_row(row) for row in rows])
+    sizes = list(rows[0].further_macs) if rows else ()
+    return Table("Every model", model_columns(metrics, sizes), [_model_row(row) for row in rows])
 
 
 def markdown(rows: Sequence[Row], summary: Summary, setting: Mapping[str, Any], picture: str | None = None) -> str:

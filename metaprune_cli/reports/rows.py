@@ -35,6 +35,7 @@ class Row:
         epochs: of finetuning, all told, before the pruning and after it.
         density: non-zero weights / weights, over all parameters of two dimensions or more; None on a curve.
         settings: what else has to be equal where arms are compared (see ``Descent``); not among its figures.
+        further_macs: multiply-accumulates of inputs of other sizes, by their names.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Row:
     epochs: int = 0
     density: float | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
+    further_macs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def headline(self) -> float:
@@ -72,6 +74,8 @@ class Row:
         for one in fields(self):
             if one.name == "score":
                 found |= {**self.score.values, "loss": self.score.loss, "samples": self.score.samples}
+            elif one.name == "further_macs":
+                found |= {f"macs_{name}": macs for name, macs in self.further_macs.items()}
             elif one.name != "settings":
                 found[one.name] = getattr(self, one.name)
         return found

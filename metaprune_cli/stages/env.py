@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 PACKAGES = (
     *("torch", "torchvision", "torch-geometric", "numpy", "scipy", "scikit-learn", "safetensors", "dvc", "joblib"),
-    *("matplotlib", "jaxtyping", "pydantic", "pyyaml", "jinja2", "typer", "rich"),
+    *("matplotlib", "jaxtyping", "pydantic", "pyyaml", "jinja2", "typer", "rich", "scikit-image"),
 )
 VARIABLES = ("CXX", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "XDG_CACHE_HOME")
 """What is reported beside every variable whose name begins with ``PREFIX``."""

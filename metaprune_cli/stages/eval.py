@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from metaprune_cli.metrics.macs import count_macs, count_params
 from metaprune_cli.reports.conditions import Conditions
 from metaprune_cli.reports.curve import arms_from, curves
 from metaprune_cli.reports.files import check_folder, write_report
+from metaprune_cli.reports.gallery import Wall, gallery, invited
 from metaprune_cli.reports.page import PAGE, Contents, html
 from metaprune_cli.reports.rows import Row
 from metaprune_cli.reports.summary import Summary, all_repaired, common_repair, metrics, summarise
@@ -64,6 +65,7 @@ class Measured:
     macs: int
     params: int
     density: float
+    further_macs: Mapping[str, int]
 
 
 def evaluate(
@@ -108,7 +110,7 @@ def evaluate(
 
     def conditions(data: DataSettings) -> Conditions:
         task = task_of(data)
-        return Conditions(task, task.test(data), task.splits(data), data, settings, device, progress)
+        return Conditions(task, task.test(data), task.beside_test(data), data, settings, device, progress)
 
     views = Views.of(data, sources, source.preprocessing, conditions)
     given = _open(models, source, views)
@@ -131,7 +133,9 @@ def evaluate(
     summary = summarise(rows, settings.against)
     written = () if output is None else write_report(output, rows, summary, setting)
     if report is not None:
-        PAGE.write(report, html(_contents(every, rows, summary, setting, command)))
+        contents = _contents(every, rows, summary, setting, command)
+        walls = _walls(every, rows, views)
+        PAGE.write(report, html(replace(contents, gallery=walls)))
         written += (report,)
     return Evaluation(tuple(rows), summary, setting, written)
 
@@ -174,6 +178,13 @@ def _contents(
     return Contents(rows, summary, setting, lineages, widths, command, versions)
 
 
+def _walls(every: Sequence[Opened], rows: Sequence[Row], views: Views) -> list[Wall]:
+    """Pictures of what the models make of some samples, where the task has any."""
+    paths = [opened.path for opened in every]
+    models = {opened.path: opened.model for opened in every}
+    return gallery(invited(rows[: len(every)], paths, models, views.by_path))
+
+
 def _open(paths: Sequence[Path], source: ModelSource, views: Views) -> list[Opened]:
     """All models of the paths, each of which fits the images as it takes them."""
     found = []
@@ -193,7 +204,8 @@ def _measure(every: Sequence[Opened], views: Views, progress: Progress) -> list[
         macs = count_macs(opened.model, opened.example())
         score = views.by_path[opened.path].score(opened.model)
         params, filled = count_params(opened.model), density(opened.model)
-        found.append(Measured(score, latencies[str(opened.path)], macs, params, filled))
+        further = views.by_path[opened.path].further_macs(opened.model)
+        found.append(Measured(score, latencies[str(opened.path)], macs, params, filled, further))
         opened.model.cpu()
         progress.step(**{score.metric.key: score.headline})
     progress.end()
@@ -230,6 +242,7 @@ def _row(opened: Opened, names: Mapping[Path, str], own: Measured, base: Opened,
         epochs=found.epochs,
         density=own.density,
         settings=found.settings,
+        further_macs=own.further_macs,
     )
 
 

@@ -13,7 +13,8 @@ import torch
 from metaprune_cli.artifacts import read_kind
 from metaprune_cli.config import DataSettings, ZooMember
 from metaprune_cli.data import Splits
-from metaprune_cli.data.splits import DATASETS
+from metaprune_cli.data.restoring import find_photographs
+from metaprune_cli.data.splits import classified
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.methods.registry import learnt_by
 from metaprune_cli.models import build
@@ -89,6 +90,7 @@ def init(
         data=data,
         metanet=None if metanet is None else _named(folder, metanet),
         imports=is_factory(name),
+        restored=task.remembered,
     )
     files = texts(project)
     kept = tuple(name for name in files if name not in PIPELINE and (folder / name).exists())
@@ -117,7 +119,9 @@ def _splits(folder: Path, data: DataSettings, task: Task) -> Splits:
     if data.data_root is not None:
         data = replace(data, data_root=str(folder.absolute() / data.data_root))
     if data.task is None:
-        DATASETS[data.dataset].find(data, "test")
+        classified(data).find(data, "test")
+    elif not is_own(data.task):
+        find_photographs(data, "test")
     return task.splits(data)
 
 

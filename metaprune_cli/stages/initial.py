@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class Project:
         data: the images, and the task where it is not classification.
         metanet: a metanetwork's file, if there is one.
         imports: whether the model is made by code that has to be imported.
+        restored: of which images the model is made better ones, if it is for that.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Project:
     data: DataSettings
     metanet: str | None
     imports: bool
+    restored: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def zoo(self) -> str:
@@ -69,6 +71,8 @@ class Project:
     @property
     def augment(self) -> Augmentation:
         """How training images are varied; those of a task of one's own are its own business."""
+        if self.restored:
+            return "crop-flip"
         return "none" if self.data.task else AUGMENT.get(self.data.dataset, "crop-flip")
 
     @property

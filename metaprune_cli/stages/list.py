@@ -12,6 +12,7 @@ from typing import Any, cast, get_args
 from metaprune_cli.artifacts import read_artifact
 from metaprune_cli.config import Criterion, DatasetName, DataSettings
 from metaprune_cli.config_loader import did_you_mean
+from metaprune_cli.data.restoring import ABOUT, find_photographs
 from metaprune_cli.data.source import Part
 from metaprune_cli.data.splits import DATASETS
 from metaprune_cli.errors import InputError
@@ -20,7 +21,7 @@ from metaprune_cli.methods.registry import methods
 from metaprune_cli.metrics.macs import count_params
 from metaprune_cli.models import Architecture, build, list_architectures, vision, with_input_shape
 from metaprune_cli.models.packages import PACKAGES
-from metaprune_cli.models.registry import names_in
+from metaprune_cli.models.registry import GROUPS, names_in
 from metaprune_cli.pruning.catalogue import CRITERIA
 from metaprune_cli.tasks.registry import TASKS, Known
 from metaprune_cli.workflows.paths import find_sources, stem
@@ -170,7 +171,7 @@ def _arch(name: str) -> Arch:
         return Arch(name, "-", None, plain.input_shape)
     if family == "torchvision":
         return Arch(name, vision.task_of(short), vision.count_params(short) or None, plain.input_shape)
-    return Arch(name, "classification", count_params(build(plain, "meta")), plain.input_shape)
+    return Arch(name, GROUPS[family].about(short), count_params(build(plain, "meta")), plain.input_shape)
 
 
 def _criteria() -> Named:
@@ -185,19 +186,22 @@ def _criterion(name: Criterion) -> Ranked:
 def _datasets(root: Path | None) -> Named:
     if root is not None and not root.is_dir():
         raise InputError("The data folder does not exist.", where=root, next_step="check --data-root")
-    return {name: partial(_dataset, name, root) for name in DATASETS}
+    return {name: partial(_dataset, name, root) for name in get_args(DatasetName)}
 
 
 def _dataset(name: DatasetName, root: Path | None) -> Images:
-    dataset = DATASETS[name]
     settings = DataSettings(dataset=name, data_root=None if root is None else str(root))
     found: bool | None = True
     try:
         for part in NEEDED:
-            dataset.find(settings, part)
+            if name in DATASETS:
+                DATASETS[name].find(settings, part)
+            else:
+                find_photographs(settings, part)
     except InputError:
         found = None if root is None else False
-    return Images(name, dataset.about, dataset.layout, found)
+    about, layout = (DATASETS[name].about, DATASETS[name].layout) if name in DATASETS else ABOUT[name]
+    return Images(name, about, layout, found)
 
 
 def _methods() -> Named:

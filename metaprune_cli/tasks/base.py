@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metaprune_cli.config import DataSettings
-from metaprune_cli.data.batch import Split, size_of
+from metaprune_cli.data.batch import Batch, Split, size_of
 from metaprune_cli.data.splits import Splits
 from metaprune_cli.errors import InputError
+from metaprune_cli.metrics.calling import call
 
 OwnTask = TypeVar("OwnTask", bound="Task")
 
@@ -128,6 +129,14 @@ class SumMeter:
         return {key: float(value) for key, value in self._read(self._total).items()}
 
 
+@dataclass(frozen=True, eq=False)
+class Exhibit:
+    """A sample of which a report shows what models make of it."""
+
+    name: str
+    batch: Batch
+
+
 @runtime_checkable
 class Task(Protocol):
     """What a model is for.
@@ -145,11 +154,23 @@ class Task(Protocol):
     metrics: tuple[Metric, ...]
     mixable: bool = False
 
+    def configured(self: OwnTask, data: DataSettings) -> OwnTask:  # noqa: ARG002 - for tasks with settings
+        """The same task as the settings want it."""
+        return self
+
     def splits(self, data: DataSettings) -> Splits:
         """What training may see."""
 
     def test(self, data: DataSettings) -> Mapping[str, Split]:
         """The test sets, by name, which stands behind the metrics' of all but the first."""
+
+    def beside_test(self, data: DataSettings) -> Splits:
+        """What evaluation may see beside the test sets; without training samples where it can do without."""
+        return self.splits(data)
+
+    def run(self, model: nn.Module, inputs: Any) -> Any:
+        """What a model makes of inputs when it is measured; they may be more than it takes at a time."""
+        return call(model, inputs)
 
     def loss(self, output: Any, targets: Any) -> Tensor:
         """What training minimises, the mean over a batch, of what the model returned and of what it should have."""
@@ -202,6 +223,31 @@ class Task(Protocol):
         Raises:
             InputError: it cannot; says why not.
         """
+
+    def in_words(self) -> Mapping[str, str]:
+        """By which conventions is measured, in words, by label; for reports."""
+        return {}
+
+    def counted(self, model: nn.Module, splits: Splits) -> Mapping[str, tuple[int, ...]]:  # noqa: ARG002 - of images
+        """Shapes of inputs, by name, for which a model's MACs are counted beside those of the example."""
+        return {}
+
+    def exhibits(self, tests: Mapping[str, Split]) -> Sequence[Exhibit]:  # noqa: ARG002 - where there are pictures
+        """Samples of which a report shows what models make of them."""
+        return ()
+
+    def picture(self, output: Any) -> Tensor:
+        """Of an exhibit, uint8 (c, h, w): what a model returned."""
+        raise NotImplementedError
+
+    def given(self, exhibit: Exhibit) -> Any:
+        """Of an exhibit, what a model would return that does nothing."""
+        raise NotImplementedError
+
+    @property
+    def remembered(self) -> Mapping[str, Any]:
+        """What the files of models say beside the task, of images to restore."""
+        return {}
 
     def arguments(self, splits: Splits) -> Mapping[str, Any]:
         """What the data say about the models that are made for them; known architectures take what they understand."""

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from metaprune_cli.data.batch import AnyBatch, size_of
 from metaprune_cli.errors import InputError, NumericsError
-from metaprune_cli.metrics.calling import call, evaluating, in_fast_format
+from metaprune_cli.metrics.calling import evaluating, in_fast_format
 from metaprune_cli.tasks.base import Meter, Metric, Task
 
 
@@ -136,5 +136,5 @@ def tallied(model: nn.Module, batches: Iterable[AnyBatch], device: torch.device 
     with evaluating(model):
         for inputs, targets in in_fast_format(model, batches):
             inputs, targets = (pytree.tree_map_only(Tensor, lambda t: t.to(device), part) for part in (inputs, targets))
-            tally.update(call(model, inputs), targets)
+            tally.update(task.run(model, inputs), targets)
     return tally

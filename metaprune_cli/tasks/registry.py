@@ -12,6 +12,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.models.importing import import_object
 from metaprune_cli.tasks.base import Task
 from metaprune_cli.tasks.classification import Classification
+from metaprune_cli.tasks.restoration import Denoising, SuperResolution
 
 DEFAULT = "classification"
 
@@ -25,7 +26,11 @@ class Known:
 
 
 TASKS: Mapping[str, Known] = MappingProxyType(
-    {DEFAULT: Known(Classification, "which of several classes an input is of")}
+    {
+        DEFAULT: Known(Classification, "which of several classes an input is of"),
+        "super-resolution": Known(SuperResolution, "images made larger (--scale), as sharp as they may have been"),
+        "denoising": Known(Denoising, "images without their Gaussian noise (--sigma)"),
+    }
 )
 MEMBERS = ("name", "metrics", "splits", "test", "loss", "meter")
 """What a task of a user's must have; the rest is as in ``Task`` where it derives from that."""

@@ -35,7 +35,7 @@ def check_fits(opened: Opened, splits: Splits, task: Task) -> None:
     except InputError as error:
         details = {name.replace(" ", "_"): text for name, text in error.details.items()}
         raise InputError(error.what, **{**details, "where": opened.path}) from error  # type: ignore[arg-type]
-    if not isinstance(task, Classification):
+    if not isinstance(task, Classification) and len(splits.val):
         _check_measurable(opened, splits, task)
 
 

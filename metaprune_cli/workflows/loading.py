@@ -78,6 +78,7 @@ class Opened:
         zeros: which entries are sparse, if any are; what is made of it keeps them unless it says otherwise.
         task: of a user's, that it was trained for; None: classification, or not known.
         preprocessing: what images go through before the model sees them; what is not said is as the data set has it.
+        restoration: what it restores (scale, sigma, pixels), if it does.
     """
 
     model: nn.Module
@@ -92,6 +93,7 @@ class Opened:
     zeros: Zeros | None = None
     task: str | None = None
     preprocessing: Preprocessing = NOTHING_SAID
+    restoration: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def says_its_inputs(self) -> bool:
@@ -147,6 +149,7 @@ def open_model(path: Path, source: ModelSource) -> Opened:
         zeros=_zeros(document, loaded.architecture),
         task=document.get("task"),
         preprocessing=preprocessing_of(document, source),
+        restoration=document.get("restoration") or {},
     )
 
 
@@ -201,6 +204,7 @@ def open_graph(path: Path, source: ModelSource) -> Opened:
         zeros=_zeros(document, architecture),
         task=document.get("task"),
         preprocessing=preprocessing_of(document, source),
+        restoration=document.get("restoration") or {},
     )
 
 
@@ -244,10 +248,12 @@ def save(
 
 
 def inherited(opened: Opened) -> dict[str, Any]:
-    """What a document says of what is made of ``opened`` as of itself: sparse entries, task, preprocessing."""
+    """What a document says of what is made of ``opened`` as of itself: sparse entries, task, what images go through."""
     said: dict[str, Any] = {} if opened.zeros is None else opened.zeros.to_document()
     if opened.task is not None:
         said["task"] = opened.task
+    if opened.restoration:
+        said["restoration"] = dict(opened.restoration)
     if preprocessing := opened.preprocessing.to_document():
         said[KEY_OF_IMAGES] = preprocessing
     return said

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from torch import Tensor
 
 from metaprune_cli.artifacts import file_sha256, is_artifact, provenance, read_artifact, write_artifact
-from metaprune_cli.config import NOTHING_SAID, DataSettings, PruneSettings
+from metaprune_cli.config import AS_USUAL, NOTHING_SAID, DataSettings, PruneSettings
 from metaprune_cli.errors import MetapruneError
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.huggingface.folder import folder_sha256
@@ -171,6 +171,8 @@ def _plain(value: Any) -> Any:
             del plain["task"]  # as before there were others: what was made then is still done
         if value.preprocessing == NOTHING_SAID:
             del plain["preprocessing"]  # alike
+        if value.restoration == AS_USUAL:
+            del plain["restoration"]
         return plain
     if isinstance(value, PruneSettings):
         plain = asdict(value)

@@ -13,7 +13,8 @@ from metaprune_cli.errors import InputError
 
 KEY = "preprocessing"
 """Of the document of a model or a graph; absent, images are as the data set has them."""
-_FILES = "imagefolder"
+_FILES = ("imagefolder", "photos", "images")
+"""Data sets whose images are read in any size."""
 
 
 def with_preprocessing(data: DataSettings, files: Sequence[Path], said: Preprocessing) -> DataSettings:
@@ -41,7 +42,7 @@ def with_preprocessing(data: DataSettings, files: Sequence[Path], said: Preproce
         )
     sides = {_stated_side(document) for document in documents.values()}
     data = replace(data, preprocessing=found)
-    if data.dataset == _FILES and data.side is None and len(sides) == 1:
+    if data.dataset in _FILES and data.side is None and len(sides) == 1:
         return replace(data, image_size=sides.pop())
     return data
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from metaprune_cli.artifacts import is_artifact, read_document
-from metaprune_cli.config import NOTHING_SAID, DataSettings, Preprocessing
+from metaprune_cli.config import NOTHING_SAID, DataSettings, Preprocessing, RestorationSettings
+from metaprune_cli.config.restoration import REMEMBERED
 from metaprune_cli.errors import InputError
 from metaprune_cli.methods.registry import method_of_step
 from metaprune_cli.tasks import DEFAULT, Task, find_task
@@ -17,11 +18,13 @@ from metaprune_cli.tasks.registry import is_own
 from metaprune_cli.workflows.preprocessing import with_preprocessing
 
 TRAINING = ("zoo", "finetune")
+RESTORED = "restoration"
+"""Of the document of a model or a graph; absent from all but those that restore images."""
 
 
 def task_of(data: DataSettings) -> Task:
-    """The task that the settings name."""
-    return _found(data.task)
+    """The task that the settings name, as they want it."""
+    return _found(data.task).configured(data)
 
 
 def task_in(document: Mapping[str, Any]) -> str | None:
@@ -79,7 +82,29 @@ def with_task(
             where=next(iter(named)),
             next_step=f"if you trust the file and the module, add --allow-import, or name the task: --task {wanted}",
         )
-    return replace(data, task=None if wanted == DEFAULT else wanted)
+    return replace(data, task=None if wanted == DEFAULT else wanted, restoration=_restored(data, files))
+
+
+def _restored(data: DataSettings, files: Iterable[Path]) -> RestorationSettings:
+    """What is restored, as the settings say, or else the models' files do.
+
+    Raises:
+        InputError: the files differ in something that the settings do not say.
+    """
+    said = {path: read_document(path).get(RESTORED) or {} for path in files if is_artifact(path)}
+    for name in REMEMBERED:
+        values = {str(path): document[name] for path, document in said.items() if name in document}
+        if len(set(values.values())) > 1 and getattr(data.restoration, name) is None:
+            raise InputError(
+                f"The models are made for images of different {name}.",
+                expected=f"one {name}",
+                got="\n".join(f"{path}: {value}" for path, value in values.items()),
+                next_step=f"say which one they are to be used with: --{name}",
+            )
+    found = data.restoration
+    for document in said.values():
+        found = found.after(document)
+    return found
 
 
 @functools.cache

@@ -126,6 +126,7 @@ class Trainer:
             if opened.pruning is not None:
                 further["pruning"] = opened.pruning
             opened = replace(opened, task=self.data.task, preprocessing=self.data.preprocessing)
+            opened = replace(opened, restoration=self.task.remembered)
             save(result.model.cpu(), target, opened, made, step=step, metrics=metrics, **further)
             checkpoint.discard()
         return metrics

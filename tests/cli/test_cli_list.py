@@ -13,6 +13,7 @@ from scipy.io import savemat
 
 from metaprune_cli.cli.list import ABOUT, COLUMNS
 from metaprune_cli.config import Criterion, DatasetName, TaskName
+from metaprune_cli.data.restoring import ABOUT as PHOTOGRAPHS
 from metaprune_cli.data.splits import DATASETS
 from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig
 from metaprune_cli.models import Architecture, build, list_architectures
@@ -37,7 +38,7 @@ def test_every_criterion_of_the_settings_is_in_the_table() -> None:
 
 
 def test_every_dataset_of_the_settings_is_in_the_table() -> None:
-    assert names("datasets") == list(get_args(DatasetName)) == list(DATASETS)
+    assert names("datasets") == list(get_args(DatasetName)) == [*DATASETS, *PHOTOGRAPHS]
 
 
 def test_every_task_of_the_settings_is_in_the_table() -> None:
@@ -96,16 +97,16 @@ def test_a_dataset_is_found_where_both_parts_are(tmp_path: Path, dataset: str, t
         rows = run("list", "datasets", "--data-root", tmp_path, "--json").json["datasets"]
         return {row["name"]: row["found"] for row in rows}
 
-    assert {name for name, there in found().items() if there} == {"digits"}
+    assert {name for name, there in found().items() if there and name != "photos"} == {"digits"}
     images(tmp_path, train)
-    assert {name for name, there in found().items() if there} == {"digits"}
+    assert {name for name, there in found().items() if there and name != "photos"} == {"digits"}
     images(tmp_path, test)
-    assert {name for name, there in found().items() if there} == {"digits", dataset}
+    assert {name for name, there in found().items() if there and name != "photos"} == {"digits", dataset}
 
 
 def test_what_was_not_looked_for_is_not_missing() -> None:
     rows = run("list", "datasets", "--json").json["datasets"]
-    assert {row["found"] for row in rows if row["name"] != "digits"} == {None}
+    assert {row["found"] for row in rows if row["name"] not in ("digits", "photos")} == {None}
 
 
 def test_metanetworks_of_a_folder_are_listed(tmp_path: Path) -> None:

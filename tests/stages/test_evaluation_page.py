@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from evaluated import row, three_arms
+from PIL import Image
 from torch import nn
 
 from metaprune_cli.models import Architecture
+from metaprune_cli.reports.gallery import Shown, Wall
 from metaprune_cli.reports.page import PAGE, Contents, html
 from metaprune_cli.reports.picture import METHODS_COLOURS, MORE_COLOURS, STYLES
 from metaprune_cli.reports.plots import DARK, ticks
+from metaprune_cli.reports.png import png_of
 from metaprune_cli.reports.report import models_table, summary_tables
 from metaprune_cli.reports.rows import Row
 from metaprune_cli.reports.summary import summarise
@@ -183,3 +190,20 @@ def test_a_page_is_known_by_its_mark(tmp_path: Path) -> None:
     PAGE.write(tmp_path / "x.html", text)
     PAGE.check(tmp_path / "x.html", "--report")
     assert PAGE.mark in text[:300]
+
+
+def test_pictures_are_in_the_page_whole_and_bit_for_bit() -> None:
+    """Text is shortened where it is endless; a picture is no text."""
+    pixels = torch.randint(0, 256, (3, 160, 160), dtype=torch.uint8)
+    shown = Shown(EVIL, EVIL, png_of(pixels))
+    page = html(replace(contents(three_arms()), gallery=[Wall(EVIL, ((shown, shown),))]))
+    checked = Checker(page)
+    assert not checked.open
+    assert checked.tags.count("img") == 2
+    assert "script" not in checked.tags
+    sources = re.findall(r'<img src="data:image/png;base64,([A-Za-z0-9+/=]+)" alt="&lt;script', page)
+    for source in sources:
+        found = np.asarray(Image.open(io.BytesIO(base64.b64decode(source, validate=True))))
+        assert np.array_equal(found, pixels.permute(1, 2, 0).numpy())
+    assert "img-src data:" in page
+    assert "img-src" not in html(contents(three_arms()))

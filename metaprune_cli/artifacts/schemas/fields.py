@@ -68,6 +68,14 @@ class Preprocessing(Record):
     channels: Literal["rgb", "bgr"] | None = None
 
 
+class Restoration(Record):
+    """What a model restores: how much larger images become, or which noise goes, of which pixels."""
+
+    scale: Annotated[int, Field(ge=2, le=8)] | None = None
+    sigma: Annotated[float, Field(gt=0, le=255)] | None = None
+    pixels: Literal["gray", "rgb"] | None = None
+
+
 class MadeBy(Record):
     """The call that made the file."""
 

@@ -14,6 +14,7 @@ from metaprune_cli.artifacts.schemas.fields import (
     Name,
     Preprocessing,
     Record,
+    Restoration,
     Size,
     Text,
     Widths,
@@ -115,4 +116,5 @@ class Graph(Artifact):
     lineage: Lineage = []
     zeros: Zeros | None = None
     preprocessing: Preprocessing | None = None
+    restoration: Restoration | None = None
     program: Any = None

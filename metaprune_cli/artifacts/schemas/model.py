@@ -16,6 +16,7 @@ from metaprune_cli.artifacts.schemas.fields import (
     Number,
     Preprocessing,
     Record,
+    Restoration,
     Size,
     Text,
     Widths,
@@ -71,6 +72,7 @@ class Model(Artifact):
     lineage: Lineage = []
     zeros: Zeros | None = None
     preprocessing: Preprocessing | None = None
+    restoration: Restoration | None = None
     pruning: Pruning | None = None
     history: list[dict[Name, Any]] = []
     task: Text | None = None
