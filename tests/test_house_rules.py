@@ -43,6 +43,7 @@ def sources(folder: Path) -> list[Path]:
 
 def test_these_are_the_commands() -> None:
     others = {
+        "compress",
         "sparsify",
         "iterate",
         "sensitivity",

@@ -40,6 +40,7 @@ from metaprune_cli.config.choices import (
     TaskName,
     ZeroKind,
 )
+from metaprune_cli.config.compressing import CompressSettings
 from metaprune_cli.config.data import DataSettings
 from metaprune_cli.config.measuring import BenchSettings, CoverageSettings, EvalSettings, ExportSettings
 from metaprune_cli.config.metanet import MetanetSettings, MetaTrainSettings, TransformSettings
@@ -63,6 +64,7 @@ __all__ = [
     "BelowOne",
     "BenchSettings",
     "Codec",
+    "CompressSettings",
     "Count",
     "CoverageSettings",
     "Criterion",

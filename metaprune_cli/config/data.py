@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 from metaprune_cli.config.choices import (
@@ -20,6 +22,11 @@ from metaprune_cli.config.choices import (
 from metaprune_cli.config.flags import DATA, Flag
 from metaprune_cli.config.preprocessing import NOTHING_SAID, Preprocessing
 from metaprune_cli.config_loader import Reference
+
+
+AUGMENTED: Mapping[DatasetName, Augmentation] = MappingProxyType({"digits": "none", "svhn": "crop"})
+"""How training images are usually varied; those of any other data set are shifted and mirrored."""
+USUALLY: Augmentation = "crop-flip"
 
 
 @dataclass(frozen=True)
@@ -41,9 +48,9 @@ class DataSettings:
     split_seed: Seed = 0
     val_fraction: Fraction = 0.15
     train_limit: Count | None = None
-    augment: Augmentation = "none"
-    batch_size: BatchSize = 64
-    workers: Processes = 0
+    augment: Annotated[Augmentation, Flag("How training images are varied: shifted, and mirrored.", DATA)] = "none"
+    batch_size: Annotated[BatchSize, Flag("Images in one step of training, and one pass.", DATA, "N")] = 64
+    workers: Annotated[Processes, Flag("Processes that read images; 0: none beside this one.", DATA, "N")] = 0
     task: Annotated[
         TaskName | Annotated[str, Reference()] | None,
         Flag(
