@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from metaprune_cli.api.compress import Compressed, compress
     from metaprune_cli.api.evaluate import evaluate
     from metaprune_cli.api.export import export
     from metaprune_cli.api.finetune import finetune
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Compressed": "metaprune_cli.api.compress",
+    "compress": "metaprune_cli.api.compress",
     "evaluate": "metaprune_cli.api.evaluate",
     "export": "metaprune_cli.api.export",
     "finetune": "metaprune_cli.api.finetune",
@@ -62,6 +65,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Compressed",
     "DataSettings",
     "Exported",
     "FitResult",
@@ -78,6 +82,7 @@ __all__ = [
     "Splits",
     "Task",
     "TensorSplit",
+    "compress",
     "count_macs",
     "count_params",
     "decode",

@@ -13,7 +13,7 @@ import typer
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.cli.signature import Section, unfolded
-from metaprune_cli.config import CompressSettings, DataSettings, ExportSettings, OptimSettings, PruneSettings
+from metaprune_cli.config import CompressSettings, DataSettings, ExportSettings, OptimSettings, PruneSettings, Repair
 from metaprune_cli.config.data import AUGMENTED, USUALLY
 from metaprune_cli.config.flags import OUTPUT
 from metaprune_cli.console.figures import count
@@ -24,7 +24,8 @@ from metaprune_cli.console.table import Table, label
 if TYPE_CHECKING:
     from metaprune_cli.stages.compress import Compressed, Smaller
 
-REPAIR, REPAIR_IMAGES = "least-squares", 1024
+REPAIR: Repair = "least-squares"
+REPAIR_IMAGES = 1024
 """What is done where there are images and nobody says otherwise: it is worth ten points and more to whoever does not
 train, and seldom costs any to whoever does (docs/results/repair)."""
 FILES = (label("what", ""), label("file", "File"))

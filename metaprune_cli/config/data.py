@@ -23,7 +23,6 @@ from metaprune_cli.config.flags import DATA, Flag
 from metaprune_cli.config.preprocessing import NOTHING_SAID, Preprocessing
 from metaprune_cli.config_loader import Reference
 
-
 AUGMENTED: Mapping[DatasetName, Augmentation] = MappingProxyType({"digits": "none", "svhn": "crop"})
 """How training images are usually varied; those of any other data set are shifted and mirrored."""
 USUALLY: Augmentation = "crop-flip"

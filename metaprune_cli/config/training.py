@@ -20,7 +20,6 @@ from metaprune_cli.config.choices import (
 from metaprune_cli.config.flags import SEED, TECHNIQUES, TRAINING, Flag
 from metaprune_cli.config_loader import Range
 
-
 USUAL_LR, LR_AFTER_PRUNING = 0.1, 0.02
 """Of models as they are, and of pruned ones: what is left is close to a minimum, which 0.1 would leave again."""
 

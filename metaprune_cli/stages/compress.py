@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,7 @@ def compress(
     """
     _check(model, settings, pruning, data)
     metanetwork = _metanetwork(settings)
-    folder = output or model.resolve().with_name(f"{stem(model)}.compressed")
+    folder = output or model.parent / f"{stem(model)}.compressed"
     if data is not None:
         data = with_task(data, [model], allow_import=source.allow_import, preprocessing=source.preprocessing)
     splits = None if data is None else task_of(data).splits(data)
@@ -176,9 +176,7 @@ def _check(model: Path, settings: CompressSettings, pruning: PruneSettings, data
         raise InputError("There is no such method.", expected=", ".join(known), got=settings.method, where="--method")
     if data is None and (settings.max_drop is not None or pruning.needs_images):
         wanted = "--max-drop" if settings.max_drop is not None else "the criterion, repair or search"
-        raise InputError(
-            f"{wanted} needs images.", next_step="add --dataset and --data-root", where="--dataset"
-        )
+        raise InputError(f"{wanted} needs images.", next_step="add --dataset and --data-root", where="--dataset")
 
 
 def _metanetwork(settings: CompressSettings) -> Path | None:
@@ -335,7 +333,8 @@ def _described(
             after=after[metric.key] if metric and tested else (None if metric is None else one.headline),
             seconds=seconds,
         )
-        models.append(_named(one, verdict, whole, files, "test" if tested else metric and "validation"))
+        measured_on = None if metric is None else "test" if tested else "validation"
+        models.append(_named(one, verdict, whole, files, measured_on))
     report = course.folder / "report.html" if tested else None
     notes = (*_notes_before(course), *_notes_after(course, models, tested=tested))
     return Compressed(course.folder, tuple(models), report, notes)

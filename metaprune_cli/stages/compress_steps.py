@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,10 @@ from metaprune_cli.workflows.trainer import Trainer
 
 Figures = tuple[Mapping[str, Any], Sequence[Path]]
 """Of a step: what it has to say, and the files that it wrote."""
+
+
+SAID = ("achieved", "speedup", "macs_before", "macs_after", "params_before", "params_after", "error", "route")
+"""What is kept of a removal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +91,7 @@ class Course:
         What a user named may be imported again: that it is in a file now makes it no less the user's word.
         """
         named = self.source.arch is not None and is_factory(self.source.arch)
-        return ModelSource(
-            allow_import=self.source.allow_import or named, preprocessing=self.source.preprocessing
-        )
+        return ModelSource(allow_import=self.source.allow_import or named, preprocessing=self.source.preprocessing)
 
     def run(self, name: str, work: Callable[[], Figures], inputs: Mapping[str, Path], **settings: Any) -> Result:
         """A step, unless it is done."""
@@ -143,7 +145,7 @@ def rewritten(course: Course, base: Path, metanetwork: Path) -> Path:
         return {"output": Path(done.output).name, "change": done.change}, [Path(done.output)]
 
     done = course.run("transform", work, {"model": base, "learnt": metanetwork}, transform=settings)
-    return course.folder / done.figures["output"]
+    return course.folder / str(done.figures["output"])
 
 
 def pruned(course: Course, path: Path, speedup: float) -> tuple[Path, Mapping[str, Any]]:
@@ -161,13 +163,11 @@ def pruned(course: Course, path: Path, speedup: float) -> tuple[Path, Mapping[st
             progress=course.progress,
         )
         output = Path(str(small.output))
-        kept = {
-            name: value for name, value in asdict(small).items() if name not in ("families", "repaired", "held", "input")
-        }
-        return {**kept, "output": output.name, "held": len(small.held)}, [output]
+        figures = {name: getattr(small, name) for name in SAID}
+        return {**figures, "output": output.name, "locked": len(small.held)}, [output]
 
     done = course.run(f"prune-{speedup:g}x", work, {"model": path}, prune=settings)
-    return course.folder / done.figures["output"], done.figures
+    return course.folder / str(done.figures["output"]), done.figures
 
 
 def trained(course: Course, path: Path, base: Path, speedup: float) -> Path:
@@ -195,7 +195,7 @@ def trained(course: Course, path: Path, base: Path, speedup: float) -> Path:
     used = replace(settings, precision=resolved(settings.precision, course.device))
     inputs = {"model": path} | ({} if teacher is None else {"teacher": teacher})
     done = course.run(f"finetune-{speedup:g}x", work, inputs, finetune=used, device=course.device.type)
-    return course.folder / done.figures["output"]
+    return course.folder / str(done.figures["output"])
 
 
 def judged(course: Course, name: str, path: Path) -> float:

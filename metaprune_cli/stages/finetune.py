@@ -33,8 +33,8 @@ NOTED = ("sparsity", "mixup", "cutmix", "ema", "patience")
 class Finetuned:
     """One model that was written; ``headline`` is the task's metric on the validation split, which is not the test set.
 
-    ``before`` is that of the model as it was read. ``epochs`` is 0 where an earlier run had finished this model already. With patience the model is that of
-    ``best_epoch``.
+    ``before`` is that of the model as it was read. ``epochs`` is 0 where an earlier run had finished this model
+    already. With patience the model is that of ``best_epoch``.
     """
 
     input: str

@@ -149,6 +149,6 @@ def shared_out(ranks: Ranks, *, ddp: bool, jobs: int) -> tuple[Ranks, Ranks]:
 
 
 @functools.lru_cache(maxsize=1)
-def _splits(data: DataSettings, call: str) -> Splits:
+def _splits(data: DataSettings, call: str) -> Splits:  # noqa: ARG001 - a call of its own reads them anew
     """Read once for each call, however its settings differ from model to model."""
     return task_of(data).splits(data)

@@ -39,6 +39,9 @@ class Verdict:
             return None
         return self.metric.loss(self.before, self.after)
 
+    def __str__(self) -> str:
+        return self.in_words()
+
     def in_words(self) -> str:
         """The sentence: ``4.0x fewer multiply-adds, 2.6x faster here at batch 8; top-1 62.6 → 61.9 %; 3 min``."""
         speed = f"{self.speedup:.1f}x fewer multiply-adds"
