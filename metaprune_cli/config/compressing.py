@@ -15,8 +15,8 @@ NO_METANET = "none"
 class CompressSettings:
     """What no single step says: which method comes before the removal, how much may be lost, how speed is measured.
 
-    On public ResNets of full width the built-in metanetwork is level with removal without one, or behind it
-    (docs/results), so there is none by default.
+    On public networks of full width the built-in metanetwork is level with removal without one, or behind it, so there
+    is none by default; on narrow ones it is ahead (docs/results).
     """
 
     metanet: Annotated[

@@ -148,7 +148,7 @@ def _finetune(job: Job, progress: Progress, *, trainer: Trainer, source: ModelSo
     )
     metrics = trainer.metrics_if_done(made, job.target)
     done = metrics is not None
-    before = None if done else trainer.headline(opened)
+    before = trainer.headline(opened)
     if metrics is None:
         step: dict[str, Any] = {"epochs": settings.epochs, "seed": seed, "recalibrated": settings.recalibrate}
         step |= {name: path.name for name, path in teacher.items()}

@@ -18,8 +18,8 @@ from metaprune_cli.workflows.loading import Opened
 
 FORWARD_SHARE = 3.0
 """A training step is about three forward passes."""
-TRIED = 2
-"""Passes that are timed, after one that is not."""
+TRIED, LONG_ENOUGH_S = 10, 2.0
+"""So many passes are timed, after one that is not, or as many as take so long."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _forward_seconds(opened: Opened, splits: Splits, data: DataSettings, device:
         for batch in batches:
             call(model, batch.inputs)
             count += 1
-            if count == TRIED:
+            if count == TRIED or time.perf_counter() - start > LONG_ENOUGH_S:
                 break
         finish(device)
     model.cpu()

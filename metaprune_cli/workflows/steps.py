@@ -18,6 +18,8 @@ from metaprune_cli.workflows.paths import replace_file
 
 log = logging.getLogger(__name__)
 
+SHOWN = 3
+"""Of the differences between two runs."""
 MOST_BYTES = 2**24
 """Of a record that is read."""
 
@@ -106,7 +108,9 @@ class Steps:
             return None
         differences = made.differences(entry)
         if differences:
-            log.warning("%s: done anew, since %s", name, "; ".join(differences[:2]))
+            own = [text for text in differences if not text.startswith("inputs.")]  # others follow from earlier steps
+            if own:
+                log.warning("%s: done anew, since %s", name, "; ".join(own[:SHOWN]))
             return None
         outputs = tuple(self.file.parent / path for path in entry["outputs"])
         if any(not path.exists() for path in outputs) or self._digests(outputs) != entry["outputs"]:
