@@ -12,10 +12,12 @@ from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.cli.signature import Section, unfolded
 from metaprune_cli.config import OptimSettings
 from metaprune_cli.config.flags import TECHNIQUES
+from metaprune_cli.console.panel import print_note
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
 
 BEST = Column("best_epoch", "Of epoch")
+MOST_NOTES = 3
 
 
 @guarded
@@ -79,3 +81,12 @@ def finetune(
             *((BEST,) if settings.patience else ()),
         )
         show({"models": rows}, Table("", columns, rows), as_json=as_json)
+        worse = [model for model in tuned if model.worse_by] if not quiet else []
+        for model in worse[:MOST_NOTES]:
+            print_note(
+                f"{model.output} is worse than what it was made from, on the validation images: "
+                f"{metric.written(model.before or 0.0)} before, {metric.written(model.headline)} after. "
+                "A smaller --lr, or more --epochs, may help."
+            )
+        if len(worse) > MOST_NOTES:
+            print_note(f"So are {len(worse) - MOST_NOTES} more.")

@@ -59,7 +59,7 @@ Params = Annotated[
     typer.Option(
         "--params",
         metavar="FILE",
-        help="Settings file; flags override it. Default: ./params.yaml, if there is one.",
+        help="Settings file, or none; flags override it. Default: ./params.yaml, if there is one.",
         rich_help_panel=RUN,
     ),
 ]

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -79,6 +79,8 @@ class Settings:
         file = params_file(given.get("params")) if "params" in given else None
         overrides = dict.fromkeys(instead, ()) | said
         found = read_section(self.cls, self.section.name, file, overrides, if_said=self.section.if_said)
+        if getattr(found, "task", None) is not None and "task" not in said:
+            found = replace(found, task=None, usual_task=found.task)
         if self.section.check is not None:
             self.section.check(found, said)
         return found

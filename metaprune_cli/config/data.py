@@ -32,8 +32,9 @@ USUALLY: Augmentation = "crop-flip"
 class DataSettings:
     """Section ``data``: which images, how they are split and augmented, and for which task.
 
-    The task None is what the models' files say, or classification; ``package.module:task`` is a user's own. The
-    preprocessing that is said here goes before that of the models' files.
+    The task None is what the models' files say, then ``usual_task``, then classification; ``package.module:task`` is a
+    user's own. A task that a settings file names is the usual one: what is said of a model in its own file goes before
+    what is said of a folder. So it does before the preprocessing here.
     """
 
     dataset: Annotated[DatasetName, Flag("Which images.", DATA)] = "digits"
@@ -60,6 +61,7 @@ class DataSettings:
         ),
     ] = None
     preprocessing: Preprocessing = NOTHING_SAID
+    usual_task: TaskName | Annotated[str, Reference()] | None = None
 
     @property
     def side(self) -> int | None:
