@@ -42,8 +42,8 @@ PROGRAM = (
 )
 """What it means that a model is a program."""
 UNREPAIRED = (
-    "The images could do more: --repair least-squares fits what is left to what the whole model did on them. That takes "
-    "seconds, and without training it is usually worth ten points of accuracy and more."
+    "The images could do more: --repair least-squares fits what is left to what the whole model did on them. "
+    "That takes seconds, and without training it is usually worth ten points of accuracy and more."
 )
 """Said where there are images and nothing is repaired."""
 FAMILY_COLUMNS = (

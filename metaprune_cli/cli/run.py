@@ -49,7 +49,11 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
             raise  # Typer's own business, and the edge's
         except KeyboardInterrupt:
-            _panel("Interrupted", "Stopped as it was told to; every file that is there is whole.", _go_on(command.__name__, kwargs))
+            _panel(
+                "Interrupted",
+                "Stopped as it was told to; every file that is there is whole.",
+                _go_on(command.__name__, kwargs),
+            )
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except Exception as error:  # noqa: BLE001 - the outermost line: nothing may reach the user as a traceback
             if kwargs.get("debug"):

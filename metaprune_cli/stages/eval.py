@@ -191,7 +191,7 @@ def _measure(every: Sequence[Opened], views: Views, progress: Progress) -> list[
     found = []
     for opened in every:
         macs = count_macs(opened.model, opened.example())
-        score = views.by_path[opened.path].score(opened.model)
+        score = views.by_path[opened.path].score(opened.model, opened.path.name)
         params, filled = count_params(opened.model), density(opened.model)
         found.append(Measured(score, latencies[str(opened.path)], macs, params, filled))
         opened.model.cpu()

@@ -19,7 +19,7 @@ from metaprune_cli.metrics.macs import count_macs
 from metaprune_cli.tasks import Score, Task
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.loop import fit
-from metaprune_cli.training.progress import Progress
+from metaprune_cli.training.progress import About, Progress
 from metaprune_cli.training.replicas import score_on
 from metaprune_cli.training.zeros import zeros_kept
 from metaprune_cli.workflows.device import threads_for
@@ -109,7 +109,7 @@ class Trainer:
                 augment=self.data.augment != "none",
                 seed=seed,
                 device=self.device,
-                progress=progress,
+                progress=About(progress, opened.path.name),
                 val=self.splits.val,
                 graph=opened.neuron_graph() if self.settings.sparsity else None,
                 teacher=teacher,

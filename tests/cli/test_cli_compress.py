@@ -110,9 +110,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
         assert file_sha256(tmp_path / "parts" / name) == file_sha256(whole / name)
 
 
-def test_without_images_there_is_removal_alone_and_it_is_said_what_that_costs(
-    model: Path, tmp_path: Path
-) -> None:
+def test_without_images_there_is_removal_alone_and_it_is_said_what_that_costs(model: Path, tmp_path: Path) -> None:
     ran = run("compress", model, "--speedup", "2", "-o", tmp_path, *DIGITS[4:])
     assert "accuracy not measured: no images" in ran.out
     assert "Removal alone costs much" in ran.err
