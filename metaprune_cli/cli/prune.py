@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     label("output", "Model"),
-    Column("requested", "Asked", times),
+    Column("requested", "Asked", times, minor=True),
     Column("achieved", "Achieved", times),
     Column("speedup", "Speed-up", times),
     Column("macs_before", "MACs before", count),
     Column("macs_after", "after", count),
-    Column("params_before", "Params before", count),
-    Column("params_after", "after", count),
-    Column("error", "Check", scientific),
+    Column("params_before", "Params before", count, minor=True),
+    Column("params_after", "after", count, minor=True),
+    Column("error", "Check", scientific, minor=True),
     label("route", "Route"),
 )
 HELD_COLUMNS = (label("model", "Model"), label("family", "Family"), label("reason", "Locked because"))

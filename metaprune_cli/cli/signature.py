@@ -13,10 +13,14 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 import typer
 
 from metaprune_cli.cli.sections import params_file, read_section
-from metaprune_cli.config.flags import PANELS, Flag
+from metaprune_cli.config.flags import OUTPUT, PANELS, Flag
 from metaprune_cli.config_loader import Reference
+from metaprune_cli.console.table import WIDE
 
 DEFAULT = "Default: "
+Wide = Annotated[
+    bool, typer.Option("--wide", help="Print every column, however narrow the terminal.", rich_help_panel=OUTPUT)
+]
 Type = Any  # an annotation, as it is at run time
 
 
@@ -118,10 +122,13 @@ def unfolded(command: Callable[..., None]) -> Callable[..., None]:
             found |= several[name]
         elif name not in of_bundles:
             found[name] = hints[name], parameter.default
+    if "as_json" in found:  # what prints one object for programs prints tables for people
+        found["wide"] = Wide, False
     shown = {name: (_with_default(*what), what[1]) for name, what in sorted(found.items(), key=_place)}
 
     @functools.wraps(command)
     def wrapper(**given: Any) -> None:
+        WIDE.set(given.pop("wide", False))
         command(**{name: bundles[name].value(given) if name in bundles else given[name] for name in own})
 
     keyword = inspect.Parameter.KEYWORD_ONLY
