@@ -65,7 +65,7 @@ def evaluate(
     settings: Annotated[EvalSettings, Section("eval")],
     pruning: Annotated[PruneSettings, Section("prune", only={})],
     speedup: list[float] | None = None,
-    data: options.Data,
+    data: options.TestData,
     model_file: options.ModelFile,
     params: options.Params = None,
     device: options.Device = "auto",

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from metaprune_cli.cli.completion import architectures
+from metaprune_cli.cli.own_code import own_name
 from metaprune_cli.cli.signature import Section
 from metaprune_cli.config import DataSettings, Preprocessing
 from metaprune_cli.config.flags import MODEL_FILE, OUTPUT, RUN
@@ -48,8 +50,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.", rich_help_panel=OUTPUT)]
 
 # data
-Data = Annotated[DataSettings, Section("data", only=("dataset", "data_root", "task"))]
-KnownData = Annotated[DataSettings | None, Section("data", only=("dataset", "data_root", "task"), if_said=True)]
+IMAGES = ("dataset", "data_root", "task", "workers")
+Data = Annotated[DataSettings, Section("data", only=(*IMAGES, "batch_size", "augment"))]
+TestData = Annotated[DataSettings, Section("data", only=IMAGES)]
+"""Where the command has a batch size of its own."""
+KnownData = Annotated[DataSettings | None, Section("data", only=(*IMAGES, "batch_size"), if_said=True)]
 Shape = Annotated[DataSettings | None, Section("data", only=("dataset", "data_root"), if_said=True)]
 """Where images say no more than the shape of an input."""
 
@@ -110,9 +115,10 @@ class ModelCode:
         typer.Option(
             "--arch",
             metavar="NAME",
-            help="cifar:resnet56, torchvision:resnet50, timm:NAME, hf:CLASS or package.module:factory. "
-            "Default: as the file says.",
+            help="cifar:resnet56, torchvision:resnet50, timm:NAME, hf:CLASS, or yours: mynet.py:MyNet, "
+            "package.module:factory. Default: as the file says.",
             rich_help_panel=MODEL_FILE,
+            autocompletion=architectures,
         ),
     ] = None
     arch_arg: Annotated[
@@ -263,11 +269,12 @@ def _figures(text: str, where: str) -> list[float]:
 
 def _source(code: ModelCode, input_shape: str | None = None) -> ModelSource:
     args = dict(_key_value(text) for text in code.arch_arg or ())
+    arch = None if code.arch is None else own_name(code.arch)
     shape = None if input_shape is None else _shape(input_shape)
     from metaprune_cli.workflows.loading import ModelSource  # imports torch: after all that can be refused without it
 
     return ModelSource(
-        arch=code.arch,
+        arch=arch,
         arch_args=args,
         input_shape=shape,
         trust_pickle=code.trust_pickle,

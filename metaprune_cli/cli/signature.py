@@ -12,12 +12,15 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 
 import typer
 
+from metaprune_cli.cli.completion import criteria, metanetworks
 from metaprune_cli.cli.sections import params_file, read_section
 from metaprune_cli.config.flags import OUTPUT, PANELS, Flag
 from metaprune_cli.config_loader import Reference
 from metaprune_cli.console.table import WIDE
 
 DEFAULT = "Default: "
+COMPLETED = {"criterion": criteria, "metanet": metanetworks}
+"""What a shell completes of options that are settings, by their names."""
 Wide = Annotated[
     bool, typer.Option("--wide", help="Print every column, however narrow the terminal.", rich_help_panel=OUTPUT)
 ]
@@ -183,7 +186,14 @@ def _option(name: str, setting: str, flag: Flag, hint: Type, default: Any, words
     kind = flag.kind or _kind(hint)
     is_switch = kind is bool and "/" not in names[0]
     said = _ended(words or flag.help, flag.default or _words(default, names[0]), is_switch=is_switch)
-    info = typer.Option(*names, metavar=flag.metavar, help=said, rich_help_panel=flag.panel, show_default=False)
+    info = typer.Option(
+        *names,
+        metavar=flag.metavar,
+        help=said,
+        rich_help_panel=flag.panel,
+        show_default=False,
+        autocompletion=COMPLETED.get(name),
+    )
     return Option(name, setting, flag, Annotated[kind if is_switch else kind | None, info], is_switch)
 
 

@@ -17,7 +17,7 @@ from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
 from metaprune_cli.errors import InputError
 
-OPTIONS = {"epochs": "train.epochs", "validation": "validation", "seed": "seed"}
+OPTIONS = {"epochs": "train.epochs", "lr": "train.lr", "validation": "validation", "seed": "seed"}
 
 
 @guarded
