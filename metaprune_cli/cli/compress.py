@@ -89,6 +89,7 @@ def compress(
         typer.Option("--dry-run", help="Show the plan and about how long it takes.", rich_help_panel=OUTPUT),
     ] = False,
     model_file: options.ModelFile,
+    log: options.Log = None,
     device: options.Device = "auto",
     seed: options.Seed = None,
     quiet: options.Quiet = False,
@@ -106,8 +107,9 @@ def compress(
     source = model_file.source()
     from metaprune_cli.stages import compress as stage
     from metaprune_cli.workflows.device import pick_device
+    from metaprune_cli.workflows.logs import logged
 
-    with listening(quiet) as progress:
+    with listening(quiet) as shown, logged(shown, log) as progress:
         done = stage.compress(
             model,
             output,

@@ -39,7 +39,7 @@ Base = Annotated[
         "--base",
         metavar="PATH",
         help="What speed-ups are against: a file, or a folder with each model's own base. "
-        "Default: the model it was made from if that is given too, else the first.",
+        "Default: the model each was made from, if it is given too or lies beside it; else the first.",
         rich_help_panel=MEASURING,
     ),
 ]

@@ -15,7 +15,7 @@ import typer
 from metaprune_cli.cli.completion import architectures
 from metaprune_cli.cli.own_code import own_name
 from metaprune_cli.cli.signature import Section
-from metaprune_cli.config import DataSettings, Preprocessing
+from metaprune_cli.config import DataSettings, Logger, Preprocessing
 from metaprune_cli.config.flags import MODEL_FILE, OUTPUT, RUN
 from metaprune_cli.config_loader import parse
 from metaprune_cli.errors import InputError
@@ -91,6 +91,14 @@ Jobs = Annotated[
         min=0,
         max=MOST_PROCESSES,
         help="Models at a time, each in its own process; 0: one for every core.",
+        rich_help_panel=RUN,
+    ),
+]
+Log = Annotated[
+    Logger | None,
+    typer.Option(
+        "--log",
+        help="Where the figures of every epoch go too, by that service's own package. Default: nowhere.",
         rich_help_panel=RUN,
     ),
 ]

@@ -59,4 +59,5 @@ EdgePrecision = Literal["float32", "bfloat16"]
 StopOn = Literal["loss", "headline", "accuracy"]
 """``headline``: the task's first metric; ``accuracy``, its name in classification, means the same."""
 TaskName = Literal["classification"]
+Logger = Literal["tensorboard", "mlflow", "wandb", "dvclive"]
 ExportFormat = Literal["safetensors", "torch-export", "onnx", "torchscript", "huggingface"]
