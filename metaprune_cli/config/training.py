@@ -20,7 +20,7 @@ from metaprune_cli.config.choices import (
 from metaprune_cli.config.flags import SEED, TECHNIQUES, TRAINING, Flag
 from metaprune_cli.config_loader import Range
 
-USUAL_LR, LR_AFTER_PRUNING = 0.1, 0.01
+USUAL_LR, LR_AFTER_PRUNING = 0.1, 0.005
 """Of models as they are, and of pruned ones: what is left is close to a minimum, which 0.1 would leave again."""
 
 
@@ -28,7 +28,7 @@ USUAL_LR, LR_AFTER_PRUNING = 0.1, 0.01
 class OptimSettings:
     """How one model is trained: shared by the sections ``zoo`` and ``finetune``.
 
-    The learning rate None is 0.1, and 0.01 for a model that was pruned.
+    The learning rate None is 0.1, and 0.005 for a model that was pruned (docs/finetuning.md).
     """
 
     epochs: Annotated[Natural, Flag("Epochs.", TRAINING, "N")] = 10

@@ -12,6 +12,7 @@ import torch
 from cli_calling import call, run
 
 from metaprune_cli.artifacts import file_sha256, read_document
+from metaprune_cli.config.training import LR_AFTER_PRUNING
 from metaprune_cli.models import load_model
 from metaprune_cli.stages import compress_steps
 
@@ -61,7 +62,7 @@ def test_what_is_known_to_be_best_is_on(done: tuple[Path, Any]) -> None:
     folder, _ = done
     pruned, tuned = (folder / f"mine.pruned-2x{end}.safetensors" for end in ("", ".finetuned"))
     assert read_document(pruned)["lineage"][-1]["repair"] == "least-squares"
-    assert read_document(tuned)["made_by"]["parameters"]["finetune"]["lr"] == 0.01
+    assert read_document(tuned)["made_by"]["parameters"]["finetune"]["lr"] == LR_AFTER_PRUNING
 
 
 def test_what_is_done_is_not_done_again_and_what_has_changed_is(
