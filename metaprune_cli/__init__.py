@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from metaprune_cli.api.compress import Compressed, compress
     from metaprune_cli.api.dhp import DHP
     from metaprune_cli.api.evaluate import evaluate
     from metaprune_cli.api.export import export
@@ -42,6 +43,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "DHP": "metaprune_cli.api.dhp",
+    "Compressed": "metaprune_cli.api.compress",
+    "compress": "metaprune_cli.api.compress",
     "evaluate": "metaprune_cli.api.evaluate",
     "export": "metaprune_cli.api.export",
     "finetune": "metaprune_cli.api.finetune",
@@ -81,6 +84,7 @@ _HOMES = {
 
 __all__ = [
     "DHP",
+    "Compressed",
     "DataSettings",
     "Exported",
     "FitResult",
@@ -101,6 +105,7 @@ __all__ = [
     "Splits",
     "Task",
     "TensorSplit",
+    "compress",
     "count_macs",
     "count_params",
     "decode",

@@ -12,6 +12,7 @@ class MetapruneError(Exception):
         got: what was there instead.
         where: the file, parameter or option concerned.
         next_step: what the user can do about it.
+        about: the section of settings that this comes from, where a settings file may be the cause.
     """
 
     exit_code = 2
@@ -25,8 +26,9 @@ class MetapruneError(Exception):
         got: object = None,
         where: object = None,
         next_step: str | None = None,
+        about: str | None = None,
     ) -> None:
-        self.what = what
+        self.what, self.about = what, about
         self.details = {
             "expected": expected,
             "got": got,

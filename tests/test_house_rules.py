@@ -44,6 +44,7 @@ def sources(folder: Path) -> list[Path]:
 def test_these_are_the_commands() -> None:
     others = {
         "pruning-net",
+        "compress",
         "sparsify",
         "search",
         "dhp",
@@ -194,7 +195,7 @@ def test_what_models_are_for_is_known_to_tasks_alone() -> None:
     assert found == []
 
 
-PYTHON_API = {"__init__.py", "api/dhp.py", "api/prune.py", "api/pruning_net.py"}
+PYTHON_API = {"__init__.py", "api/compress.py", "api/dhp.py", "api/prune.py", "api/pruning_net.py"}
 
 
 def test_methods_are_known_to_the_registry_alone() -> None:

@@ -12,6 +12,7 @@ import typer
 from metaprune_cli import __version__
 from metaprune_cli.cli import (
     bench,
+    compress,
     coverage,
     decode,
     dhp,
@@ -49,6 +50,7 @@ app = typer.Typer(
 )
 COMMANDS: Mapping[str, Callable[..., None]] = MappingProxyType(
     {
+        "compress": compress.compress,
         "zoo": zoo.zoo,
         "encode": encode.encode,
         "meta-train": meta_train.meta_train,

@@ -27,15 +27,15 @@ SETTING = (label("name", ""), label("text", ""))
 COLUMNS = (
     label("name", "Model"),
     Column("batch", "Batch"),
-    Column("macs", "MACs", count),
-    Column("params", "Params", count),
+    Column("macs", "MACs", count, minor=True),
+    Column("params", "Params", count, minor=True),
     Column("latency_ms", "Latency ms", millis),
-    label("spread", "p10–p90"),
-    Column("items_per_s", "Items/s"),
-    Column("memory_bytes", "Memory B", count),
+    label("spread", "p10–p90", minor=True),
+    Column("items_per_s", "Items/s", minor=True),
+    Column("memory_bytes", "Memory B", count, minor=True),
     Column("macs_speedup", "MACs", times),
     Column("latency_speedup", "Faster", times),
-    label("interval", "95 %"),
+    label("interval", "95 %", minor=True),
     label("verdict", "Latency"),
 )
 LAYERS = (

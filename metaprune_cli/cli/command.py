@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from metaprune_cli.places import FOLDER, printable, unreadable
 INPUTS = ("models", "graphs", "inputs", "file", "model", "base", "teacher", "validation", "shares")
 """The parameters that are paths of what is read; what is in a folder is looked at later."""
 UsageError: Any = typer.BadParameter.__bases__[0]  # of click, or of the copy that newer versions of Typer bring
+NUMBER = re.compile(r"\d+(\.\d*)?|\.\d+")
 IMPORT = Path("import")
 """The word before the models that ``zoo`` takes."""
 
@@ -43,12 +45,29 @@ class Command(TyperCommand):
             if not word.strip() or (option.startswith("--") and equals and not value.strip()):
                 raise typer.BadParameter(f"the value of {option or before or 'an argument'} is empty", ctx=ctx)
         try:
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, list(_repeated(args, self.params)))
         except UsageError as error:
             if not getattr(error, "option_name", None) or not error.message.startswith("No such option"):
                 raise
             others = _that_take(error.option_name, ctx)
             raise (UsageError(f"{error.message}. {others}", ctx) if others else error) from None
+
+
+def _repeated(args: Sequence[str], params: Sequence[Any]) -> Iterator[str]:
+    """The words, the option of several numbers given again for each: ``--speedup 2 4`` is ``--speedup 2 --speedup 4``.
+
+    A number that is the name of a file here is left as it is.
+    """
+    several = {name for one in params if getattr(one, "multiple", False) for name in one.opts}
+    option: str | None = None
+    before = ""
+    for word in args:
+        if option is not None and before != option and NUMBER.fullmatch(word) and not Path(word).exists():
+            yield option
+        elif before != option:
+            option = word if word in several else None
+        yield word
+        before = word
 
 
 def _that_take(option: str, ctx: Any) -> str:

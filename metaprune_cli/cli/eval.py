@@ -39,7 +39,7 @@ Base = Annotated[
         "--base",
         metavar="PATH",
         help="What speed-ups are against: a file, or a folder with each model's own base. "
-        "Default: the model it was made from if that is given too, else the first.",
+        "Default: the model each was made from, if it is given too or lies beside it; else the first.",
         rich_help_panel=MEASURING,
     ),
 ]
@@ -65,7 +65,7 @@ def evaluate(
     settings: Annotated[EvalSettings, Section("eval")],
     pruning: Annotated[PruneSettings, Section("prune", only={})],
     speedup: list[float] | None = None,
-    data: options.Data,
+    data: options.TestData,
     model_file: options.ModelFile,
     params: options.Params = None,
     device: options.Device = "auto",

@@ -7,6 +7,8 @@ from types import MappingProxyType
 
 EXAMPLES: Mapping[str, str] = MappingProxyType(
     {
+        "compress": "metaprune compress model.pt --arch mynet.py:MyNet --speedup 4 --dataset imagefolder "
+        "--data-root images",
         "zoo": "metaprune zoo -o zoo --dataset digits --jobs 0",
         "encode": "metaprune encode model.pt --arch torchvision:resnet50",
         "meta-train": "metaprune meta-train zoo/train --validation zoo/validation -o metanet.safetensors",

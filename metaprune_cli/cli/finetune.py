@@ -12,10 +12,12 @@ from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.cli.signature import Section, unfolded
 from metaprune_cli.config import OptimSettings
 from metaprune_cli.config.flags import TECHNIQUES
+from metaprune_cli.console.panel import print_note
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
 
 BEST = Column("best_epoch", "Of epoch")
+MOST_NOTES = 3
 
 
 @guarded
@@ -37,6 +39,7 @@ def finetune(
     resume: options.Resume = False,
     jobs: options.Jobs = 1,
     ddp: options.Ddp = False,
+    log: options.Log = None,
     model_file: options.ModelFile,
     data: options.Data,
     params: options.Params = None,
@@ -50,10 +53,15 @@ def finetune(
     source = model_file.source()
     from metaprune_cli.stages import finetune as stage
     from metaprune_cli.workflows.device import pick_device
+    from metaprune_cli.workflows.logs import logged
     from metaprune_cli.workflows.ranks import ranks_on
 
     where = pick_device(device)
-    with ranks_on(where) as ranks, listening(quiet or not ranks.first) as progress:
+    with (
+        ranks_on(where) as ranks,
+        listening(quiet or not ranks.first) as shown,
+        logged(shown, log if ranks.first else None, jobs=jobs) as progress,
+    ):
         tuned = stage.finetune(
             models,
             output,
@@ -79,3 +87,12 @@ def finetune(
             *((BEST,) if settings.patience else ()),
         )
         show({"models": rows}, Table("", columns, rows), as_json=as_json)
+        worse = [model for model in tuned if model.worse_by] if not quiet else []
+        for model in worse[:MOST_NOTES]:
+            print_note(
+                f"{model.output} is worse than what it was made from, on the validation images: "
+                f"{metric.written(model.before or 0.0)} before, {metric.written(model.headline)} after. "
+                "A smaller --lr, or more --epochs, may help."
+            )
+        if len(worse) > MOST_NOTES:
+            print_note(f"So are {len(worse) - MOST_NOTES} more.")

@@ -48,6 +48,7 @@ def iterate(
         ),
     ],
     resume: options.Resume = False,
+    log: options.Log = None,
     model_file: options.ModelFile,
     data: options.Data,
     params: options.Params = None,
@@ -65,8 +66,9 @@ def iterate(
     source = model_file.source()
     from metaprune_cli.stages import iterate as stage
     from metaprune_cli.workflows.device import pick_device
+    from metaprune_cli.workflows.logs import logged
 
-    with listening(quiet) as progress:
+    with listening(quiet) as shown, logged(shown, log) as progress:
         done = stage.iterate(
             models,
             output,

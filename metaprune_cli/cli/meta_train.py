@@ -58,7 +58,7 @@ def meta_train(
     metanet: Annotated[MetanetSettings, Section("metanet")],
     resume: options.Resume = False,
     allow_import: options.AllowImport = False,
-    data: options.Data,
+    data: options.TestData,
     params: options.Params = None,
     device: options.Device = "auto",
     quiet: options.Quiet = False,

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from metaprune_cli.cli.completion import architectures
+from metaprune_cli.cli.own_code import own_name
 from metaprune_cli.cli.signature import Section
-from metaprune_cli.config import DataSettings, Preprocessing
+from metaprune_cli.config import DataSettings, Logger, Preprocessing
 from metaprune_cli.config.flags import MODEL_FILE, OUTPUT, RUN, WHICH_LAYERS
 from metaprune_cli.config_loader import parse
 from metaprune_cli.errors import InputError
@@ -77,8 +79,11 @@ RESTORED = {
     "multiple": "restoration.multiple",
 }
 """What super-resolution and denoising ask: option → setting."""
-DATA = {name: name for name in ("dataset", "data_root", "task")} | RESTORED
-Data = Annotated[DataSettings, Section("data", only=DATA)]
+IMAGES = {name: name for name in ("dataset", "data_root", "task", "workers")} | RESTORED
+DATA = IMAGES | {"batch_size": "batch_size"}
+Data = Annotated[DataSettings, Section("data", only=DATA | {"augment": "augment"})]
+TestData = Annotated[DataSettings, Section("data", only=IMAGES)]
+"""Where the command has a batch size of its own."""
 KnownData = Annotated[DataSettings | None, Section("data", only=DATA, if_said=True)]
 Shape = Annotated[DataSettings | None, Section("data", only=("dataset", "data_root"), if_said=True)]
 """Where images say no more than the shape of an input."""
@@ -89,7 +94,7 @@ Params = Annotated[
     typer.Option(
         "--params",
         metavar="FILE",
-        help="Settings file; flags override it. Default: ./params.yaml, if there is one.",
+        help="Settings file, or none; flags override it. Default: ./params.yaml, if there is one.",
         rich_help_panel=RUN,
     ),
 ]
@@ -119,6 +124,14 @@ Jobs = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+Log = Annotated[
+    Logger | None,
+    typer.Option(
+        "--log",
+        help="Where the figures of every epoch go too, by that service's own package. Default: nowhere.",
+        rich_help_panel=RUN,
+    ),
+]
 Ddp = Annotated[
     bool,
     typer.Option(
@@ -140,9 +153,10 @@ class ModelCode:
         typer.Option(
             "--arch",
             metavar="NAME",
-            help="cifar:resnet56, torchvision:resnet50, timm:NAME, hf:CLASS or package.module:factory. "
-            "Default: as the file says.",
+            help="cifar:resnet56, torchvision:resnet50, timm:NAME, hf:CLASS, or yours: mynet.py:MyNet, "
+            "package.module:factory. Default: as the file says.",
             rich_help_panel=MODEL_FILE,
+            autocompletion=architectures,
         ),
     ] = None
     arch_arg: Annotated[
@@ -293,11 +307,12 @@ def _figures(text: str, where: str) -> list[float]:
 
 def _source(code: ModelCode, input_shape: str | None = None) -> ModelSource:
     args = dict(_key_value(text) for text in code.arch_arg or ())
+    arch = None if code.arch is None else own_name(code.arch)
     shape = None if input_shape is None else _shape(input_shape)
     from metaprune_cli.workflows.loading import ModelSource  # imports torch: after all that can be refused without it
 
     return ModelSource(
-        arch=code.arch,
+        arch=arch,
         arch_args=args,
         input_shape=shape,
         trust_pickle=code.trust_pickle,

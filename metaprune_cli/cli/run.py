@@ -17,6 +17,8 @@ from typing import Any, ParamSpec, TypeVar
 import typer
 
 from metaprune_cli.cli.command import check_parameters
+from metaprune_cli.cli.sections import NO_FILE, params_file
+from metaprune_cli.config_loader import sections
 from metaprune_cli.console.panel import print_panel, print_text
 from metaprune_cli.console.streams import silence_
 from metaprune_cli.console.table import Table
@@ -28,6 +30,8 @@ R = TypeVar("R")
 OF_SEVERAL = ("zoo", "meta_train", "finetune", "pruning_net")
 """The commands whose work several processes can share."""
 
+GOING_ON = ("compress",)
+"""The commands that keep a record of their steps, and need no ``--resume``."""
 EXIT_BUG = 1
 EXIT_INTERRUPTED = 130
 
@@ -45,12 +49,16 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
             raise  # Typer's own business, and the edge's
         except KeyboardInterrupt:
-            _panel("Interrupted", "Stopped as it was told to; every file that is there is whole.")
+            _panel(
+                "Interrupted",
+                "Stopped as it was told to; every file that is there is whole.",
+                _go_on(command.__name__, kwargs),
+            )
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except Exception as error:  # noqa: BLE001 - the outermost line: nothing may reach the user as a traceback
             if kwargs.get("debug"):
                 print_text(traceback.format_exc())
-            raise typer.Exit(report(error)) from None
+            raise typer.Exit(report(error, _blamed(error, kwargs))) from None
 
     return wrapper
 
@@ -69,8 +77,8 @@ def show(payload: Mapping[str, Any], *tables: Table, as_json: bool) -> None:
         raise
 
 
-def report(error: Exception) -> int:
-    """Show the panel; return the exit code."""
+def report(error: Exception, further: Sequence[tuple[str, str]] = ()) -> int:
+    """Show the panel, ``further`` rows at its end; return the exit code."""
     if isinstance(error, OSError):
         error = _from_system(error)
     if _is_for_want_of_memory(error):
@@ -87,7 +95,7 @@ def report(error: Exception) -> int:
             next_step="look at the files that were given; --debug shows where it was",
         )
     if isinstance(error, MetapruneError):
-        _panel(error.title, error.what, error.lines())
+        _panel(error.title, error.what, [*error.lines(), *further])
         return error.exit_code
     _panel(
         "Unexpected error",
@@ -100,6 +108,30 @@ def report(error: Exception) -> int:
         ],
     )
     return EXIT_BUG
+
+
+def _go_on(command: str, given: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How an interrupted command is taken up again."""
+    if command in GOING_ON:
+        return [("go on", "the same command again: what is done is not done again")]
+    if "resume" in given:
+        return [("go on", "the same command with --resume: it continues after the last epoch that was finished")]
+    return [("go on", "the same command again, from the beginning")]
+
+
+def _blamed(error: Exception, given: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Where a settings file that nobody named is the cause: that it was read, what it says, and how to leave it out."""
+    if getattr(error, "about", None) != "data" or "params" not in given or given.get("dataset") is not None:
+        return []
+    file = params_file(given["params"])
+    own = sections(file).get("data") if file is not None else None
+    if not isinstance(own, Mapping):
+        return []
+    said = ", ".join(f"{name}: {own[name]}" for name in ("dataset", "task", "image_size") if name in own)
+    return [
+        ("because", f"{file} was read, which is about other images or another task ({said or 'its section data'})"),
+        ("or", f"--dataset and --data-root for yours; or --params {NO_FILE}, which leaves {file} out"),
+    ]
 
 
 def _is_for_want_of_memory(error: Exception) -> bool:

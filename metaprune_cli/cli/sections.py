@@ -10,6 +10,8 @@ from metaprune_cli.config_loader import load_section, merged, sections
 from metaprune_cli.errors import InputError
 
 DEFAULT_PARAMS = Path("params.yaml")
+NO_FILE = "none"
+"""Given in place of a settings file: the defaults hold."""
 
 
 def params_file(params: Path | None) -> Path | None:
@@ -20,6 +22,8 @@ def params_file(params: Path | None) -> Path | None:
     """
     if params is None:
         return DEFAULT_PARAMS if DEFAULT_PARAMS.is_file() else None
+    if str(params) == NO_FILE and not params.exists():
+        return None
     if not params.is_file():
         raise InputError("The settings file does not exist.", where=params, next_step="check --params")
     return params

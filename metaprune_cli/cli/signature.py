@@ -6,17 +6,24 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import typer
 
+from metaprune_cli.cli.completion import criteria, metanetworks
 from metaprune_cli.cli.sections import params_file, read_section
-from metaprune_cli.config.flags import PANELS, Flag
+from metaprune_cli.config.flags import OUTPUT, PANELS, Flag
 from metaprune_cli.config_loader import Reference
+from metaprune_cli.console.table import WIDE
 
 DEFAULT = "Default: "
+COMPLETED = {"criterion": criteria, "metanet": metanetworks}
+"""What a shell completes of options that are settings, by their names."""
+Wide = Annotated[
+    bool, typer.Option("--wide", help="Print every column, however narrow the terminal.", rich_help_panel=OUTPUT)
+]
 Type = Any  # an annotation, as it is at run time
 
 
@@ -79,6 +86,8 @@ class Settings:
         file = params_file(given.get("params")) if "params" in given else None
         overrides = dict.fromkeys(instead, ()) | said
         found = read_section(self.cls, self.section.name, file, overrides, if_said=self.section.if_said)
+        if getattr(found, "task", None) is not None and "task" not in said:
+            found = replace(found, task=None, usual_task=found.task)
         if self.section.check is not None:
             self.section.check(found, said)
         return found
@@ -116,10 +125,13 @@ def unfolded(command: Callable[..., None]) -> Callable[..., None]:
             found |= several[name]
         elif name not in of_bundles:
             found[name] = hints[name], parameter.default
+    if "as_json" in found:  # what prints one object for programs prints tables for people
+        found["wide"] = Wide, False
     shown = {name: (_with_default(*what), what[1]) for name, what in sorted(found.items(), key=_place)}
 
     @functools.wraps(command)
     def wrapper(**given: Any) -> None:
+        WIDE.set(given.pop("wide", False))
         command(**{name: bundles[name].value(given) if name in bundles else given[name] for name in own})
 
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -174,7 +186,14 @@ def _option(name: str, setting: str, flag: Flag, hint: Type, default: Any, words
     kind = flag.kind or _kind(hint)
     is_switch = kind is bool and "/" not in names[0]
     said = _ended(words or flag.help, flag.default or _words(default, names[0]), is_switch=is_switch)
-    info = typer.Option(*names, metavar=flag.metavar, help=said, rich_help_panel=flag.panel, show_default=False)
+    info = typer.Option(
+        *names,
+        metavar=flag.metavar,
+        help=said,
+        rich_help_panel=flag.panel,
+        show_default=False,
+        autocompletion=COMPLETED.get(name),
+    )
     return Option(name, setting, flag, Annotated[kind if is_switch else kind | None, info], is_switch)
 
 

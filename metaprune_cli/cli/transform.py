@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from metaprune_cli.cli import options
+from metaprune_cli.cli.completion import metanetworks
 from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.cli.signature import Section, unfolded
 from metaprune_cli.config import DataSettings, TransformSettings
@@ -38,6 +39,7 @@ def transform(
             metavar="FILE|NAME",
             help="The metanetwork, or the name of one of ours.",
             rich_help_panel=MODELS,
+            autocompletion=metanetworks,
         ),
     ] = Path("builtin"),
     *,

@@ -17,7 +17,7 @@ from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
 from metaprune_cli.errors import InputError
 
-OPTIONS = {"epochs": "train.epochs", "validation": "validation", "seed": "seed"}
+OPTIONS = {"epochs": "train.epochs", "lr": "train.lr", "validation": "validation", "seed": "seed"}
 
 
 @guarded
@@ -40,6 +40,7 @@ def zoo(
     resume: options.Resume = False,
     jobs: options.Jobs = 1,
     ddp: options.Ddp = False,
+    log: options.Log = None,
     model_file: options.ModelFile,
     data: options.Data,
     params: options.Params = None,
@@ -53,10 +54,15 @@ def zoo(
     source = model_file.source()
     from metaprune_cli.stages import zoo as stage
     from metaprune_cli.workflows.device import pick_device
+    from metaprune_cli.workflows.logs import logged
     from metaprune_cli.workflows.ranks import ranks_on
 
     where = pick_device(device)
-    with ranks_on(where) as ranks, listening(quiet or not ranks.first) as progress:
+    with (
+        ranks_on(where) as ranks,
+        listening(quiet or not ranks.first) as shown,
+        logged(shown, log if ranks.first else None, jobs=jobs) as progress,
+    ):
         if files:
             members = ranks.from_first(
                 lambda: stage.import_zoo(files, output, settings, source=source, progress=progress)

@@ -16,6 +16,7 @@ from metaprune_cli.config.choices import (
     ExportFormat,
     Fraction,
     GeneratorName,
+    Logger,
     MetaCriterion,
     Natural,
     NonNegative,
@@ -45,6 +46,7 @@ from metaprune_cli.config.choices import (
     TaskName,
     ZeroKind,
 )
+from metaprune_cli.config.compressing import CompressSettings
 from metaprune_cli.config.data import DataSettings
 from metaprune_cli.config.dhp import DhpSettings
 from metaprune_cli.config.measuring import BenchSettings, CoverageSettings, EvalSettings, ExportSettings
@@ -58,8 +60,8 @@ from metaprune_cli.config.pruning import (
     SparsifySettings,
 )
 from metaprune_cli.config.pruning_net import PruningNetSettings
-from metaprune_cli.config.searching import SearchSettings
 from metaprune_cli.config.restoration import AS_USUAL, RestorationSettings
+from metaprune_cli.config.searching import SearchSettings
 from metaprune_cli.config.training import OptimSettings, ZooMember, ZooSettings
 
 __all__ = [
@@ -73,6 +75,7 @@ __all__ = [
     "BelowOne",
     "BenchSettings",
     "Codec",
+    "CompressSettings",
     "Count",
     "CoverageSettings",
     "Criterion",
@@ -87,6 +90,7 @@ __all__ = [
     "Fraction",
     "GeneratorName",
     "IterateSettings",
+    "Logger",
     "MetaCriterion",
     "MetaTrainSettings",
     "MetanetSettings",

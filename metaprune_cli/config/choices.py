@@ -65,4 +65,5 @@ Start = Literal["trained", "scratch"]
 StopOn = Literal["loss", "headline", "accuracy"]
 """``headline``: the task's first metric; ``accuracy``, its name in classification, means the same."""
 TaskName = Literal["classification", "super-resolution", "denoising"]
+Logger = Literal["tensorboard", "mlflow", "wandb", "dvclive"]
 ExportFormat = Literal["safetensors", "torch-export", "onnx", "torchscript", "huggingface"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 from metaprune_cli.config.choices import (
@@ -22,13 +24,18 @@ from metaprune_cli.config.preprocessing import NOTHING_SAID, Preprocessing
 from metaprune_cli.config.restoration import AS_USUAL, RestorationSettings
 from metaprune_cli.config_loader import Reference
 
+AUGMENTED: Mapping[DatasetName, Augmentation] = MappingProxyType({"digits": "none", "svhn": "crop"})
+"""How training images are usually varied; those of any other data set are shifted and mirrored."""
+USUALLY: Augmentation = "crop-flip"
+
 
 @dataclass(frozen=True)
 class DataSettings:
     """Section ``data``: which images, how they are split and augmented, and for which task.
 
-    The task None is what the models' files say, or classification; ``package.module:task`` is a user's own. The
-    preprocessing that is said here goes before that of the models' files. In super-resolution and denoising the side of
+    The task None is what the models' files say, then ``usual_task``, then classification; ``package.module:task`` is a
+    user's own. A task that a settings file names is the usual one: what is said of a model in its own file goes before
+    what is said of a folder. So it does before the preprocessing here. In super-resolution and denoising the side of
     the images is that of the patches a model is trained on.
     """
 
@@ -43,9 +50,9 @@ class DataSettings:
     split_seed: Seed = 0
     val_fraction: Fraction = 0.15
     train_limit: Count | None = None
-    augment: Augmentation = "none"
-    batch_size: BatchSize = 64
-    workers: Processes = 0
+    augment: Annotated[Augmentation, Flag("How training images are varied: shifted, and mirrored.", DATA)] = "none"
+    batch_size: Annotated[BatchSize, Flag("Images in one step of training, and one pass.", DATA, "N")] = 64
+    workers: Annotated[Processes, Flag("Processes that read images; 0: none beside this one.", DATA, "N")] = 0
     task: Annotated[
         TaskName | Annotated[str, Reference()] | None,
         Flag(
@@ -57,6 +64,7 @@ class DataSettings:
     ] = None
     preprocessing: Preprocessing = NOTHING_SAID
     restoration: RestorationSettings = AS_USUAL
+    usual_task: TaskName | Annotated[str, Reference()] | None = None
 
     @property
     def side(self) -> int | None:

@@ -27,7 +27,7 @@ class EvalSettings:
             default="every method's arm with every baseline",
         ),
     ] = ()
-    batch_size: BatchSize = 256
+    batch_size: Annotated[BatchSize, Flag("Images in one pass over the test images.", MEASURING, "N")] = 256
     latency_batch: Annotated[BatchSize, Flag("Images in one timed forward pass.", MEASURING, "N")] = 1
     latency_runs: Annotated[Count, Flag("Timed forward passes of each model.", MEASURING, "N")] = 30
     curve: Annotated[

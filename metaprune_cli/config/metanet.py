@@ -72,7 +72,7 @@ class MetaTrainSettings:
     pattern: str = "2:4"  # of the objective n:m; in YAML in quotes, where 2:4 is the number 124
     reg: NonNegative = 10.0
     alpha: Annotated[float, Range(above=1)] = 16.0
-    lr: Positive = 2e-3
+    lr: Annotated[Positive, Flag("Learning rate at its highest.", TRAINING, "X")] = 2e-3
     schedule: ScheduleName = "cosine"
     milestones: tuple[Count, ...] = ()
     gamma: Positive = 0.1
@@ -83,7 +83,7 @@ class MetaTrainSettings:
     # models of the zoo whose mean gradient is one step; several processes share them out
     members_per_step: Annotated[Count, Flag("Graphs in one step; several processes share them out.", TRAINING, "N")] = 1
     batches: Count = 1
-    batch_size: BatchSize = 128
+    batch_size: Annotated[BatchSize, Flag("Images that a model is judged on in one step.", TRAINING, "N")] = 128
     validate_every: Count = 5
     seed: Annotated[Seed, SEED] = 0
     backend: Backend = "blocks"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from metaprune_cli.config.choices import (
@@ -20,14 +20,28 @@ from metaprune_cli.config.choices import (
 from metaprune_cli.config.flags import SEED, TECHNIQUES, TRAINING, Flag
 from metaprune_cli.config_loader import Range
 
+USUAL_LR, LR_AFTER_PRUNING = 0.1, 0.005
+"""Of models as they are, and of pruned ones: what is left is close to a minimum, which 0.1 would leave again."""
+
 
 @dataclass(frozen=True)
 class OptimSettings:
-    """How one model is trained: shared by the sections ``zoo`` and ``finetune``."""
+    """How one model is trained: shared by the sections ``zoo`` and ``finetune``.
+
+    The learning rate None is 0.1, and 0.005 for a model that was pruned (docs/finetuning.md).
+    """
 
     epochs: Annotated[Natural, Flag("Epochs.", TRAINING, "N")] = 10
     optimizer: Annotated[OptimizerName, Flag("How weights are updated.", TRAINING)] = "sgd"
-    lr: Annotated[Positive, Flag("Learning rate at its highest.", TRAINING, "X")] = 0.1
+    lr: Annotated[
+        Positive | None,
+        Flag(
+            "Learning rate at its highest.",
+            TRAINING,
+            "X",
+            default=f"{USUAL_LR:g}, of models that were pruned {LR_AFTER_PRUNING:g}",
+        ),
+    ] = None
     momentum: BelowOne = 0.9
     weight_decay: NonNegative = 5e-4
     schedule: Annotated[ScheduleName, Flag("How the learning rate falls.", TRAINING)] = "cosine"
@@ -62,6 +76,10 @@ class OptimSettings:
     stop_on: StopOn = "loss"  # what is better, on the validation images
     distill_weight: Annotated[float, Range(at_least=0, at_most=1)] = 0.5  # of a teacher; the labels have the rest
     distill_temperature: Positive = 4.0
+
+    def for_model(self, *, pruned: bool) -> OptimSettings:
+        """The same with a learning rate, the usual one where none was said."""
+        return self if self.lr is not None else replace(self, lr=LR_AFTER_PRUNING if pruned else USUAL_LR)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import IO, Any
 from xml.etree.ElementTree import Element
@@ -13,16 +14,24 @@ from metaprune_cli.console.markup import element
 from metaprune_cli.console.text import line, lines, markdown
 
 PIPE_WIDTH = 10_000  # a pipe has no edge: nothing may be cut off there
+LONG_NAME, SHORT_NAME = 40, 24
+"""Characters of a name in a narrow terminal: its end says as much as its beginning."""
+WIDE: ContextVar[bool] = ContextVar("wide", default=False)
+"""Whether the user wants every column, however narrow the terminal."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: the rows' key, its heading, and how a value is written (``None`` is always an empty cell)."""
+    """One column: the rows' key, its heading, and how a value is written (``None`` is always an empty cell).
+
+    A ``minor`` one is the first to be left out where a terminal is too narrow for all.
+    """
 
     key: str
     title: str
     write: Callable[[Any], str] = plain
     right: bool = True
+    minor: bool = False
 
     def cell(self, row: Mapping[str, Any]) -> str:
         """The row's value under this column, as text."""
@@ -30,9 +39,13 @@ class Column:
         return "" if value is None else self.write(value)
 
 
-def label(key: str, title: str) -> Column:
+def label(key: str, title: str, *, minor: bool = False) -> Column:
     """A column of words: left-aligned."""
-    return Column(key, title, right=False)
+    return Column(key, title, right=False, minor=minor)
+
+
+Filled = tuple[Column, Sequence[str]]
+"""A column and its cells."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +93,52 @@ class Table:
         from rich.text import Text
 
         stream = file or sys.stdout
-        console = Console(file=stream, width=None if stream.isatty() else PIPE_WIDTH, highlight=False)
+        whole = WIDE.get() or not stream.isatty()
+        console = Console(file=stream, width=PIPE_WIDTH if whole else None, highlight=False)
+        cells = [(column, [line(column.cell(row)) for row in self.rows]) for column in self.columns]
+        fitted = fit(cells, console.width)
         view = RichTable(box=box.SIMPLE_HEAD, show_header=any(column.title for column in self.columns))
-        for column in self.columns:
+        for column, _ in fitted:
             view.add_column(Text(line(column.title)), justify="right" if column.right else "left", overflow="fold")
-        for row in self.rows:
-            view.add_row(*(Text(line(column.cell(row))) for column in self.columns))
+        for row in zip(*(texts for _, texts in fitted), strict=True):
+            view.add_row(*map(Text, row))
         if self.title:
             console.print(Text(lines(self.title), style="bold"))
         console.print(view)
+        left_out = len(self.columns) - len(fitted)
+        if left_out:
+            console.print(Text(f"  {left_out} more column{'s' if left_out > 1 else ''}: --wide", style="dim"))
+
+
+def fit(columns: Sequence[Filled], width: int) -> list[Filled]:
+    """The columns that a terminal has room for: names shortened in the middle, then minor ones left out, then the last.
+
+    Args:
+        columns: and the cells of each; the first is never left out.
+        width: of the terminal, in characters.
+    """
+    found = list(columns)
+    for longest in (LONG_NAME, SHORT_NAME):
+        if _width(found) > width:
+            found = [_shortened(column, cells, longest) for column, cells in found]
+    while _width(found) > width and len(found) > 1:
+        minor = [place for place, (column, _) in enumerate(found) if column.minor and place]
+        found.pop(minor[-1] if minor else -1)
+    return found
+
+
+def _width(columns: Sequence[Filled]) -> int:
+    """What a table takes: its columns, two spaces around each and one between them."""
+    return sum(2 + max(map(len, [column.title, *cells])) for column, cells in columns) + len(columns) + 1
+
+
+def _shortened(column: Column, cells: Sequence[str], longest: int) -> Filled:
+    return (column, cells) if column.right else (column, [_middle_out(cell, longest) for cell in cells])
+
+
+def _middle_out(text: str, longest: int) -> str:
+    half = (longest - 1) // 2
+    return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"
 
 
 def _side(column: Column) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from metaprune_cli.metrics.macs import count_macs
 from metaprune_cli.tasks import Score, Task, measure
 from metaprune_cli.tasks.base import Exhibit
 from metaprune_cli.tasks.measuring import beside_each_other
-from metaprune_cli.training.progress import Progress
+from metaprune_cli.training.progress import Progress, counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +48,16 @@ class Conditions:
         shapes = self.task.counted(model, self.splits)
         return {name: count_macs(model, torch.empty(shape, device="meta")) for name, shape in shapes.items()}
 
-    def score(self, model: nn.Module) -> Score:
-        """Over all test images; the model is on the device afterwards."""
+    def score(self, model: nn.Module, name: str = "") -> Score:
+        """Over all test images; the model is on the device afterwards. ``name`` is what its progress is called by."""
         model = model.to(self.device)
-        found = {
-            name: measure(model, test.batches(self.settings.batch_size, device=self.device), self.device, self.task)
-            for name, test in self.tests.items()
-        }
-        return beside_each_other(found)
+        return beside_each_other({test: self._on(test, model, name) for test in self.tests})
+
+    def _on(self, test: str, model: nn.Module, name: str) -> Score:
+        size, split = self.settings.batch_size, self.tests[test]
+        batches = split.batches(size, device=self.device)
+        seen = counted(batches, self.progress, f"{test} {name}".rstrip(), math.ceil(len(split) / size))
+        return measure(model, seen, self.device, self.task)
 
     def latencies(self, models: Mapping[str, nn.Module]) -> dict[str, Latency]:
         """Round-robin over the models, so that what slows the machine down slows all of them."""

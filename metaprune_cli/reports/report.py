@@ -61,7 +61,7 @@ def summary_columns(metric: Metric) -> tuple[Column, ...]:
         Column("speedup", "Achieved", times),
         Column("macs", "MACs", count),
         Column("params", "Params", count),
-        Column("density", "Density", share),
+        Column("density", "Density", share, minor=True),
         Column("latency_ms", "Latency ms", millis),
     )
 
@@ -86,17 +86,17 @@ def model_columns(metrics: Sequence[Metric], sizes: Sequence[str] = ()) -> tuple
     return (
         label("name", "Model"),
         label("arm", "Arm"),
-        label("step", "Step"),
+        label("step", "Step", minor=True),
         *(Column(metric.key, metric.title, metric.write) for metric in metrics),
-        Column("loss", "Loss"),
+        Column("loss", "Loss", minor=True),
         Column("speedup", "Speed-up", times),
         Column("macs", "MACs", count),
         *(Column(f"macs_{size}", f"MACs {size}", count) for size in sizes),
-        Column("params", "Params", count),
-        Column("density", "Density", share),
-        Column("file_bytes", "Bytes", count),
-        Column("latency_ms", "Latency ms", millis),
-        label("latency_spread", "p10–p90"),
+        Column("params", "Params", count, minor=True),
+        Column("density", "Density", share, minor=True),
+        Column("file_bytes", "Bytes", count, minor=True),
+        Column("latency_ms", "Latency ms", millis, minor=True),
+        label("latency_spread", "p10–p90", minor=True),
         Column("latency_speedup", "Faster", times),
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 import metaprune_cli
+from metaprune_cli.artifacts import is_artifact
 from metaprune_cli.config import DataSettings, EvalSettings, PruneSettings
 from metaprune_cli.config_loader import did_you_mean
 from metaprune_cli.errors import InputError
@@ -28,6 +29,7 @@ from metaprune_cli.reports.views import Views
 from metaprune_cli.reports.widths import widths_of
 from metaprune_cli.tasks import Score
 from metaprune_cli.training.progress import Progress
+from metaprune_cli.workflows.ancestors import whole_of
 from metaprune_cli.workflows.arms import REPAIRED, Arm, nouns, place
 from metaprune_cli.workflows.images import check_fits
 from metaprune_cli.workflows.lineage import base_candidates, base_of, descent
@@ -88,7 +90,8 @@ def evaluate(
         models: files, or folders of model artifacts.
         output: folder for the report; None writes nothing.
         settings: batch sizes, runs, and the speed-ups of the curves.
-        base: what speed-ups are measured against: a file, or a folder with each model's own base in it.
+        base: what speed-ups are measured against: a file, or a folder with each model's own base in it; None: the
+            model that each was made from, if it is given too or lies beside it, else the first.
         pruning: how models are pruned for the curves; None draws none.
         source: how foreign model files are opened.
         data: the images.
@@ -104,7 +107,8 @@ def evaluate(
     check_folder(output)
     if report is not None:
         PAGE.check(report, "--report")
-    paths = list(models) if base is None else [*models, base]
+    own = [] if base is not None else _wholes(models)
+    paths = [*models, *own] if base is None else [*models, base]
     sources = [file.path for file in find_sources(paths, ("model",)).files]
     data = with_task(data, sources, allow_import=source.allow_import, alike=False)
 
@@ -114,11 +118,12 @@ def evaluate(
 
     views = Views.of(data, sources, source.preprocessing, conditions)
     given = _open(models, source, views)
-    bases = [] if base is None else _open([base], source, views)
+    bases = _open(own if base is None else [base], source, views)
     files = {opened.path.resolve(): opened for opened in [*bases, *given]}  # a file may be given and be a base
     given, bases = ([files[opened.path.resolve()] for opened in some] for some in (given, bases))
     every = list(files.values())
-    compared = {opened.path: base_of(opened, base_candidates(given, bases)) for opened in every}
+    candidates = [*bases, *base_candidates(given, [])] if base is None else base_candidates(given, bases)
+    compared = {opened.path: base_of(opened, candidates) for opened in every}
     start = [] if pruning is None else _unpruned(given)
     _check_against(settings.against, every, start, pruning)
     rows, repair = common_repair(_rows(every, compared, _measure(every, views, progress)))
@@ -138,6 +143,14 @@ def evaluate(
         PAGE.write(report, html(replace(contents, gallery=walls)))
         written += (report,)
     return Evaluation(tuple(rows), summary, setting, written)
+
+
+def _wholes(models: Sequence[Path]) -> list[Path]:
+    """What the models were pruned from, as far as it lies beside them and is not given itself; files of ours alone."""
+    given = [file.path for file in find_sources(models, ("model",)).files]
+    there = {path.resolve() for path in given}
+    found = [whole for path in given if (whole := whole_of(path)) is not None and is_artifact(whole)]
+    return sorted({path for path in found if path.resolve() not in there})
 
 
 def _ranked(criterion: str) -> str:
@@ -202,7 +215,7 @@ def _measure(every: Sequence[Opened], views: Views, progress: Progress) -> list[
     found = []
     for opened in every:
         macs = count_macs(opened.model, opened.example())
-        score = views.by_path[opened.path].score(opened.model)
+        score = views.by_path[opened.path].score(opened.model, opened.path.name)
         params, filled = count_params(opened.model), density(opened.model)
         further = views.by_path[opened.path].further_macs(opened.model)
         found.append(Measured(score, latencies[str(opened.path)], macs, params, filled, further))

@@ -16,6 +16,7 @@ from metaprune_cli.tasks import Metric
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.precision import resolved
 from metaprune_cli.training.progress import Progress
+from metaprune_cli.workflows.lineage import descent
 from metaprune_cli.workflows.loading import ModelSource
 from metaprune_cli.workflows.made import Made, code_of
 from metaprune_cli.workflows.paths import find_sources, plan_targets
@@ -32,8 +33,8 @@ NOTED = ("sparsity", "mixup", "cutmix", "ema", "patience")
 class Finetuned:
     """One model that was written; ``headline`` is the task's metric on the validation split, which is not the test set.
 
-    ``epochs`` is 0 where an earlier run had finished this model already. With patience the model is that of
-    ``best_epoch``.
+    ``before`` is that of the model as it was read. ``epochs`` is 0 where an earlier run had finished this model
+    already. With patience the model is that of ``best_epoch``.
     """
 
     input: str
@@ -43,6 +44,12 @@ class Finetuned:
     headline: float
     val_loss: float
     best_epoch: int | None = None
+    before: float | None = None
+
+    @property
+    def worse_by(self) -> float:
+        """How much of the headline the training has cost, where it has; else 0."""
+        return 0.0 if self.before is None else max(0.0, self.metric.loss(self.before, self.headline))
 
     def to_document(self) -> dict[str, Any]:
         """Plain values, the headline by its metric's name."""
@@ -53,6 +60,7 @@ class Finetuned:
             f"val_{self.metric.key}": self.headline,
             "val_loss": self.val_loss,
             "best_epoch": self.best_epoch,
+            f"before_{self.metric.key}": self.before,
         }
 
 
@@ -120,9 +128,11 @@ def finetune(
 
 def _finetune(job: Job, progress: Progress, *, trainer: Trainer, source: ModelSource, seed: int) -> Finetuned:
     """One model, from one file into another."""
-    settings, splits, task = trainer.settings, trainer.splits, trainer.task
+    splits, task = trainer.splits, trainer.task
     teacher = {} if job.teacher is None else {"teacher": job.teacher}
     opened = open_fitting(job.path, source, splits, task)
+    settings = trainer.settings.for_model(pruned=descent(opened.lineage, opened.path).step != "unpruned")
+    trainer = replace(trainer, settings=settings)
     taught = {name: open_teacher(path, source, splits, task) for name, path in teacher.items()}
     built = {name: found.architecture for name, found in ({"model": opened} | taught).items()}
     made = Made.by(
@@ -138,6 +148,7 @@ def _finetune(job: Job, progress: Progress, *, trainer: Trainer, source: ModelSo
     )
     metrics = trainer.metrics_if_done(made, job.target)
     done = metrics is not None
+    before = trainer.headline(opened)
     if metrics is None:
         step: dict[str, Any] = {"epochs": settings.epochs, "seed": seed, "recalibrated": settings.recalibrate}
         step |= {name: path.name for name, path in teacher.items()}
@@ -152,4 +163,5 @@ def _finetune(job: Job, progress: Progress, *, trainer: Trainer, source: ModelSo
         headline=metrics[f"val_{task.metrics[0].key}"],
         val_loss=metrics["val_loss"],
         best_epoch=int(metrics["best_epoch"]) if settings.patience else None,
+        before=before,
     )

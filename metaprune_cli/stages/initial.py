@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from metaprune_cli.config import Augmentation, DatasetName, DataSettings
+from metaprune_cli.config import Augmentation, DataSettings
+from metaprune_cli.config.data import AUGMENTED, USUALLY
 from metaprune_cli.console.templates import Filters, render
 from metaprune_cli.console.text import markdown, markdown_code, quoted
 from metaprune_cli.methods.registry import learnt_by, method_by_command
@@ -21,7 +22,6 @@ from metaprune_cli.workflows.loading import ModelSource
 
 TEMPLATES = Path(__file__).with_name("templates")
 MODELS, REWRITTEN = "data/zoo/train", "data/transformed"
-AUGMENT: Mapping[DatasetName, Augmentation] = {"digits": "none", "svhn": "crop"}
 EPOCHS = {"digits": 15}
 MANY_EPOCHS = 100
 IGNORED = "__pycache__/\n*.checkpoint.safetensors\n"
@@ -72,8 +72,8 @@ class Project:
     def augment(self) -> Augmentation:
         """How training images are varied; those of a task of one's own are its own business."""
         if self.restored:
-            return "crop-flip"
-        return "none" if self.data.task else AUGMENT.get(self.data.dataset, "crop-flip")
+            return USUALLY
+        return "none" if self.data.task else AUGMENTED.get(self.data.dataset, USUALLY)
 
     @property
     def epochs(self) -> int:

@@ -117,7 +117,8 @@ def zoo(
     check_targets([job.target(output) for job in todo], "model")
     data = with_task(data, (), allow_import=True, preprocessing=preprocessing)
     between, together = shared_out(ranks, ddp=ddp, jobs=jobs)
-    work = functools.partial(_train, output=output, trainer=Trainer(settings.train, data, device, resume, together))
+    trainer = Trainer(settings.train.for_model(pruned=False), data, device, resume, together)
+    work = functools.partial(_train, output=output, trainer=trainer)
     return side_by_side(work, todo, jobs=jobs, label="zoo", progress=progress, ranks=between)
 
 

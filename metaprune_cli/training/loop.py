@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -21,7 +21,7 @@ from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.learner import Learner
 from metaprune_cli.training.mixing import mixed
 from metaprune_cli.training.norms import measure_norms_
-from metaprune_cli.training.progress import Progress
+from metaprune_cli.training.progress import Progress, counted
 from metaprune_cli.training.replicas import average_statistics_, check_parts, original, score_on
 from metaprune_cli.training.schedules import learning_rate
 from metaprune_cli.training.seeds import derive, seeded
@@ -142,8 +142,9 @@ def fit(
         with seeded(ranks.own_seed(epoch_seed), device):
             pull = sparse_learning(learner.model, graph, settings)
             pull = pull if further is None else functools.partial(further, learner.model)
-            batches = of_epoch(seed=epoch_seed, augment=augment)
-            record = _train_epoch(learner, batches, epoch, steps_in(train, batch_size), pull, until)
+            steps = steps_in(train, batch_size)
+            batches = counted(of_epoch(seed=epoch_seed, augment=augment), progress, f"epoch {epoch + 1}", steps)
+            record = _train_epoch(learner, batches, epoch, steps, pull, until)
         if learner.average is not None:
             measure_(learner.result)
         if val is not None:
@@ -235,7 +236,7 @@ def set_learning_rate_(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 def _train_epoch(
     learner: Learner,
-    batches: Iterator[Batch],
+    batches: Iterable[Batch],
     epoch: int,
     steps: int,
     penalty: Callable[[], Tensor] | None,

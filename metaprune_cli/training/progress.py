@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
+
+Item = TypeVar("Item")
 
 
 @runtime_checkable
@@ -30,3 +34,32 @@ class Silence:
 
     def end(self) -> None:
         """Show nothing."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What a listener hears of a task is said to be about something: a model's file."""
+
+    listener: Progress
+    name: str
+
+    def begin(self, label: str, total: int) -> None:
+        """A task starts; its label names what it is about."""
+        self.listener.begin(f"{label} {self.name}", total)
+
+    def step(self, **figures: float) -> None:
+        """Passed on."""
+        self.listener.step(**figures)
+
+    def end(self) -> None:
+        """Passed on."""
+        self.listener.end()
+
+
+def counted(items: Iterable[Item], progress: Progress, label: str, total: int) -> Iterator[Item]:
+    """The items, each of which is a step of a task of its own; the task ends with them."""
+    progress.begin(label, total)
+    for item in items:
+        yield item
+        progress.step()
+    progress.end()

@@ -6,6 +6,7 @@ import math
 from typing import Protocol, runtime_checkable
 
 from metaprune_cli.config import ScheduleName
+from metaprune_cli.config.training import USUAL_LR
 
 
 @runtime_checkable
@@ -15,7 +16,7 @@ class Schedule(Protocol):
     @property
     def epochs(self) -> int: ...  # noqa: D102
     @property
-    def lr(self) -> float: ...  # noqa: D102
+    def lr(self) -> float | None: ...  # noqa: D102
     @property
     def schedule(self) -> ScheduleName: ...  # noqa: D102
     @property
@@ -38,11 +39,17 @@ def learning_rate(schedule: Schedule, step: int, steps_per_epoch: int) -> float:
         steps_per_epoch: optimiser steps of one epoch.
     """
     epoch = step / steps_per_epoch
+    peak = highest(schedule)
     if epoch < schedule.warmup_epochs:
-        return schedule.lr * (step + 1) / (schedule.warmup_epochs * steps_per_epoch)
+        return peak * (step + 1) / (schedule.warmup_epochs * steps_per_epoch)
     if schedule.schedule == "cosine":
         fraction = (epoch - schedule.warmup_epochs) / max(schedule.epochs - schedule.warmup_epochs, 1)
-        return schedule.lr * (1 + math.cos(math.pi * fraction)) / 2
+        return peak * (1 + math.cos(math.pi * fraction)) / 2
     if schedule.schedule == "multistep":
-        return schedule.lr * schedule.gamma ** sum(epoch >= milestone for milestone in schedule.milestones)
-    return schedule.lr
+        return peak * schedule.gamma ** sum(epoch >= milestone for milestone in schedule.milestones)
+    return peak
+
+
+def highest(schedule: Schedule) -> float:
+    """The learning rate that a schedule starts from; the usual one where none is said."""
+    return USUAL_LR if schedule.lr is None else schedule.lr

@@ -28,13 +28,14 @@ def check_fits(opened: Opened, splits: Splits, task: Task) -> None:
             got=_written(shape),
             where=opened.path,
             next_step="choose the model's data set with --dataset, or say --image-size or --input-shape",
+            about="data",
         )
     output = _output(opened, splits)
     try:
         task.check(output, splits)
     except InputError as error:
         details = {name.replace(" ", "_"): text for name, text in error.details.items()}
-        raise InputError(error.what, **{**details, "where": opened.path}) from error  # type: ignore[arg-type]
+        raise InputError(error.what, **{**details, "where": opened.path, "about": "data"}) from error  # type: ignore[arg-type]
     if not isinstance(task, Classification) and len(splits.val):
         _check_measurable(opened, splits, task)
 
@@ -52,6 +53,7 @@ def _output(opened: Opened, splits: Splits) -> Any:
             got=f"{error}" if shape is None else f"images of {_written(shape)}: {error}",
             where=opened.path,
             next_step="choose the data set the model was made for with --dataset, or say --image-size",
+            about="data",
         ) from error
 
 
@@ -67,6 +69,7 @@ def _check_measurable(opened: Opened, splits: Splits, task: Task) -> None:
             got=f"{type(error).__name__}: {error}",
             where=opened.path,
             next_step="check that the task is the one the model was made for; --debug shows the traceback",
+            about="data",
         ) from error
 
 

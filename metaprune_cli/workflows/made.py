@@ -69,7 +69,8 @@ class Made:
             name: folder_sha256(path) if is_pretrained(path) else file_sha256(path)
             for name, path in (inputs or {}).items()
         }
-        tasks = [value.task for value in settings.values() if isinstance(value, DataSettings) and value.task]
+        images = [value for value in settings.values() if isinstance(value, DataSettings)]
+        tasks = [task for value in images if (task := value.task or value.usual_task)]
         return cls(command, json.loads(json.dumps(parameters)), seed, hashes | dict(digests or {}) | code_of(*tasks))
 
     def document(self) -> dict[str, Any]:
@@ -166,8 +167,9 @@ def _plain(value: Any) -> Any:
         return value.to_document()
     if isinstance(value, DataSettings):
         # where and how images are read differs between machines
-        plain = asdict(replace(value, data_root=None, workers=0))
-        if value.task is None:
+        plain = asdict(replace(value, data_root=None, workers=0, task=value.task or value.usual_task))
+        del plain["usual_task"]
+        if plain["task"] is None:
             del plain["task"]  # as before there were others: what was made then is still done
         if value.preprocessing == NOTHING_SAID:
             del plain["preprocessing"]  # alike

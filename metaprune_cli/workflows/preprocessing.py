@@ -23,7 +23,7 @@ def with_preprocessing(data: DataSettings, files: Sequence[Path], said: Preproce
     Images of a folder get the side that the models' files state; any other image keeps its own where nobody asks.
 
     Args:
-        data: the settings; what they say goes before the files, and ``said`` before both.
+        data: the settings; what the files say goes before them, and ``said`` before both.
         files: of models or graphs.
         said: by the user.
 
@@ -48,8 +48,8 @@ def with_preprocessing(data: DataSettings, files: Sequence[Path], said: Preproce
 
 
 def asked(data: DataSettings, document: Mapping[str, Any], said: Preprocessing) -> Preprocessing:
-    """What one model takes: as the user says, else the settings, else its document."""
-    return said.over(data.preprocessing).over(Preprocessing.from_document(document.get(KEY)))
+    """What one model takes: as the user says, else its document, else the settings."""
+    return said.over(Preprocessing.from_document(document.get(KEY))).over(data.preprocessing)
 
 
 def in_words(said: Preprocessing) -> str:

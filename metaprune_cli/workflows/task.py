@@ -24,7 +24,7 @@ RESTORED = "restoration"
 
 def task_of(data: DataSettings) -> Task:
     """The task that the settings name, as they want it."""
-    return _found(data.task).configured(data)
+    return _found(data.task or data.usual_task).configured(data)
 
 
 def task_in(document: Mapping[str, Any]) -> str | None:
@@ -65,7 +65,7 @@ def with_task(
     if alike:
         data = with_preprocessing(data, files, preprocessing)
     named = {path: task for path in files if is_artifact(path) and (task := task_in(read_document(path))) is not None}
-    wanted = data.task or next(iter(named.values()), DEFAULT)
+    wanted = data.task or next(iter(named.values()), data.usual_task or DEFAULT)
     others = {path: task for path, task in named.items() if task != wanted}
     if others:
         raise InputError(
@@ -74,15 +74,18 @@ def with_task(
             got="\n".join(f"{path}: {task}" for path, task in others.items()),
             where="--task" if data.task else None,
             next_step=f"--task {next(iter(others.values()))}, or leave these models out",
+            about="data",
         )
-    if data.task is None and is_own(wanted) and not allow_import:
+    if wanted not in (data.task, data.usual_task) and is_own(wanted) and not allow_import:
         raise InputError(
             "The file names a task that would have to be imported, and importing runs its code.",
             got=wanted,
             where=next(iter(named)),
             next_step=f"if you trust the file and the module, add --allow-import, or name the task: --task {wanted}",
         )
-    return replace(data, task=None if wanted == DEFAULT else wanted, restoration=_restored(data, files))
+    return replace(
+        data, task=None if wanted == DEFAULT else wanted, usual_task=None, restoration=_restored(data, files)
+    )
 
 
 def _restored(data: DataSettings, files: Iterable[Path]) -> RestorationSettings:

@@ -16,10 +16,10 @@ from metaprune_cli.config import DataSettings, OptimSettings
 from metaprune_cli.data import Splits
 from metaprune_cli.errors import InputError
 from metaprune_cli.metrics.macs import count_macs
-from metaprune_cli.tasks import Task
+from metaprune_cli.tasks import Score, Task
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.loop import fit
-from metaprune_cli.training.progress import Progress
+from metaprune_cli.training.progress import About, Progress
 from metaprune_cli.training.replicas import score_on
 from metaprune_cli.training.zeros import zeros_kept
 from metaprune_cli.workflows.device import threads_for
@@ -54,7 +54,7 @@ class Trainer:
     @property
     def splits(self) -> Splits:
         """The images."""
-        return _splits(self)
+        return _splits(self.data, self.call)
 
     @property
     def task(self) -> Task:
@@ -74,6 +74,17 @@ class Trainer:
             return metrics
 
         return self.ranks.from_first(done) if self.resume else None
+
+    def headline(self, opened: Opened) -> float:
+        """The task's metric of a model as it is, on the validation split."""
+        with threads_for(count_macs(opened.model, opened.example()) * self.data.batch_size):
+            score = self._score(opened.model.to(self.device))
+        opened.model.cpu()
+        return score.headline
+
+    def _score(self, model: nn.Module) -> Score:
+        size = self.data.batch_size
+        return score_on(model, self.splits.val, self.task, batch_size=size, device=self.device, ranks=self.ranks)
 
     def train(
         self,
@@ -98,7 +109,7 @@ class Trainer:
                 augment=self.data.augment != "none",
                 seed=seed,
                 device=self.device,
-                progress=progress,
+                progress=About(progress, opened.path.name),
                 val=self.splits.val,
                 graph=opened.neuron_graph() if self.settings.sparsity else None,
                 teacher=teacher,
@@ -107,14 +118,7 @@ class Trainer:
                 after_step=zeros_kept(opened.model, opened.zeros.entries, self.device) if opened.zeros else None,
                 ranks=self.ranks,
             )
-            score = score_on(
-                result.model,
-                self.splits.val,
-                self.task,
-                batch_size=self.data.batch_size,
-                device=self.device,
-                ranks=self.ranks,
-            )
+            score = self._score(result.model)
         metrics = {f"val_{score.metric.key}": score.headline, "val_loss": score.loss}
         if self.settings.patience:
             metrics |= {"epochs": len(result.history), "best_epoch": result.epoch}
@@ -146,5 +150,6 @@ def shared_out(ranks: Ranks, *, ddp: bool, jobs: int) -> tuple[Ranks, Ranks]:
 
 
 @functools.lru_cache(maxsize=1)
-def _splits(trainer: Trainer) -> Splits:
-    return trainer.task.splits(trainer.data)
+def _splits(data: DataSettings, call: str) -> Splits:  # noqa: ARG001 - a call of its own reads them anew
+    """Read once for each call, however its settings differ from model to model."""
+    return task_of(data).splits(data)

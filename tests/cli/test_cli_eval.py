@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,20 @@ def test_the_page_has_the_command_and_what_pruning_left(model: Path, tmp_path: P
     assert all(f"{f['name']}, plain: {f['after']} of {f['before']} are left" in text for f in free)
     assert "<b>finetune</b> small.safetensors, epochs 1, seed 0</li>" in text
     assert [path.name for path in page.parent.iterdir()] == ["page.html"]
+
+
+def test_the_base_is_the_model_that_a_file_was_made_from_where_it_lies_beside_it(model: Path, tmp_path: Path) -> None:
+    whole = Path(shutil.copy(model, tmp_path / "whole.safetensors"))
+    run("prune", whole, "-s", "2", "--quiet")
+    run("finetune", tmp_path / "whole.pruned-2x.safetensors", "--epochs", "1", "--quiet")
+    longer = tmp_path / "whole.pruned-2x.finetuned.safetensors"
+    rows = run("eval", longer, "--json", *FAST).json["models"]
+    assert [(row["name"], row["base"]) for row in rows] == [("whole", "whole"), (longer.stem, "whole")]
+    assert rows[1]["speedup"] > 1.9
+    other = model.parent.parent / "train" / "resnet8-0.safetensors"
+    shutil.copy(other, whole)  # of the same name, and not what it was made from
+    rows = run("eval", longer, "--json", *FAST).json["models"]
+    assert [(row["name"], row["speedup"]) for row in rows] == [(longer.stem, 1.0)]
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import pytest
 
 from metaprune_cli.console.figures import count, percent, plain, scientific, share, times
-from metaprune_cli.console.table import Column, Table, label
+from metaprune_cli.console.table import WIDE, Column, Table, label
 
 TABLE = Table(
     "Models",
@@ -47,6 +48,47 @@ def test_markup_in_a_cell_is_text() -> None:
     assert "[red]x[/red]" in stream.getvalue()
     assert "[title]" in stream.getvalue()
     assert "[head]" in stream.getvalue()
+
+
+class Terminal(io.StringIO):
+    """A terminal of 40 columns, as far as a table asks."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+NARROW = Table(
+    "",
+    (
+        label("name", "Name"),
+        Column("a", "Aaaaaa", minor=True),
+        Column("b", "Bbbbbb"),
+        Column("c", "Cccccc", minor=True),
+    ),
+    ({"name": "a-very-long-name-of-a-model.pruned-2x.safetensors", "a": 1, "b": 2, "c": 3},),
+)
+
+
+def test_a_narrow_terminal_gets_fewer_columns_and_names_without_their_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = Terminal()
+    NARROW.print(stream)
+    shown = stream.getvalue()
+    assert "a-very-long…safetensors" in shown
+    assert "Bbbbbb" in shown
+    assert "Aaaaaa" not in shown
+    assert "2 more columns: --wide" in shown
+    assert max(map(len, re.sub(r"\x1b\[\d*m", "", shown).splitlines())) <= 40
+
+
+def test_who_wants_it_wide_gets_every_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = Terminal()
+    token = WIDE.set(True)
+    NARROW.print(stream)
+    WIDE.reset(token)
+    assert all(text in stream.getvalue() for text in ("Aaaaaa", "Cccccc", str(NARROW.rows[0]["name"])))
+    assert "--wide" not in stream.getvalue()
 
 
 def test_records_are_json() -> None:

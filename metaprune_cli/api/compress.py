@@ -1,0 +1,190 @@
+"""A model and images in, a smaller model and a verdict out, in one call."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from metaprune_cli.api.evaluate import evaluate
+from metaprune_cli.api.export import export as exported
+from metaprune_cli.api.finetune import finetune
+from metaprune_cli.api.given import Data, device_for, one_sample, samples_of, task_for
+from metaprune_cli.api.prune import prune
+from metaprune_cli.config import CompressSettings, DataSettings, OptimSettings, Repair
+from metaprune_cli.data.splits import DATASETS
+from metaprune_cli.errors import InputError
+from metaprune_cli.graph.trace.tracer import ExampleInputs
+from metaprune_cli.methods.metanet import MetaNetwork
+from metaprune_cli.metrics.latency import gain, times_interleaved
+from metaprune_cli.tasks import Task
+from metaprune_cli.training.loop import FitResult
+from metaprune_cli.training.progress import Progress
+from metaprune_cli.workflows.export.writing import Exported
+from metaprune_cli.workflows.inputs import random_inputs
+from metaprune_cli.workflows.pruning import Pruned
+from metaprune_cli.workflows.verdict import Verdict
+
+REPAIR_IMAGES = 1024
+RUNS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Compressed:
+    """A smaller model, and what came of it.
+
+    Attributes:
+        model: the smaller model: trained, or as it was before where the training made it worse.
+        verdict: in figures; ``str()`` of it is the sentence.
+        pruned: the removal, with its plan and report.
+        trained: the training, if there was any.
+        exported: the file that was written, if one was.
+    """
+
+    model: nn.Module
+    verdict: Verdict
+    pruned: Pruned
+    trained: FitResult | None = None
+    exported: Exported | None = None
+
+    def __repr__(self) -> str:
+        return f"Compressed: {self.verdict.in_words()}"
+
+
+def compress(
+    model: nn.Module,
+    data: Data | None = None,
+    *,
+    speedup: float = 2.0,
+    epochs: int = OptimSettings.epochs,
+    lr: float | None = None,
+    repair: Repair | None = None,
+    metanetwork: MetaNetwork | str | Path | None = None,
+    teacher: bool = CompressSettings.teacher,
+    test: Data | None = None,
+    task: Task | str | None = None,
+    example_inputs: ExampleInputs | None = None,
+    export: str | os.PathLike[str] | None = None,
+    latency_batch: int = CompressSettings.batch,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
+    **pruning: Any,
+) -> Compressed:
+    """Remove, repair, train, measure and export as ``metaprune compress`` does.
+
+    Args:
+        model: the network; not changed.
+        data: images to repair with, to train on, and to judge by; None: removal alone.
+        speedup: MACs before / MACs after.
+        epochs: of training; 0: none.
+        lr: its learning rate; None: what suits a pruned model.
+        repair: what is done about the loss without training; None: ``least-squares`` where there are images.
+        metanetwork: what the model passes through first (see ``prune``).
+        teacher: whether the training learns from the whole model's outputs too.
+        test: what the verdict is measured on; None: the test images of ``DataSettings``, else the validation samples.
+        task: what the model is for; None: as the data say, or classification.
+        example_inputs: with a batch of one; needed where there are no data.
+        export: a file to write the smaller model to, its format by its ending.
+        latency_batch: items in a timed pass.
+        seed: of everything random.
+        device: where it trains; None: where the model is.
+        progress: is told about every step.
+        **pruning: whatever else ``prune`` takes.
+
+    Raises:
+        TargetError: the speed-up is out of reach.
+        InputError: something cannot be used, or there are neither data nor an example.
+    """
+    start = time.monotonic()
+    place = device_for(device, model)
+    example = _example(model, data, task, example_inputs)
+    repair = repair or ("none" if data is None else "least-squares")
+    given = {"repair_images": REPAIR_IMAGES} | pruning
+    small = prune(
+        model,
+        example,
+        speedup=speedup,
+        data=data,
+        task=task,
+        metanetwork=metanetwork,
+        repair=repair,
+        seed=seed,
+        progress=progress,
+        **given,
+    )
+    found, trained = small.model, None
+    if data is not None and epochs:
+        used = OptimSettings(epochs=epochs, lr=lr).for_model(pruned=True)
+        taught = model if teacher else None
+        trained = finetune(
+            small.model, data, settings=used, teacher=taught, task=task, seed=seed, device=place, progress=progress
+        )
+        found = _better(small.model, trained.model, data, task)
+    macs = small.plan.speedup
+    before, after = (_headline(one, data, test, task) for one in (model, found))
+    verdict = Verdict(
+        speedup=macs,
+        faster=_faster(model, found, example, latency_batch, place),
+        batch=latency_batch,
+        metric=None if before is None else task_for(task, data).metrics[0],
+        before=before,
+        after=after,
+        seconds=time.monotonic() - start,
+    )
+    file = None if export is None else exported(found, export, example_inputs=example)
+    return Compressed(found, verdict, small, trained, file)
+
+
+def _example(
+    model: nn.Module, data: Data | None, task: Task | str | None, given: ExampleInputs | None
+) -> ExampleInputs:
+    if given is not None:
+        return given
+    if data is None:
+        raise InputError(
+            "Nothing says what the model takes.",
+            where="example_inputs",
+            next_step="data=…, or example_inputs=torch.zeros(1, 3, 224, 224)",
+        )
+    found: ExampleInputs = one_sample(samples_of(data, task).splits.train, device_for(None, model))
+    return found
+
+
+def _better(pruned: nn.Module, trained: nn.Module, data: Data, task: Task | str | None) -> nn.Module:
+    """The trained model, unless the validation samples say that it was better before."""
+    metric, val = task_for(task, data).metrics[0], samples_of(data, task).splits.val
+    before, after = (evaluate(one, val, task=task_for(task, data))[metric.key] for one in (pruned, trained))
+    return trained if metric.gain(before, after) >= 0 else pruned
+
+
+def _headline(model: nn.Module, data: Data | None, test: Data | None, task: Task | str | None) -> float | None:
+    """On the test images, or what stands for them."""
+    if data is None and test is None:
+        return None
+    used = task_for(task, data)
+    on = test if test is not None else data
+    if test is None and not (isinstance(data, DataSettings) and _has_test(data)):
+        on = samples_of(data, task).splits.val
+    assert on is not None
+    return evaluate(model, on, task=used)[used.metrics[0].key]
+
+
+def _has_test(data: DataSettings) -> bool:
+    try:
+        DATASETS[data.dataset].find(data, "test")
+    except InputError:
+        return data.task is not None
+    return True
+
+
+def _faster(whole: nn.Module, small: nn.Module, example: ExampleInputs, batch: int, device: torch.device) -> float:
+    """How many times faster the smaller model is, the two in turns."""
+    inputs = random_inputs(example, batch, 0)
+    times = times_interleaved({"whole": whole, "small": small}, inputs, RUNS, device=device)
+    return gain(times["whole"], times["small"]).median

@@ -1,0 +1,45 @@
+"""How a model is made smaller in one call: what ``compress`` decides beside what its steps are told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from metaprune_cli.config.choices import BatchSize, NonNegative
+from metaprune_cli.config.flags import MEASURING, TRAINING, WHAT_GOES, Flag
+
+NO_METANET = "none"
+
+
+@dataclass(frozen=True)
+class CompressSettings:
+    """What no single step says: which method comes before the removal, how much may be lost, how speed is measured.
+
+    On public networks of full width the built-in metanetwork is level with removal without one, or behind it, so there
+    is none by default; on narrow ones it is ahead (docs/results).
+    """
+
+    metanet: Annotated[
+        str, Flag("What rewrites the weights first: none, builtin, or the file of a metanetwork.", WHAT_GOES, "NAME")
+    ] = NO_METANET
+    method: Annotated[
+        str | None,
+        Flag(
+            "What decides what goes: a name of `metaprune list methods`.",
+            WHAT_GOES,
+            "NAME",
+            default="the criterion alone, or what --metanet says",
+        ),
+    ] = None
+    max_drop: Annotated[
+        NonNegative | None,
+        Flag(
+            "Take the largest speed-up at which accuracy (or the task's first metric) on validation images is no "
+            "worse by more; where one speed-up is given, smaller ones are tried too.",
+            WHAT_GOES,
+            "POINTS",
+        ),
+    ] = None
+    # on photos it brought nothing that shows, on digits half a point and more (docs/finetuning.md)
+    teacher: Annotated[bool, Flag("Finetune towards the whole model's outputs too.", TRAINING)] = False
+    batch: Annotated[BatchSize, Flag("Items in one timed forward pass.", MEASURING, "N", ("--latency-batch",))] = 8

@@ -1,0 +1,106 @@
+"""What a command says beside its result: hints, warnings, how to go on, and which file is to blame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from cli_calling import call, run
+
+from metaprune_cli.artifacts import read_document
+from metaprune_cli.config.training import LR_AFTER_PRUNING, USUAL_LR
+from metaprune_cli.models import Architecture, build
+from metaprune_cli.stages import finetune, iterate
+
+DIGITS = ("--dataset", "digits")
+
+
+def said(text: str) -> str:
+    """What a panel says, in one line."""
+    return " ".join(text.replace("│", " ").split())
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model of colour images, in a folder whose params.yaml is about digits."""
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("data: {dataset: digits}\nprune: {repair: least-squares}\n")
+    torch.save(build(Architecture("cifar:resnet8", {"width": 0.25})).state_dict(), "mine.pt")
+    return Path("mine.pt")
+
+
+OPENED = ("--arch", "cifar:resnet8", "--arch-arg", "width=0.25", "--input-shape", "3,32,32", "-s", "1.5")
+
+
+def test_a_settings_file_that_nobody_named_is_told_as_the_cause(foreign: Path) -> None:
+    ran = call("prune", foreign, *OPENED)
+    assert ran.code == 2
+    assert "params.yaml was read, which is about other images or another task (dataset: digits)" in said(ran.err)
+    assert "--params none, which leaves params.yaml out" in said(ran.err)
+    assert "because" not in call("prune", foreign, *OPENED, *DIGITS, "--repair", "bn").err
+
+
+def test_without_a_settings_file_the_defaults_hold(foreign: Path) -> None:
+    run("prune", foreign, *OPENED, "--params", "none", "-q")
+    assert "repair" not in read_document(Path("mine.pruned-1.5x.safetensors"))["lineage"][-1]
+
+
+def test_a_files_own_task_and_preprocessing_come_before_a_settings_file(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = model.resolve()
+    monkeypatch.chdir(tmp_path)
+    run("zoo", "import", path, "--mean", "0.5", "--std", "0.25", "-o", "zoo", "-q")
+    section = {"dataset": "digits", "task": "nowhere:task", "preprocessing": {"mean": [0.1], "std": [0.9]}}
+    Path("params.yaml").write_text(yaml.safe_dump({"data": section, "prune": {"repair": "bn", "repair_images": 40}}))
+    own = next(Path("zoo").rglob("*.safetensors"))
+    run("prune", own, "-s", "1.5", "-o", "small.safetensors", "-q")
+    made = read_document(Path("small.safetensors"))["made_by"]["parameters"]["data"]
+    assert made["preprocessing"]["mean"] == [0.5]
+    assert "task" not in made
+
+
+def test_pruned_models_are_trained_at_a_learning_rate_of_their_own(model: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small.safetensors"
+    run("prune", model, "-s", "1.5", "-o", small, "-q")
+    options = ("--epochs", "1", "--params", "none", *DIGITS, "--batch-size", "256", "-q")
+    for path, lr in ((model, USUAL_LR), (small, LR_AFTER_PRUNING)):
+        run("finetune", path, *options, "-o", tmp_path / "out.safetensors")
+        parameters = read_document(tmp_path / "out.safetensors")["made_by"]["parameters"]
+        assert (parameters["finetune"]["lr"], parameters["data"]["batch_size"]) == (lr, 256)
+
+
+def test_training_that_ends_below_its_start_is_said(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetune.Trainer, "headline", lambda *_: 99.0)
+    options = ("finetune", model, "--epochs", "1", "-o", tmp_path / "out.safetensors")
+    ran = run(*options, "--json")
+    assert "is worse than what it was made from, on the validation images: 99.00 before" in ran.err
+    assert ran.json["models"][0]["before_top1"] == 99.0
+    assert run(*options, "-q").err == ""
+
+
+def test_images_that_nothing_is_repaired_with_are_told_of(model: Path, tmp_path: Path) -> None:
+    options = ("prune", model, "-s", "1.5", "-o", tmp_path / "small.safetensors")
+    assert "--repair least-squares" in run(*options, *DIGITS).err
+    assert "--repair least-squares" not in run(*options).err + run(*options, *DIGITS, "--repair", "bn").err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(("iterate", "-s", "2"), "the same command with --resume"), (("prune", "-s", "2"), "from the beginning")],
+)
+def test_who_interrupts_a_command_is_told_how_to_go_on(
+    arguments: tuple[str, ...], words: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(iterate, "goals_of", interrupt)
+    monkeypatch.setattr(iterate.prune, "goals_of", interrupt)
+    ran = call(*arguments, model, "-o", tmp_path / "out.safetensors")
+    assert ran.code == 130
+    assert words in said(ran.err)
