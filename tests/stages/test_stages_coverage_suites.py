@@ -16,7 +16,6 @@ from metaprune_cli.workflows.coverage import beyond, making, report
 from metaprune_cli.workflows.coverage.entry import Entry
 from metaprune_cli.workflows.coverage.process import try_model
 from metaprune_cli.workflows.coverage.suite import missing_package, read_suite
-from metaprune_cli.workflows.coverage.trial import Trial
 
 SETTINGS = CoverageSettings(speedup=(1.5,), timeout_s=100, memory_gb=8)
 TABLE = """
@@ -150,42 +149,6 @@ def test_what_generates_differently_with_its_cache_is_found() -> None:
     assert beyond.generates(good, bad, inputs) == "no: the cache changes what is generated"
     assert beyond.generates(good, nn.Linear(1, 1), inputs) == "no: it is a program, which has no generate"
     assert beyond.generates(nn.Linear(1, 1), nn.Linear(1, 1), inputs) is None
-
-
-KEPT = {
-    "transformers": (
-        "BertForSequenceClassification",
-        "DistilBertForMaskedLM",
-        "LlamaForCausalLM",
-        "ViTForImageClassification",
-        "ConvNextForImageClassification",
-    ),
-    "timm": ("lcnet_050", "resnet10t", "regnety_002"),
-    "segmentation": ("Unet",),
-}
-"""So that the promise stays kept: a handful of each package, pruned once."""
-
-
-def kept() -> list[Entry]:
-    return [entry for suite, names in KEPT.items() for entry in read_suite(suite, names)]
-
-
-@pytest.mark.parametrize("entry", kept(), ids=lambda entry: entry.name)
-def test_models_of_packages(entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All steps of a trial, in this process; loading in a fresh one takes as long as all of them."""
-    if (package := missing_package(entry)) is not None:
-        pytest.skip(f"{package} is not installed")
-    monkeypatch.setattr("metaprune_cli.workflows.coverage.proofs.load_alike", lambda *_: None)
-    trial = Trial(entry, SETTINGS, tmp_path)
-    trial.run()
-    assert trial.row["step"] == "done", trial.row
-    (done,) = trial.row["speedups"]
-    assert done["achieved"] >= 1.5
-    assert done["error"] is not None
-    assert done["error"] < 1e-9
-    assert done["trained"] is None
-    assert done["batch"] == "yes"
-    assert trial.row["prunable_share"] > 0.7  # tied embeddings are a quarter of a model this small
 
 
 def test_a_package_is_missing_or_not() -> None:
