@@ -123,7 +123,6 @@ CONTRACTIONS = (
     ("_embedding_bag_forward_only", Operator(embedding_bag, rewrite=sizes.differentiable, guard=guards.bags)),
     ("_trilinear", Operator(trilinear)),
     ("_grouped_mm", Operator(grouped_product, zeros.any_operand, guard=guards.grouped)),
-    ("transformers::grouped_mm_fallback", Operator(grouped_product, zeros.any_operand)),
     ("torchvision::deform_conv2d", Operator(deformable_convolution, guard=guards.deformed)),
     ("_weight_norm_interface _weight_norm", Operator(weight_norm, guard=guards.weight_norm)),
     # its neurons are traced through its elementary operators
