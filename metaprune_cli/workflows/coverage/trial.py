@@ -43,7 +43,7 @@ NEARLY_ONE = 1.02
 """A speed-up that is not worth trying where the one asked for is out of reach."""
 
 
-class _NotInstalled(Exception):
+class _NotInstalledError(Exception):
     """A module that a model is built with."""
 
 
@@ -62,7 +62,7 @@ class Trial:
         """Go through all steps; what fails is in the row."""
         try:
             self._steps()
-        except _NotInstalled as error:
+        except _NotInstalledError as error:
             self._note(failed=False, skipped=True, reasons=[f"the module {error} is not installed"])
             return
         except Exception as error:  # noqa: BLE001 - whatever goes wrong with a model is what the row is to say
@@ -101,7 +101,7 @@ class Trial:
         except ModuleNotFoundError as error:
             if self.entry.table is None:
                 raise
-            raise _NotInstalled(error.name) from error
+            raise _NotInstalledError(error.name) from error
 
     def _sized(self, subject: making.Subject) -> making.Subject:
         """With the size of image that the settings want, where the model takes one image and one of this size."""

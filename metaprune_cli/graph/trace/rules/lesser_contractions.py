@@ -1,4 +1,4 @@
-"""Contractions with a parameter that are met less often: embedding bags, bilinear maps, deformable convolutions, experts."""
+"""Contractions with a parameter that are rarer: embedding bags, bilinear maps, deformable convolutions, experts."""
 
 from __future__ import annotations
 
