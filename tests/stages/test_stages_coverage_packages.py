@@ -62,7 +62,7 @@ def test_thirty_are_kept_and_their_packages_are_installed_with_the_tests() -> No
     assert {missing_package(entry) for entry in entries} == {None}
 
 
-@pytest.mark.parametrize("entry", kept(), ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", [*kept()], ids=lambda entry: entry.name)
 def test_models_of_packages(entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All steps, in this process; loading in a fresh one, which takes as long as all of them, is tested elsewhere."""
     monkeypatch.setattr("metaprune_cli.workflows.coverage.proofs.load_alike", lambda *_: None)

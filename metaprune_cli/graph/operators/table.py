@@ -124,7 +124,10 @@ CONTRACTIONS = (
     ("_trilinear", Operator(trilinear)),
     ("_grouped_mm", Operator(grouped_product, zeros.any_operand, guard=guards.grouped)),
     ("torchvision::deform_conv2d", Operator(deformable_convolution, guard=guards.deformed)),
-    ("_weight_norm_interface _weight_norm", Operator(weight_norm, guard=guards.weight_norm)),
+    (
+        "_weight_norm_interface _weight_norm",
+        Operator(weight_norm, on_survivors=on_survivors.zeros_serve, guard=guards.weight_norm),
+    ),
     # its neurons are traced through its elementary operators
     (
         "scaled_dot_product_attention",
