@@ -62,7 +62,7 @@ def _count(model: nn.Module, inputs: Any) -> int:
 
 def _grouped_flops(rows: Any, weight: Any, *_: Any, **__: Any) -> int:
     """Every row meets the matrix of one expert."""
-    return 2 * math.prod(rows) * int(weight[-1])
+    return 2 * int(math.prod(rows)) * int(weight[-1])
 
 
 _MORE_FLOPS = {torch.ops.aten._grouped_mm: _grouped_flops}

@@ -116,10 +116,11 @@ def _bags(**given: Any) -> dict[str, Any]:
 
 def _grouped(**given: Any) -> dict[str, Any]:
     """Rows (n, in) for the matrices (experts, in, out), one expert after the other; no row is left over and unset."""
-    matrices, offsets = given["mat2"], given.get("offs")
-    rows = given["self"].shape[0]
-    if (given["self"].dim(), matrices.dim()) != (2, 3) or offsets is None or offsets.shape != matrices.shape[:1]:
+    rows, offsets = given["self"].shape[0], given.get("offs")
+    dims, groups = (given["self"].dim(), given["mat2"].dim()), given["mat2"].shape[:1]
+    if dims != (2, 3) or not isinstance(offsets, Tensor) or offsets.shape != groups:
         _refuse("a grouped product is not one of rows with a matrix for each group")
+    assert offsets is not None
     ends = [offsets[:-1].clamp(0, rows).cummax(0).values, torch.full_like(offsets[-1:], rows)]
     return {**given, "offs": torch.cat(ends)}
 

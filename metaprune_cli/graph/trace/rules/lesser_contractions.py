@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,7 +74,7 @@ def grouped_product(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
     channels = torch.full((1, source.size(1)), CONSTANT) if ids is None else trace.neurons.tie_along(ids, [0])
     experts, found = elements.index.size(0), []
     for expert in range(experts):
-        block = elements.view(lambda index, n=expert: index[n].t()[None, :, :, None])
+        block = elements.view(partial(_matrix, expert))
         made = trace.builder.contract(block, channels, (), (source.size(0) + expert) // experts)
         if made is None:
             return unknown(trace, func, args, kwargs, out)
@@ -83,6 +84,11 @@ def grouped_product(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
     for ends in (channels, found[0]):
         trace.neurons.tie_along(ends.reshape(-1, math.gcd(ends.size(1), WHOLE)), [1])
     return found[0].expand(out.shape)
+
+
+def _matrix(expert: int, index: Tensor) -> Tensor:
+    """Of the weight's elements those of one expert, as (1, out, in, 1)."""
+    return index[expert].t()[None, :, :, None]
 
 
 def _last_axis(trace: Tracer, tensor: Tensor) -> Ids | None:
