@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import takewhile
+from itertools import islice, takewhile
 from types import MappingProxyType
 
 import torch
@@ -22,10 +22,12 @@ from metaprune_cli.graph.structure import Lock
 from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, repeated
 from metaprune_cli.graph.trace.record import READ, Recording, Step, Value
 from metaprune_cli.graph.units import Family
-from metaprune_cli.graph.widths import Widths, set_widths_
+from metaprune_cli.graph.widths import Recipe, Widths, choices, recipes_for, set_widths_, widths_by
 
 aten = torch.ops.aten
 Passes = Sequence[tuple[Pass, Recording]]
+_TRIES = 32
+"""Sets of attributes that are tried, at most."""
 _FEW = 12
 """Below this many families it is quicker to try each than to halve on: families that break come in numbers."""
 
@@ -35,7 +37,8 @@ def lock_what_breaks(graph: NeuronGraph, skeleton: Skeleton, passes: Passes) -> 
 
     One unit of every prunable family is removed at once, and the class is run on it; where Python fixes sizes, the
     recorded program is rewritten instead. Only if that fails too are the families halved until the culprits are found,
-    so an ordinary model costs one pass on meta. A model whose control flow depends on data has no program of its own.
+    so an ordinary model costs one pass on meta. A model whose control flow depends on data has no program of its own;
+    nor has one that decides by what it draws, but there attributes that hold a width can be set.
 
     Args:
         graph: the traced graph.
@@ -53,15 +56,22 @@ def lock_what_breaks(graph: NeuronGraph, skeleton: Skeleton, passes: Passes) -> 
     def by_class(kept: Tensor) -> str | None:
         return class_failure(graph, skeleton, passes, kept)
 
+    def by_widths(kept: Tensor) -> str | None:
+        reason = by_class(kept)
+        return None if reason is None or helpful(graph, skeleton, passes, kept) else reason
+
     def by_program(kept: Tensor) -> str | None:
         return program_failure(graph, folded, kept)
 
     a_little = _without(graph, families)
     if by_class(a_little) is None:
         return []
-    ways = [by_class] if skeleton.real or _draws(skeleton, passes, graph.aliases) else [by_class, by_program]
-    if any(failure(a_little) is None for failure in ways[1:]):
-        return []
+    if skeleton.real:
+        ways = [by_class]
+    else:
+        ways = [by_widths] if _draws(skeleton, passes, graph.aliases) else [by_class, by_program]
+        if ways[-1](a_little) is None:
+            return []
     few = 1 if skeleton.real else _FEW  # a pass that computes something is not quick
     return min((_culprits(graph, families, failure, few) for failure in ways), key=_locked)
 
@@ -108,6 +118,28 @@ def class_failure(
     except MetapruneError as error:
         return f"its removal is not rectangular: {error.what}"
     return None
+
+
+def helpful(graph: NeuronGraph, skeleton: Skeleton, passes: Passes, kept: Tensor) -> tuple[Recipe, ...] | None:
+    """The attributes that hold a width which, set, let the class follow a removal; None where there are none.
+
+    As few as suffice: what is a width by chance alone must not change.
+    """
+    try:
+        small = copied(skeleton.model)
+        resize_(small, {name: tuple(t.shape) for name, t in slice_tensors(graph, kept).items()})
+        recipes = recipes_for(small, graph, kept)
+    except MetapruneError:
+        return None
+
+    def helps(chosen: Sequence[Recipe]) -> bool:
+        return class_failure(graph, skeleton, passes, kept, widths_by(recipes, chosen)) is None
+
+    found = next((chosen for chosen in islice(choices(recipes), _TRIES) if helps(chosen)), None)
+    for recipe in found or ():
+        fewer = [other for other in found or () if other != recipe]
+        found = fewer if helps(fewer) else found
+    return None if found is None else tuple(found)
 
 
 def program_failure(graph: NeuronGraph, passes: Passes, kept: Tensor) -> str | None:

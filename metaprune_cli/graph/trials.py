@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from itertools import islice
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from metaprune_cli.errors import InputError, MetapruneError
-from metaprune_cli.graph.dry_run import class_failure
+from metaprune_cli.graph.dry_run import class_failure, helpful
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.program.capture import Captured
 from metaprune_cli.graph.resize import copied, resize_
@@ -20,11 +19,9 @@ from metaprune_cli.graph.trace.builder import StructureBuilder
 from metaprune_cli.graph.trace.passes import Pass, Skeleton, trace_pass
 from metaprune_cli.graph.trace.record import Recording
 from metaprune_cli.graph.trace.tracer import ExampleInputs
-from metaprune_cli.graph.widths import Recipe, Widths, choices, recipes_for, widths_by
+from metaprune_cli.graph.widths import Recipe, Widths, recipes_for, widths_by
 
 T = TypeVar("T")
-_TRIES = 32
-"""Sets of attributes that are tried, at most."""
 
 
 class Trials:
@@ -73,6 +70,11 @@ class Trials:
             self._widths[kept.numpy().tobytes()] = widths
         return still
 
+    @cached_property
+    def has_program(self) -> bool:
+        """Whether there is a program of the whole model."""
+        return self.by_program(torch.ones(self._graph.units.num_units, dtype=torch.bool)) is None
+
     def widths(self, kept: Tensor) -> Widths:
         """The attributes that the class needs set to follow this removal, which it does."""
         return self._widths.get(kept.numpy().tobytes(), {}) if self.by_class(kept) is None else {}
@@ -84,22 +86,9 @@ class Trials:
         """
         if self._traced is None:
             return False
-        try:
-            recipes = recipes_for(self._resized(kept), self._graph, kept)
-        except MetapruneError:
-            return False
-
-        def helps(chosen: Sequence[Recipe]) -> bool:
-            assert self._traced is not None
-            widths = widths_by(recipes, chosen)
-            return class_failure(self._graph, self._skeleton, [self._traced], kept, widths) is None
-
-        found = next((chosen for chosen in islice(choices(recipes), _TRIES) if helps(chosen)), None)
+        found = helpful(self._graph, self._skeleton, [self._traced], kept)
         if found is None:
             return False
-        for recipe in found:  # as few as suffice: what is a width by chance alone must not change
-            fewer = [other for other in found if other != recipe]
-            found = fewer if helps(fewer) else found
         before, found_before = self._recipes, self._found
         self._recipes = [*before, *(recipe for recipe in found if recipe not in before)]
         self._found = {key: reason for key, reason in self._found.items() if key[0] != "class" or reason is None}

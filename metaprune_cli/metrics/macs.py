@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -48,15 +49,24 @@ def count_macs(model: nn.Module, example_inputs: Any) -> int:
 
 
 def _count(model: nn.Module, inputs: Any) -> int:
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping=_MORE_FLOPS)
     try:
         with evaluating(model), _plain_attention(), counter:
             call(model, inputs)
     except AttributeError:  # the counter follows parameters that are inputs of modules, which inference mode forbids
-        counter = FlopCounterMode(display=False)
+        counter = FlopCounterMode(display=False, custom_mapping=_MORE_FLOPS)
         with evaluating(model), torch.inference_mode(mode=False), torch.no_grad(), _plain_attention(), counter:
             call(model, inputs)
     return counter.get_total_flops() // 2
+
+
+def _grouped_flops(rows: Any, weight: Any, *_: Any, **__: Any) -> int:
+    """Every row meets the matrix of one expert."""
+    return 2 * int(math.prod(rows)) * int(weight[-1])
+
+
+_MORE_FLOPS = {torch.ops.aten._grouped_mm: _grouped_flops}
+"""Products that torch does not count."""
 
 
 def count_params(model: nn.Module) -> int:

@@ -93,7 +93,7 @@ class Planned:
 
     @staticmethod
     def _without_faults(run: PruningRun, allowed: Allowed, asked: Route, kept: Tensor) -> Allowed:
-        if asked == "class":
+        if asked == "class" or (asked == "auto" and not run.trials.has_program):
             return narrowed(run.trials, allowed, kept)
         failure = run.failure_by(asked)
         return allowed.without_faults(kept, failure) or allowed.without_all(kept, failure)

@@ -18,17 +18,17 @@ def three_layers(wrap: Any, **options: Any) -> nn.Module:
     return nn.Sequential(convs[0], nn.ReLU(), convs[1], nn.ReLU(), convs[2], nn.ReLU(), head(8))
 
 
-@ENTRIES.add(image, 0.9, comparable=False)
+@ENTRIES.add(image, 0.9)
 def weight_norm_parametrization() -> nn.Module:
     return three_layers(parametrizations.weight_norm)
 
 
-@ENTRIES.add(image, 0.9, comparable=False)
+@ENTRIES.add(image, 0.9)
 def weight_norm_over_inputs() -> nn.Module:
     return three_layers(parametrizations.weight_norm, dim=1)
 
 
-@ENTRIES.add(image, 0.9, comparable=False)
+@ENTRIES.add(image, 0.9)
 def weight_norm_hook() -> nn.Module:
     import warnings
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import metaprune_cli as mp
 from metaprune_cli.graph import NeuronGraph, encode
 from metaprune_cli.graph.program.capture import Captured
 from metaprune_cli.graph.trials import follows
@@ -118,3 +119,38 @@ def test_culprits_are_found_among_many() -> None:
     found = locks(encode(Deep(), torch.randn(1, 4)))
     locked = {entry for entry, reason in found.items() if reason is not None}
     assert locked == {"layers.5.weight", "layers.23.weight", "layers.39.weight"}
+
+
+class Skipped(nn.Module):
+    """A layer that training leaves out by a throw of Python's, around heads whose number only Python knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width, self.heads = 12, 3
+        self.embed, self.qkv, self.out, self.head = (
+            nn.Linear(4, 12),
+            nn.Linear(12, 36),
+            nn.Linear(12, 12),
+            nn.Linear(12, 2),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        if not self.training or float(torch.rand(())) < 0.9:
+            assert x.size(-1) == self.width, "another width"
+            q, k, v = (z.view(*x.shape[:2], self.heads, 4).transpose(1, 2) for z in self.qkv(x).chunk(3, -1))
+            y = nn.functional.scaled_dot_product_attention(q, k, v)
+            x = x + self.out(y.transpose(1, 2).reshape(*x.shape[:2], -1))
+        return self.head(x)
+
+
+def test_where_there_is_no_program_attributes_that_hold_a_width_are_set() -> None:
+    model, x = Skipped().eval(), torch.randn(1, 5, 4)
+    graph = encode(model, x)
+    free = {(family.name, family.kind) for family in graph.units.families if family.locked is None}
+    assert free == {("embed", "channels"), ("qkv", "heads")}
+    pruned = mp.prune(model, x, speedup=2.0)
+    assert (pruned.report["route"], type(pruned.model)) == ("class", Skipped)
+    assert pruned.plan.speedup >= 2.0
+    assert pruned.model.width < 12
+    assert pruned.report["check"]["error"] < 1e-9

@@ -16,6 +16,7 @@ import metaprune_cli as mp
 from metaprune_cli.errors import InputError, TargetError
 from metaprune_cli.graph import encode
 from metaprune_cli.graph.trials import at_fault
+from metaprune_cli.pruning import check
 
 
 class Padded(nn.Module):
@@ -94,6 +95,26 @@ def test_a_model_that_draws_is_not_comparable() -> None:
 
     pruned = mp.prune(Drawing().eval(), torch.randn(1, 4), speedup=2.0)
     assert pruned.checked.reason == "the model draws random numbers in evaluation mode"
+
+
+def test_a_model_that_draws_in_training_beside_torch_is_not_comparable_there() -> None:
+    class Masking(nn.Module):
+        """Hides a part of what it hears in training, as speech models do with NumPy's numbers."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 16), nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.b(self.a(x).relu())
+            return out * random.random() if self.training else out
+
+    model, x = Masking().eval(), torch.randn(1, 4)
+    pruned = mp.prune(model, x, speedup=2.0)
+    assert pruned.checked.error is not None
+    graph = encode(model, x)
+    found = check(model, pruned.model, graph, pruned.plan, x, training=True)
+    assert found.reason == "the model draws random numbers beside those of torch"
 
 
 def test_an_operation_that_cannot_be_followed_is_not_blamed_on_the_inputs(monkeypatch: pytest.MonkeyPatch) -> None:

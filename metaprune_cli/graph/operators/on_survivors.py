@@ -96,5 +96,5 @@ def group_norm(trace: Survivors, func: Any, args: tuple[Any, ...], kwargs: dict[
 
 
 def zeros_serve(_trace: Survivors, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A sum over activations of which the removed ones are kept at zero."""
+    """A sum or a norm over values of which the removed ones are kept at zero."""
     return func(*args, **kwargs)

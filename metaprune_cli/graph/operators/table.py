@@ -13,7 +13,12 @@ from metaprune_cli.graph.program import rewrite_moves as moved
 from metaprune_cli.graph.program import rewrite_sizes as sizes
 from metaprune_cli.graph.trace.rules import elementwise, indexing, order, resampling, zeros
 from metaprune_cli.graph.trace.rules.contractions import convolution, embedding, linear, matrix_product
-from metaprune_cli.graph.trace.rules.lesser_contractions import deformable_convolution, embedding_bag, trilinear
+from metaprune_cli.graph.trace.rules.lesser_contractions import (
+    deformable_convolution,
+    embedding_bag,
+    grouped_product,
+    trilinear,
+)
 from metaprune_cli.graph.trace.rules.moves import channel_shuffle, forgets, moves, passes, restrided, split, view
 from metaprune_cli.graph.trace.rules.norms import batch_norm, group_norm, layer_norm, softmax
 from metaprune_cli.graph.trace.rules.parameters import weight_norm
@@ -98,7 +103,7 @@ ELEMENTWISE = (
     ),
     ("add_ sub_ mul_ clamp_ sigmoid_ tanh_", Operator(pointwise)),
     ("lerp addcmul pow", Operator(pointwise, all_operands, sizes.aligned)),
-    ("addcdiv masked_fill_", Operator(pointwise, rewrite=sizes.aligned)),
+    ("floor_divide addcdiv masked_fill_", Operator(pointwise, rewrite=sizes.aligned)),
     ("masked_fill", Operator(pointwise, zeros.first_operand, sizes.aligned)),
     ("where", Operator(pointwise, zeros.unshifted, sizes.aligned)),
     ("rrelu_with_noise", Operator(pointwise, guard=guards.noisy)),
@@ -117,8 +122,12 @@ CONTRACTIONS = (
     ("_embedding_bag", Operator(embedding_bag, guard=guards.bags)),
     ("_embedding_bag_forward_only", Operator(embedding_bag, rewrite=sizes.differentiable, guard=guards.bags)),
     ("_trilinear", Operator(trilinear)),
+    ("_grouped_mm", Operator(grouped_product, zeros.any_operand, guard=guards.grouped)),
     ("torchvision::deform_conv2d", Operator(deformable_convolution, guard=guards.deformed)),
-    ("_weight_norm_interface _weight_norm", Operator(weight_norm, guard=guards.weight_norm)),
+    (
+        "_weight_norm_interface _weight_norm",
+        Operator(weight_norm, on_survivors=on_survivors.zeros_serve, guard=guards.weight_norm),
+    ),
     # its neurons are traced through its elementary operators
     (
         "scaled_dot_product_attention",
@@ -192,7 +201,7 @@ CREATED = (
 PROGRAMS_ONLY = (
     ("affine_grid_generator cdist _cdist_forward vdot outer trace kron take one_hot _conj", Operator(in_programs=True)),
     ("linalg_cross linalg_matrix_exp linalg_inv_ex linalg_solve_triangular", Operator(in_programs=True)),
-    ("bucketize searchsorted isin count_nonzero diag_embed", Operator(in_programs=True)),
+    ("bucketize searchsorted isin histc count_nonzero diag_embed", Operator(in_programs=True)),
 )
 
 REFUSED = (

@@ -114,6 +114,17 @@ def _bags(**given: Any) -> dict[str, Any]:
     return {**given, "offsets": offsets.clamp(0, count).cummax(0).values if offsets.numel() else offsets}
 
 
+def _grouped(**given: Any) -> dict[str, Any]:
+    """Rows (n, in) for the matrices (experts, in, out), one expert after the other; no row is left over and unset."""
+    rows, offsets = given["self"].shape[0], given.get("offs")
+    dims, groups = (given["self"].dim(), given["mat2"].dim()), given["mat2"].shape[:1]
+    if dims != (2, 3) or not isinstance(offsets, Tensor) or offsets.shape != groups:
+        _refuse("a grouped product is not one of rows with a matrix for each group")
+    assert offsets is not None
+    ends = [offsets[:-1].clamp(0, rows).cummax(0).values, torch.full_like(offsets[-1:], rows)]
+    return {**given, "offs": torch.cat(ends)}
+
+
 def _attention(**given: Any) -> dict[str, Any]:
     """As many keys as values: fused kernels count one of the two."""
     if given["key"].shape[-2] != given["value"].shape[-2]:
@@ -161,6 +172,7 @@ noisy = checked(_noisy)
 boxes = checked(_boxes)
 deformed = checked(_deformed)
 bags = checked(_bags)
+grouped = checked(_grouped)
 attention = checked(_attention)
 resampled = checked(_resampled)
 quotient = checked(_quotient, only="rounding_mode")

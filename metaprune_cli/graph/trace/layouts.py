@@ -38,6 +38,7 @@ def run_on_meta(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     An operator whose outputs are new tensors, or its own inputs changed in place, is run once for each combination of
     layouts and other arguments, and its outputs are made from what it gave then.
     """
+    func = _WITHOUT_LAYOUT.get(func, func)
     tensors: list[Tensor] = []
     try:
         key = (_frozen(args, tensors), _frozen(tuple(kwargs.items()), tensors))
@@ -54,8 +55,20 @@ def run_on_meta(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
 _UNKNOWN = (TypeError, RuntimeError, ValueError, IndexError, NotImplementedError, AssertionError)
 
 
+def _grouped_product(rows: Tensor, weight: Tensor, *_: Any, **__: Any) -> Tensor:
+    if rows.size(1) != weight.size(1) or any(max(t.stride()[-2:]) * t.element_size() % 16 for t in (rows, weight)):
+        raise RuntimeError(f"no grouped product of {tuple(rows.shape)} and {tuple(weight.shape)}")
+    return rows.new_empty(rows.size(0), weight.size(-1))
+
+
+_WITHOUT_LAYOUT = {torch.ops.aten._grouped_mm.default: _grouped_product}
+"""What torch computes in single precision, but works out on meta for half precision only."""
+
+
 def _is_special(func: Any) -> bool:
     """Views share storage, and some operators change the layout of their input."""
+    if not isinstance(func, torch._ops.OpOverload):
+        return False
     return func.is_view or torch.Tag.inplace_view in func.tags
 
 

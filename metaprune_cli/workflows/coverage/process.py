@@ -20,6 +20,8 @@ from metaprune_cli.workflows.coverage.suite import missing_package
 
 POLL_S = 0.2
 TRIAL, ROW = "trial.json", "row.json"
+SKIPPED = "skipped"
+"""The status of a model that cannot be built here."""
 
 
 def try_model(
@@ -33,9 +35,9 @@ def try_model(
         modules: the folder that its factory is found in.
         stop: ends the trial once it is set.
     """
-    if (package := missing_package(entry)) is not None:
+    if entry.table is None and (package := missing_package(entry)) is not None:  # of a table, a heading
         reasons = [f"the package {package} is not installed"]
-        return {**entry.to_document(), "step": "start", "reasons": reasons, "seconds": 0.0, "status": "skipped"}
+        return {**entry.to_document(), "step": "start", "reasons": reasons, "seconds": 0.0, "status": SKIPPED}
     with tempfile.TemporaryDirectory(prefix="metaprune-coverage-") as name:
         folder = Path(name)
         (folder / TRIAL).write_text(
@@ -53,6 +55,8 @@ def try_model(
 def _status(row: dict[str, Any]) -> str:
     if row.get("failed", True):
         return "failed"
+    if row.get("skipped"):
+        return SKIPPED
     return "partly" if row["reasons"] else "ok"
 
 

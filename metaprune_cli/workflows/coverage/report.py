@@ -10,6 +10,7 @@ from metaprune_cli.console.table import Column, Table, label
 from metaprune_cli.console.text import markdown as shown
 from metaprune_cli.console.text import markdown_code
 from metaprune_cli.graph.structure import IS_INPUT, IS_OUTPUT
+from metaprune_cli.workflows.coverage.process import SKIPPED
 
 Row = Mapping[str, Any]
 _WIDE = 300
@@ -35,7 +36,6 @@ COLUMNS = (
     label("generates", "Generates"),
     Column("seconds", "Seconds", lambda value: f"{value:.0f}"),
 )
-SKIPPED = "skipped"
 STATUSES = ("ok", "partly", "failed", SKIPPED)
 REASONS = (label("name", "Model"), label("status", "Status"), label("because", "Because"))
 LOCKS = (label("because", "Because"), label("models", "Models"))

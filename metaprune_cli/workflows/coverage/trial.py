@@ -43,6 +43,10 @@ NEARLY_ONE = 1.02
 """A speed-up that is not worth trying where the one asked for is out of reach."""
 
 
+class _NotInstalledError(Exception):
+    """A module that a model is built with."""
+
+
 class Trial:
     """One model on its way through the steps."""
 
@@ -58,13 +62,16 @@ class Trial:
         """Go through all steps; what fails is in the row."""
         try:
             self._steps()
+        except _NotInstalledError as error:
+            self._note(failed=False, skipped=True, reasons=[f"the module {error} is not installed"])
+            return
         except Exception as error:  # noqa: BLE001 - whatever goes wrong with a model is what the row is to say
             self._note(failed=True, error=_described(error), traceback=traceback.format_exc()[-4000:])
             return
         self._note(step="done", failed=False)
 
     def _steps(self) -> None:
-        subject = making.made(self.entry, self.settings.seed)
+        subject = self._made()
         model = subject.model
         randomise_(model, self.settings.seed)
         model.eval()
@@ -86,6 +93,15 @@ class Trial:
             self._note(step="load in a fresh process")
             proofs.load_alike(self._saved, inputs, self.folder)
             self._note(saved=True)
+
+    def _made(self) -> making.Subject:
+        """The model; what a table's entry needs to be built shows only when it is."""
+        try:
+            return making.made(self.entry, self.settings.seed)
+        except ModuleNotFoundError as error:
+            if self.entry.table is None:
+                raise
+            raise _NotInstalledError(error.name) from error
 
     def _sized(self, subject: making.Subject) -> making.Subject:
         """With the size of image that the settings want, where the model takes one image and one of this size."""

@@ -1,7 +1,9 @@
-"""Contractions with a parameter that are met less often: embedding bags, bilinear maps, deformable convolutions."""
+"""Contractions with a parameter that are rarer: embedding bags, bilinear maps, deformable convolutions, experts."""
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,6 +54,41 @@ def trilinear(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     if destinations is None:
         return unknown(trace, func, args, kwargs, out)
     return destinations.reshape(-1).expand(out.shape)
+
+
+WHOLE = 8
+"""The kernel reads rows of 16 bytes: eight numbers of half precision, four of single, which eight are as well."""
+
+
+def grouped_product(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Label:
+    """(rows, in) @ (experts, in, out), each row by one of the experts: their matrices lie between the same neurons.
+
+    Which rows go to which expert depends on data; they count as dealt out evenly. Neurons go in groups as large as the
+    kernel's alignment, so that what is left can be multiplied by it too.
+    """
+    source, weight = args[:2]
+    elements = trace.elements(weight)
+    if elements is None or elements.index.dim() != 3 or source.dim() != 2 or trace.elements(source) is not None:
+        return unknown(trace, func, args, kwargs, out)
+    ids = trace.ids(source)
+    channels = torch.full((1, source.size(1)), CONSTANT) if ids is None else trace.neurons.tie_along(ids, [0])
+    experts, found = elements.index.size(0), []
+    for expert in range(experts):
+        block = elements.view(partial(_matrix, expert))
+        made = trace.builder.contract(block, channels, (), (source.size(0) + expert) // experts)
+        if made is None:
+            return unknown(trace, func, args, kwargs, out)
+        found.append(made)
+    for made in found[1:]:
+        trace.neurons.tie(found[0], made)
+    for ends in (channels, found[0]):
+        trace.neurons.tie_along(ends.reshape(-1, math.gcd(ends.size(1), WHOLE)), [1])
+    return found[0].expand(out.shape)
+
+
+def _matrix(expert: int, index: Tensor) -> Tensor:
+    """Of the weight's elements those of one expert, as (1, out, in, 1)."""
+    return index[expert].t()[None, :, :, None]
 
 
 def _last_axis(trace: Tracer, tensor: Tensor) -> Ids | None:
