@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from metaprune_cli.errors import InputError
-from metaprune_cli.graph.dry_run import lock_what_breaks
+from metaprune_cli.graph.breaking import lock_what_breaks
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.resize import fill_, hollow_copy
 from metaprune_cli.graph.trace.builder import StructureBuilder
@@ -105,7 +105,7 @@ def _trace(
 ) -> tuple[Skeleton, StructureBuilder, list[tuple[Pass, Recording]]]:
     """The evaluation pass, and a training pass where it reaches trainable entries that the first one does not."""
     skeleton, builder = Skeleton.of(model, real=real), StructureBuilder()
-    evaluation = Pass(training=False, inputs=skeleton.inputs(example_inputs))
+    evaluation = Pass(training=False, inputs=example_inputs)
     passes = [(evaluation, trace_pass(skeleton, builder, evaluation, aliases))]
     untouched = _untouched(skeleton.model, builder, aliases)
     if not untouched & trainable:
@@ -127,10 +127,10 @@ def _trace_training(
 ) -> tuple[Pass, Recording]:
     """In training mode, with a batch of two where it can be had: batch statistics need more than one value."""
     try:
-        training = Pass(training=True, inputs=skeleton.inputs(repeated(example_inputs, 2)))
+        training = Pass(training=True, inputs=repeated(example_inputs, 2))
         record_pass(skeleton, training, aliases)
     except InputError:
-        training = Pass(training=True, inputs=skeleton.inputs(example_inputs))
+        training = Pass(training=True, inputs=example_inputs)
     return training, trace_pass(skeleton, builder, training, aliases)
 
 

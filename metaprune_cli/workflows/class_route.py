@@ -5,7 +5,6 @@ Layers of one kind are one class's code, so they are tried together: a network o
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -61,7 +60,7 @@ def _groups(graph: NeuronGraph, kept: Tensor) -> list[Group]:
     gains, found = gains_of(graph, kept), defaultdict(list)
     for number in gains:
         family = graph.units.families[number]
-        found[re.sub(r"\d+", "#", family.name), family.kind, len(family.units)].append(number)
+        found[family.kin].append(number)
     return sorted(map(tuple, found.values()), key=lambda group: -sum(gains[number] for number in group))
 
 
