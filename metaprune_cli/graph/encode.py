@@ -23,8 +23,8 @@ def encode(model: nn.Module, example_inputs: ExampleInputs) -> NeuronGraph:
     """Map a model one-to-one onto the graph of its neurons.
 
     The model runs once on the meta device (nothing is computed) in evaluation mode, and once more in training mode
-    where that reaches parameters that evaluation does not (auxiliary heads). Where control flow depends on data
-    (detection), it runs on the values of the example inputs instead.
+    where that reaches parameters that evaluation does not (auxiliary heads). What control flow asks of the inputs is
+    answered by the example's; where it depends on what parameters make of them (detection), all runs on real values.
 
     Args:
         model: any module; it is not changed.
@@ -36,9 +36,10 @@ def encode(model: nn.Module, example_inputs: ExampleInputs) -> NeuronGraph:
     tensors, trainable, aliases = _entries(model)
     try:
         skeleton, builder, passes = _trace(model, example_inputs, trainable, aliases, real=False)
-    except Exception:  # noqa: BLE001 - perhaps its control flow depends on data
+    except Exception:  # noqa: BLE001 - perhaps its control flow depends on what it computes
         with _explained(model, example_inputs):
             skeleton, builder, passes = _trace(model, example_inputs, trainable, aliases, real=True)
+    if skeleton.real or any(recording.reads_draws for _, recording in passes):
         _lock_reachable(model, builder, _untouched(skeleton.model, builder, aliases) & trainable)
     graph = builder.build(tensors, trainable, aliases)
     locks = lock_what_breaks(graph, skeleton, passes)

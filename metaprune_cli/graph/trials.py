@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from metaprune_cli.errors import InputError, MetapruneError
@@ -44,6 +45,11 @@ class Trials:
     def by_class(self, kept: Tensor) -> str | None:
         """Why the class does not follow; None if it does."""
         return None if self._following is None else self._following.failure(kept)
+
+    @cached_property
+    def has_program(self) -> bool:
+        """Whether the model's flow depends on no values, so that its program is the same for all inputs."""
+        return self.by_program(torch.ones(self._graph.units.num_units, dtype=torch.bool)) is None
 
     def by_program(self, kept: Tensor) -> str | None:
         """Why the program cannot be rewritten; None if it can."""

@@ -85,7 +85,7 @@ class Planned:
                 kept = plan.kept
                 if failure(kept) is None:
                     return cls(run, replace(plan, held=allowed.held), allowed, make, asked)
-            if asked == "class":
+            if asked == "class" or (asked == "auto" and not run.trials.has_program):
                 allowed = narrowed(run.trials, allowed, kept)
             else:
                 allowed = allowed.without_faults(kept, failure) or allowed.without_all(kept, failure)
