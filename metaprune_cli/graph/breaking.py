@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +15,8 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.structure import Lock
 from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, repeated
-from metaprune_cli.graph.units import Family, Kind
+from metaprune_cli.graph.units import Family
 
-Culprit = tuple[Family, str]
-"""A family whose removal fails, and why."""
 _FEW = 12
 """Below this many families it is quicker to try each than to halve on: families that break come in numbers."""
 
@@ -49,26 +48,35 @@ def lock_what_breaks(graph: NeuronGraph, skeleton: Skeleton, passes: Passes) -> 
         return []
     few = 1 if skeleton.real else _FEW  # a pass that computes something is not quick
     if skeleton.real or _draws(skeleton, passes, graph.aliases):
-        return _unless_learnt(graph, following, _culprits(graph, families, following.failure, few))
+        return _unless_learnt(graph, following, families, few)
     if by_program(a_little) is None:
         return []
-    found = [_culprits(graph, families, failure, few) for failure in (following.failure, by_program)]
-    return min(([lock_of(graph, *culprit) for culprit in culprits] for culprits in found), key=_locked)
+    found = [_locks(graph, families, failure, few) for failure in (following.failure, by_program)]
+    return min(found, key=_locked)
 
 
-def _unless_learnt(graph: NeuronGraph, following: Following, culprits: Sequence[Culprit]) -> list[Lock]:
+def _unless_learnt(graph: NeuronGraph, following: Following, families: Sequence[Family], few: int) -> list[Lock]:
     """Locks of those families that a class, which has to follow, does not follow whatever attributes change.
 
-    Layers of one kind are one class's code: their attributes are looked for together.
+    Layers of one kind are one class's code, and those of one module may go by one number (the size of a head): their
+    attributes are looked for together.
     """
-    alike: dict[tuple[str, Kind, int], list[Culprit]] = {}
-    for family, reason in culprits:
-        alike.setdefault(family.kin, []).append((family, reason))
-    locks = []
-    for group in alike.values():
-        if not following.learn(_without(graph, [family for family, _ in group])):
-            locks += [lock_of(graph, *culprit) for culprit in group]
-    return locks
+    for together in (_household, _kin):
+        groups: dict[tuple[Any, ...], list[Family]] = {}
+        for family in families:
+            groups.setdefault(together(family), []).append(family)
+        failing = [group for group, _ in _culprits(graph, list(groups.values()), following.failure, few)]
+        families = [family for group in failing if not following.learn(_without(graph, group)) for family in group]
+    return _locks(graph, families, following.failure, few)
+
+
+def _kin(family: Family) -> tuple[Any, ...]:
+    return family.kin
+
+
+def _household(family: Family) -> tuple[Any, ...]:
+    name, *rest = family.kin
+    return (name.rpartition(".")[0], *rest)
 
 
 def _draws(skeleton: Skeleton, passes: Passes, aliases: Mapping[str, str]) -> bool:
@@ -95,21 +103,29 @@ def _locked(locks: Sequence[Lock]) -> int:
     return sum(lock.neurons.numel() for lock in locks)
 
 
-def _culprits(
+def _locks(
     graph: NeuronGraph, families: Sequence[Family], failure: Callable[[Tensor], str | None], few: int
-) -> list[Culprit]:
-    """Every family whose removal fails, with the reason."""
-    found: list[Culprit] = []
-    queue = [list(families)]
+) -> list[Lock]:
+    """One lock for each family whose removal fails, the reason with it."""
+    culprits = _culprits(graph, [[family] for family in families], failure, few)
+    return [lock_of(graph, family, reason) for (family,), reason in culprits]
+
+
+def _culprits(
+    graph: NeuronGraph, groups: Sequence[list[Family]], failure: Callable[[Tensor], str | None], few: int
+) -> list[tuple[list[Family], str]]:
+    """Every group of families whose removal fails, with the reason."""
+    found: list[tuple[list[Family], str]] = []
+    queue = [list(groups)]
     while queue:
         batch = queue.pop()
-        reason = failure(_without(graph, batch)) if batch else None
+        reason = failure(_without(graph, [family for group in batch for family in group])) if batch else None
         if reason is None:
             continue
         if len(batch) > few:
             queue += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
         elif len(batch) > 1:
-            queue += [[family] for family in batch]
+            queue += [[group] for group in batch]
         else:
             found.append((batch[0], reason))
     return found

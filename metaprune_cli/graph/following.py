@@ -48,7 +48,9 @@ class Following:
         return self._widths.get(kept.numpy().tobytes(), {}) if self.failure(kept) is None else {}
 
     def learn(self, kept: Tensor) -> bool:
-        """Look for attributes that hold a width, so that the class follows a removal that it does not follow yet."""
+        """Whether the class follows, perhaps once attributes that hold a width have been found and are set too."""
+        if self.failure(kept) is None:
+            return True
         try:
             recipes = recipes_for(self._resized(kept), self._graph, kept)
         except MetapruneError:

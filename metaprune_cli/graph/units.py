@@ -40,6 +40,11 @@ class Family:
         """What families of layers of one kind have in common: their name but for its numbers, their kind and size."""
         return re.sub(r"\d+", "#", self.name), self.kind, len(self.units)
 
+    @property
+    def home(self) -> str:
+        """The module that its layer is a part of; "" where that is the model."""
+        return self.name.rpartition(".")[0]
+
 
 @dataclass(frozen=True, eq=False)
 class Units:
