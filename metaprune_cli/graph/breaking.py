@@ -47,7 +47,7 @@ def lock_what_breaks(graph: NeuronGraph, skeleton: Skeleton, passes: Passes) -> 
     if following.failure(a_little) is None:
         return []
     few = 1 if skeleton.real else _FEW  # a pass that computes something is not quick
-    if skeleton.real or _draws(skeleton, passes, graph.aliases):
+    if following.by_values or _draws(skeleton, passes, graph.aliases):
         return _unless_learnt(graph, following, families, few)
     if by_program(a_little) is None:
         return []

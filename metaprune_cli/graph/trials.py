@@ -70,6 +70,8 @@ class Trials:
         return self._following is not None and self._following.learn(kept)
 
     def _by_program(self, kept: Tensor) -> str | None:
+        if self._following is not None and self._following.by_values:
+            return "what the model runs depends on the values of its inputs: no program is for all of them"
         try:
             self.captured.without(self._graph, kept)
         except MetapruneError as error:
