@@ -1,10 +1,10 @@
-"""What can follow a removal: the model's class, or else its program, rewritten; what neither can do is locked."""
+"""Why a removal cannot be followed, told without computing it: by the model's class, or by its program, rewritten."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice, takewhile
+from itertools import takewhile
 from types import MappingProxyType
 
 import torch
@@ -18,74 +18,12 @@ from metaprune_cli.graph.program.placement import cut_elsewhere, misplaced
 from metaprune_cli.graph.program.rewrite import rewrite
 from metaprune_cli.graph.resize import copied, fill_, own_copies, resize_
 from metaprune_cli.graph.slicing import slice_tensors
-from metaprune_cli.graph.structure import Lock
-from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, repeated
+from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass
 from metaprune_cli.graph.trace.record import READ, Recording, Step, Value
-from metaprune_cli.graph.units import Family
-from metaprune_cli.graph.widths import Recipe, Widths, choices, recipes_for, set_widths_, widths_by
+from metaprune_cli.graph.widths import Widths, set_widths_
 
 aten = torch.ops.aten
 Passes = Sequence[tuple[Pass, Recording]]
-_TRIES = 32
-"""Sets of attributes that are tried, at most."""
-_FEW = 12
-"""Below this many families it is quicker to try each than to halve on: families that break come in numbers."""
-
-
-def lock_what_breaks(graph: NeuronGraph, skeleton: Skeleton, passes: Passes) -> list[Lock]:
-    """Find the families that cannot be removed because the program around the parameters does not follow.
-
-    One unit of every prunable family is removed at once, and the class is run on it; where Python fixes sizes, the
-    recorded program is rewritten instead. Only if that fails too are the families halved until the culprits are found,
-    so an ordinary model costs one pass on meta. A model whose control flow depends on data has no program of its own;
-    nor has one that decides by what it draws, but there attributes that hold a width can be set.
-
-    Args:
-        graph: the traced graph.
-        skeleton: the model that was traced.
-        passes: what was traced.
-
-    Returns:
-        One lock per family that breaks, the error as its reason.
-    """
-    if not skeleton.real:
-        graph = graph.with_tensors({n: torch.empty_like(t, device="meta") for n, t in graph.tensors.items()})
-    families = [f for f in graph.units.families if f.locked is None]
-    folded = [(given, recording.folded()) for given, recording in passes]
-
-    def by_class(kept: Tensor) -> str | None:
-        return class_failure(graph, skeleton, passes, kept)
-
-    def by_widths(kept: Tensor) -> str | None:
-        reason = by_class(kept)
-        return None if reason is None or helpful(graph, skeleton, passes, kept) else reason
-
-    def by_program(kept: Tensor) -> str | None:
-        return program_failure(graph, folded, kept)
-
-    a_little = _without(graph, families)
-    if by_class(a_little) is None:
-        return []
-    if skeleton.real:
-        ways = [by_class]
-    else:
-        ways = [by_widths] if _draws(skeleton, passes, graph.aliases) else [by_class, by_program]
-        if ways[-1](a_little) is None:
-            return []
-    few = 1 if skeleton.real else _FEW  # a pass that computes something is not quick
-    return min((_culprits(graph, families, failure, few) for failure in ways), key=_locked)
-
-
-def _draws(skeleton: Skeleton, passes: Passes, aliases: Mapping[str, str]) -> bool:
-    """Whether Python decides by a number that is drawn in training; a program would decide the same way for ever."""
-    apart = Skeleton(copied(skeleton.model), skeleton.real, skeleton.known)  # some modules change as they train
-    for times in (2, 1):
-        try:
-            given = Pass(training=True, inputs=repeated(passes[0][0].inputs, times))
-            return record_pass(apart, given, aliases).reads_draws
-        except InputError:
-            continue
-    return False
 
 
 def class_failure(
@@ -120,28 +58,6 @@ def class_failure(
     return None
 
 
-def helpful(graph: NeuronGraph, skeleton: Skeleton, passes: Passes, kept: Tensor) -> tuple[Recipe, ...] | None:
-    """The attributes that hold a width which, set, let the class follow a removal; None where there are none.
-
-    As few as suffice: what is a width by chance alone must not change.
-    """
-    try:
-        small = copied(skeleton.model)
-        resize_(small, {name: tuple(t.shape) for name, t in slice_tensors(graph, kept).items()})
-        recipes = recipes_for(small, graph, kept)
-    except MetapruneError:
-        return None
-
-    def helps(chosen: Sequence[Recipe]) -> bool:
-        return class_failure(graph, skeleton, passes, kept, widths_by(recipes, chosen)) is None
-
-    found = next((chosen for chosen in islice(choices(recipes), _TRIES) if helps(chosen)), None)
-    for recipe in found or ():
-        fewer = [other for other in found or () if other != recipe]
-        found = fewer if helps(fewer) else found
-    return None if found is None else tuple(found)
-
-
 def program_failure(graph: NeuronGraph, passes: Passes, kept: Tensor) -> str | None:
     """Why the recorded program, rewritten, does not run; None if it does."""
     try:
@@ -151,46 +67,6 @@ def program_failure(graph: NeuronGraph, passes: Passes, kept: Tensor) -> str | N
     except MetapruneError as error:
         return f"its removal breaks the program: {error.what}"
     return None
-
-
-def _without(graph: NeuronGraph, families: Sequence[Family]) -> Tensor:
-    """All units but one of every family."""
-    kept = torch.ones(graph.units.num_units, dtype=torch.bool)
-    for family in families:
-        kept[family.units[graph.units.prunable[family.units]][0]] = False
-    return kept
-
-
-def _locked(locks: Sequence[Lock]) -> int:
-    return sum(lock.neurons.numel() for lock in locks)
-
-
-def _culprits(
-    graph: NeuronGraph, families: Sequence[Family], failure: Callable[[Tensor], str | None], few: int
-) -> list[Lock]:
-    """One lock for each family whose removal fails, the reason with it."""
-    locks: list[Lock] = []
-    queue = [list(families)]
-    while queue:
-        batch = queue.pop()
-        reason = failure(_without(graph, batch)) if batch else None
-        if reason is None:
-            continue
-        if len(batch) > few:
-            queue += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
-        elif len(batch) > 1:
-            queue += [[family] for family in batch]
-        else:
-            locks.append(lock_of(graph, batch[0], reason))
-    return locks
-
-
-def lock_of(graph: NeuronGraph, family: Family, reason: str) -> Lock:
-    """What locks a whole family."""
-    heads = family.kind == "heads"
-    owner = graph.units.row_of if heads else graph.units.unit_of
-    neurons = torch.isin(owner, family.units).nonzero().flatten()
-    return Lock(neurons, reason, "row" if heads else "column")
 
 
 def _shapes(recording: Recording, *, exact: bool) -> list[tuple[int, ...]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from metaprune_cli.errors import InputError
-from metaprune_cli.graph.dry_run import lock_what_breaks
+from metaprune_cli.graph.breaking import lock_what_breaks
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.resize import fill_, hollow_copy
 from metaprune_cli.graph.trace.builder import StructureBuilder
@@ -23,8 +23,8 @@ def encode(model: nn.Module, example_inputs: ExampleInputs) -> NeuronGraph:
     """Map a model one-to-one onto the graph of its neurons.
 
     The model runs once on the meta device (nothing is computed) in evaluation mode, and once more in training mode
-    where that reaches parameters that evaluation does not (auxiliary heads). Where control flow depends on data
-    (detection), it runs on the values of the example inputs instead.
+    where that reaches parameters that evaluation does not (auxiliary heads). What control flow asks of the inputs is
+    answered by the example's; where it depends on what parameters make of them (detection), all runs on real values.
 
     Args:
         model: any module; it is not changed.
@@ -36,9 +36,10 @@ def encode(model: nn.Module, example_inputs: ExampleInputs) -> NeuronGraph:
     tensors, trainable, aliases = _entries(model)
     try:
         skeleton, builder, passes = _trace(model, example_inputs, trainable, aliases, real=False)
-    except Exception:  # noqa: BLE001 - perhaps its control flow depends on data
+    except Exception:  # noqa: BLE001 - perhaps its control flow depends on what it computes
         with _explained(model, example_inputs):
             skeleton, builder, passes = _trace(model, example_inputs, trainable, aliases, real=True)
+    if skeleton.real or any(recording.reads_draws for _, recording in passes):
         _lock_reachable(model, builder, _untouched(skeleton.model, builder, aliases) & trainable)
     graph = builder.build(tensors, trainable, aliases)
     locks = lock_what_breaks(graph, skeleton, passes)
@@ -105,7 +106,7 @@ def _trace(
 ) -> tuple[Skeleton, StructureBuilder, list[tuple[Pass, Recording]]]:
     """The evaluation pass, and a training pass where it reaches trainable entries that the first one does not."""
     skeleton, builder = Skeleton.of(model, real=real), StructureBuilder()
-    evaluation = Pass(training=False, inputs=skeleton.inputs(example_inputs))
+    evaluation = Pass(training=False, inputs=example_inputs)
     passes = [(evaluation, trace_pass(skeleton, builder, evaluation, aliases))]
     untouched = _untouched(skeleton.model, builder, aliases)
     if not untouched & trainable:
@@ -127,10 +128,10 @@ def _trace_training(
 ) -> tuple[Pass, Recording]:
     """In training mode, with a batch of two where it can be had: batch statistics need more than one value."""
     try:
-        training = Pass(training=True, inputs=skeleton.inputs(repeated(example_inputs, 2)))
+        training = Pass(training=True, inputs=repeated(example_inputs, 2))
         record_pass(skeleton, training, aliases)
     except InputError:
-        training = Pass(training=True, inputs=skeleton.inputs(example_inputs))
+        training = Pass(training=True, inputs=example_inputs)
     return training, trace_pass(skeleton, builder, training, aliases)
 
 

@@ -10,18 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from metaprune_cli.errors import InputError, MetapruneError
-from metaprune_cli.graph.dry_run import class_failure, helpful
+from metaprune_cli.graph.following import Following, on_meta
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.program.capture import Captured
-from metaprune_cli.graph.resize import copied, resize_
-from metaprune_cli.graph.slicing import slice_tensors
 from metaprune_cli.graph.trace.builder import StructureBuilder
 from metaprune_cli.graph.trace.passes import Pass, Skeleton, trace_pass
-from metaprune_cli.graph.trace.record import Recording
 from metaprune_cli.graph.trace.tracer import ExampleInputs
-from metaprune_cli.graph.widths import Recipe, Widths, recipes_for, widths_by
+from metaprune_cli.graph.widths import Widths
 
 T = TypeVar("T")
+_TRIES = 32
+"""Sets of attributes that are tried, at most."""
 
 
 class Trials:
@@ -36,83 +35,43 @@ class Trials:
             example_inputs: what it was traced with.
         """
         self._model, self._example = model, example_inputs
-        self._graph = graph.with_tensors({n: torch.empty_like(t, device="meta") for n, t in graph.tensors.items()})
-        self._skeleton = Skeleton.of(model)
-        self._found: dict[tuple[str, bytes], str | None] = {}
-        self._recipes: list[Recipe] = []
-        self._widths: dict[bytes, Widths] = {}
+        self._graph = on_meta(graph)
+        self._found: dict[bytes, str | None] = {}
 
     def failure(self, kept: Tensor) -> str | None:
         """Why neither the class nor the program can do without the units that go; None if one can."""
         return None if self.by_class(kept) is None else self.by_program(kept)
 
     def by_class(self, kept: Tensor) -> str | None:
-        """Why the class does not follow; None if it does, and where control flow depends on data, when it has to."""
-        return self._remembered("class", kept, self._by_class)
-
-    def by_program(self, kept: Tensor) -> str | None:
-        """Why the program cannot be rewritten; None if it can."""
-        return self._remembered("program", kept, self._by_program)
-
-    def _remembered(self, way: str, kept: Tensor, failure: Callable[[Tensor], str | None]) -> str | None:
-        key = way, kept.numpy().tobytes()
-        if key not in self._found:
-            self._found[key] = failure(kept)
-        return self._found[key]
-
-    def _by_class(self, kept: Tensor) -> str | None:
-        if self._traced is None:
-            return None
-        reason = class_failure(self._graph, self._skeleton, [self._traced], kept)
-        if reason is None or not (widths := self._widths_for(kept)):
-            return reason
-        if (still := class_failure(self._graph, self._skeleton, [self._traced], kept, widths)) is None:
-            self._widths[kept.numpy().tobytes()] = widths
-        return still
+        """Why the class does not follow; None if it does."""
+        return None if self._following is None else self._following.failure(kept)
 
     @cached_property
     def has_program(self) -> bool:
-        """Whether there is a program of the whole model."""
+        """Whether the model's flow depends on no values, so that its program is the same for all inputs."""
         return self.by_program(torch.ones(self._graph.units.num_units, dtype=torch.bool)) is None
+
+    def by_program(self, kept: Tensor) -> str | None:
+        """Why the program cannot be rewritten; None if it can."""
+        key = kept.numpy().tobytes()
+        if key not in self._found:
+            self._found[key] = self._by_program(kept)
+        return self._found[key]
 
     def widths(self, kept: Tensor) -> Widths:
         """The attributes that the class needs set to follow this removal, which it does."""
-        return self._widths.get(kept.numpy().tobytes(), {}) if self.by_class(kept) is None else {}
+        return {} if self._following is None else self._following.widths(kept)
 
     def learn(self, kept: Tensor) -> bool:
         """Look for attributes that hold a width, so that the class follows a removal that it does not follow yet.
 
         What is found holds for all later removals.
         """
-        if self._traced is None:
-            return False
-        found = helpful(self._graph, self._skeleton, [self._traced], kept)
-        if found is None:
-            return False
-        before, found_before = self._recipes, self._found
-        self._recipes = [*before, *(recipe for recipe in found if recipe not in before)]
-        self._found = {key: reason for key, reason in self._found.items() if key[0] != "class" or reason is None}
-        if self.by_class(kept) is not None:  # it contradicts what was learnt before
-            self._recipes, self._found = before, found_before
-            return False
-        return True
-
-    def widths_of(self, small: nn.Module, kept: Tensor) -> Widths:
-        """What attributes that were learnt become in a model that is resized already; nothing is tried."""
-        return widths_by(recipes_for(small, self._graph, kept), self._recipes) if self._recipes else {}
-
-    def _widths_for(self, kept: Tensor) -> Widths:
-        try:
-            return self.widths_of(self._resized(kept), kept) if self._recipes else {}
-        except MetapruneError:
-            return {}
-
-    def _resized(self, kept: Tensor) -> nn.Module:
-        small = copied(self._skeleton.model)
-        resize_(small, {name: tuple(t.shape) for name, t in slice_tensors(self._graph, kept).items()})
-        return small
+        return self._following is not None and self._following.learn(kept)
 
     def _by_program(self, kept: Tensor) -> str | None:
+        if self._following is not None and self._following.by_values:
+            return "what the model runs depends on the values of its inputs: no program is for all of them"
         try:
             self.captured.without(self._graph, kept)
         except MetapruneError as error:
@@ -122,13 +81,17 @@ class Trials:
         return None
 
     @cached_property
-    def _traced(self) -> tuple[Pass, Recording] | None:
-        """What the model runs now; None where that depends on data."""
-        given = Pass(training=False, inputs=self._skeleton.inputs(self._example))
-        try:
-            return given, trace_pass(self._skeleton, StructureBuilder(), given, self._graph.aliases)
-        except InputError:
-            return None
+    def _following(self) -> Following | None:
+        """What tries the class, on values where its flow depends on them; None where it does not run."""
+        for real in (False, True):
+            skeleton, given = Skeleton.of(self._model, real=real), Pass(training=False, inputs=self._example)
+            try:
+                recording = trace_pass(skeleton, StructureBuilder(), given, self._graph.aliases)
+            except InputError:
+                continue
+            graph = self._graph.with_tensors(self._model.state_dict()) if real else self._graph
+            return Following(graph, skeleton, [(given, recording)])
+        return None
 
     @cached_property
     def captured(self) -> Captured:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -33,6 +34,16 @@ class Family:
     locked: str | None
     parameters: tuple[tuple[str, str], ...]
     kind: Kind = "channels"
+
+    @property
+    def kin(self) -> tuple[str, Kind, int]:
+        """What families of layers of one kind have in common: their name but for its numbers, their kind and size."""
+        return re.sub(r"\d+", "#", self.name), self.kind, len(self.units)
+
+    @property
+    def home(self) -> str:
+        """The module that its layer is a part of; "" where that is the model."""
+        return self.name.rpartition(".")[0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from metaprune_cli.errors import InputError
@@ -136,15 +135,10 @@ def _changed(graph: NeuronGraph, kept: Tensor) -> dict[str, dict[str, tuple[int,
         found[name] = {
             f"dimension {d}": (shape[d], index.numel()) for d, index in enumerate(indices) if index.numel() < shape[d]
         }
-    units = graph.units
-    columns = torch.zeros(units.num_units, dtype=torch.bool)
-    columns[units.unit_of[units.on_grid]] = True
-    for family in units.families:
+    for family in graph.units.families:
         before, after = len(family.units), int(kept[family.units].sum())
-        if after == before:
-            continue
-        kind = "heads" if family.kind == "heads" else "columns" if bool(columns[family.units].any()) else None
-        for name, _ in family.parameters if kind else ():
-            if name in found:
-                found[name].setdefault(str(kind), (before, after))
+        kind = "heads" if family.kind == "heads" else "columns"
+        for name, _ in family.parameters if after < before else ():
+            if name in found and (before, after) not in found[name].values():
+                found[name].setdefault(kind, (before, after))
     return found

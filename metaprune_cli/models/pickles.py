@@ -14,6 +14,7 @@ import torch
 
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.models.importing import import_object, working_directory_on_path
+from metaprune_cli.models.numpy_scalars import STAND_INS
 
 _INERT = (argparse.Namespace,)
 """Classes that training scripts save their settings in, whose making runs no code."""
@@ -38,7 +39,7 @@ def open_pickle(path: Path, trust_pickle: bool, home: str | None = None) -> obje
             warnings.simplefilter("ignore")  # old files: said once more, and better, by what follows
             if trust_pickle:
                 return _trusted(path, home)
-            with torch.serialization.safe_globals(list(_INERT)):
+            with torch.serialization.safe_globals([*_INERT, *STAND_INS]):
                 return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CorruptFileError(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metaprune_cli.errors import TargetError
 from metaprune_cli.graph import NeuronGraph
-from metaprune_cli.graph.dry_run import lock_of
+from metaprune_cli.graph.breaking import lock_of
 from metaprune_cli.graph.trials import at_fault
 from metaprune_cli.graph.units import Family
 from metaprune_cli.pruning.cost import Cost

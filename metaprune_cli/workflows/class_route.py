@@ -5,7 +5,6 @@ Layers of one kind are one class's code, so they are tried together: a network o
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -61,7 +60,7 @@ def _groups(graph: NeuronGraph, kept: Tensor) -> list[Group]:
     gains, found = gains_of(graph, kept), defaultdict(list)
     for number in gains:
         family = graph.units.families[number]
-        found[re.sub(r"\d+", "#", family.name), family.kind, len(family.units)].append(number)
+        found[family.kin].append(number)
     return sorted(map(tuple, found.values()), key=lambda group: -sum(gains[number] for number in group))
 
 
@@ -78,7 +77,9 @@ def _tied(trials: Trials, allowed: Allowed, kept: Tensor, group: Group) -> Allow
     """With families tied that have to lose as many as these; None where no ties help."""
     for ties in _candidates(allowed, group):
         alike = _alike(allowed.graph, kept, ties)
-        if not any(len(tie) > 1 for tie in ties) or alike is None or trials.by_class(alike) is not None:
+        if not any(len(tie) > 1 for tie in ties) or alike is None:
+            continue
+        if trials.by_class(alike) is not None and not trials.learn(alike):
             continue
         tied = allowed.limits.tied.clone()
         for tie in ties:
@@ -107,7 +108,7 @@ def _limited(trials: Trials, allowed: Allowed, kept: Tensor, group: Group) -> Al
 
 
 def _candidates(allowed: Allowed, group: Group) -> Iterator[list[Group]]:
-    """Who may have to shrink with whom: parts of one parameter (halves, thirds); all layers alike; both."""
+    """Who may have to shrink with whom: parts of a parameter, or of a module (halves, q and v); all layers; both."""
     families = allowed.graph.units.families
 
     def partners(number: int) -> Group:
@@ -115,7 +116,8 @@ def _candidates(allowed: Allowed, group: Group) -> Iterator[list[Group]]:
         same = [
             n
             for n, other in enumerate(families)
-            if len(other.units) == len(own.units) and other.kind == own.kind and touched & set(other.parameters)
+            if (other.kind, len(other.units)) == (own.kind, len(own.units))
+            and (touched & set(other.parameters) or (own.home and other.home == own.home))
         ]
         return tuple(sorted({number, *(n for n in same if families[n].locked is None)}))
 

@@ -33,7 +33,8 @@ def test_the_configuration_says_the_inputs(name: str, tmp_path: Path) -> None:
     loaded = open_model(saved(name, tmp_path / "m"))
     inputs = example_inputs(loaded.architecture)
     assert isinstance(inputs, dict)
-    assert set(inputs) == {"vit": {"pixel_values"}, "t5": {"input_ids", "decoder_input_ids"}}.get(name, {"input_ids"})
+    tokens = {"input_ids", "attention_mask"}
+    assert set(inputs) == {"vit": {"pixel_values"}, "t5": {*tokens, "decoder_input_ids"}}.get(name, tokens)
     for tensor in inputs.values():
         assert tensor.is_floating_point() or 0 <= int(tensor.min()) <= int(tensor.max()) < SIZED[name][1]["vocab_size"]
     assert loaded.model(**inputs).logits.isfinite().all()

@@ -34,6 +34,8 @@ def rewrite(recording: Recording, graph: NeuronGraph, kept: Tensor, tensors: Map
         NumericsError: an operator's arguments cannot be brought in line, or it does not run on what is left, or makes
             another size than what survives; it is named.
     """
+    if recording.sized_by_values:
+        raise NumericsError("How much there is depends on the values of the inputs, so no program is for all of them")
     creating = [step for step in recording.steps if operator_of(step.operator).rewrite is creates]
     work = Rewriting(recording, graph, kept, tensors, creating)
     with plain_operators():

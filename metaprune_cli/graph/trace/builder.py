@@ -55,6 +55,11 @@ class StructureBuilder:
         if self.counting:
             self.products.append(Product(ids.reshape(-1).clone(), macs_per_neuron))
 
+    def spend(self, elements: Elements) -> None:
+        """What it took to compute elements that become no edges."""
+        if elements.work:
+            self.multiply(torch.zeros(1, dtype=torch.int64), elements.work * elements.index.numel())
+
     def feature(self, elements: Elements, neurons: Ids, kind: str) -> None:
         """State-dict elements owned by single neurons; a second use, of whatever kind, ties both uses' neurons."""
         index, neurons = elements.real().reshape(-1), neurons.reshape(-1)
@@ -93,7 +98,7 @@ class StructureBuilder:
         if grid is not None and any(
             step == 0 < size - 1 for step, size in zip(grid[1], weight.index.shape, strict=True)
         ):
-            return None  # one element for several edges
+            return self._product(weight, sources, positions)  # one element for several edges
         if grid is None:
             taps = run_length(sources)
             if taps == 1 or weight.index.size(3) > 1:
@@ -101,7 +106,7 @@ class StructureBuilder:
             folded = weight.view(lambda index: index.squeeze(3).unflatten(2, (-1, taps)))
             return self.contract(folded, sources[:, ::taps], (taps,), positions)
         key = (weight.entry, grid, tuple(weight.index.shape))
-        positions = positions if self.counting else 0
+        positions = positions + weight.work if self.counting else 0
         parts = self._parts(key)
         if parts and bool((sources == CONSTANT).all()):
             for part in parts:  # a constant, such as a first hidden state, is whatever the neurons need it to be
@@ -124,6 +129,23 @@ class StructureBuilder:
             self.neurons.span(sources, weight.mixes)
         for companion in weight.companions:
             self._accompany(companion, (sources, destinations), kernel)
+        return destinations
+
+    def _product(self, weight: Elements, sources: Ids, positions: int) -> Ids | None:
+        """Through a product of parameters: the factors' elements are features of the neurons at either end.
+
+        Its multiply-accumulates are counted by destination, so its sources cannot go. None where an element meets more
+        than one neuron at both ends.
+        """
+        groups, out, into, taps = weight.index.shape
+        factors = [_one_end(part) for part in weight.alone()]
+        if groups > 1 or taps > 1 or None in factors:
+            return None
+        destinations = self.neurons.new(weight.entry.rpartition(".")[0] or weight.entry, out).view(1, out)
+        self.neurons.lock(sources, f"meets {weight.entry}, a factor of a product of parameters")
+        self.multiply(destinations, into * (positions + weight.work))
+        for axis, elements in filter(None, factors):
+            self.feature(elements, (destinations, sources)[axis][0], "scale")
         return destinations
 
     def _parts(self, key: _Region) -> list[tuple[_Region, int]]:
@@ -287,6 +309,16 @@ class StructureBuilder:
         for feature in [f for f in features if f.name == entry]:
             self.neurons.lock(feature.neurons, reason)
             features.remove(feature)
+
+
+def _one_end(factor: Elements) -> tuple[int, Elements] | None:
+    """The end of the edges (0: out, 1: in) along which alone a factor's elements differ, and these; None for both."""
+    index = factor.real()[0, :, :, 0]
+    for axis in (0, 1):
+        line = index.select(1 - axis, 0)
+        if index.stride(1 - axis) == 0 and line.unique().numel() == line.numel():
+            return axis, Elements(factor.entry, line)
+    return None
 
 
 def _coverage(numel: int, blocks: list[EdgeBlock], features: list[Feature]) -> Tensor | None:

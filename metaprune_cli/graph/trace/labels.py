@@ -24,13 +24,14 @@ class Elements:
 
     ``companions``: what else each element was computed from, elementwise (the gain of a weight norm, a mask, low-rank
     factors); their indices have the same shape, broadcast. ``mixes``: why the result is not zero where the elements
-    are, or depends on more than them.
+    are, or depends on more than them. ``work``: the multiply-accumulates that each element took to compute.
     """
 
     entry: str
     index: Tensor
     companions: tuple[Elements, ...] = ()
     mixes: str | None = None
+    work: int = 0
 
     def apply(self, function: Callable[[Tensor], Any]) -> Elements | tuple[Elements, ...]:
         """The elements after a movement, which is a function of one tensor to one or several."""
@@ -41,7 +42,7 @@ class Elements:
             return dataclasses.replace(self, index=self.real()).apply(function)
         beside = [companion.apply(function) for companion in self.companions]
         whole = tuple(
-            Elements(self.entry, part, tuple(b[i] if isinstance(b, tuple) else b for b in beside), self.mixes)
+            dataclasses.replace(self, index=part, companions=tuple(b[i] if isinstance(b, tuple) else b for b in beside))
             for i, part in enumerate(parts)
         )
         return whole if isinstance(moved, tuple | list) else whole[0]
@@ -56,9 +57,10 @@ class Elements:
         """The elements broadcast to ``shape``."""
         return Elements(self.entry, self.real().expand(tuple(shape)))
 
-    def beside(self, companions: Iterable[Elements], mixes: str | None = None) -> Elements:
-        """The same, computed from ``companions`` too, which have the same shape."""
-        return Elements(self.entry, self.index, (*self.companions, *companions), self.mixes or mixes)
+    def beside(self, companions: Iterable[Elements], mixes: str | None = None, work: int = 0) -> Elements:
+        """The same, computed from ``companions`` too, which have the same shape, with so much more work."""
+        together = (*self.companions, *companions)
+        return Elements(self.entry, self.index, together, self.mixes or mixes, self.work + work)
 
     def alone(self) -> tuple[Elements, ...]:
         """This entry's elements without companions, and each companion, in this one's shape."""

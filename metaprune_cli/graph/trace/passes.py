@@ -59,7 +59,7 @@ class Skeleton:
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """A forward pass to be traced: the mode, and the inputs (on the skeleton's device)."""
+    """A forward pass to be traced: the mode, and the inputs."""
 
     training: bool
     inputs: ExampleInputs
@@ -98,8 +98,9 @@ def trace_pass(skeleton: Skeleton, builder: StructureBuilder, given: Pass, alias
     """
     recorder = Recorder()
     tracer = Tracer(builder, rule_of, real=skeleton.real, recorder=recorder)
-    attach_labels(tracer, skeleton.model, given.inputs, aliases)
-    recording = _record(skeleton, given, aliases, tracer, recorder)
+    inputs = skeleton.inputs(given.inputs)
+    attach_labels(tracer, skeleton.model, inputs, aliases)
+    recording = _record(skeleton, (given, inputs), aliases, tracer, recorder)
     outputs = list(leaves(recording.outputs, Value))
     if not outputs:
         raise InputError(
@@ -134,17 +135,26 @@ def record_pass(skeleton: Skeleton, given: Pass, aliases: Mapping[str, str]) -> 
     """
     recorder = Recorder()
     tracer = Tracer(StructureBuilder(), lambda _: _no_labels, real=skeleton.real, recorder=recorder)
-    return _record(skeleton, given, aliases, tracer, recorder)
+    return _record(skeleton, (given, skeleton.inputs(given.inputs)), aliases, tracer, recorder)
 
 
 def _record(
-    skeleton: Skeleton, given: Pass, aliases: Mapping[str, str], tracer: Tracer, recorder: Recorder
+    skeleton: Skeleton,
+    what: tuple[Pass, ExampleInputs],
+    aliases: Mapping[str, str],
+    tracer: Tracer,
+    recorder: Recorder,
 ) -> Recording:
+    """Run one pass, and its inputs where the skeleton is."""
+    given, placed = what
     buffers = dict(skeleton.model.named_buffers())
     for name, value in skeleton.known.items():
         if name in buffers:
             tracer.attach(buffers[name], None, value.clone())
-    inputs = list(leaves(given.inputs, Tensor))
+    inputs = list(leaves(placed, Tensor))
+    for tensor, value in zip(inputs, leaves(given.inputs, Tensor), strict=True):
+        if not skeleton.real and not value.is_meta:
+            tracer.show(tensor, value.detach().cpu().clone())
     skeleton.model.train(given.training)
     with _explained(given):
         with ExitStack() as stack:
@@ -153,7 +163,7 @@ def _record(
             stack.enter_context(WholeAttention(recorder, tracer))
             if not skeleton.real:
                 stack.enter_context(Literals(tracer.stand_in))
-            outputs = call(skeleton.model, given.inputs)
+            outputs = call(skeleton.model, placed)
         return recorder.finish(inputs, _entries(skeleton.model, aliases), outputs)
 
 

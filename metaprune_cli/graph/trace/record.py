@@ -155,6 +155,16 @@ class Recording:
         """Whether Python reads a number that depends on more than constants: in another pass it may be another."""
         return any(step.operator is READ and self.unknown.intersection(step.inputs()) for step in self.steps)
 
+    @property
+    def sized_by_values(self) -> bool:
+        """Whether values say how much there is (what a mask chooses, what is not zero): in another pass it is other."""
+        return any(self._counts(step) and self.unknown.intersection(step.inputs()) for step in self.steps)
+
+    def _counts(self, step: Step) -> bool:
+        if step.operator.overloadpacket is torch.ops.aten.index:
+            return any(self.values[value.number].dtype is torch.bool for value in found_in(step.args[1], Value))
+        return torch.Tag.dynamic_output_shape in step.operator.tags
+
     def _dynamic(self, varying: frozenset[int], dirty: set[int]) -> tuple[list[Step], set[int]]:
         dynamic = {*self.inputs, *self.entries, *varying}
         kept = []

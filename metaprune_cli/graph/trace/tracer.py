@@ -18,9 +18,11 @@ from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.trace.builder import StructureBuilder
 from metaprune_cli.graph.trace.labels import Elements, Label
 from metaprune_cli.graph.trace.layouts import run_on_meta
-from metaprune_cli.graph.trace.record import Recorder
+from metaprune_cli.graph.trace.record import READ, Recorder
 
 ExampleInputs = Tensor | tuple[Any, ...] | dict[str, Any]
+_MOST = 1 << 22
+"""Elements of a tensor up to which the example's values are carried along."""
 
 
 def meta_copy(model: nn.Module) -> nn.Module:
@@ -81,7 +83,8 @@ class Tracer(TorchDispatchMode):
 
     A tensor is known by its identity; all tensors of a trace are kept alive (on meta they hold no memory). Values that
     depend on neither inputs nor parameters (position indices, masks) are computed for real, so that indexing with
-    them moves the ids as it moves the data.
+    them moves the ids as it moves the data. What depends on the inputs alone (whether a mask is all ones, which edges
+    a graph has) is computed beside, on the example's values: Python reads its numbers there.
 
     With ``real`` the whole model runs for real, which is what control flow that depends on data needs: every tensor
     has a value, and what is traced is what happens to this one input.
@@ -103,6 +106,7 @@ class Tracer(TorchDispatchMode):
         self._recorder = recorder
         self._labels: dict[int, Label] = {}
         self._values: dict[int, Tensor] = {}
+        self._seen: dict[int, Tensor] = {}
         self._alive: defaultdict[int, dict[int, Tensor]] = defaultdict(dict)  # by their memory
         self.lively: set[int] = set()
         self.keeps_zero = False  # what is computed at the moment, as its rule has to know
@@ -126,6 +130,16 @@ class Tracer(TorchDispatchMode):
         if self.real:
             return tensor if isinstance(tensor, Tensor) else None
         return self._values.get(id(tensor))
+
+    def seen(self, tensor: object) -> Tensor | None:
+        """The value that a tensor has on the example inputs, where it depends on no parameter."""
+        known = self.value(tensor)
+        return self._seen.get(id(tensor)) if known is None else known
+
+    def show(self, tensor: Tensor, value: Tensor) -> None:
+        """Say what an input is in the example."""
+        self._keep(tensor)
+        self._seen[id(tensor)] = value
 
     def attach(self, tensor: Tensor, label: Label, value: Tensor | None = None) -> None:
         """Say what ``tensor`` carries."""
@@ -174,10 +188,43 @@ class Tracer(TorchDispatchMode):
             return out
         if self._all_known(tensors):
             return self._constant(func, args, kwargs)
-        out = run_on_meta(func, args, kwargs)
-        for tensor in tensors_in(out):
-            self._values.pop(id(tensor), None)
+        shown = self._shown(func, args, kwargs, tensors)
+        if func is READ and shown is not None:
+            return shown
+        if shown is not None and torch.Tag.dynamic_output_shape in func.tags:
+            out = tree_map(lambda leaf: torch.empty_like(leaf, device="meta"), shown)
+        else:
+            out = run_on_meta(func, self._by_position(func, args), kwargs)
+        for leaf in tensors_in(out):
+            for tensor in self.sharing(leaf) if func._schema.is_mutable and shown is None else (leaf,):
+                self._seen.pop(id(tensor), None)
+            self._values.pop(id(leaf), None)
+        self._seen |= {id(a): b for a, b in zip(tensors_in(out), tensors_in(shown), strict=False)}
         return out
+
+    def _shown(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
+        """What an operator makes of the example's values; None where it meets others too."""
+        values = [self.seen(t) for t in tensors]
+        if any(value is None or value.numel() > _MOST for value in values) or _draws(func):
+            return None
+        real_args, real_kwargs = map_tensors_in(self.seen, (args, dict(kwargs)))
+        if isinstance(real_kwargs.get("device"), torch.device | str):
+            real_kwargs["device"] = torch.device("cpu")
+        try:
+            return func(*real_args, **real_kwargs)
+        except (RuntimeError, TypeError, IndexError, NotImplementedError):
+            return None
+
+    def _by_position(self, func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """``x[mask]`` with the places that the example's mask chooses, whose number meta does not know."""
+        if func is not torch.ops.aten.index.Tensor:
+            return args
+        places: list[Tensor | None] = []
+        for index in args[1]:
+            mask = self.seen(index) if index is not None and index.dtype is torch.bool else None
+            chosen = [index] if mask is None else [part.to("meta") for part in mask.nonzero().unbind(1)]
+            places += chosen
+        return (args[0], places, *args[2:])
 
     def _all_known(self, tensors: list[Tensor]) -> bool:
         return not self.real and all(id(t) in self._values for t in tensors)
@@ -210,6 +257,10 @@ class Tracer(TorchDispatchMode):
             return stand_in
 
         return tree_map(wrap, real) if views is None else tree_map(wrap, real, views)
+
+
+def _draws(func: Any) -> bool:
+    return torch.Tag.nondeterministic_seeded in func.tags
 
 
 def _outputs(out: Any) -> tuple[Any, ...]:

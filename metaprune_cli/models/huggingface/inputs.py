@@ -87,7 +87,7 @@ def usual_inputs(name: str, config: Mapping[str, Any]) -> dict[str, Tensor] | No
     """Small inputs by name, a batch of one; None where the arguments of ``forward`` are none that are known.
 
     Token ids are drawn below ``vocab_size``, without those that mean something of their own; images have the size that
-    the configuration says. Masks are left out: a model without one reads all tokens.
+    the configuration says. Tokens come with a mask that leaves out none, as tokenizers make it.
 
     Args:
         name: of the class.
@@ -102,6 +102,8 @@ def usual_inputs(name: str, config: Mapping[str, Any]) -> dict[str, Tensor] | No
     inputs: dict[str, Tensor] = {}
     if "input_ids" in arguments and (main == "input_ids" or "pixel_values" in arguments):
         inputs["input_ids"] = _ids(described, TOKENS, generator)
+        if "attention_mask" in arguments:
+            inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     for key in dict.fromkeys([main, "pixel_values"]):
         if key in _FLOATING and key in arguments:
             inputs[key] = torch.randn(1, *_sizes(key, described), generator=generator)

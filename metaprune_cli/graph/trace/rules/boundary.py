@@ -17,6 +17,7 @@ def unknown(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
             trace.neurons.lock(ids, f"meets the operator {func.overloadpacket}, which has no rule")
         elements = trace.elements(leaf)
         if elements is not None:
+            trace.builder.spend(elements)
             trace.builder.note(elements.entry, f"meets the operator {func.overloadpacket}, which has no rule")
     return None
 

@@ -68,8 +68,8 @@ def opaque(trace: Tracer, func: Any, args: tuple[Any, ...], out: object, macs: i
         ids, elements = trace.ids(leaf), trace.elements(leaf)
         if ids is not None:
             trace.neurons.lock(ids, f"meets {func.overloadpacket} with a weight that {COMPUTED}")
-        for part in elements.alone() if elements is not None else ():
-            trace.builder.note(part.entry, f"a weight {COMPUTED}, by {func.overloadpacket}")
+        if elements is not None:
+            lost(trace, func, [elements])
     trace.builder.multiply(torch.zeros(1, dtype=torch.int64), macs)
 
 
@@ -92,8 +92,6 @@ def matrix_product(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict
         as_activation(trace, left)
         left_elements = None
     if left_elements is not None and right_elements is not None:
-        if out.dim() > 1:
-            trace.builder.multiply(torch.zeros(1, dtype=torch.int64), out.numel() * left.size(-1))
         return factors(trace, func, left_elements, right_elements, out)
     if out.dim() < 2 and trace.ids(left) is None and trace.ids(right) is None:
         lost(trace, func, [e for e in (left_elements, right_elements) if e is not None])

@@ -68,6 +68,7 @@ def _own_sizes(tensor: Tensor) -> tuple[int, ...]:
 
 def attach_features(trace: Tracer, elements: Elements, ids: Tensor, kind: str) -> None:
     """Give each parameter element, and what it was computed from, to the neuron it meets."""
+    trace.builder.spend(elements)
     for part in elements.alone():
         _attach_alone(trace, part, ids, kind)
 

@@ -103,7 +103,7 @@ def _lock_chosen(trace: Tracer, ids: Ids, chosen: dict[int, Tensor]) -> None:
 
 
 def _as_index(trace: Tracer, tensor: Tensor) -> Tensor:
-    value = trace.value(tensor)
+    value = trace.seen(tensor) if tensor.dtype is torch.bool else trace.value(tensor)
     return torch.zeros(tensor.shape, dtype=torch.int64) if value is None else value.cpu()
 
 

@@ -82,6 +82,7 @@ def as_neurons(trace: Tracer, elements: Elements) -> Tensor:
 
     Were they new each time, what reads them would seem to read others in training mode than in eval mode.
     """
+    trace.builder.spend(elements)
     for companion in elements.companions:
         trace.builder.note(companion.entry, "computes an activation together with another parameter")
     small = squeeze_constant(elements.real())

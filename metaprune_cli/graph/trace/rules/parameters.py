@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from metaprune_cli.graph.arguments import tensors_in
@@ -26,12 +27,13 @@ def between_parameters(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: 
     mixes = next((e.mixes for e in owned if e.mixes), None)
     if any(trace.label(t) is None and trace.value(t) is None for t in tensors) or not trace.keeps_zero:
         mixes = mixes or f"a weight that is a function ({func.overloadpacket.__name__}) of its parameters"
-    return main.beside(others, mixes)
+    return main.beside(others, mixes, sum(e.work for e in owned if e is not main))
 
 
 def lost(trace: Tracer, func: Any, owned: list[Elements]) -> None:
     """From here on nobody knows which element is what: they are kept verbatim."""
     for elements in owned:
+        trace.builder.spend(elements)
         for part in elements.alone():
             trace.builder.note(part.entry, f"a weight {COMPUTED} by {func.overloadpacket}")
 
@@ -47,9 +49,12 @@ def weight_norm(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
 
 def factors(trace: Tracer, func: Any, left: Elements, right: Elements, out: Any) -> Label:
     """U @ V of two parameters: element (i, j) was computed from row i of U and column j of V."""
+    inner = left.index.size(-1)
     if left.companions or right.companions or left.index.dim() != 2 or right.index.dim() != 2:
+        if out.dim() > 1:
+            trace.builder.multiply(torch.zeros(1, dtype=torch.int64), out.numel() * inner)
         lost(trace, func, [left, right])
         return None
     rows = [Elements(left.entry, left.real()[:, k : k + 1].expand(out.shape)) for k in range(left.index.size(1))]
     columns = [Elements(right.entry, right.real()[k : k + 1].expand(out.shape)) for k in range(right.index.size(0))]
-    return rows[0].beside([*rows[1:], *columns])
+    return rows[0].beside([*rows[1:], *columns], work=inner)
