@@ -52,6 +52,10 @@ class Following:
         """The attributes that the class needs set to follow this removal, which it does."""
         return self._widths.get(kept.numpy().tobytes(), {}) if self.failure(kept) is None else {}
 
+    def widths_of(self, small: nn.Module, kept: Tensor) -> Widths:
+        """What attributes that were learnt become in a model that is resized already; nothing is tried."""
+        return widths_by(recipes_for(small, self._graph, kept), self._recipes) if self._recipes else {}
+
     def learn(self, kept: Tensor) -> bool:
         """Whether the class follows, perhaps once attributes that hold a width have been found and are set too."""
         if self.failure(kept) is None:
@@ -90,11 +94,9 @@ class Following:
     def _try(self, kept: Tensor, widths: Widths) -> str | None:
         return class_failure(self._graph, self._skeleton, self._passes, kept, widths)
 
-    def _widths_for(self, kept: Tensor) -> dict[str, dict[str, int]]:
-        if not self._recipes:
-            return {}
+    def _widths_for(self, kept: Tensor) -> Widths:
         try:
-            return widths_by(recipes_for(self._resized(kept), self._graph, kept), self._recipes)
+            return self.widths_of(self._resized(kept), kept) if self._recipes else {}
         except MetapruneError:
             return {}
 

@@ -62,6 +62,10 @@ class Trials:
         """The attributes that the class needs set to follow this removal, which it does."""
         return {} if self._following is None else self._following.widths(kept)
 
+    def widths_of(self, small: nn.Module, kept: Tensor) -> Widths:
+        """What attributes that were learnt become in a model that is resized already; nothing is tried."""
+        return {} if self._following is None else self._following.widths_of(small, kept)
+
     def learn(self, kept: Tensor) -> bool:
         """Look for attributes that hold a width, so that the class follows a removal that it does not follow yet.
 
