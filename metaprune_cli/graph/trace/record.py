@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from metaprune_cli.graph.arguments import found_in, map_in, map_tensors_in, tensors_in
+from metaprune_cli.graph.arguments import found_in, map_tensors_in, tensors_in
 from metaprune_cli.graph.nest import leaves, map_tensors, plain
 from metaprune_cli.graph.trace.labels import Label
 
@@ -24,20 +24,6 @@ class Value:
     """A tensor of the program, by its number."""
 
     number: int
-
-
-@dataclass(frozen=True)
-class Size:
-    """A size that grows with the batch: ``fixed + per_item * batch``; ``now`` is its value where it was recorded."""
-
-    fixed: int
-    per_item: int
-    now: int
-
-    @classmethod
-    def at_present(cls, arguments: Any) -> Any:
-        """The arguments with numbers for sizes."""
-        return map_in(cls, lambda size: size.now, arguments)
 
 
 @dataclass(frozen=True)
