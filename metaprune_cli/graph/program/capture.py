@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from metaprune_cli.errors import InputError, NumericsError
-from metaprune_cli.graph.arguments import map_in
 from metaprune_cli.graph.nest import leaves, rebuild
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.program.merging import merged
 from metaprune_cli.graph.program.module import Program, arguments_of
 from metaprune_cli.graph.program.rewrite import rewrite
 from metaprune_cli.graph.program.script import Mode, Script, Varying
+from metaprune_cli.graph.program.types import of_the_models_types
 from metaprune_cli.graph.program.varying import Search, inputs_at
 from metaprune_cli.graph.slicing import alive_neurons, slice_tensors
 from metaprune_cli.graph.structure import Layer
 from metaprune_cli.graph.trace.builder import INPUT, StructureBuilder
 from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, trace_pass
-from metaprune_cli.graph.trace.record import Recording, Step, TypeOf, Value
+from metaprune_cli.graph.trace.record import Recording, Value
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class Captured:
         scripts: dict[Mode, Script] = {}
         constants: dict[str, Tensor] = {}
         for mode, (recording, varies) in self.modes.items():
-            smaller = _of_the_models_types(rewrite(recording, self.own, own_kept, tensors))
+            smaller = rewrite(recording, self.own, own_kept, tensors)
             names = {number: f"{mode}_{i}" for i, number in enumerate(smaller.constants)}
             constants |= {names[number]: value.clone() for number, value in smaller.constants.items()}
             scripts[mode] = Script(_bare(smaller), names, _arguments(self.model, self.example, smaller.inputs), varies)
@@ -115,8 +115,8 @@ class _Capture:
         if recordings:
             traced = self._traced(inputs_at(self.example, varies, 0), training)
             if (found := merged([traced, *recordings[1:]])) is not None:
-                return replace(traced, steps=found.steps).folded(found.varying), varies
-        return self._traced(self.example, training).folded(), ()
+                return of_the_models_types(found.recording.folded(found.varying)), varies
+        return of_the_models_types(self._traced(self.example, training).folded()), ()
 
     def _traced(self, inputs: ExampleInputs, training: bool) -> Recording:
         return trace_pass(self.skeleton, self.builder, Pass(training, self.skeleton.inputs(inputs)), self.aliases)
@@ -156,24 +156,6 @@ def _corresponding(own: Sequence[Layer], known: Sequence[Layer]) -> tuple[Tensor
     shared = [(a, b) for a, b in pairs if a.size == b.size]
     here = [torch.arange(a.start, a.start + a.size) for a, _ in shared]
     return torch.cat(here), torch.cat([torch.arange(b.start, b.start + b.size) for _, b in shared])
-
-
-def _of_the_models_types(recording: Recording) -> Recording:
-    """Floating-point types that entries have are written as the first such entry's, whatever that will be."""
-    first: dict[torch.dtype, TypeOf] = {}
-    for number in recording.entries:
-        dtype = recording.values[number].dtype
-        if dtype.is_floating_point:
-            first.setdefault(dtype, TypeOf(number, dtype))
-
-    def follow(dtype: torch.dtype) -> Any:
-        return first.get(dtype, dtype)
-
-    def step_of(step: Step) -> Step:
-        args, kwargs = map_in(torch.dtype, follow, (step.args, step.kwargs))
-        return replace(step, args=args, kwargs=kwargs)
-
-    return replace(recording, steps=tuple(map(step_of, recording.steps)))
 
 
 def _bare(recording: Recording) -> Recording:

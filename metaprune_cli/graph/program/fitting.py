@@ -101,11 +101,11 @@ class Extents:
                         yield expression
 
     def _sums(self, seen: Seen) -> Iterator[Expression]:
-        """A sum or a difference of two sizes."""
+        """A sum or a difference of two sizes, or of a size and what has been found before."""
         for sizes, known in self._known.items():
             rest = tuple(a - b for a, b in zip(seen, sizes, strict=True))
-            if rest in self._known:
-                yield Operation("+", known, self._known[rest])
+            if (other := self._known.get(rest) or self._fitted.get(rest)) is not None:
+                yield Operation("+", known, other)
             if (more := tuple(-r for r in rest)) in self._known:
                 yield Operation("+", known, Operation("*", self._known[more], -1))
 

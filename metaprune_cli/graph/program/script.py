@@ -31,10 +31,12 @@ class Varying:
     recorded: tuple[int, ...]
     step: int | None
 
-    def allows(self, sizes: Sequence[int]) -> bool:
-        """Whether the places may have these sizes."""
-        step, own = self.step, self.recorded[0]
-        return step is None or (len(set(sizes)) == 1 and (step == 1 or (sizes[0] - own) % step == 0))
+    def allows(self, sizes: Sequence[Any]) -> bool:
+        """Whether the places may have these sizes (which are symbols while ``torch.export`` looks on)."""
+        if self.step is None:
+            return True
+        one = all(size == sizes[0] for size in sizes[1:])
+        return one and (self.step == 1 or (sizes[0] - self.recorded[0]) % self.step == 0)
 
 
 @dataclass(frozen=True, eq=False)

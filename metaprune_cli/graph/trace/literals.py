@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,10 @@ class Literals(TorchFunctionMode):
         if func is Tensor.tolist:
             return _read(args[0])
         if func in (Tensor.__getitem__, Tensor.__setitem__):
-            args = (args[0], self._index(args[1]), *args[2:])
+            sliced = _with_whole_slices(args[0], args[1])
+            if func is Tensor.__getitem__ and sliced is not args[0] and _takes_all(args[1], sliced):
+                return sliced
+            args = (sliced, self._index(args[1]), *args[2:])
         return func(*args, **kwargs)
 
     def _made(self, make: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -50,6 +54,47 @@ class Literals(TorchFunctionMode):
         if isinstance(index, list) and index and all(isinstance(part, int) for part in index):
             return self._stand_in(torch.tensor(index, device="cpu"))
         return index
+
+
+def _with_whole_slices(tensor: Tensor, index: Any) -> Tensor:
+    """The tensor after the slices of an index that happen to take everything, which Python leaves out.
+
+    ``x[:, :, :height]`` cuts off what was padded, and nothing where nothing was: the program is the same for both.
+    """
+    parts = index if isinstance(index, tuple) else (index,)
+    if any(isinstance(part, bool) or (isinstance(part, Tensor) and part.dtype == torch.bool) for part in parts):
+        return tensor
+    after = parts[next((at for at, part in enumerate(parts) if part is ...), len(parts)) + 1 :]
+    dim = 0
+    for part in parts:
+        if part is ...:
+            dim = tensor.dim() - sum(other is not None for other in after)
+        elif part is not None:
+            if isinstance(part, slice) and dim < tensor.dim() and _is_whole(part, tensor.size(dim)):
+                stop = sys.maxsize if part.stop is None else part.stop
+                tensor = torch.ops.aten.slice.Tensor(tensor, dim, part.start or 0, stop)
+            dim += 1
+    return tensor
+
+
+def _takes_all(index: Any, tensor: Tensor) -> bool:
+    """Whether an index of slices and ``...`` takes everything, for which Python makes a view of its own kind."""
+    parts = index if isinstance(index, tuple) else (index,)
+    lead = parts[: next((at for at, part in enumerate(parts) if part is ...), len(parts))]
+    dims = [*range(len(lead)), *(range(-(len(parts) - len(lead) - 1), 0) if len(lead) < len(parts) else ())]
+    slices = [part for part in parts if part is not ...]
+    return all(
+        isinstance(part, slice) and (part == slice(None) or _is_whole(part, tensor.size(dim)))
+        for part, dim in zip(slices, dims, strict=True)
+    )
+
+
+def _is_whole(part: slice, size: int) -> bool:
+    """Whether a slice with a bound takes everything."""
+    bounds = [bound for bound in (part.start, part.stop) if bound is not None]
+    if not bounds or not all(type(bound) is int for bound in bounds) or part.step not in (None, 1):
+        return False
+    return part.indices(size) == (0, size, 1)
 
 
 def _read(tensor: Tensor) -> Any:
