@@ -37,15 +37,19 @@ class Literals(TorchFunctionMode):
         if func is Tensor.tolist:
             return _read(args[0])
         if func in (Tensor.__getitem__, Tensor.__setitem__):
-            sliced = _with_whole_slices(args[0], args[1])
-            if func is Tensor.__getitem__ and sliced is not args[0] and _takes_all(args[1], sliced):
-                return sliced
-            args = (sliced, self._index(args[1]), *args[2:])
+            return self._indexed(func, *args)
         return func(*args, **kwargs)
 
     def _made(self, make: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         made: Tensor = make(*args, **{**kwargs, "device": "cpu"})
         return self._stand_in(made)
+
+    def _indexed(self, func: Any, tensor: Tensor, index: Any, *value: Any) -> Any:
+        parts = index if isinstance(index, tuple) else (index,)
+        if _leaves_out(tensor, parts):
+            sliced = _sliced(tensor, parts)
+            return func(sliced, ..., *value) if value else sliced
+        return func(tensor, self._index(index), *value)
 
     def _index(self, index: Any) -> Any:
         """An index with tensors in place of lists of numbers."""
@@ -56,45 +60,47 @@ class Literals(TorchFunctionMode):
         return index
 
 
-def _with_whole_slices(tensor: Tensor, index: Any) -> Tensor:
-    """The tensor after the slices of an index that happen to take everything, which Python leaves out.
+def _leaves_out(tensor: Tensor, index: tuple[Any, ...]) -> bool:
+    """Whether Python leaves something out of an index of numbers and slices: bounds that happen to take everything.
 
-    ``x[:, :, :height]`` cuts off what was padded, and nothing where nothing was: the program is the same for both.
+    ``x[:, :, :height]`` cuts off what was padded, and nothing where nothing was: the program is to be the same.
     """
-    parts = index if isinstance(index, tuple) else (index,)
-    if any(isinstance(part, bool) or (isinstance(part, Tensor) and part.dtype == torch.bool) for part in parts):
-        return tensor
-    after = parts[next((at for at, part in enumerate(parts) if part is ...), len(parts)) + 1 :]
+    if not all(part is None or part is ... or type(part) in (int, slice) for part in index):
+        return False
     dim = 0
-    for part in parts:
+    for at, part in enumerate(index):
         if part is ...:
-            dim = tensor.dim() - sum(other is not None for other in after)
+            dim = tensor.dim() - sum(other is not None for other in index[at + 1 :])
         elif part is not None:
-            if isinstance(part, slice) and dim < tensor.dim() and _is_whole(part, tensor.size(dim)):
-                stop = sys.maxsize if part.stop is None else part.stop
-                tensor = torch.ops.aten.slice.Tensor(tensor, dim, part.start or 0, stop)
+            size = tensor.size(dim)
+            if isinstance(part, slice) and _is_bounded(part) and part.indices(size) == (0, size, 1):
+                return True
+            dim += 1
+    return False
+
+
+def _sliced(tensor: Tensor, index: tuple[Any, ...]) -> Tensor:
+    """A tensor indexed by numbers and slices, one dimension after the other, nothing left out."""
+    dim = 0
+    for at, part in enumerate(index):
+        if part is ...:
+            dim = tensor.dim() - sum(other is not None for other in index[at + 1 :])
+        elif isinstance(part, int):
+            tensor = tensor.select(dim, part)
+        else:
+            if part is None:
+                tensor = tensor.unsqueeze(dim)
+            elif _is_bounded(part):
+                bounds = (part.start or 0, sys.maxsize if part.stop is None else part.stop)
+                tensor = torch.ops.aten.slice.Tensor(tensor, dim, *bounds, *([] if part.step is None else [part.step]))
             dim += 1
     return tensor
 
 
-def _takes_all(index: Any, tensor: Tensor) -> bool:
-    """Whether an index of slices and ``...`` takes everything, for which Python makes a view of its own kind."""
-    parts = index if isinstance(index, tuple) else (index,)
-    lead = parts[: next((at for at, part in enumerate(parts) if part is ...), len(parts))]
-    dims = [*range(len(lead)), *(range(-(len(parts) - len(lead) - 1), 0) if len(lead) < len(parts) else ())]
-    slices = [part for part in parts if part is not ...]
-    return all(
-        isinstance(part, slice) and (part == slice(None) or _is_whole(part, tensor.size(dim)))
-        for part, dim in zip(slices, dims, strict=True)
+def _is_bounded(part: slice) -> bool:
+    return (part.start, part.stop) != (None, None) and all(
+        type(bound) in (int, type(None)) for bound in (part.start, part.stop, part.step)
     )
-
-
-def _is_whole(part: slice, size: int) -> bool:
-    """Whether a slice with a bound takes everything."""
-    bounds = [bound for bound in (part.start, part.stop) if bound is not None]
-    if not bounds or not all(type(bound) is int for bound in bounds) or part.step not in (None, 1):
-        return False
-    return part.indices(size) == (0, size, 1)
 
 
 def _read(tensor: Tensor) -> Any:
