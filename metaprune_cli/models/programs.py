@@ -13,17 +13,17 @@ from metaprune_cli.errors import CorruptFileError, MetapruneError
 from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.program.document import script_from_document, script_to_document
 from metaprune_cli.graph.program.module import Program
-from metaprune_cli.graph.program.rehearsal import has_offsets, rehearse
+from metaprune_cli.graph.program.rehearsal import bends, rehearse
 from metaprune_cli.graph.program.script import CONSTANTS, Mode, Script
 from metaprune_cli.graph.program.values import DTYPES, items, named, number, text
+from metaprune_cli.graph.program.varying import inputs_at
 from metaprune_cli.graph.trace.passes import repeated
+from metaprune_cli.graph.trace.tracer import ExampleInputs
 
 KEY = "program"
 """The entry of an artifact's document that holds a program."""
 _LARGEST_EXAMPLE = 2**30
 """How many bytes an input of the example may have."""
-_BATCHES = (2, 5)
-"""How often the example is repeated where a program is tried out; more than once only if its sizes may bend."""
 
 
 def program_to_document(program: Program) -> dict[str, Any]:
@@ -79,6 +79,9 @@ def _put_together(document: Any, tensors: Mapping[str, Tensor]) -> Program:
     inputs = {len(script.recording.inputs) for script in scripts.values()}
     if inputs != {len(examples)}:
         raise CorruptFileError("The program in the file takes other inputs than its example.")
+    places = [place for script in scripts.values() for size in script.varies or () for place in size.places]
+    if any(dim >= len(examples[at][0]) for at, dim in places):
+        raise CorruptFileError("A size of the program in the file is of no input.")
     entries, constants = _tensors(document, tensors)
     for script in scripts.values():
         missing = (
@@ -92,9 +95,13 @@ def _put_together(document: Any, tensors: Mapping[str, Tensor]) -> Program:
 def _example(pair: list[Any]) -> tuple[tuple[int, ...], torch.dtype]:
     """Shape and type of an input."""
     shape, dtype = tuple(number(size) for size in items(pair[0])), named(pair[1], DTYPES)
+    _check_proportion(shape, dtype)
+    return shape, dtype
+
+
+def _check_proportion(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     if math.prod(shape) * dtype.itemsize > _LARGEST_EXAMPLE or len(shape) > 32:
         raise CorruptFileError("The program in the file wants an input out of all proportion.", got=str(shape)[:100])
-    return shape, dtype
 
 
 def _tensors(document: Any, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -120,14 +127,22 @@ def _tensors(document: Any, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Te
 
 
 def _rehearse(program: Program, script: Script) -> None:
-    """Run one mode on meta as it was recorded: at the size of the example, or at several batches."""
+    """Run one mode on meta at the sizes it was recorded at: the first of them, more where sizes may bend."""
     held = {**dict(program.named_parameters(remove_duplicate=False)), **dict(program.named_buffers())}
     recording = script.recording
     entries = {n: held[name] for n, name in recording.entries.items()}
     constants = {n: held[f"{CONSTANTS}.{name}"] for n, name in script.constants.items()}
     example = program.example_inputs("meta")
-    times = (1,) if script.batched is None else _BATCHES if has_offsets(recording.steps) else _BATCHES[:1]
-    for count in times:
-        inputs = list(leaves(example if count == 1 else repeated(example, count), Tensor))
-        batch = 0 if script.batched is None or not inputs else inputs[0].size(script.batched)
-        rehearse(recording.steps, dict(zip(recording.inputs, inputs, strict=True)), entries, constants, batch)
+    for given in _given(example, script, several=bends(recording.steps)):
+        inputs = list(leaves(given, Tensor))
+        for tensor in inputs:
+            _check_proportion(tuple(tensor.shape), tensor.dtype)
+        rehearse(recording.steps, dict(zip(recording.inputs, inputs, strict=True)), entries, constants)
+
+
+def _given(example: ExampleInputs, script: Script, *, several: bool) -> list[ExampleInputs]:
+    """What a program is tried out on."""
+    if script.varies is None:
+        return [repeated(example, times) for times in ((2, 5) if several else (2,))]
+    most = min((len(size.recorded) for size in script.varies), default=1)
+    return [inputs_at(example, script.varies, point) for point in range(most if several else 1)]

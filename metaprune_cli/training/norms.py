@@ -117,4 +117,4 @@ def _on_batches(script: Script, *, keep: bool) -> Script:
         return replace(step, args=(*step.args[:3], *kept, True, 1.0, *step.args[7:]))
 
     steps = tuple(changed(step) if _is_norm(step) else step for step in script.recording.steps)
-    return Script(replace(script.recording, steps=steps), script.constants, script.arguments, script.batched)
+    return Script(replace(script.recording, steps=steps), script.constants, script.arguments, script.varies)

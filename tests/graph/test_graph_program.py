@@ -80,7 +80,7 @@ def pair() -> tuple[nn.Module, Program]:
 def test_any_batch_size(pair: tuple[nn.Module, Program], batch: int) -> None:
     model, program = pair
     x = torch.randn(batch, 3, 5)
-    assert all(script.batched is not None for script in program.scripts.values())
+    assert all([size.step for size in script.varies] == [None, 1] for script in program.scripts.values())
     torch.testing.assert_close(program(x), model(x))
 
 
@@ -320,7 +320,7 @@ def test_an_example_that_cannot_be_repeated_makes_a_program_of_its_sizes() -> No
 
     model, x = One().eval(), torch.randn(1, 4)
     program = program_of(model, x)
-    assert program.scripts["eval"].batched is None
+    assert program.scripts["eval"].varies == ()
     torch.testing.assert_close(program(x), model(x))
 
 

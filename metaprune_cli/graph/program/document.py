@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from metaprune_cli.errors import CorruptFileError
-from metaprune_cli.graph.arguments import found_in
+from metaprune_cli.graph.arguments import found_in, map_in
 from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.program.allowed import operator_named
-from metaprune_cli.graph.program.script import Script
-from metaprune_cli.graph.program.values import items, number, pack, text, unpack
-from metaprune_cli.graph.trace.record import Recording, Size, Step, TypeOf, Value
+from metaprune_cli.graph.program.script import Script, Varying
+from metaprune_cli.graph.program.values import BATCH, items, number, pack, text, unpack
+from metaprune_cli.graph.trace.record import Recording, Step, TypeOf, Value
+from metaprune_cli.graph.trace.sizes import Extent, Operation, Size, extents
 
 _KINDS: dict[str, tuple[type, ...]] = {
-    "Tensor": (Value, int, float, complex, bool),  # PyTorch takes numbers for tensors without dimensions
+    "Tensor": (Value, int, float, complex, bool, Size),  # PyTorch takes numbers for tensors without dimensions
     "int": (int, Size),
     "float": (int, float, Size),
     "number": (int, float, complex, bool, Size),
@@ -37,7 +39,7 @@ def script_to_document(script: Script) -> dict[str, Any]:
     """The script as JSON values."""
     recording = script.recording
     return {
-        "batched": script.batched,
+        "varies": None if script.varies is None else [_varying_to_document(size) for size in script.varies],
         "arguments": [[name, pack(nest)] for name, nest in script.arguments.items()],
         "inputs": list(recording.inputs),
         "entries": [[number, name] for number, name in recording.entries.items()],
@@ -76,11 +78,47 @@ def _script(document: Any) -> Script:
     constants = _numbered(document["constants"])
     pairs = [items(pair, 2) for pair in items(document["arguments"])]
     arguments = {text(name): unpack(nest) for name, nest in pairs}
-    batched = None if document["batched"] is None else number(document["batched"], 0, 64)
+    if "varies" in document:
+        said, inputs = document["varies"], len(recording.inputs)
+        varies = None if said is None else tuple(_varying(size, inputs) for size in items(said))
+    else:
+        varies = () if document["batched"] is None else None
+        recording = _of_the_batch(recording, document["batched"])
     if [v.number for v in leaves(arguments, Value)] != list(recording.inputs):
         raise CorruptFileError("The program's arguments do not hold its inputs.")
     _check_order(recording, constants)
-    return Script(recording, constants, arguments, batched)
+    return Script(recording, constants, arguments, varies)
+
+
+def _varying_to_document(size: Varying) -> list[Any]:
+    return [[list(place) for place in size.places], list(size.recorded), size.step]
+
+
+def _varying(document: Any, inputs: int) -> Varying:
+    places, recorded, step = items(document, 3)
+    found = [items(place, 2) for place in items(places)]
+    return Varying(
+        tuple((number(at, 0, inputs - 1), number(dim, 0, 63)) for at, dim in found),
+        tuple(number(size, 0, 2**31) for size in items(recorded)) or (0,),
+        None if step is None else number(step, 1, 2**31),
+    )
+
+
+def _of_the_batch(recording: Recording, batched: Any) -> Recording:
+    """The steps of an older file, whose sizes follow from one dimension of the first input."""
+    axis = 0 if batched is None else number(batched, 0, 63)
+
+    def sized(size: Size) -> Size:
+        whole: Any = size.expression
+        if not recording.inputs or not isinstance(whole, Operation) or BATCH not in extents(whole):
+            raise CorruptFileError("The program in the file has sizes that follow from nothing.")
+        return Size(replace(whole, left=replace(whole.left, left=Extent(recording.inputs[0], axis))))
+
+    def stepped(step: Step) -> Step:
+        args, kwargs = map_in(Size, sized, (step.args, step.kwargs))
+        return replace(step, args=args, kwargs=kwargs)
+
+    return replace(recording, steps=tuple(map(stepped, recording.steps)))
 
 
 def _numbered(pairs: Any) -> dict[int, str]:
@@ -103,7 +141,8 @@ def _check_order(recording: Recording, constants: Mapping[int, str]) -> None:
         raise CorruptFileError("The program in the file gives one number to several values.")
     for step in recording.steps:
         types = [kind.number for kind in found_in((step.args, step.kwargs), TypeOf)]
-        missing = {n for n in step.inputs() if n not in known} | {n for n in types if n not in recording.entries}
+        sizes = [e.number for size in found_in((step.args, step.kwargs), Size) for e in extents(size.expression)]
+        missing = {n for n in (*step.inputs(), *sizes) if n not in known} | {n for n in types if n not in recording.entries}
         if missing:
             raise CorruptFileError(f"Nothing makes the value {min(missing)}, which {step.operator} takes.")
         made = {n for n in step.outputs if n is not None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from metaprune_cli.graph.arguments import found_in
 from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.operators.registry import guarded
-from metaprune_cli.graph.trace.record import Recording, Size, Step, TypeOf, Value
+from metaprune_cli.graph.trace.record import Recording, Step, TypeOf, Value
+from metaprune_cli.graph.trace.sizes import SIGNS, Expression, Extent, Operation, Size, extents
 
 aten = torch.ops.aten
 _VARIABLE = (Value, Size, TypeOf, torch.device)
@@ -57,15 +58,16 @@ class Interpreter:
     Args:
         recording: the steps.
         constants: the numbers of its constants.
-        axis: the dimension of the first input that is the batch.
     """
 
-    def __init__(self, recording: Recording, constants: Sequence[int], axis: int) -> None:
+    def __init__(self, recording: Recording, constants: Sequence[int]) -> None:
         places = _Places([*recording.inputs, *recording.entries, *constants])
         source = recording.inputs[0] if recording.inputs else next(iter(recording.entries), None)
         used = {number for step in recording.steps for number in step.inputs()}
         outputs = [v.number for v in leaves(recording.outputs, Value)]
-        writer = _Writer(places, used.union(outputs), source, axis)
+        writer = _Writer(places, used.union(outputs), source, _wanted(recording.steps))
+        for number in (*recording.inputs, *recording.entries, *constants):
+            writer.measure(number)
         for step, matrix in zip(recording.steps, repeated_matrices(recording.steps), strict=True):
             writer.write(step, matrix)
         self._outputs = tuple(map(places.of, outputs))
@@ -141,12 +143,21 @@ class _Places:
 class _Writer:
     """Turns steps into instructions."""
 
-    def __init__(self, places: _Places, used: set[int], source: int | None, axis: int) -> None:
-        self._places, self._used, self._source, self._axis = places, used, source, axis
+    def __init__(
+        self, places: _Places, used: set[int], source: int | None, wanted: Mapping[int, Sequence[Extent]]
+    ) -> None:
+        self._places, self._used, self._source, self._wanted = places, used, source, wanted
         self._known: dict[Any, int] = {}
         self.first: list[_Draft] = []
-        """Made once, right after the inputs: sizes that depend on the batch, types and the device."""
+        """Made once, right after the inputs: types and the device."""
         self.rest: list[_Draft] = []
+
+    def measure(self, number: int, grad: bool = True) -> None:
+        """Take the sizes of a value that are wanted later on: the value itself may be gone by then."""
+        for extent in self._wanted.get(number, ()):
+            if extent not in self._known:
+                given = (self._places.of(number), self._places.add(extent.dim))
+                self._known[extent] = self._made(_size, given, grad)
 
     def write(self, step: Step, matrix: int | None) -> None:
         """One step; ``matrix`` is what it multiplies every item by."""
@@ -166,24 +177,39 @@ class _Writer:
         given = tuple(self._place(thing, step.grad) for thing in things)
         made = tuple(self._places.make(number) for number in outputs)
         self.rest.append(_Draft(call, given, names, made, single, step.grad))
+        for number in outputs:
+            if number is not None:
+                self.measure(number, step.grad)
 
     def _place(self, thing: Any, grad: bool) -> int:
         """The place of an argument; a list that is not constant is put together just before it is used."""
         if isinstance(thing, Value):
             return self._places.of(thing.number)
+        if isinstance(thing, Size):
+            return self._expression(thing.expression, grad)
         if isinstance(thing, _VARIABLE):
             return self._at_first(thing)
         if not found_in(thing, _VARIABLE):
             return self._places.add(thing)
         parts = tuple(self._place(part, grad) for part in thing)
+        return self._made(_listed, parts, grad)
+
+    def _expression(self, expression: Expression, grad: bool) -> int:
+        """The place of a number that follows from sizes of tensors, worked out once."""
+        if not isinstance(expression, Operation):
+            return self._known[expression] if isinstance(expression, Extent) else self._places.add(expression)
+        if expression not in self._known:
+            given = tuple(self._expression(part, grad) for part in (expression.left, expression.right))
+            self._known[expression] = self._made(SIGNS[expression.sign], given, grad)
+        return self._known[expression]
+
+    def _made(self, call: Callable[..., Any], given: tuple[int, ...], grad: bool) -> int:
         made = self._places.add(None)
-        self.rest.append(_Draft(_listed, parts, (), (made,), grad=grad))
+        self.rest.append(_Draft(call, given, (), (made,), grad=grad))
         return made
 
     def _at_first(self, thing: Any) -> int:
-        key = (thing.fixed, thing.per_item) if isinstance(thing, Size) else thing
-        if isinstance(thing, torch.device):
-            key = torch.device
+        key = torch.device if isinstance(thing, torch.device) else thing
         if key not in self._known:
             self._known[key] = self._work_out(thing)
         return self._known[key]
@@ -192,19 +218,23 @@ class _Writer:
         if isinstance(thing, TypeOf):
             return self._call(_dtype, self._places.of(thing.number))
         if self._source is None:
-            return self._places.add(torch.device("cpu") if isinstance(thing, torch.device) else thing.fixed)
-        source = self._places.of(self._source)
-        if isinstance(thing, torch.device):
-            return self._call(_device, source)
-        if "batch" not in self._known:
-            self._known["batch"] = self._call(_size, source, self._places.add(self._axis))
-        numbers = (self._places.add(thing.fixed), self._places.add(thing.per_item))
-        return self._call(_scaled, self._known["batch"], *numbers)
+            return self._places.add(torch.device("cpu"))
+        return self._call(_device, self._places.of(self._source))
 
     def _call(self, call: Callable[..., Any], *given: int) -> int:
         made = self._places.add(None)
         self.first.append(_Draft(call, given, (), (made,)))
         return made
+
+
+def _wanted(steps: Sequence[Step]) -> dict[int, list[Extent]]:
+    """The sizes that the steps are given, by the value whose they are."""
+    wanted: dict[int, list[Extent]] = {}
+    for step in steps:
+        for size in found_in((step.args, step.kwargs), Size):
+            for extent in extents(size.expression):
+                wanted.setdefault(extent.number, []).append(extent)
+    return wanted
 
 
 def _regions(drafts: Sequence[_Draft], needed: set[int], passing: set[int]) -> tuple[tuple[bool, tuple[Any, ...]], ...]:
@@ -262,10 +292,6 @@ def _listed(*parts: Any) -> list[Any]:
 
 def _size(tensor: Tensor, axis: int) -> Any:
     return tensor.size(axis)
-
-
-def _scaled(batch: Any, fixed: int, per_item: int) -> Any:
-    return batch * per_item + fixed
 
 
 def _dtype(tensor: Tensor) -> torch.dtype:

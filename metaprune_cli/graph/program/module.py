@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.nest import leaves, rebuild
 from metaprune_cli.graph.program.document import script_from_document, script_to_document
+from metaprune_cli.graph.program.made_for import is_made_for, of_other_sizes, was_recorded
 from metaprune_cli.graph.program.script import CONSTANTS, Mode, Script
 from metaprune_cli.graph.trace.record import Value
 from metaprune_cli.graph.trace.tracer import ExampleInputs
@@ -52,7 +53,7 @@ class Program(nn.Module):
         """Run the program of the present mode.
 
         Raises:
-            InputError: other arguments than it was recorded with, or a mode it does not have.
+            InputError: other arguments or sizes than it was made for, or a mode it does not have.
         """
         script = self.scripts.get("train" if self.training else "eval")
         if script is None:
@@ -62,8 +63,15 @@ class Program(nn.Module):
                 next_step="call eval() first",
             )
         inputs = _bind(script, args, kwargs)
+        if script.varies is not None and not is_made_for(script.varies, self.examples, inputs):
+            raise of_other_sizes(script.varies, self.examples, script.arguments, inputs)
         held = [_tensor(self, path) for path in script.paths]
-        found = iter(script.interpreter([*inputs, *held]))
+        try:
+            found = iter(script.interpreter([*inputs, *held]))
+        except (RuntimeError, IndexError, ValueError, ArithmeticError) as error:
+            if isinstance(error, torch.OutOfMemoryError) or was_recorded(script.varies or (), inputs):
+                raise
+            raise of_other_sizes(script.varies or (), self.examples, script.arguments, inputs) from error
         return rebuild(script.recording.outputs, Value, lambda _: next(found))
 
     def example_inputs(self, device: str = "cpu") -> dict[str, Any]:

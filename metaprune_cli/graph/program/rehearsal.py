@@ -12,7 +12,8 @@ from metaprune_cli.errors import CorruptFileError
 from metaprune_cli.graph.arguments import found_in, map_in
 from metaprune_cli.graph.operators.registry import guarded
 from metaprune_cli.graph.trace.layouts import run_on_meta
-from metaprune_cli.graph.trace.record import Size, Step, TypeOf, Value
+from metaprune_cli.graph.trace.record import Step, TypeOf, Value
+from metaprune_cli.graph.trace.sizes import Operation, Size, evaluated
 
 _LEAST = 2**30
 _PER_INPUT, _PER_ENTRY = 256, 16
@@ -26,7 +27,6 @@ def rehearse(
     inputs: Mapping[int, Tensor],
     entries: Mapping[int, Tensor],
     constants: Mapping[int, Tensor],
-    batch: int,
 ) -> None:
     """Run the steps of a program from a file on meta.
 
@@ -35,7 +35,6 @@ def rehearse(
         inputs: tensors of the shapes that it is given, by number.
         entries: likewise; only shapes and types matter.
         constants: likewise.
-        batch: the size of the batch in the inputs.
 
     Raises:
         CorruptFileError: a step does not run, or makes tensors out of all proportion.
@@ -48,11 +47,14 @@ def rehearse(
         if isinstance(thing, Value):
             return values[thing.number]
         if isinstance(thing, Size):
-            return thing.fixed + thing.per_item * batch
+            return evaluated(thing.expression, lambda number, dim: values[number].shape[dim])
         return values[thing.number].dtype if isinstance(thing, TypeOf) else torch.device("meta")
 
     for step in steps:
-        args, kwargs = map_in((Value, Size, TypeOf, torch.device), given, (step.args, step.kwargs))
+        try:
+            args, kwargs = map_in((Value, Size, TypeOf, torch.device), given, (step.args, step.kwargs))
+        except (ArithmeticError, LookupError) as error:
+            raise CorruptFileError(f"The program in the file has no size for {step.operator}.", got=str(error)) from error
         made = _run(step, args, kwargs)
         for tensor in made:
             total += (size := _size(tensor))
@@ -91,6 +93,12 @@ def _bytes(tensors: Mapping[int, Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
-def has_offsets(steps: Sequence[Step]) -> bool:
-    """Whether a size is no plain multiple of the batch."""
-    return any(size.fixed for step in steps for size in found_in((step.args, step.kwargs), Size))
+def bends(steps: Sequence[Step]) -> bool:
+    """Whether a size is anything but a product: what grows in proportion at one size of the inputs does so at all."""
+    return any(_bends(size.expression) for step in steps for size in found_in((step.args, step.kwargs), Size))
+
+
+def _bends(expression: Any) -> bool:
+    if not isinstance(expression, Operation):
+        return False
+    return expression.sign != "*" or _bends(expression.left) or _bends(expression.right)

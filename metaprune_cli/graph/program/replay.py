@@ -11,7 +11,8 @@ from torch import Tensor
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.arguments import map_in
 from metaprune_cli.graph.trace.layouts import run_on_meta
-from metaprune_cli.graph.trace.record import Recording, Size, Step, TypeOf, Value
+from metaprune_cli.graph.trace.record import Recording, Step, TypeOf, Value
+from metaprune_cli.graph.trace.sizes import Size
 
 
 class Replay:

@@ -11,7 +11,8 @@ from torch import Tensor
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.program.rewriting import Rewriting, argument, first_output
 from metaprune_cli.graph.trace.labels import Label
-from metaprune_cli.graph.trace.record import Size, Step, Value
+from metaprune_cli.graph.trace.record import Step, Value
+from metaprune_cli.graph.trace.sizes import Size
 
 aten = torch.ops.aten
 
@@ -216,9 +217,10 @@ def resized(size: Any, along: Tensor | None) -> Any:
         return size
     total, left = along.numel(), int(along.sum())
     if isinstance(size, Size):
-        if size.now != total or (size.fixed * left) % total or (size.per_item * left) % total:
-            raise NumericsError("A size that depends on the batch cannot be scaled")
-        return Size(size.fixed * left // total, size.per_item * left // total, left)
+        scaled = size.scaled(left, total) if size.now == total else None
+        if scaled is None:
+            raise NumericsError("A size that depends on the inputs' cannot be scaled")
+        return scaled
     if size != total:
         raise NumericsError(f"A size of {size} stands for {total} positions")
     return left

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,8 +10,33 @@ from metaprune_cli.graph.program.interpreter import Interpreter
 from metaprune_cli.graph.trace.record import Recording
 
 Mode = Literal["eval", "train"]
+Place = tuple[int, int]
+"""An input tensor, by its position, and one of its dimensions."""
 CONSTANTS = "_constants"
 """The submodule that holds what is neither parameter nor input; its buffers are not in the state dict."""
+
+
+@dataclass(frozen=True)
+class Varying:
+    """A size of the inputs that may be another than in the example.
+
+    Attributes:
+        places: the dimensions that are of this size.
+        recorded: the sizes that the program was recorded at, its own first.
+        step: it may be whatever lies so many, or several times as many, from those; None for the batch, which some
+            inputs may have and some may not.
+    """
+
+    places: tuple[Place, ...]
+    recorded: tuple[int, ...]
+    step: int | None
+
+    def allows(self, sizes: Sequence[Any]) -> bool:
+        """Whether the places may have these sizes (which are symbols while ``torch.export`` looks on)."""
+        if self.step is None:
+            return True
+        one = all(size == sizes[0] for size in sizes[1:])
+        return one and (self.step == 1 or (sizes[0] - self.recorded[0]) % self.step == 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +47,7 @@ class Script:
         recording: the operators; labels and shapes may be missing.
         constants: number -> name of the program's constant.
         arguments: the model's arguments: name -> the nest that was given, tensors as values.
-        batched: the dimension of the first input that is the batch and may have any size; None where sizes are fixed.
+        varies: the sizes that may be others than the example's; None in older files, which do not say.
         paths: where the entries and constants are, module by module.
         interpreter: a function of the inputs, the entries and the constants, in this order.
     """
@@ -30,7 +55,7 @@ class Script:
     recording: Recording
     constants: Mapping[int, str]
     arguments: Mapping[str, Any]
-    batched: int | None
+    varies: tuple[Varying, ...] | None
     paths: tuple[tuple[str, ...], ...] = field(init=False)
     interpreter: Interpreter = field(init=False)
 
@@ -39,7 +64,7 @@ class Script:
 
     def __post_init__(self) -> None:
         """Prepare at once: ``torch.compile`` cannot follow what is made on first use."""
-        interpreter = Interpreter(self.recording, tuple(self.constants), self.batched or 0)
+        interpreter = Interpreter(self.recording, tuple(self.constants))
         object.__setattr__(self, "interpreter", interpreter)
         names = [*self.recording.entries.values(), *(f"{CONSTANTS}.{name}" for name in self.constants.values())]
         object.__setattr__(self, "paths", tuple(tuple(name.split(".")) for name in names))

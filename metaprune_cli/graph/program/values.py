@@ -13,10 +13,13 @@ import torch
 
 from metaprune_cli.errors import CorruptFileError
 from metaprune_cli.graph.program.fields import Fields, checked_fields
-from metaprune_cli.graph.trace.record import Size, TypeOf, Value
+from metaprune_cli.graph.trace.record import TypeOf, Value
+from metaprune_cli.graph.trace.sizes import SIGNS, Expression, Extent, Operation, Size
 
 _DEPTH = 50
 """How deep nests of arguments and results may be."""
+_DEEPEST = 12
+"""How deep the expression of a size may be."""
 
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -46,7 +49,7 @@ def pack(thing: Any) -> Any:
     if isinstance(thing, Value):
         return {"value": thing.number}
     if isinstance(thing, Size):
-        return {"size": [thing.fixed, thing.per_item]}
+        return {"size": _pack_expression(thing.expression)}
     if isinstance(thing, TypeOf):
         return {"type_of": [thing.number, str(thing.now).removeprefix("torch.")]}
     if isinstance(thing, torch.device):
@@ -61,6 +64,14 @@ def pack(thing: Any) -> Any:
     if thing is None or isinstance(thing, bool | int | float | str):
         return thing
     return _pack_nest(thing)
+
+
+def _pack_expression(expression: Expression) -> Any:
+    if isinstance(expression, Extent):
+        return ["of", expression.number, expression.dim]
+    if isinstance(expression, Operation):
+        return [expression.sign, *map(_pack_expression, (expression.left, expression.right))]
+    return expression
 
 
 def _pack_nest(nest: Any) -> Any:
@@ -180,9 +191,36 @@ def _with_fields(content: Any, depth: int) -> Fields:
     return checked_fields(title, _pairs(fields, depth))
 
 
+BATCH = Extent(-1, -1)
+"""The batch, in older files, where every size is a constant and so much for each of its items."""
+
+
 def _size(content: Any, _: int) -> Size:
-    fixed, per_item = items(content, 2)
-    return Size(number(fixed, -(2**31), 2**31), number(per_item, -(2**31), 2**31), 0)
+    if isinstance(content, list) and len(content) == 2:
+        fixed, per_item = (number(part, -(2**31), 2**31) for part in content)
+        return Size(Operation("+", Operation("*", BATCH, per_item), fixed))
+    return Size(_expression(content))
+
+
+def _expression(content: Any, depth: int = 0) -> Expression:
+    """What a size is made of.
+
+    Raises:
+        CorruptFileError: it is no expression, is deep, or divides by what is not a positive constant.
+    """
+    if type(content) is int:
+        return number(content, -(2**31), 2**31)
+    sign, left, right = items(content, 3)
+    if sign == "of":
+        return Extent(number(left), number(right, 0, 63))
+    if not isinstance(sign, str) or sign not in SIGNS or depth >= _DEEPEST:
+        raise _nothing(content)
+    made = Operation(sign, _expression(left, depth + 1), _expression(right, depth + 1))
+    if sign in ("//", "%") and not (type(made.right) is int and made.right > 0):
+        raise _nothing(content)
+    if sign == "/" and depth:
+        raise _nothing(content)
+    return made
 
 
 def _type_of(content: Any, _: int) -> TypeOf:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -36,12 +37,19 @@ class Literals(TorchFunctionMode):
         if func is Tensor.tolist:
             return _read(args[0])
         if func in (Tensor.__getitem__, Tensor.__setitem__):
-            args = (args[0], self._index(args[1]), *args[2:])
+            return self._indexed(func, *args)
         return func(*args, **kwargs)
 
     def _made(self, make: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         made: Tensor = make(*args, **{**kwargs, "device": "cpu"})
         return self._stand_in(made)
+
+    def _indexed(self, func: Any, tensor: Tensor, index: Any, *value: Any) -> Any:
+        parts = index if isinstance(index, tuple) else (index,)
+        if _leaves_out(tensor, parts):
+            sliced = _sliced(tensor, parts)
+            return func(sliced, ..., *value) if value else sliced
+        return func(tensor, self._index(index), *value)
 
     def _index(self, index: Any) -> Any:
         """An index with tensors in place of lists of numbers."""
@@ -50,6 +58,49 @@ class Literals(TorchFunctionMode):
         if isinstance(index, list) and index and all(isinstance(part, int) for part in index):
             return self._stand_in(torch.tensor(index, device="cpu"))
         return index
+
+
+def _leaves_out(tensor: Tensor, index: tuple[Any, ...]) -> bool:
+    """Whether Python leaves something out of an index of numbers and slices: bounds that happen to take everything.
+
+    ``x[:, :, :height]`` cuts off what was padded, and nothing where nothing was: the program is to be the same.
+    """
+    if not all(part is None or part is ... or type(part) in (int, slice) for part in index):
+        return False
+    dim = 0
+    for at, part in enumerate(index):
+        if part is ...:
+            dim = tensor.dim() - sum(other is not None for other in index[at + 1 :])
+        elif part is not None:
+            size = tensor.size(dim)
+            if isinstance(part, slice) and _is_bounded(part) and part.indices(size) == (0, size, 1):
+                return True
+            dim += 1
+    return False
+
+
+def _sliced(tensor: Tensor, index: tuple[Any, ...]) -> Tensor:
+    """A tensor indexed by numbers and slices, one dimension after the other, nothing left out."""
+    dim = 0
+    for at, part in enumerate(index):
+        if part is ...:
+            dim = tensor.dim() - sum(other is not None for other in index[at + 1 :])
+        elif isinstance(part, int):
+            tensor = tensor.select(dim, part)
+        else:
+            if part is None:
+                tensor = tensor.unsqueeze(dim)
+            elif _is_bounded(part):
+                bounds = (part.start or 0, sys.maxsize if part.stop is None else part.stop)
+                tensor = torch.ops.aten.slice.Tensor(tensor, dim, *bounds, *([] if part.step is None else [part.step]))
+            dim += 1
+    return tensor
+
+
+def _is_bounded(part: slice) -> bool:
+    return (part.start, part.stop) != (None, None) and all(
+        type(bound) in (int, type(None)) for bound in (part.start, part.stop, part.step)
+    )
 
 
 def _read(tensor: Tensor) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from metaprune_cli.graph.arguments import found_in, map_in, map_tensors_in, tensors_in
+from metaprune_cli.graph.arguments import found_in, map_tensors_in, tensors_in
 from metaprune_cli.graph.nest import leaves, map_tensors, plain
 from metaprune_cli.graph.trace.labels import Label
 
@@ -24,20 +24,6 @@ class Value:
     """A tensor of the program, by its number."""
 
     number: int
-
-
-@dataclass(frozen=True)
-class Size:
-    """A size that grows with the batch: ``fixed + per_item * batch``; ``now`` is its value where it was recorded."""
-
-    fixed: int
-    per_item: int
-    now: int
-
-    @classmethod
-    def at_present(cls, arguments: Any) -> Any:
-        """The arguments with numbers for sizes."""
-        return map_in(cls, lambda size: size.now, arguments)
 
 
 @dataclass(frozen=True)
@@ -133,7 +119,7 @@ class Recording:
         dirty: set[int] = set()
         while True:
             kept, dynamic = self._dynamic(varying, dirty)
-            written = {self._storage(n) for step in kept for n in step.written() if n not in self.entries}
+            written = {self.storage(n) for step in kept for n in step.written() if n not in self.entries}
             written |= self._stale(kept)
             if written <= dirty:
                 used = {n for step in kept for n in step.inputs()} | {v.number for v in leaves(self.outputs, Value)}
@@ -175,7 +161,7 @@ class Recording:
             if (
                 dynamic.intersection(step.inputs())
                 or torch.Tag.nondeterministic_seeded in step.operator.tags
-                or any(n in varying or self._storage(n) in dirty for n in made)
+                or any(n in varying or self.storage(n) in dirty for n in made)
             ):
                 kept.append(step)
                 dynamic.update(made)
@@ -189,12 +175,13 @@ class Recording:
         for step in reversed(self.steps):
             if id(step) in wanted:
                 stale |= {
-                    memory for n in step.inputs() if n in self.constants and (memory := self._storage(n)) in later
+                    memory for n in step.inputs() if n in self.constants and (memory := self.storage(n)) in later
                 }
-            later |= {self._storage(n) for n in step.written()}
+            later |= {self.storage(n) for n in step.written()}
         return stale
 
-    def _storage(self, number: int) -> int:
+    def storage(self, number: int) -> int:
+        """What a value's memory is known by."""
         return int(self.values[number].untyped_storage()._cdata)
 
 

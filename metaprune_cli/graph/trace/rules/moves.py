@@ -62,7 +62,8 @@ def _moves_elements(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
     tensors = tensors_in((args, kwargs))
     labelled = [t for t in tensors if trace.label(t) is not None]
     elements = trace.elements(labelled[0])
-    if len(labelled) == 1 and elements is not None:
+    alone = all(t is labelled[0] or not t.is_floating_point() for t in tensors)  # but for indices and masks
+    if alone and elements is not None:
 
         def move(index: Tensor) -> Any:
             on_index = map_tensors_in(lambda t: index if t is labelled[0] else trace.value(t), (args, kwargs))
