@@ -111,11 +111,11 @@ class _Capture:
 
         search = Search(self.example, record)
         varies = search.found(like)
-        recordings = search.recordings(varies) if varies else None
-        if recordings:
-            traced = self._traced(inputs_at(self.example, varies, 0), training)
-            if (found := merged([traced, *recordings[1:]])) is not None:
-                return of_the_models_types(found.recording.folded(found.varying)), varies
+        traced = self._traced(inputs_at(self.example, varies, 0), training) if varies else None
+        for tried in (varies, varies[:1]):
+            recordings = search.recordings(tried) if traced else None
+            if traced and recordings and (found := merged([traced, *recordings[1:]])) is not None:
+                return of_the_models_types(found.recording.folded(found.varying)), tried
         return of_the_models_types(self._traced(self.example, training).folded()), ()
 
     def _traced(self, inputs: ExampleInputs, training: bool) -> Recording:

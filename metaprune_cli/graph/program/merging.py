@@ -12,7 +12,6 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.program.fitting import Extents
-from metaprune_cli.graph.trace.labels import Label, varying
 from metaprune_cli.graph.trace.record import Recording, Step, Value
 from metaprune_cli.graph.trace.sizes import Extent, Size
 
@@ -54,7 +53,7 @@ def merged(recordings: Sequence[Recording]) -> Merged | None:
     """One program of several recordings, at other sizes of the inputs each; None where they are not of one.
 
     Args:
-        recordings: the program's own first, with labels: what neurons lie along changes in size with them.
+        recordings: the program's own first.
     """
     first, *others = recordings
     if not all(alike(first, other) and _returned(other) == _returned(first) for other in others):
@@ -84,7 +83,7 @@ class _Merging:
         """
         made = {*self._first.inputs, *self._first.entries}
         for number in self._first.inputs:
-            self._add(number, None)
+            self._add(number)
         for own in zip(*(recording.steps for recording in self._recordings), strict=True):
             for number in own[0].inputs():
                 if number in self._varying and number not in made:  # written out in Python
@@ -105,17 +104,15 @@ class _Merging:
         if own[0].operator._schema.returns[0].type.kind() != "ListType":  # of parts, some may go
             for number in own[0].outputs:
                 if number is not None:
-                    self._add(number, own[0].labels.get(number))
+                    self._add(number)
 
-    def _add(self, number: int, label: Label) -> None:
-        """The sizes of a value, but for those along which neurons may go."""
+    def _add(self, number: int) -> None:
+        """The sizes of a value."""
         shapes = [recording.shapes[number] for recording in self._recordings]
         if len({len(shape) for shape in shapes}) > 1:
             raise _DiffersError
-        neurons = varying(label) if isinstance(label, Tensor) else []
-        for dim in range(len(shapes[0])):
-            if dim not in neurons:
-                self._known.add(Extent(number, dim), tuple(shape[dim] for shape in shapes))
+        for dim, seen in enumerate(zip(*shapes, strict=True)):
+            self._known.add(Extent(number, dim, seen))
 
     def _write_out(self, number: int) -> None:
         """``torch.tensor([height, width])``, as steps that make it of sizes."""

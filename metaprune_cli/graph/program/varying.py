@@ -17,11 +17,11 @@ from metaprune_cli.graph.trace.passes import batch_axis
 from metaprune_cli.graph.trace.record import Recording
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 
-BATCHES = (2, 3, 5, 8)
+BATCHES = (2, 3, 5, 8, 4, 7)
 """How often the example is repeated along the batch in the recordings; the first is the program's own."""
-_FINE = ((0, 1, 6, 43), (0, 3, 13, 26), (0, 5, 22, 11), (0, 2, 17, 51))
+_FINE = ((0, 1, 6, 43, 11, 20), (0, 3, 13, 26, 8, 31), (0, 5, 22, 11, 15, 2), (0, 2, 17, 51, 9, 28))
 """What is added to sizes, in the order of the recordings: no two sizes grow alike, and all remainders come up."""
-_COARSE = ((0, 1, 3, 4), (0, 2, 1, 5), (0, 4, 3, 1), (0, 3, 5, 2))
+_COARSE = ((0, 1, 3, 4, 6, 2), (0, 2, 1, 5, 3, 4), (0, 4, 3, 1, 2, 5), (0, 3, 5, 2, 1, 6))
 """The same in steps, for models that take only multiples of something, and where sizes shrink."""
 _ATTEMPTS = 10
 """How many combinations of sizes are tried; one that does not work costs a pass at most."""
