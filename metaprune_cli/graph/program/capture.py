@@ -26,6 +26,7 @@ from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, trace_
 from metaprune_cli.graph.trace.record import Recording, Value
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 
+
 @dataclass(frozen=True, eq=False)
 class Captured:
     """The program of a model, recorded in both modes, each at several batches, lengths or sizes of images.
@@ -101,9 +102,7 @@ class _Capture:
     aliases: Mapping[str, str]
     example: ExampleInputs
 
-    def mode(
-        self, *, training: bool, like: tuple[Varying, ...] | None = None
-    ) -> tuple[Recording, tuple[Varying, ...]]:
+    def mode(self, *, training: bool, like: tuple[Varying, ...] | None = None) -> tuple[Recording, tuple[Varying, ...]]:
         """One mode, and the sizes that may be others than the example's: ``like`` those of another mode, if given."""
 
         def record(inputs: ExampleInputs) -> Recording:

@@ -44,8 +44,12 @@ class _DiffersError(Exception):
 
 def alike(one: Recording, other: Recording) -> bool:
     """Whether two recordings are of the same operators, one by one."""
-    return len(one.shapes) == len(other.shapes) and len(one.steps) == len(other.steps) and all(
-        a.operator is b.operator and a.outputs == b.outputs for a, b in zip(one.steps, other.steps, strict=True)
+    return (
+        len(one.shapes) == len(other.shapes)
+        and len(one.steps) == len(other.steps)
+        and all(
+            a.operator is b.operator and a.outputs == b.outputs for a, b in zip(one.steps, other.steps, strict=True)
+        )
     )
 
 
@@ -90,9 +94,7 @@ class _Merging:
                     self._write_out(number)
             self._merge(own)
             made.update(n for n in (*own[0].inputs(), *own[0].outputs) if n is not None)
-        first = replace(
-            self._first, steps=tuple(self._steps), values=tuple(self._values), shapes=tuple(self._shapes)
-        )
+        first = replace(self._first, steps=tuple(self._steps), values=tuple(self._values), shapes=tuple(self._shapes))
         return Merged(first, self._varying)
 
     def _merge(self, own: Sequence[Step]) -> None:
