@@ -1,4 +1,4 @@
-"""Programs at other lengths and sizes of images than they were recorded with, and what they say where there are none."""
+"""Programs at other lengths and sizes of images than they were recorded with, and where they take no others."""
 
 from __future__ import annotations
 
@@ -206,9 +206,11 @@ SEEN = {"h": (32, 33, 38, 75, 43, 52), "w": (32, 35, 45, 58, 40, 63), "b": (2, 3
 
 @pytest.mark.parametrize(
     "number",
-    ["h", "h*w", "b*h*w//4*4", "3*b*h", "h//8", "-(-w//7)", "-h%7", "-w%8//2", "-w%8-(-w%8)//2", "h//8*8", "h*w+1"]
-    + ["-(-h//8)*8", "h+w", "h-w", "2*h-1", "b*(h*w)*12", "-h", "h%8", "b*w+b"],
-)  # fmt: skip
+    [
+        *("h", "h*w", "b*h*w//4*4", "3*b*h", "h//8", "-(-w//7)", "-h%7", "-w%8//2", "-w%8-(-w%8)//2", "h//8*8"),
+        *("h*w+1", "-(-h//8)*8", "h+w", "h-w", "2*h-1", "b*(h*w)*12", "-h", "h%8", "b*w+b"),
+    ],
+)
 def test_what_a_number_is_made_of_is_found(number: str) -> None:
     known = Extents()
     for at, seen in enumerate(SEEN.values()):
@@ -275,10 +277,12 @@ def test_absurd_sizes_in_files_are_refused(expression: Any) -> None:
 
 @pytest.mark.parametrize(
     "varies",
-    [3, [[]], [[[[0, 9]], [8], 1]], [[[[4, 0]], [8], 1]], [[[[0, 2]], [2**31, 8], 1]], [[[[0, 2]], ["8"], 1]]]
-    + [[[[[0, 2]], [8], 0]], [[[[0, 1]], [4, 8], None]]],
+    [
+        *(3, [[]], [[[[0, 9]], [8], 1]], [[[[4, 0]], [8], 1]], [[[[0, 2]], [2**31, 8], 1]], [[[[0, 2]], ["8"], 1]]),
+        *([[[[0, 2]], [8], 0]], [[[[0, 1]], [4, 8], None]]),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_absurd_claims_of_what_may_vary_are_refused(varies: Any) -> None:
     document, tensors = of_windows()
     for script in document["scripts"].values():

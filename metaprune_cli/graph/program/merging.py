@@ -15,7 +15,6 @@ from metaprune_cli.graph.program.fitting import Extents
 from metaprune_cli.graph.trace.record import Recording, Step, Value
 from metaprune_cli.graph.trace.sizes import Extent, Size
 
-
 aten = torch.ops.aten
 _LONGEST = 64
 """How many numbers a tensor written out in Python may have to be made of sizes."""

@@ -99,7 +99,7 @@ class Rewriting:
                 raise NumericsError("It makes another size than survives", expected=expected, got=list(found))
 
     def _as_before(self, size: Size) -> Size:
-        """A size made of dimensions along which neurons went, as it was with them: what of it goes is another matter."""
+        """A size made of dimensions along which neurons went, as it was with them; what of it goes, its rule says."""
 
         def before(extent: Extent) -> Expression:
             left, total = self._lost.get(extent, (1, 1))
