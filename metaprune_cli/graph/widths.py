@@ -58,15 +58,18 @@ def set_widths_(model: nn.Module, widths: Widths) -> None:
 
 
 def widths_lost(model: nn.Module, whole: nn.Module) -> dict[str, dict[str, int]]:
-    """Attributes of a smaller model that are smaller than those of one just built and resized like it."""
+    """Attributes of a smaller model that are smaller than those of one just built and resized like it.
+
+    What is left may be one: one head, one group.
+    """
     others = dict(whole.named_modules())
     found = {}
     for path, module in model.named_modules():
         other = others.get(path)
         if other is None or type(other) is not type(module):
             continue
-        built = integers_of(other)
-        less = {name: value for name, value in integers_of(module).items() if value < built.get(name, 0)}
+        now = {name: value for name, value in vars(module).items() if type(value) is int and value > 0}
+        less = {name: now[name] for name, built in integers_of(other).items() if now.get(name, built) < built}
         if less:
             found[path] = less
     return found

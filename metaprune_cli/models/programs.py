@@ -127,7 +127,7 @@ def _tensors(document: Any, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Te
 
 
 def _rehearse(program: Program, script: Script) -> None:
-    """Run one mode on meta at the sizes it was recorded at: the first of them, more where sizes may bend."""
+    """Run one mode on meta at the sizes it was recorded at: the first of them, two where sizes may bend."""
     held = {**dict(program.named_parameters(remove_duplicate=False)), **dict(program.named_buffers())}
     recording = script.recording
     entries = {n: held[name] for n, name in recording.entries.items()}
@@ -144,5 +144,5 @@ def _given(example: ExampleInputs, script: Script, *, several: bool) -> list[Exa
     """What a program is tried out on."""
     if script.varies is None:
         return [repeated(example, times) for times in ((2, 5) if several else (2,))]
-    most = min((len(size.recorded) for size in script.varies), default=1)
-    return [inputs_at(example, script.varies, point) for point in range(most if several else 1)]
+    recorded = min((len(size.recorded) for size in script.varies), default=1)
+    return [inputs_at(example, script.varies, point) for point in range(min(recorded, 2 if several else 1))]

@@ -23,6 +23,7 @@ VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2, 10**12, 2**31, 2**63, -(2**63) - 1, 10**30, 10**400),
     *(0.5, float("nan"), float("inf"), "", "x", "a..b", "__class__", "\x1b]0;x\x07", "\ud800", "os", [], {}),
     *([[]], {"value": -1}, {"value": 10**9}, {"value": None}, {"size": [2**62, 2**62]}, {"size": "ab"}),
+    *({"size": ["//", ["of", 0, 2], 0]}, {"size": ["*", ["of", 0, 0], 2**31]}, {"size": ["of", 10**9, 0]}),
     *({"dtype": "os"}, {"layout": "sparse_coo"}, {"device": "cuda"}, {"float": "1e999"}, {"complex": ["1", 2]}),
     *({"type_of": [0, "os"]}, {"dataclass": ["A", [["__class__", 1]]]}, {"named": ["x y", [["def", 1]]]}),
 )

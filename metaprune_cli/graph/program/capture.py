@@ -26,6 +26,7 @@ from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, trace_
 from metaprune_cli.graph.trace.record import Recording, Value
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 
+
 @dataclass(frozen=True, eq=False)
 class Captured:
     """The program of a model, recorded in both modes, each at several batches, lengths or sizes of images.
@@ -101,9 +102,7 @@ class _Capture:
     aliases: Mapping[str, str]
     example: ExampleInputs
 
-    def mode(
-        self, *, training: bool, like: tuple[Varying, ...] | None = None
-    ) -> tuple[Recording, tuple[Varying, ...]]:
+    def mode(self, *, training: bool, like: tuple[Varying, ...] | None = None) -> tuple[Recording, tuple[Varying, ...]]:
         """One mode, and the sizes that may be others than the example's: ``like`` those of another mode, if given."""
 
         def record(inputs: ExampleInputs) -> Recording:
@@ -111,11 +110,11 @@ class _Capture:
 
         search = Search(self.example, record)
         varies = search.found(like)
-        recordings = search.recordings(varies) if varies else None
-        if recordings:
-            traced = self._traced(inputs_at(self.example, varies, 0), training)
-            if (found := merged([traced, *recordings[1:]])) is not None:
-                return of_the_models_types(found.recording.folded(found.varying)), varies
+        traced = self._traced(inputs_at(self.example, varies, 0), training) if varies else None
+        for tried in (varies, varies[:1]):
+            recordings = search.recordings(tried) if traced else None
+            if traced and recordings and (found := merged([traced, *recordings[1:]])) is not None:
+                return of_the_models_types(found.recording.folded(found.varying)), tried
         return of_the_models_types(self._traced(self.example, training).folded()), ()
 
     def _traced(self, inputs: ExampleInputs, training: bool) -> Recording:

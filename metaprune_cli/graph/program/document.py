@@ -142,7 +142,9 @@ def _check_order(recording: Recording, constants: Mapping[int, str]) -> None:
     for step in recording.steps:
         types = [kind.number for kind in found_in((step.args, step.kwargs), TypeOf)]
         sizes = [e.number for size in found_in((step.args, step.kwargs), Size) for e in extents(size.expression)]
-        missing = {n for n in (*step.inputs(), *sizes) if n not in known} | {n for n in types if n not in recording.entries}
+        missing = {n for n in (*step.inputs(), *sizes) if n not in known} | {
+            n for n in types if n not in recording.entries
+        }
         if missing:
             raise CorruptFileError(f"Nothing makes the value {min(missing)}, which {step.operator} takes.")
         made = {n for n in step.outputs if n is not None}

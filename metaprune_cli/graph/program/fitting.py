@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations_with_replacement, islice
 
 from metaprune_cli.graph.trace.sizes import Expression, Extent, Operation
@@ -14,6 +14,26 @@ _LARGEST_DIVISOR = 256
 """By how much Python code is taken to round a size up or down (windows, patches, strides)."""
 _FACTORS = {1: 2000, 2: 150, 3: 40}
 """Of how many sizes, the earliest first, products of so many factors are tried."""
+_SMALL = 16
+_ROUNDINGS: tuple[Callable[[int, int], int], ...] = (
+    lambda size, by: size // by,
+    lambda size, by: -(-size // by),
+    lambda size, by: -size % by,
+    lambda size, by: size % by,
+    lambda size, by: size // by * by,
+    lambda size, by: -(-size // by) * by,
+    lambda size, by: -size % by // 2,
+    lambda size, by: (-size % by + 1) // 2,
+)
+
+
+def _as_expression(kind: int, known: Expression, by: int) -> Expression:
+    """The same as one of the roundings."""
+    lacking = Operation("*", known, -1)
+    down, up = Operation("//", known, by), Operation("*", Operation("//", lacking, by), -1)
+    lack = Operation("%", lacking, by)
+    made = (down, up, lack, Operation("%", known, by), Operation("*", down, by), Operation("*", up, by))
+    return (*made, Operation("//", lack, 2), Operation("//", Operation("+", lack, 1), 2))[kind]
 
 
 class Extents:
@@ -27,10 +47,10 @@ class Extents:
         self._known: dict[Seen, Expression] = {}
         self._fitted: dict[tuple[float, ...], Expression] = {}
 
-    def add(self, extent: Extent, seen: Seen) -> None:
+    def add(self, extent: Extent) -> None:
         """A dimension of a tensor."""
-        if len(set(seen)) > 1:
-            self._known.setdefault(seen, extent)
+        if len(set(extent.seen)) > 1:
+            self._known.setdefault(extent.seen, extent)
 
     def fit(self, seen: Seen) -> Expression | None:
         """An expression that has these values; None where there is none."""
@@ -81,24 +101,21 @@ class Extents:
                 yield from _scaled(product, seen[0], values[0])
 
     def _rounded(self, seen: Seen) -> Iterator[Expression]:
-        """A size divided and rounded, what is left of it, what it lacks, and the halves of that."""
+        """A size divided and rounded, what is left of it, what it lacks, and the halves of that.
+
+        Small numbers may be taken for several: then they are for none.
+        """
+        found: dict[tuple[Seen, tuple[int, ...]], Expression] = {}
         for sizes, known in self._known.items():
-            lacking = Operation("*", known, -1)
+            if max(sizes) <= _SMALL:
+                continue  # batches are not rounded
             for by in range(2, _LARGEST_DIVISOR + 1):
-                down, up = Operation("//", known, by), Operation("*", Operation("//", lacking, by), -1)
-                rest, lack = Operation("%", known, by), Operation("%", lacking, by)
-                for values, expression in (
-                    (tuple(s // by for s in sizes), down),
-                    (tuple(-(-s // by) for s in sizes), up),
-                    (tuple(-s % by for s in sizes), lack),
-                    (tuple(-s % by // 2 for s in sizes), Operation("//", lack, 2)),
-                    (tuple(-s % by - -s % by // 2 for s in sizes), Operation("//", Operation("+", lack, 1), 2)),
-                    (tuple(s % by for s in sizes), rest),
-                    (tuple(s // by * by for s in sizes), Operation("*", down, by)),
-                    (tuple(-(-s // by) * by for s in sizes), Operation("*", up, by)),
-                ):
-                    if values == seen:
-                        yield expression
+                for kind, work_out in enumerate(_ROUNDINGS):
+                    if all(work_out(size, by) == s for size, s in zip(sizes, seen, strict=True)):
+                        everywhere = tuple(work_out(size, by) for size in range(1, 2 * _LARGEST_DIVISOR))
+                        found.setdefault((sizes, everywhere), _as_expression(kind, known, by))
+        if len(found) == 1:
+            yield from found.values()
 
     def _sums(self, seen: Seen) -> Iterator[Expression]:
         """A sum or a difference of two sizes, or of a size and what has been found before."""

@@ -12,10 +12,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.program.fitting import Extents
-from metaprune_cli.graph.trace.labels import Label, varying
 from metaprune_cli.graph.trace.record import Recording, Step, Value
 from metaprune_cli.graph.trace.sizes import Extent, Size
-
 
 aten = torch.ops.aten
 _LONGEST = 64
@@ -45,8 +43,12 @@ class _DiffersError(Exception):
 
 def alike(one: Recording, other: Recording) -> bool:
     """Whether two recordings are of the same operators, one by one."""
-    return len(one.shapes) == len(other.shapes) and len(one.steps) == len(other.steps) and all(
-        a.operator is b.operator and a.outputs == b.outputs for a, b in zip(one.steps, other.steps, strict=True)
+    return (
+        len(one.shapes) == len(other.shapes)
+        and len(one.steps) == len(other.steps)
+        and all(
+            a.operator is b.operator and a.outputs == b.outputs for a, b in zip(one.steps, other.steps, strict=True)
+        )
     )
 
 
@@ -54,7 +56,7 @@ def merged(recordings: Sequence[Recording]) -> Merged | None:
     """One program of several recordings, at other sizes of the inputs each; None where they are not of one.
 
     Args:
-        recordings: the program's own first, with labels: what neurons lie along changes in size with them.
+        recordings: the program's own first.
     """
     first, *others = recordings
     if not all(alike(first, other) and _returned(other) == _returned(first) for other in others):
@@ -84,16 +86,14 @@ class _Merging:
         """
         made = {*self._first.inputs, *self._first.entries}
         for number in self._first.inputs:
-            self._add(number, None)
+            self._add(number)
         for own in zip(*(recording.steps for recording in self._recordings), strict=True):
             for number in own[0].inputs():
                 if number in self._varying and number not in made:  # written out in Python
                     self._write_out(number)
             self._merge(own)
             made.update(n for n in (*own[0].inputs(), *own[0].outputs) if n is not None)
-        first = replace(
-            self._first, steps=tuple(self._steps), values=tuple(self._values), shapes=tuple(self._shapes)
-        )
+        first = replace(self._first, steps=tuple(self._steps), values=tuple(self._values), shapes=tuple(self._shapes))
         return Merged(first, self._varying)
 
     def _merge(self, own: Sequence[Step]) -> None:
@@ -105,17 +105,15 @@ class _Merging:
         if own[0].operator._schema.returns[0].type.kind() != "ListType":  # of parts, some may go
             for number in own[0].outputs:
                 if number is not None:
-                    self._add(number, own[0].labels.get(number))
+                    self._add(number)
 
-    def _add(self, number: int, label: Label) -> None:
-        """The sizes of a value, but for those along which neurons may go."""
+    def _add(self, number: int) -> None:
+        """The sizes of a value."""
         shapes = [recording.shapes[number] for recording in self._recordings]
         if len({len(shape) for shape in shapes}) > 1:
             raise _DiffersError
-        neurons = varying(label) if isinstance(label, Tensor) else []
-        for dim in range(len(shapes[0])):
-            if dim not in neurons:
-                self._known.add(Extent(number, dim), tuple(shape[dim] for shape in shapes))
+        for dim, seen in enumerate(zip(*shapes, strict=True)):
+            self._known.add(Extent(number, dim, seen))
 
     def _write_out(self, number: int) -> None:
         """``torch.tensor([height, width])``, as steps that make it of sizes."""

@@ -54,7 +54,9 @@ def rehearse(
         try:
             args, kwargs = map_in((Value, Size, TypeOf, torch.device), given, (step.args, step.kwargs))
         except (ArithmeticError, LookupError) as error:
-            raise CorruptFileError(f"The program in the file has no size for {step.operator}.", got=str(error)) from error
+            raise CorruptFileError(
+                f"The program in the file has no size for {step.operator}.", got=str(error)
+            ) from error
         made = _run(step, args, kwargs)
         for tensor in made:
             total += (size := _size(tensor))

@@ -6,17 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import count
+from math import gcd
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from metaprune_cli.errors import NumericsError
+from metaprune_cli.graph.arguments import map_in
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.program.replay import Replay
 from metaprune_cli.graph.program.survivors import SurvivorMap, Survivors
 from metaprune_cli.graph.trace.labels import Label
 from metaprune_cli.graph.trace.record import Recording, Step, Value
+from metaprune_cli.graph.trace.sizes import Expression, Extent, Operation, Size, replaced
 
 aten = torch.ops.aten
 
@@ -50,6 +53,7 @@ class Rewriting:
         self._numbers = count(len(recording.values))
         self._now = Replay(recording, tensors)
         self._filled = _filled(recording, creating)
+        self._lost: dict[Extent, tuple[int, int]] = {}
 
     def of(self, step: Step, value: Any) -> Survivors:
         """The survivors of a tensor at a step; of one that is made empty and filled bit by bit, at the end."""
@@ -72,6 +76,8 @@ class Rewriting:
         Raises:
             NumericsError: it does not run on what is left, or its outputs have not the size of what survives of them.
         """
+        args, kwargs = map_in(Size, self._as_before, (step.args, step.kwargs))
+        step = replace(step, args=args, kwargs=kwargs)
         try:
             self._now.run(step)
         except NumericsError:
@@ -84,10 +90,25 @@ class Rewriting:
             if number is None or (old.labels.get(number) is None and number not in self._filled):
                 continue
             found = self._now.shape(number)
-            stays = zip(self.shape(number), self.of(old, number), strict=True)
+            stays = list(zip(self.shape(number), self.of(old, number), strict=True))
             expected = [size if mask is None else int(mask.sum()) for size, mask in stays]
+            for dim, (size, _) in enumerate(stays):
+                if expected[dim] != size:
+                    self._lost[Extent(number, dim)] = expected[dim], size
             if list(found) != expected:
                 raise NumericsError("It makes another size than survives", expected=expected, got=list(found))
+
+    def _as_before(self, size: Size) -> Size:
+        """A size made of dimensions along which neurons went, as it was with them; what of it goes, its rule says."""
+
+        def before(extent: Extent) -> Expression:
+            left, total = self._lost.get(extent, (1, 1))
+            common = gcd(left, total)
+            if any(seen % (total // common) for seen in extent.seen):
+                raise NumericsError("A size that depends on the inputs' is made of what goes")
+            return extent if left == total else Operation("//", Operation("*", extent, total // common), left // common)
+
+        return replace(size, expression=replaced(size.expression, before))
 
     def select(self, value: Value, dim: int, stays: Tensor) -> Value:
         """Insert a selection of positions along one dimension."""

@@ -17,11 +17,11 @@ from metaprune_cli.graph.trace.passes import batch_axis
 from metaprune_cli.graph.trace.record import Recording
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 
-BATCHES = (2, 3, 5, 8)
+BATCHES = (2, 3, 5, 8, 4, 7)
 """How often the example is repeated along the batch in the recordings; the first is the program's own."""
-_FINE = ((0, 1, 6, 43), (0, 3, 13, 26), (0, 5, 22, 11), (0, 2, 17, 51))
+_FINE = ((0, 1, 6, 43, 11, 20), (0, 3, 13, 26, 8, 31), (0, 5, 22, 11, 15, 2), (0, 2, 17, 51, 9, 28))
 """What is added to sizes, in the order of the recordings: no two sizes grow alike, and all remainders come up."""
-_COARSE = ((0, 1, 3, 4), (0, 2, 1, 5), (0, 4, 3, 1), (0, 3, 5, 2))
+_COARSE = ((0, 1, 3, 4, 6, 2), (0, 2, 1, 5, 3, 4), (0, 4, 3, 1, 2, 5), (0, 3, 5, 2, 1, 6))
 """The same in steps, for models that take only multiples of something, and where sizes shrink."""
 _ATTEMPTS = 10
 """How many combinations of sizes are tried; one that does not work costs a pass at most."""
@@ -89,12 +89,11 @@ class Search:
 
     def _of(self, fixed: tuple[Varying, ...], groups: _Groups) -> tuple[Varying, ...] | None:
         """The finest steps in which these sizes may vary."""
-        shrinking = all(whole for _, _, whole in (candidate for group in groups for candidate in group))
-        steps = [-1, 1] if shrinking else [1]
-        for step in steps:
+        words = [any(whole for _, _, whole in group) for group in groups]
+        for step in [-1, 1] if any(words) else [1]:
             if self._works(trial := (*fixed, *_varying(groups, step))):
                 return trial
-        if shrinking or not self._runs((*fixed, *_varying(groups, common := _common(groups))), (1,)):
+        if all(words) or not self._runs((*fixed, *_varying(groups, common := _common(groups))), (1,)):
             return None
         for step in [*(s for s in self._ratios(fixed, common) if 1 < s < common), common]:
             if self._works(trial := (*fixed, *_varying(groups, step))):
@@ -176,10 +175,10 @@ def _groupings(candidates: list[_Candidate]) -> Iterator[_Groups]:
 
 
 def _varying(groups: _Groups, step: int) -> Iterator[Varying]:
-    """Sizes that grow by ``step`` or several of it; whole numbers' shrink beside images, and for a step below 0."""
+    """Sizes that grow by ``step`` or several of it; for a step below 0, those of whole numbers shrink instead."""
     for group, fine, coarse in zip(groups, _FINE, _COARSE, strict=False):
         size = min(size for _, size, _ in group)
-        shrinks = step < 0 and size > max(coarse) + 1
+        shrinks = step < 0 and any(whole for _, _, whole in group) and size > max(coarse) + 1
         table = coarse if shrinks or abs(step) > 1 else fine
         by = -1 if shrinks else abs(step)
         yield Varying(tuple(place for place, _, _ in group), tuple(size + by * more for more in table), abs(step))

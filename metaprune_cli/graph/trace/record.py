@@ -174,9 +174,7 @@ class Recording:
         stale: set[int] = set()
         for step in reversed(self.steps):
             if id(step) in wanted:
-                stale |= {
-                    memory for n in step.inputs() if n in self.constants and (memory := self.storage(n)) in later
-                }
+                stale |= {memory for n in step.inputs() if n in self.constants and (memory := self.storage(n)) in later}
             later |= {self.storage(n) for n in step.written()}
         return stale
 

@@ -22,10 +22,11 @@ SIGNS: dict[str, Callable[[Any, Any], Any]] = {
 
 @dataclass(frozen=True)
 class Extent:
-    """The size of one dimension of a value, by the value's number."""
+    """The size of one dimension of a value, by the value's number; ``seen`` as a size has it."""
 
     number: int
     dim: int
+    seen: tuple[int, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,17 @@ class Size:
         expression = self.expression if left == 1 else Operation("*", self.expression, left)
         expression = expression if total == 1 else Operation("//", expression, total)
         return Size(expression, tuple(seen * left // total for seen in self.seen))
+
+
+def replaced(expression: Expression, function: Callable[[Extent], Expression]) -> Expression:
+    """The same with what ``function`` makes of the sizes of tensors in their place."""
+    if isinstance(expression, Extent):
+        return function(expression)
+    if isinstance(expression, Operation):
+        left, right = replaced(expression.left, function), replaced(expression.right, function)
+        same = left is expression.left and right is expression.right
+        return expression if same else Operation(expression.sign, left, right)
+    return expression
 
 
 def extents(expression: Expression) -> Iterator[Extent]:
