@@ -24,6 +24,7 @@ KEPT = {
         "LlamaForCausalLM",
         "GemmaForCausalLM",
         "ViTForImageClassification",
+        "BeitForImageClassification",
         "Dinov2ForImageClassification",
         "ConvNextForImageClassification",
         "ResNetForImageClassification",
@@ -40,13 +41,8 @@ KEPT = {
         "vit_tiny_patch16_224",
         "mixer_s32_224",
     ),
-    "segmentation": ("Unet", "FPN", "Linknet", "PSPNet"),
-    "detection": (
-        "ssdlite320_mobilenet_v3_large",
-        "DetrForObjectDetection",
-        "YolosForObjectDetection",
-        "OwlViTForObjectDetection",
-    ),
+    "segmentation": ("Unet", "FPN", "Linknet", "SegformerForSemanticSegmentation"),
+    "detection": ("DetrForObjectDetection", "YolosForObjectDetection", "OwlViTForObjectDetection"),
 }
 
 
@@ -76,4 +72,4 @@ def test_models_of_packages(entry: Entry, tmp_path: Path, monkeypatch: pytest.Mo
     assert done["error"] < 1e-9
     assert done["trained"] is None
     assert done["batch"] in ("yes", None), row["reasons"]
-    assert row["prunable_share"] > 0.7  # tied embeddings are a quarter of a model this small
+    assert row["prunable_share"] > 0.5  # what returns its hidden states, as some detectors do, keeps their width
