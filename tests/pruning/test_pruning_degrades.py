@@ -312,6 +312,7 @@ def test_any_composition_meets_the_target_or_says_that_it_cannot(kinds: list[int
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 @given(composition, st.integers(0, 1000), st.sampled_from([1.5, 2.5, 4.0]))
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 def test_three_hundred_compositions(kinds: list[int], seed: int, speedup: float) -> None:
