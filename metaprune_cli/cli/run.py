@@ -25,7 +25,7 @@ from metaprune_cli.errors import InputError, MetapruneError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-OF_SEVERAL = ("zoo", "meta_train", "finetune")
+OF_SEVERAL = ("zoo", "meta_train", "search", "finetune")
 """The commands whose work several processes can share."""
 
 EXIT_BUG = 1
