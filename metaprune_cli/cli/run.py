@@ -27,7 +27,7 @@ from metaprune_cli.errors import InputError, MetapruneError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-OF_SEVERAL = ("zoo", "meta_train", "finetune", "pruning_net")
+OF_SEVERAL = ("zoo", "meta_train", "pruning_net", "search", "finetune")
 """The commands whose work several processes can share."""
 
 GOING_ON = ("compress",)

@@ -95,6 +95,7 @@ def as_search(settings: PruneSettings) -> SearchSettings:
         iterations=math.ceil(settings.search / population),
         images=settings.search_images,
         verify=2 * settings.search_images,
+        leaders=min(usual.leaders, max(settings.search // 4, 1)),  # each takes a whole repair
         repair=settings.repair,
         repair_images=settings.repair_images,
     )

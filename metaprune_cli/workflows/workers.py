@@ -86,7 +86,15 @@ def _processes(judges: tuple[Judge, ...], jobs: int) -> Iterator[Callable[[Image
 
     with tempfile.TemporaryDirectory(prefix="metaprune-search-") as folder:
         file = Path(folder) / "judges"
-        file.write_bytes(dumps(judges))
+        try:
+            file.write_bytes(dumps(judges))
+        except (pickle.PicklingError, AttributeError, RuntimeError, TypeError) as error:
+            raise InputError(
+                "This model cannot be handed to other processes.",
+                got=f"{type(error).__name__}: {error}"[:200],
+                where="--jobs",
+                next_step="--jobs 1, or several processes by torchrun",
+            ) from error
         parallel = Parallel(jobs or cpu_count(), batch_size=1, return_as="generator")
 
         def apply(images: Images, some: Sequence[Kept]) -> Iterator[Judged]:

@@ -55,7 +55,7 @@ def test_models_a_table_and_a_picture_are_written(searched: Path, model: Path) -
     assert (step["command"], step["requested"], step["weights"], step["evaluated"]) == ("search", 2, "model", 18)
     small = searched / "resnet8-3.searched-2x.safetensors"
     shown = run("eval", small, "--base", model, "--json").json["models"]
-    assert {row["arm"] for row in shown if row["step"] == "pruned"} == {"searched repaired"}
+    assert {row["arm"] for row in shown if row["step"] == "pruned"} == {"searched"}
 
 
 def test_nothing_in_the_table_is_outside_the_budget_and_the_chosen_one_is_the_file(searched: Path) -> None:
