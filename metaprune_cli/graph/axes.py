@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool
@@ -75,8 +76,26 @@ class Axes:
     def left(self, alive: Bool[Tensor, " neurons"]) -> list[Tensor | None]:
         """For every axis the indices that stay, int64; None where all do."""
         with_ends = torch.cat([alive, torch.tensor([True, False])])
-        stays = [with_ends[ids[:, 0]] if ids.size(1) == 1 else with_ends[ids].any(1) for ids in self.neurons]
-        return [None if bool(mask.all()) else mask.nonzero().flatten() for mask in stays]
+        flat, axis_of, starts, sizes = self._flat
+        stays = with_ends[flat[:, 0]] if flat.size(1) == 1 else with_ends[flat].any(1)
+        where = stays.nonzero().flatten()
+        counts = torch.zeros(len(sizes), dtype=torch.int64).index_add_(0, axis_of, stays.long()).tolist()
+        pieces = (where - starts[where]).split(counts)
+        return [None if count == size else piece for piece, count, size in zip(pieces, counts, sizes, strict=True)]
+
+    @cached_property
+    def _flat(self) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+        """All axes end to end, for few operations: neurons, and for each place its axis and where that begins; sizes.
+
+        Where alternatives are fewer than the most, the last of them is there again.
+        """
+        most = max((ids.size(1) for ids in self.neurons), default=1)
+        wide = [torch.cat([ids, ids[:, -1:].expand(-1, most - ids.size(1))], 1) for ids in self.neurons]
+        sizes = [len(ids) for ids in self.neurons]
+        lengths = torch.tensor(sizes, dtype=torch.int64)
+        axis_of = torch.arange(len(sizes)).repeat_interleave(lengths)
+        starts = (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
+        return torch.cat([torch.empty(0, most, dtype=torch.int64), *wide]), axis_of, starts, sizes
 
 
 def _always_whole(blocks: Sequence[EdgeBlock]) -> bool:

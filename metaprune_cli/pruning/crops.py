@@ -91,13 +91,16 @@ class Crops:
         """
         whole = self._graph.tensors if tensors is None else tensors
         cuts = self._cutting.cuts(kept)
-        known: dict[int, tuple[Tensor, bool]] = {}  # what is found out about an index is found out once
+        known: dict[int, tuple[Tensor, int | None]] = {}  # what is found out about an index is found out once
         cropped = dict(whole)
         for name, cut in cuts.items():
             tensor = whole[name]
             for dim, index in cut:
-                where, first = known.get(id(index)) or known.setdefault(id(index), _placed(index, tensor.device))
-                tensor = tensor.narrow(dim, 0, where.numel()) if first else tensor.index_select(dim, where)
+                place = known.get(id(index))
+                if place is None:
+                    place = known[id(index)] = _placed(index, tensor.device)
+                where, length = place
+                tensor = tensor.index_select(dim, where) if length is None else tensor.narrow(dim, 0, length)
             cropped[name] = tensor
         for alias, name in self._graph.aliases.items():
             cropped[alias] = cropped[name]
@@ -157,10 +160,11 @@ class Crops:
         return self._trials.widths_of(small, kept)
 
 
-def _placed(index: Tensor, device: torch.device) -> tuple[Tensor, bool]:
-    """An ascending index where it is needed, and whether it is the first so many of all."""
-    first = not index.numel() or int(index[-1]) == index.numel() - 1
-    return (index if first else index.to(device)), first
+def _placed(index: Tensor, device: torch.device) -> tuple[Tensor, int | None]:
+    """An ascending index where it is needed, and its length where it is the first so many of all."""
+    length = index.numel()
+    first = not length or int(index[-1]) == length - 1
+    return (index, length) if first else (index.to(device), None)
 
 
 def _by_class(trials: Trials, kept: Tensor) -> str | None:

@@ -27,7 +27,12 @@ def names(*arguments: object) -> list[str]:
 
 
 def test_without_a_word_it_says_what_can_be_listed() -> None:
-    assert names() == ["archs", "criteria", "datasets", "methods", "tasks", "metanets"] == list(ABOUT) == list(COLUMNS)
+    assert (
+        names()
+        == ["archs", "criteria", "datasets", "methods", "tasks", "metanets", "pruningnets"]
+        == list(ABOUT)
+        == list(COLUMNS)
+    )
     assert all(kind in run("list").out for kind in ABOUT)
 
 
