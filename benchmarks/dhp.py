@@ -2,8 +2,9 @@
 
     python benchmarks/dhp.py [--arch cifar:resnet20] [--image 32] [--batch 64] [--rounds 7]
 
-The steps of all forms take turns, so that whatever else runs on the machine meets all of them; the medians are
-compared, in seconds of one core. A step is forward, backward, SGD with momentum, and for generated weights what the latents' schedule does.
+The steps of all forms take turns, so that whatever else runs on the machine meets all of them; the medians, in seconds
+of one core, are compared. A step is forward, backward, SGD with momentum, and for generated weights what the latents'
+schedule does.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class DhpSettings:
     embedding: Annotated[
         Natural, Flag("Size of the generator's embedding, published: 8; 0: its compact form.", TRAINING, "N")
     ] = 0
-    power: NonNegative = 0.5  # of group-l2, which trained models' latents begin with; 0: all latents begin with 1
+    power: NonNegative = 0.0  # of group-l2, which trained models' latents begin with; 0: all begin with 1
     strength: Annotated[
         NonNegative, Flag("Latents are pulled to 0 by X times the learning rate at every step.", WHAT_GOES, "X")
     ] = 3e-4

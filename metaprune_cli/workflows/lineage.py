@@ -54,6 +54,7 @@ def descent(lineage: Lineage, path: Path) -> Descent:
     place = (removals or zeroings)[-1]
     removal: Mapping[str, Any] = lineage[place] if removals else {}
     since = lineage[max(zeroings + removals) + 1 :]
+    training = [removal, *since] if removal and _removes(removal) else since  # which a method's own may be, too
     zeros = zeros_word(lineage[zeroings[-1]]) if zeroings else None
     arm = arm_of(
         lineage[: (removals or zeroings)[0] + 1],
@@ -61,12 +62,12 @@ def descent(lineage: Lineage, path: Path) -> Descent:
         removal.get("scope", "global"),
         repair=removal.get("repair", "none"),
         zeros=zeros,
-        after=since,
+        after=training,
         rounds=len(removals),
         searched=removal.get("command") == "search" or removal.get("search", 0) > 0,
         scratch=removal.get("weights") == "scratch",
     )
-    settings = dict(_settings(removal, since, zeros, len(removals)))
+    settings = dict(_settings(removal, training, zeros, len(removals)))
     requested = _requested([lineage[place] for place in removals])
     return Descent(origin, arm, _step(since), requested, True, epochs, settings)
 

@@ -253,3 +253,11 @@ def test_a_shrinker_wants_targets_that_ascend() -> None:
     for wrong in ((), (3.0, 2.0), (1.0,)):
         with pytest.raises(Exception, match="No speed-ups to meet"):
             replace(shrinker, speedups=wrong)
+
+
+@pytest.mark.parametrize("reached", [-5, 7])
+def test_a_count_of_targets_from_a_damaged_state_is_taken_within_its_bounds(reached: int) -> None:
+    model, shrinker = begun("resnet", 1.5, 2.0)
+    model.reached.fill_(reached)
+    assert shrinker.met(model) == (0 if reached < 0 else 2)
+    trained("resnet", model, shrinker, 5)

@@ -20,6 +20,7 @@ WEIGHTS = {"command": "prune", "kind": "unstructured", "pattern": None, "sparsit
 FINETUNE = {"command": "finetune", "input": "net-3.transformed.pruned-4x.safetensors", "epochs": 5}
 TAUGHT = FINETUNE | {"teacher": "net-3.safetensors", "ema": 0.9}
 RECALIBRATE = FINETUNE | {"epochs": 0}
+DHP = {"command": "dhp", "input": "net-3.safetensors", "requested": 3.0, "epochs": 7, "start": "trained", "seed": 0}
 
 
 def opened(path: str, *lineage: dict[str, Any]) -> Opened:
@@ -42,6 +43,10 @@ def opened(path: str, *lineage: dict[str, Any]) -> Opened:
         ),
         pytest.param((ZOO, TRANSFORM, BY_FAMILY), ("net-3", "metanet", "pruned", 4.0), id="metanet by family"),
         pytest.param((ZOO, TRANSFORM), ("net-3", "metanet", "unpruned", None), id="transformed"),
+        pytest.param((ZOO, DHP), ("net-3", "dhp", "pruned", 3.0), id="removed by a method"),
+        pytest.param((ZOO, DHP, TAUGHT), ("net-3", "dhp taught ema", "finetuned", 3.0), id="and finetuned"),
+        pytest.param((ZOO, DHP | {"ema": 0.9}), ("net-3", "dhp ema", "pruned", 3.0), id="averaged in its own training"),
+        pytest.param((ZOO, DHP, PRUNE), ("net-3", "dhp 2-rounds", "pruned", 12.0), id="and pruned"),
         pytest.param((ZOO, TRANSFORM, PRUNE), ("net-3", "metanet", "pruned", 4.0), id="pruned"),
         pytest.param(
             (ZOO, TRANSFORM, FINETUNE, PRUNE), ("net-3", "metanet finetuned", "pruned", 4.0), id="finetuned before"
@@ -78,6 +83,11 @@ def opened(path: str, *lineage: dict[str, Any]) -> Opened:
 def test_the_lineage_says_what_a_model_is(lineage: tuple[dict[str, Any], ...], expected: tuple[object, ...]) -> None:
     found = descent(lineage, Path("folder/model.safetensors"))
     assert (found.origin, found.arm, found.step, found.requested) == expected
+
+
+def test_a_methods_own_training_counts() -> None:
+    assert descent((ZOO, DHP, FINETUNE), Path("model.safetensors")).epochs == 7 + 5
+    assert descent((ZOO, TRANSFORM, PRUNE, FINETUNE), Path("model.safetensors")).epochs == 5
 
 
 def test_a_base_is_found_by_lineage_whatever_the_file_is_called() -> None:
