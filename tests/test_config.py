@@ -36,7 +36,10 @@ def params(tmp_path):
 def test_defaults_hold_without_a_file_and_fit_their_own_ranges(cls):
     assert load_section(None, "section", cls) == cls()
     spelt_out = {field.name: getattr(cls(), field.name) for field in fields(cls)}
-    nested = {ZooSettings: {"members": [{"count": 4}], "train": {}}, DataSettings: {"preprocessing": {}}}.get(cls, {})
+    nested = {
+        ZooSettings: {"members": [{"count": 4}], "train": {}},
+        DataSettings: {"preprocessing": {}, "restoration": {}},
+    }.get(cls, {})
     assert load_section(None, "section", cls, spelt_out | nested) == cls()
 
 

@@ -92,8 +92,8 @@ class SRResNet(nn.Module):
 class EDSR(nn.Module):
     """Enhanced deep residual network (arXiv 1707.02921); entries as in BasicSR.
 
-    With a ``long_skip`` the image itself, made larger, is added, and that is all a new network returns: a small one then
-    learns in minutes.
+    With a ``long_skip`` the image itself, made larger, is added, and that is all a new network returns: a small one
+    then learns in minutes.
     """
 
     def __init__(

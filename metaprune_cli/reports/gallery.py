@@ -58,7 +58,7 @@ def invited(
 ) -> list[Invited]:
     """Of the first origin, the whole model, and of every arm and speed-up the one that was trained the longest."""
     origin = rows[0].origin
-    found: dict[tuple[float, str], tuple[int, Invited]] = {}
+    found: dict[tuple[float, str], tuple[int, Invited]] = {}  # with the epochs of finetuning
     for row, path in zip(rows, paths, strict=True):
         if row.origin != origin:
             continue

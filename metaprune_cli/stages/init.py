@@ -27,7 +27,7 @@ from metaprune_cli.tasks.registry import is_own
 from metaprune_cli.workflows.images import check_fits
 from metaprune_cli.workflows.loading import ModelSource, Opened, open_model
 from metaprune_cli.workflows.preprocessing import with_preprocessing
-from metaprune_cli.workflows.task import task_of
+from metaprune_cli.workflows.task import restoration_of, task_of
 
 PIPELINE = ("dvc.yaml", "params.yaml")
 """What is replaced with ``force`` only; README.md and .gitignore are never replaced."""
@@ -69,6 +69,8 @@ def init(
     _check_folder(folder, force)
     data = replace(data, data_root=None if data.data_root is None else _seen_from(folder, Path(data.data_root)))
     data = replace(data, task=None if data.task == DEFAULT else data.task)
+    if model is not None:
+        data = replace(data, restoration=restoration_of(data, [model]))
     task = task_of(data)
     read = data if model is None else with_preprocessing(data, [model], source.preprocessing)
     splits = _splits(folder, read, task)
@@ -120,9 +122,10 @@ def _splits(folder: Path, data: DataSettings, task: Task) -> Splits:
         data = replace(data, data_root=str(folder.absolute() / data.data_root))
     if data.task is None:
         classified(data).find(data, "test")
-    elif not is_own(data.task):
+    splits = task.splits(data)
+    if data.task is not None and not is_own(data.task):
         find_photographs(data, "test")
-    return task.splits(data)
+    return splits
 
 
 def _trained(source: ModelSource, splits: Splits, task: Task) -> Opened:

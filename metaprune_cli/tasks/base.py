@@ -225,7 +225,7 @@ class Task(Protocol):
         """
 
     def in_words(self) -> Mapping[str, str]:
-        """By which conventions is measured, in words, by label; for reports."""
+        """The conventions of its figures, in words, by label; for reports."""
         return {}
 
     def counted(self, model: nn.Module, splits: Splits) -> Mapping[str, tuple[int, ...]]:  # noqa: ARG002 - of images

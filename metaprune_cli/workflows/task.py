@@ -84,11 +84,11 @@ def with_task(
             next_step=f"if you trust the file and the module, add --allow-import, or name the task: --task {wanted}",
         )
     return replace(
-        data, task=None if wanted == DEFAULT else wanted, usual_task=None, restoration=_restored(data, files)
+        data, task=None if wanted == DEFAULT else wanted, usual_task=None, restoration=restoration_of(data, files)
     )
 
 
-def _restored(data: DataSettings, files: Iterable[Path]) -> RestorationSettings:
+def restoration_of(data: DataSettings, files: Iterable[Path]) -> RestorationSettings:
     """What is restored, as the settings say, or else the models' files do.
 
     Raises:

@@ -169,3 +169,15 @@ def test_models_for_different_noise_are_not_measured_together(here: str) -> None
     assert ran.code == 2
     assert "different sigma" in ran.err
     assert run("eval", *both, "--sigma", 30, "--json").json["setting"]["Noise"].startswith("Gaussian, sigma 30")
+
+
+@DENOISING
+def test_a_pipeline_is_laid_down_for_what_the_model_restores(here: str) -> None:
+    (model,) = Path("zoo/heldout").iterdir()
+    images = ("--task", "denoising", "--dataset", "images", "--data-root", "photographs")
+    run("init", "project", "--model", model, *images)
+    written = yaml.safe_load(Path("project/params.yaml").read_text())
+    assert written["data"]["restoration"] == {"sigma": 40.0, "pixels": "gray"}
+    assert (written["data"]["augment"], written["finetune"]["optimizer"]) == ("crop-flip", "adamw")
+    ran = call("init", "other", "--task", "denoising", "--arch", "restore:dncnn")
+    assert (ran.code, "digits are not for the task denoising" in ran.err) == (2, True)

@@ -99,7 +99,10 @@ def test_a_zoo_may_be_of_any_task(here: Path) -> None:
         (("finetune", "net.pt", *ARCH, "--task", "mytask:Half"), "something is missing"),
         (("finetune", "net.pt", *ARCH, "--task", "mytask:Wrong"), "cannot measure this model"),
         (("finetune", "net.pt", *ARCH, "--task", "mytask:Silent"), "does not measure what it should"),
-        (("finetune", "net.pt", *ARCH, "--task", "segmentation"), "expected one of classification or package.module"),
+        (
+            ("finetune", "net.pt", *ARCH, "--task", "segmentation"),
+            "expected one of classification, super-resolution, denoising or package.module",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(here: Path, arguments: tuple[str, ...], message: str) -> None:

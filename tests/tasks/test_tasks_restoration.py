@@ -157,7 +157,7 @@ def test_a_network_says_of_what_its_sides_are_multiples() -> None:
     [
         (SuperResolution(), torch.zeros(1, 3, 96, 96), r"makes images 4 times larger(.|\n)*--scale 4"),
         (Denoising(), torch.zeros(1, 3, 48, 48), r"images 2 times larger(.|\n)*--task super-resolution --scale 2"),
-        (SuperResolution(), torch.zeros(1, 3, 24, 24), r"leaves images as small(.|\n)*expected +2 times"),
+        (SuperResolution(), torch.zeros(1, 3, 24, 24), r"leaves images as small(.|\n)*expected: 2 times"),
         (SuperResolution(), torch.zeros(1, 10), r"no image like the one it is given(.|\n)*\(1, 3, 48, 48\)"),
         (Denoising(), torch.zeros(1, 1, 24, 24), r"no image like the one it is given"),
     ],
