@@ -312,8 +312,8 @@ def _notes_after(course: Course, models: Sequence[Smaller], *, tested: bool) -> 
         yield "Nothing was trained; --epochs 10, say, usually wins back much of what is lost."
     if course.data is not None and not tested:
         yield (
-            "There are no test images (test/CLASS): the figures are of validation images, which the whole model may have "
-            "been trained on."
+            "There are no test images (test/CLASS): the figures are of validation images, which the whole model may "
+            "have been trained on."
         )
 
 
