@@ -40,6 +40,6 @@ class CompressSettings:
             "POINTS",
         ),
     ] = None
-    # on photos it brought nothing that shows, on digits half a point and more (docs/finetuning.md)
+    # on photos it brought nothing that shows, on digits a half to one and a half points (docs/finetuning.md)
     teacher: Annotated[bool, Flag("Finetune towards the whole model's outputs too.", TRAINING)] = False
     batch: Annotated[BatchSize, Flag("Items in one timed forward pass.", MEASURING, "N", ("--latency-batch",))] = 8

@@ -311,7 +311,10 @@ def _notes_after(course: Course, models: Sequence[Smaller], *, tested: bool) -> 
     if course.data is not None and not _trains(course) and models:
         yield "Nothing was trained; --epochs 10, say, usually wins back much of what is lost."
     if course.data is not None and not tested:
-        yield "There are no test images (test/CLASS), so what is told is of the validation images."
+        yield (
+            "There are no test images (test/CLASS): the figures are of validation images, which the whole model may "
+            "have been trained on."
+        )
 
 
 def _plan(course: Course, metanetwork: Path | None) -> tuple[Estimate, ...]:

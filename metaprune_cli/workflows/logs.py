@@ -1,7 +1,7 @@
 """The figures of every epoch to where people keep those of all their runs: by the services' own packages.
 
-All get the same names, ``lr``, ``train_loss``, ``val_loss``, ``val_top1`` and so on, by the epoch; a run is the training
-of one model.
+All get the same names, those of the history: ``lr``, ``train_loss``, ``val_loss`` and the task's metric on either
+split, by the epoch. A run is one model's training.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def test_training_that_ends_below_its_start_is_said(
     monkeypatch.setattr(finetune.Trainer, "headline", lambda *_: 99.0)
     options = ("finetune", model, "--epochs", "1", "-o", tmp_path / "out.safetensors")
     ran = run(*options, "--json")
-    assert "is worse than what it was made from, on the validation images: 99.00 before" in ran.err
+    assert "is worse than what it was made from, on the validation images: 99.00 % before" in ran.err
     assert ran.json["models"][0]["before_top1"] == 99.0
     assert run(*options, "-q").err == ""
 

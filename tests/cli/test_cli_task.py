@@ -58,7 +58,7 @@ def test_it_is_pruned_repaired_finetuned_and_measured(here: Path) -> None:
     assert read_document("small.safetensors")["task"] == "mytask:Denoising"
     teacher = ("--teacher", "model.safetensors", "--allow-import", "--json")
     tuned = run("finetune", "small.safetensors", *teacher, "--epochs", "1", "-o", "tuned.safetensors").json["models"][0]
-    assert set(tuned) == {"input", "output", "epochs", "val_mae", "val_loss", "best_epoch"}
+    assert set(tuned) == {"input", "output", "epochs", "val_mae", "val_loss", "best_epoch", "before_mae"}
     found = run("eval", "model.safetensors", "tuned.safetensors", "--allow-import", "-o", "report", "--json").json
     assert {"mae", "mae_far", "loss"} <= set(found["models"][0])
     assert "top1" not in found["models"][0]

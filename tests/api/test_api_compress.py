@@ -1,0 +1,51 @@
+"""``mp.compress``: a module and images in, a smaller module and a verdict out."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from api_calling import DIGITS, EXAMPLE
+from torch import nn
+
+import metaprune as mp
+from metaprune_cli.api import compress as module
+from metaprune_cli.errors import InputError
+
+SHORT = {"speedup": 2.0, "epochs": 1, "latency_batch": 2, "repair_images": 40}
+
+
+def test_a_model_and_images_come_to_a_smaller_model_a_file_and_a_verdict(model: nn.Module, tmp_path: Path) -> None:
+    before = copy.deepcopy(model.state_dict())
+    found = mp.compress(model, DIGITS, **SHORT, export=tmp_path / "small.pt2")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert mp.count_macs(model, EXAMPLE) / mp.count_macs(found.model, EXAMPLE) == found.verdict.speedup >= 2
+    assert found.verdict.before == mp.evaluate(model, DIGITS)["top1"]
+    assert found.verdict.after == mp.evaluate(found.model, DIGITS)["top1"]
+    assert found.pruned.layers
+    assert found.trained is not None
+    assert found.trained.history[0]["lr"] < 0.01
+    assert found.exported is not None
+    assert Path(found.exported.output).is_file()
+    said = r"Compressed: 2\.\dx fewer multiply-adds, .* here at batch 2; top-1 [\d.]+ → [\d.]+ %; \d+ s"
+    assert re.fullmatch(said, repr(found))
+
+
+def test_training_that_makes_it_worse_is_not_kept(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = iter([80.0, 70.0, 90.0, 80.0])  # pruned and trained on the validation images; whole and smaller
+    monkeypatch.setattr(module, "evaluate", lambda *_, **__: {"top1": next(figures)})
+    found = mp.compress(model, DIGITS, **SHORT)
+    assert found.model is found.pruned.model
+    assert (found.verdict.before, found.verdict.after, found.verdict.drop) == (90.0, 80.0, 10.0)
+
+
+def test_without_images_there_is_removal_alone(model: nn.Module) -> None:
+    found = mp.compress(model, example_inputs=EXAMPLE, speedup=2.0, latency_batch=2)
+    assert found.trained is None
+    assert found.verdict.drop is None
+    assert "accuracy not measured: no images" in str(found.verdict)
+    with pytest.raises(InputError, match="Nothing says what the model takes"):
+        mp.compress(model)
