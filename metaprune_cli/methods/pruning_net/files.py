@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metaprune_cli.artifacts import Artifact, join_aliases, split_aliases
 from metaprune_cli.artifacts.schemas.check import refuse
@@ -17,7 +17,7 @@ from metaprune_cli.graph import NeuronGraph, encode
 from metaprune_cli.graph.units import Units
 from metaprune_cli.methods.base import Proposal
 from metaprune_cli.methods.pruning_net.generator import Generator
-from metaprune_cli.methods.pruning_net.network import PruningNet, PruningNetConfig
+from metaprune_cli.methods.pruning_net.network import GeneratedWeights, PruningNet, PruningNetConfig
 from metaprune_cli.methods.pruning_net.sampling import Sampler
 from metaprune_cli.models import Architecture
 from metaprune_cli.models.assemble import assemble
@@ -114,6 +114,16 @@ class Generated:
     """A PruningNet at work: it proposes the weights of the whole model."""
 
     net: PruningNet
+
+    @property
+    def model(self) -> nn.Module:
+        """The network at its whole widths."""
+        return self.net.base
+
+    @property
+    def weights(self) -> GeneratedWeights:
+        """Those for any widths."""
+        return self.net.weights
 
     @torch.no_grad()
     def propose(self, graph: NeuronGraph, target: Target | None = None) -> Proposal:  # noqa: ARG002 - for any target

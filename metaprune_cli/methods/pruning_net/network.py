@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from metaprune_cli.config import EncodingName, Start
+from metaprune_cli.config import EncodingName, Repair, Start
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.methods.pruning_net.generator import Form, Generator
 from metaprune_cli.methods.pruning_net.sampling import Sampler
@@ -43,6 +43,28 @@ class PruningNetConfig:
     encoding: EncodingName = "own"
     hidden: int = 32
     sandwich: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratedWeights:
+    """A PruningNet's weights for widths (:class:`methods.base.WidthWeights`); it can be sent to other processes."""
+
+    generator: Generator
+    entries: Mapping[str, Tensor]
+    aliases: Mapping[str, str]
+    space: WidthSpace
+
+    @property
+    def repair(self) -> Repair:
+        """Nothing knows the statistics of such widths yet."""
+        return "bn"
+
+    @torch.no_grad()
+    def tensors_for(self, kept: Bool[Tensor, " units"]) -> dict[str, Tensor]:
+        """As :meth:`PruningNet.generate`, constants."""
+        made: dict[str, Tensor] = self.generator(kept, self.entries)
+        made = {name: tensor.detach() for name, tensor in made.items()}
+        return made | {alias: made[name] for alias, name in self.aliases.items()}
 
 
 class PruningNet(nn.Module):
@@ -108,6 +130,11 @@ class PruningNet(nn.Module):
         """
         kept = self.space.kept(genes)
         return self.crops.run(kept, self.generate(kept)).eval()
+
+    @property
+    def weights(self) -> GeneratedWeights:
+        """What a search takes: the weights for any widths, without what crops and runs them."""
+        return GeneratedWeights(self.generator, self.base.state_dict(), self._aliases, self.space)
 
     def train(self, mode: bool = True) -> PruningNet:
         """In evaluation mode the series of widths begins anew."""
