@@ -213,8 +213,8 @@ SEEN = {"h": (32, 33, 38, 75, 43, 52), "w": (32, 35, 45, 58, 40, 63), "b": (2, 3
 )
 def test_what_a_number_is_made_of_is_found(number: str) -> None:
     known = Extents()
-    for at, seen in enumerate(SEEN.values()):
-        known.add(Extent(at, 0, seen))
+    for place, seen in enumerate(SEEN.values()):
+        known.add(Extent(place, 0, seen))
 
     def at(sizes: tuple[int, ...]) -> int:
         return int(eval(number, {}, dict(zip(SEEN, sizes, strict=True))))
@@ -223,8 +223,9 @@ def test_what_a_number_is_made_of_is_found(number: str) -> None:
     expression = known.fit(tuple(points))
     wanted = expression is not None or number in ("b*h*w//4*4", "b*w+b")  # no kind of expression: the program is fixed
     assert wanted
-    for sizes in ((17, 61, 4), (64, 12, 1), (100, 101, 7)) if expression is not None else ():
-        assert evaluated(expression, lambda n, _, sizes=sizes: sizes[n]) == at(sizes)
+    if expression is not None:
+        for sizes in ((17, 61, 4), (64, 12, 1), (100, 101, 7)):
+            assert evaluated(expression, lambda n, _, sizes=sizes: sizes[n]) == at(sizes)
 
 
 def test_recording_costs_little_more_than_for_batches_alone(monkeypatch: pytest.MonkeyPatch) -> None:

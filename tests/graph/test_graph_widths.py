@@ -18,4 +18,4 @@ def test_one_head_that_is_left_is_a_width_lost() -> None:
     lost = widths_lost(small, built)
     assert lost == {"0": {"heads": 1}}
     set_widths_(built, lost)
-    assert built[0].heads == 1  # type: ignore[union-attr]
+    assert built[0].heads == 1

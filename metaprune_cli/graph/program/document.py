@@ -15,7 +15,7 @@ from metaprune_cli.graph.program.allowed import operator_named
 from metaprune_cli.graph.program.script import Script, Varying
 from metaprune_cli.graph.program.values import BATCH, items, number, pack, text, unpack
 from metaprune_cli.graph.trace.record import Recording, Step, TypeOf, Value
-from metaprune_cli.graph.trace.sizes import Extent, Operation, Size, extents
+from metaprune_cli.graph.trace.sizes import Extent, Size, extents, replaced
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "Tensor": (Value, int, float, complex, bool, Size),  # PyTorch takes numbers for tensors without dimensions
@@ -109,10 +109,10 @@ def _of_the_batch(recording: Recording, batched: Any) -> Recording:
     axis = 0 if batched is None else number(batched, 0, 63)
 
     def sized(size: Size) -> Size:
-        whole: Any = size.expression
-        if not recording.inputs or not isinstance(whole, Operation) or BATCH not in extents(whole):
+        whole = size.expression
+        if not recording.inputs or set(extents(whole)) != {BATCH}:
             raise CorruptFileError("The program in the file has sizes that follow from nothing.")
-        return Size(replace(whole, left=replace(whole.left, left=Extent(recording.inputs[0], axis))))
+        return Size(replaced(whole, lambda _: Extent(recording.inputs[0], axis)))
 
     def stepped(step: Step) -> Step:
         args, kwargs = map_in(Size, sized, (step.args, step.kwargs))

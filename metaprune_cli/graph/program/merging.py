@@ -117,8 +117,9 @@ class _Merging:
 
     def _write_out(self, number: int) -> None:
         """``torch.tensor([height, width])``, as steps that make it of sizes."""
-        values = [recording.constants.get(number) for recording in self._recordings]
-        if any(value is None or value.shape != values[0].shape or value.numel() > _LONGEST for value in values):
+        values = [r.constants[number] for r in self._recordings if number in r.constants]
+        alike = len({value.shape for value in values}) == 1 and len(values) == len(self._recordings)
+        if not alike or values[0].numel() > _LONGEST:
             raise _DiffersError
         parts = []
         for seen in zip(*(value.flatten().tolist() for value in values), strict=True):
