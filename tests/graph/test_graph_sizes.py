@@ -113,10 +113,10 @@ def test_other_lengths_of_ids_and_their_mask(length: int) -> None:
 
 
 def test_a_mask_of_sizes_follows_the_models_type() -> None:
-    program = whole(Words(), {"input_ids": torch.zeros(1, 8, dtype=torch.long), "mask": torch.ones(1, 8)}).double()
-    given = {"input_ids": torch.zeros(2, 5, dtype=torch.long), "mask": torch.ones(2, 5)}
-    assert program(**given).dtype == torch.float64
-    assert program.to(torch.bfloat16)(**given).dtype == torch.bfloat16
+    program = whole(Words(), {"input_ids": torch.zeros(1, 8, dtype=torch.long), "mask": torch.ones(1, 8)})
+    for dtype in (torch.float64, torch.bfloat16):
+        given = {"input_ids": torch.zeros(2, 5, dtype=torch.long), "mask": torch.ones(2, 5, dtype=dtype)}
+        assert program.to(dtype)(**given).dtype == dtype
 
 
 def test_two_inputs_of_different_lengths_vary_apart() -> None:
