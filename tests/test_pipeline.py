@@ -66,7 +66,7 @@ def dvc(*arguments: str, cwd: Path) -> str:
 
 def test_a_second_run_has_nothing_to_do(clone: Path) -> None:
     assert "up to date" in dvc("repro", cwd=clone)
-    assert dvc("status", "--json", cwd=clone).strip() == "{}"
+    assert dvc("status", "dvc.yaml", "--json", cwd=clone).strip() == "{}"
 
 
 def test_git_sees_no_output_but_the_lock(clone: Path) -> None:
