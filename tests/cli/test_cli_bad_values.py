@@ -49,6 +49,8 @@ SMALL = TINY | {
     "meta-train": TINY["meta-train"] | {"epochs": 1},
     "finetune": {"epochs": 1, "lr": 0.01},
     "iterate": {"rounds": 1, "epochs": 1},
+    "pruning-net": {"epochs": 1},
+    "search": {"population": 2, "iterations": 1, "images": 20, "verify": 20, "leaders": 1, "repair_images": 20},
     "sensitivity": {"ratios": [0.5], "images": 50},
 }  # type: ignore[operator]
 
@@ -94,6 +96,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, li
             "sparsify",
             "finetune",
             "dhp",
+            "search",
             "iterate",
             "sensitivity",
             "eval",
@@ -103,6 +106,8 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, li
         yield {
             **{name: [model] for name in of_models},
             "zoo": ["import", model],
+            "compress": [model, "--epochs", "0"],
+            "pruning-net": [model, "-o", "net.safetensors"],
             "decode": ["g.graph.safetensors"],
             "inspect": ["g.graph.safetensors"],
             "meta-train": ["g.graph.safetensors", "--validation", "g.graph.safetensors", "-o", "meta.safetensors"],
