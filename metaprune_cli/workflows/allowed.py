@@ -30,11 +30,13 @@ class Allowed:
         graph: the model's, with what was locked so far.
         limits: how much of each family.
         held: what was locked, in the order in which it was found.
+        limited: what may lose fewer units than the settings say, likewise.
     """
 
     graph: NeuronGraph
     limits: Limits
     held: tuple[Held, ...] = ()
+    limited: tuple[Held, ...] = ()
 
     def locking(self, faults: Sequence[tuple[int, str]]) -> Allowed:
         """The same without certain families, by number, each with its reason."""
@@ -56,14 +58,16 @@ class Allowed:
         return self.locking([(number, reason) for number in shrunk_by(self.graph, kept)])
 
     def explained(self, error: TargetError) -> TargetError:
-        """The error, which says as well what had to be locked."""
-        if not self.held:
+        """The error, which says as well what had to be locked, or may lose less."""
+        found = (*self.held, *self.limited)
+        if not found:
             return error
-        more = [f"and {len(self.held) - _NAMED} more"] if len(self.held) > _NAMED else []
+        more = [f"and {len(found) - _NAMED} more"] if len(found) > _NAMED else []
+        done = "limited" if not self.held else "locked or limited" if self.limited else "locked"
         also = "\n".join(
             [
-                "locked, because what is left would not run:",
-                *(f"{one.family}: {one.reason}" for one in self.held[:_NAMED]),
+                f"{done}, because what is left would not run:",
+                *(f"{one.family}: {one.reason}" for one in found[:_NAMED]),
                 *more,
             ]
         )

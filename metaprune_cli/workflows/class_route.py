@@ -14,6 +14,7 @@ from torch import Tensor
 
 from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.graph.trials import Trials, at_fault
+from metaprune_cli.pruning.plan import Held
 from metaprune_cli.pruning.rules import tied_alike
 from metaprune_cli.workflows.allowed import Allowed, gains_of, only, shrunk_by
 
@@ -45,11 +46,15 @@ def narrowed(trials: Trials, allowed: Allowed, kept: Tensor) -> Allowed:
     if not faults:
         return allowed.without_all(kept, trials.by_class)
     for group, reason in faults:
-        if trials.learn(only(kept, [families[number] for number in group])):
+        alone = only(kept, [families[number] for number in group])
+        if trials.by_class(alone) is None:  # it is too much beside the others alone
+            allowed = _locked(trials, allowed, kept, group, reason)
+            continue
+        if trials.learn(alone):
             continue
         allowed = (
             _tied(trials, allowed, kept, group)
-            or _limited(trials, allowed, kept, group)
+            or _limited(trials, allowed, kept, group, reason)
             or _locked(trials, allowed, kept, group, reason)
         )
     return allowed
@@ -89,7 +94,7 @@ def _tied(trials: Trials, allowed: Allowed, kept: Tensor, group: Group) -> Allow
     return None
 
 
-def _limited(trials: Trials, allowed: Allowed, kept: Tensor, group: Group) -> Allowed | None:
+def _limited(trials: Trials, allowed: Allowed, kept: Tensor, group: Group, reason: str) -> Allowed | None:
     """With fewer units that may go of each of a group; None where even one of each is too many."""
     graph, families = allowed.graph, allowed.graph.units.families
     taken = [int((~kept[families[number].units]).sum()) for number in group]
@@ -103,7 +108,9 @@ def _limited(trials: Trials, allowed: Allowed, kept: Tensor, group: Group) -> Al
             most = allowed.limits.most.clone()
             most[list(group)] = torch.minimum(most[list(group)], torch.tensor(counts))
             least = torch.minimum(allowed.limits.least, most)
-            return replace(allowed, limits=tied_alike(replace(allowed.limits, most=most, least=least)))
+            limits = tied_alike(replace(allowed.limits, most=most, least=least))
+            named = tuple(Held(families[number].name, reason) for number in group)
+            return replace(allowed, limits=limits, limited=(*allowed.limited, *named))
     return None
 
 

@@ -75,6 +75,13 @@ def test_what_breaks_only_together_is_locked_with_its_reason() -> None:
     assert pruned.plan.speedup >= 2
 
 
+def test_planning_for_a_class_ends_where_families_break_together_alone() -> None:
+    torch.manual_seed(0)
+    model, x = BothOrNone().eval(), torch.randn(1, 4)
+    pruned = mp.prune(model, x, speedup=2.0, route="class")
+    assert pruned.plan.speedup >= 2
+
+
 def test_a_target_out_of_reach_says_what_was_locked() -> None:
     torch.manual_seed(0)
     with pytest.raises(TargetError, match="together they are too narrow") as caught:
