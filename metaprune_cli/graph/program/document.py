@@ -177,6 +177,8 @@ def _step_from_document(document: Any) -> Step:
     _check_arguments(operator, args, kwargs)
     outputs = tuple(None if n is None else number(n) for n in items(document["outputs"]))
     returns = operator._schema.returns
+    if not returns:
+        raise CorruptFileError(f"A step of the program makes nothing: {operator}.")
     several = len(returns) > 1 or returns[0].type.kind() == "ListType"
     single, grad = document.get("single", False), document.get("grad", True)
     if single is several or type(single) is not bool or type(grad) is not bool:

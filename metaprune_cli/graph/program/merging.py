@@ -102,7 +102,8 @@ class _Merging:
             raise _DiffersError
         args, kwargs = tree_unflatten([_unified(self._known, seen) for seen in zip(*flat, strict=True)], specs[0])
         self._steps.append(replace(own[0], args=args, kwargs=kwargs))
-        if own[0].operator._schema.returns[0].type.kind() != "ListType":  # of parts, some may go
+        parts = any(made.type.kind() == "ListType" for made in own[0].operator._schema.returns)  # of which some may go
+        if not parts:
             for number in own[0].outputs:
                 if number is not None:
                     self._add(number)
