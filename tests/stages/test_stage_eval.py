@@ -121,7 +121,7 @@ def test_the_report_is_written_and_replaced(zoo: Path, pruned: Path, tmp_path: P
     assert figures["pruned"]["plain"]["2x"]["models"] == 2
     headline = json.loads((folder / "metrics.json").read_text())
     assert headline["plain"] == {label: f["top1"] for label, f in figures["recalibrated"]["plain"].items()}
-    assert (folder / "curve-pruned.csv").read_text().startswith("speedup,plain,uniform,metanet\n1.5,")
+    assert (folder / "curve-pruned.csv").read_text().startswith("speedup,plain,uniform,metanet,pruningnet,dhp\n1.5,")
 
 
 def test_a_file_in_place_of_the_folder_is_refused_before_any_work(tmp_path: Path) -> None:
