@@ -19,6 +19,7 @@ from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.methods.dhp.generated import Generated, Unchanging
 from metaprune_cli.methods.dhp.shrinking import Shrinker
 from metaprune_cli.metrics.calling import device_of
+from metaprune_cli.metrics.convolutions import guard_convolutions
 from metaprune_cli.pruning.targets import Target
 from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.planning import planned_by
@@ -91,6 +92,7 @@ class DHP(nn.Module):
                 matches nothing.
         """
         super().__init__()
+        guard_convolutions()
         used = _settings(settings or DhpSettings(), start=start, shrink=shrink, embedding=embedding)
         if steps < 1:
             raise InputError("There are no steps to shrink in.", expected="at least 1", got=steps, where="steps")

@@ -23,6 +23,7 @@ from metaprune_cli.graph.units import Units
 from metaprune_cli.methods.dhp.entries import GeneratedEntry
 from metaprune_cli.methods.dhp.kernels import Compact, Embedded
 from metaprune_cli.metrics.calling import call
+from metaprune_cli.metrics.convolutions import guard_convolutions
 from metaprune_cli.pruning.criteria import unit_scores
 
 T = TypeVar("T")
@@ -241,6 +242,7 @@ def _exchangeable(network: nn.Module, graph: NeuronGraph, example_inputs: Exampl
 
     Not from anywhere else, as recurrent layers do, and not to compute a weight from (weight norm).
     """
+    guard_convolutions()
     parameters = dict(network.named_parameters())
     names = [
         name
