@@ -31,7 +31,8 @@ from metaprune_cli.graph.program.capture import Captured
 from metaprune_cli.graph.program.interpreter import Interpreter, repeated_matrices, times_matrix
 from metaprune_cli.graph.program.module import Program
 from metaprune_cli.graph.program.script import Script
-from metaprune_cli.graph.trace.record import Size, TypeOf, Value
+from metaprune_cli.graph.trace.record import TypeOf, Value
+from metaprune_cli.graph.trace.sizes import SIGNS, Expression, Extent, Operation, Size
 from metaprune_cli.models.programs import program_from_document, program_to_document, tensors_of
 
 
@@ -48,10 +49,10 @@ def generated(script: Script) -> fx.GraphModule:
             known[key] = graph.call_function(call, args)
         return known[key]
 
-    def size(of: Size) -> fx.Node:
-        batch = once("batch", torch.ops.aten.sym_size.int, first, script.batched or 0)
-        scaled = once(("scaled", of.per_item, of.fixed), operator.mul, batch, of.per_item)
-        return once((of.fixed, of.per_item), operator.add, scaled, of.fixed)
+    def size(of: Expression) -> Any:
+        if isinstance(of, Extent):
+            return once(of, torch.ops.aten.sym_size.int, nodes[of.number], of.dim)
+        return once(of, SIGNS[of.sign], size(of.left), size(of.right)) if isinstance(of, Operation) else of
 
     grad = True
     for step, matrix in zip(recording.steps, repeated_matrices(recording.steps), strict=True):
@@ -59,7 +60,7 @@ def generated(script: Script) -> fx.GraphModule:
             grad = step.grad
             graph.call_function(torch._C._set_grad_enabled, (grad,))
         given = map_in(Value, lambda v: nodes[v.number], (step.args, step.kwargs))
-        given = map_in(Size, size, given)
+        given = map_in(Size, lambda s: size(s.expression), given)
         given = map_in(TypeOf, lambda t: once(t, getattr, nodes[t.number], "dtype"), given)
         args, kwargs = map_in(torch.device, lambda _: once("device", getattr, first, "device"), given)
         if matrix is not None:
