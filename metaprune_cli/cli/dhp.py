@@ -14,7 +14,7 @@ from metaprune_cli.cli.prune import with_rules
 from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.cli.signature import Section, unfolded
 from metaprune_cli.config import DhpSettings, OptimSettings, PruneSettings
-from metaprune_cli.config.flags import TECHNIQUES, WHAT_GOES
+from metaprune_cli.config.flags import WHAT_GOES
 from metaprune_cli.config_loader import parse
 from metaprune_cli.console.figures import count, times
 from metaprune_cli.console.progress import listening
@@ -51,15 +51,7 @@ def dhp(
     training: Annotated[
         OptimSettings, Section("finetune", only=("optimizer", "lr", "schedule", "precision", "recalibrate", "ema"))
     ],
-    teacher: Annotated[
-        Path | None,
-        typer.Option(
-            "--teacher",
-            metavar="MODEL",
-            rich_help_panel=TECHNIQUES,
-            help="Learn from its outputs too; a folder: each model from its own base in it.",
-        ),
-    ] = None,
+    teacher: options.Teacher = None,
     resume: options.Resume = False,
     jobs: options.Jobs = 1,
     ddp: options.Ddp = False,

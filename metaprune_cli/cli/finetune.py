@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
-
-import typer
 
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.cli.signature import Section, unfolded
 from metaprune_cli.config import OptimSettings
-from metaprune_cli.config.flags import TECHNIQUES
 from metaprune_cli.console.panel import print_note
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
@@ -27,15 +23,7 @@ def finetune(
     output: options.Output = None,
     *,
     settings: Annotated[OptimSettings, Section("finetune", help={"epochs": "Epochs; 0 with --recalibrate."})],
-    teacher: Annotated[
-        Path | None,
-        typer.Option(
-            "--teacher",
-            metavar="MODEL",
-            rich_help_panel=TECHNIQUES,
-            help="Learn from its outputs too; a folder: each model from its own base in it.",
-        ),
-    ] = None,
+    teacher: options.Teacher = None,
     resume: options.Resume = False,
     jobs: options.Jobs = 1,
     ddp: options.Ddp = False,

@@ -16,7 +16,7 @@ from metaprune_cli.cli.completion import architectures
 from metaprune_cli.cli.own_code import own_name
 from metaprune_cli.cli.signature import Section
 from metaprune_cli.config import DataSettings, Logger, Preprocessing
-from metaprune_cli.config.flags import MODEL_FILE, OUTPUT, RUN, WHICH_LAYERS
+from metaprune_cli.config.flags import MODEL_FILE, OUTPUT, RUN, TECHNIQUES, WHICH_LAYERS
 from metaprune_cli.config_loader import parse
 from metaprune_cli.errors import InputError
 
@@ -66,6 +66,17 @@ Rule = Annotated[
         metavar="RULE",
         rich_help_panel=WHICH_LAYERS,
         help="'MATCH: KEY=VALUE,...' with max_ratio, min_ratio, min_units, round_to, ignore, tie; may be repeated.",
+    ),
+]
+
+# training
+Teacher = Annotated[
+    Path | None,
+    typer.Option(
+        "--teacher",
+        metavar="MODEL",
+        rich_help_panel=TECHNIQUES,
+        help="Learn from its outputs too; a folder: each model from its own base in it.",
     ),
 ]
 

@@ -11,16 +11,12 @@ from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.cli.signature import Section, unfolded
 from metaprune_cli.config import PruneSettings, PruningNetSettings
-from metaprune_cli.console.figures import count
+from metaprune_cli.console.figures import count, times
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
 
 PRUNING = ("criterion", "max_ratio", "round_to", "keep_heads", "route")
 """The options of pruning that say which widths there are."""
-
-
-def _factor(value: float) -> str:
-    return f"{value:.2f}x"
 
 
 def _mib(value: float) -> str:
@@ -34,7 +30,7 @@ def _loss(value: float) -> str:
 COLUMNS = (
     label("output", "PruningNet"),
     Column("genes", "Widths"),
-    Column("speedup", "Smallest", _factor),
+    Column("speedup", "Smallest", times),
     label("generator", "Generator"),
     Column("memory", "in training", _mib),
     label("route", "Runs as"),
