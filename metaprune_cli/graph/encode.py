@@ -33,6 +33,7 @@ def encode(model: nn.Module, example_inputs: ExampleInputs) -> NeuronGraph:
     Raises:
         InputError: the model does not run on the example inputs, or cannot be traced on them.
     """
+    _refuse_compiled(model)
     tensors, trainable, aliases = _entries(model)
     try:
         skeleton, builder, passes = _trace(model, example_inputs, trainable, aliases, real=False)
@@ -44,6 +45,18 @@ def encode(model: nn.Module, example_inputs: ExampleInputs) -> NeuronGraph:
     graph = builder.build(tensors, trainable, aliases)
     locks = lock_what_breaks(graph, skeleton, passes)
     return graph.with_locks((*graph.locks, *locks))
+
+
+def _refuse_compiled(model: nn.Module) -> None:
+    """A scripted module that holds tensors has neither a class to build it from nor tensors that can be replaced."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) and module.state_dict():
+            raise InputError(
+                "Part of the model is TorchScript, which cannot be taken apart.",
+                expected="modules of Python classes",
+                got=f"{name or 'the model'} is a {type(module).__name__}",
+                next_step="build the model without torch.jit.script or torch.jit.trace and load its state dict",
+            )
 
 
 def _lock_reachable(model: nn.Module, builder: StructureBuilder, missed: frozenset[str]) -> None:

@@ -352,3 +352,14 @@ def constant_bounds_on_channels() -> nn.Module:
         return m.head(torch.cat([x[:, :4] * 2, x[:, 4:]], 1))
 
     return Net(forward, a=conv_block(3, 8), head=head(8))
+
+
+@ENTRIES.add(lambda: (torch.randn(1, 5, 8), torch.rand(1, 5, 5)), 0.9)
+def edges_as_a_matrix() -> nn.Module:
+    def forward(m: Any, x: Tensor, edges: Tensor) -> Tensor:
+        edges = edges / edges.sum(-1, keepdim=True)
+        x = torch.matmul(edges, m.a(x)).relu()
+        x = x + torch.bmm(edges.transpose(1, 2), m.b(x)).relu()
+        return m.fc(torch.einsum("bij,bjc->bic", edges, x).mean(1))
+
+    return Net(forward, a=nn.Linear(8, 6), b=nn.Linear(6, 6), fc=nn.Linear(6, 2))

@@ -37,12 +37,28 @@ def weight_norm_hook() -> nn.Module:
         return three_layers(weight_norm)
 
 
-@ENTRIES.add(image, 0.0, expected="breaks the program")
+@ENTRIES.add(image, 0.9, comparable=False)
 def spectral_norm_parametrization() -> nn.Module:
     return three_layers(parametrizations.spectral_norm)
 
 
-@ENTRIES.add(image, 0.0, expected="breaks the program")
+@ENTRIES.add(image, 0.9, comparable=False)
+def spectral_norm_on_every_kind_of_layer() -> nn.Module:
+    spectral = parametrizations.spectral_norm
+    return nn.Sequential(
+        spectral(nn.Conv2d(3, 8, 3, padding=1)),
+        nn.ReLU(),
+        spectral(nn.Conv2d(8, 12, 3, padding=1, groups=2)),
+        nn.ReLU(),
+        spectral(nn.Conv2d(12, 12, 3, padding=1, groups=12)),
+        spectral(nn.ConvTranspose2d(12, 8, 2, stride=2)),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        spectral(nn.Linear(8, 1)),
+    )
+
+
+@ENTRIES.add(image, 0.9, comparable=False)
 def spectral_norm_hook() -> nn.Module:
     import warnings
 
@@ -187,7 +203,7 @@ def bilinear() -> nn.Module:
     return Net(forward, a=nn.Linear(4, 6), b=nn.Linear(5, 6), join=nn.Bilinear(6, 6, 8), fc=nn.Linear(8, 2))
 
 
-@ENTRIES.add(sequence, 0.4, expected="mixed by a product")
+@ENTRIES.add(sequence, 0.9, expected="mixed by a product")
 def einsum_experts() -> nn.Module:
     def forward(m: Any, x: Tensor) -> Tensor:
         hidden = F.gelu(torch.einsum("bnd,edh->benh", x, m.up))
@@ -197,6 +213,20 @@ def einsum_experts() -> nn.Module:
 
     learned = {"up": nn.Parameter(torch.randn(3, 8, 6)), "down": nn.Parameter(torch.randn(3, 6, 8))}
     return Net(forward, **learned, gate=nn.Linear(8, 3), fc=nn.Linear(8, 2))
+
+
+@ENTRIES.add(sequence, 0.9, expected="mixed by a product")
+def experts_with_biases() -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        x = m.embed(x)
+        tokens = x.flatten(0, 1)
+        hidden = torch.einsum("td,edf->etf", tokens, m.up) + m.bias
+        mixed = torch.einsum("etd,te->td", torch.bmm(hidden.relu(), m.down), m.gate(tokens).softmax(-1))
+        return m.fc(x + mixed.view_as(x))
+
+    learned = {"up": torch.randn(3, 10, 6), "bias": torch.randn(3, 1, 6), "down": torch.randn(3, 6, 10)}
+    parameters = {name: nn.Parameter(tensor) for name, tensor in learned.items()}
+    return Net(forward, **parameters, embed=nn.Linear(8, 10), gate=nn.Linear(10, 3), fc=nn.Linear(10, 2))
 
 
 @ENTRIES.add(sequence, 0.5)

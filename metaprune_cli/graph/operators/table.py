@@ -116,7 +116,7 @@ CONTRACTIONS = (
     ("linear", Operator(linear, zeros.own_weights)),
     ("addmm baddbmm", Operator(matrix_product, zeros.own_weights, sizes.product)),
     ("mm bmm", Operator(matrix_product, zeros.any_operand, sizes.product)),
-    ("mv dot", Operator(matrix_product, zeros.any_operand)),
+    ("mv dot vdot", Operator(matrix_product, zeros.any_operand)),
     ("addmv", Operator(matrix_product)),
     ("embedding", Operator(embedding)),
     ("_embedding_bag", Operator(embedding_bag, guard=guards.bags)),
@@ -199,7 +199,7 @@ CREATED = (
 
 # Computed without a rule: their neurons are locked, but a program runs them; each checks its arguments itself.
 PROGRAMS_ONLY = (
-    ("affine_grid_generator cdist _cdist_forward vdot outer trace kron take one_hot _conj", Operator(in_programs=True)),
+    ("affine_grid_generator cdist _cdist_forward outer trace kron take one_hot _conj", Operator(in_programs=True)),
     ("linalg_cross linalg_matrix_exp linalg_inv_ex linalg_solve_triangular", Operator(in_programs=True)),
     ("bucketize searchsorted isin histc count_nonzero diag_embed", Operator(in_programs=True)),
 )

@@ -21,7 +21,8 @@ from metaprune_cli.graph.program.types import of_the_models_types
 from metaprune_cli.graph.program.varying import Search, inputs_at
 from metaprune_cli.graph.slicing import alive_neurons, slice_tensors
 from metaprune_cli.graph.structure import Layer
-from metaprune_cli.graph.trace.builder import INPUT, StructureBuilder
+from metaprune_cli.graph.trace.builder import StructureBuilder
+from metaprune_cli.graph.trace.neurons import INPUT
 from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, trace_pass
 from metaprune_cli.graph.trace.record import Recording, Value
 from metaprune_cli.graph.trace.tracer import ExampleInputs

@@ -18,10 +18,10 @@ from metaprune_cli.graph.trace.heads import Heads
 from metaprune_cli.graph.trace.labels import Elements, Ids, affine, compact
 from metaprune_cli.graph.trace.neurons import CONSTANT, Neurons, distinct, joined
 from metaprune_cli.graph.trace.rectangles import merged, neighbours, owners_of_all
-from metaprune_cli.graph.trace.regular import regular_parts, run_length
+from metaprune_cli.graph.trace.regular import regular_parts, run_length, stacked
 
-INPUT = "input"
-"""The name of the layers of the model's inputs."""
+_NOWHERE = -1
+"""In place of an element that goes with nothing."""
 
 _Region = tuple[str, tuple[int, tuple[int, ...]], tuple[int, ...]]
 """A region of an entry: its name, the offset and strides of its grid, its shape."""
@@ -45,6 +45,7 @@ class StructureBuilder:
         self.notes: dict[str, str] = {}
         self.counting = True
         self._kinds: dict[str, list[str]] = {}
+        self._escorts: dict[str, list[tuple[Tensor, Elements]]] = {}
 
     def note(self, entry: str, reason: str) -> None:
         """Remember why (part of) an entry has no place in the graph; the first reason stays."""
@@ -87,6 +88,13 @@ class StructureBuilder:
         order = known.elements.argsort()
         return known.neurons[order][torch.searchsorted(known.elements[order], elements)]
 
+    def escort(self, weight: Elements, vector: Elements) -> None:
+        """A vector by whose elements those of a weight (equal shapes) were multiplied: it goes with their neurons."""
+        elements, place = weight.real().reshape(-1), vector.real().reshape(-1)
+        of = torch.full((int(elements.max()) + 1,), _NOWHERE)
+        of[elements] = place
+        self._escorts.setdefault(weight.entry, []).append((of, vector))
+
     def contract(self, weight: Elements, sources: Ids, kernel: tuple[int, ...], positions: int) -> Ids | None:
         """Edges from ``sources`` (groups, in) through ``weight``, viewed as (groups, out, in, taps).
 
@@ -100,6 +108,10 @@ class StructureBuilder:
         ):
             return self._product(weight, sources, positions)  # one element for several edges
         if grid is None:
+            if (each := stacked(weight.index)) is not None:  # one matrix an expert: groups with the same sources
+                parted = weight.view(lambda index: index[0].unflatten(0, (-1, each)))
+                several = self.contract(parted, sources.expand(parted.index.size(0), -1), kernel, positions)
+                return None if several is None else several.reshape(1, -1)
             taps = run_length(sources)
             if taps == 1 or weight.index.size(3) > 1:
                 return None
@@ -129,6 +141,9 @@ class StructureBuilder:
             self.neurons.span(sources, weight.mixes)
         for companion in weight.companions:
             self._accompany(companion, (sources, destinations), kernel)
+        for of, vector in self._escorts.get(weight.entry, ()):
+            beside = torch.where(weight.real() < of.numel(), of[weight.real().clamp(max=of.numel() - 1)], _NOWHERE)
+            self._accompany(Elements(vector.entry, beside), (sources, destinations), kernel)
         return destinations
 
     def _product(self, weight: Elements, sources: Ids, positions: int) -> Ids | None:
@@ -176,14 +191,18 @@ class StructureBuilder:
             else:
                 self._opaque(companion.entry, ends)
             return
-        for neurons in (destinations[:, :, None, None], sources[:, None, :, None]):
-            small, owners = compact([index, neurons.expand(index.shape)])
-            pairs = unique_pairs(torch.stack([small.reshape(-1), owners.reshape(-1)]))
-            if pairs[0].unique().numel() == pairs.size(1):
-                pairs = pairs[:, pairs[1] > CONSTANT]
-                self.feature(Elements(companion.entry, pairs[0]), pairs[1], "scale")
-                return
-        self.note(companion.entry, "one value for many neurons")
+        if sources.size(1) > 1 and torch.equal(index, index[:1].expand_as(index)):
+            index, sources, destinations = index[:1], sources[:1], destinations[:1]  # the groups are cut alike
+        owned = [
+            pairs
+            for neurons in (destinations[:, :, None, None], sources[:, None, :, None])
+            if (pairs := _one_owner_each(index, neurons)) is not None
+        ]
+        if not owned:
+            self.note(companion.entry, "one value for many neurons")
+            return
+        pairs = max(owned, key=lambda pairs: pairs[1].unique().numel())
+        self.feature(Elements(companion.entry, pairs[0]), pairs[1], "scale")
 
     def _opaque(self, entry: str, ends: tuple[Ids, Ids]) -> None:
         self.note(entry, "its elements lie on no grid")
@@ -319,6 +338,14 @@ def _one_end(factor: Elements) -> tuple[int, Elements] | None:
         if index.stride(1 - axis) == 0 and line.unique().numel() == line.numel():
             return axis, Elements(factor.entry, line)
     return None
+
+
+def _one_owner_each(index: Ids, neurons: Ids) -> Tensor | None:
+    """Every element and its neuron, shape (2, n), constants left out; None where an element has more than one."""
+    small, owners = compact([index, neurons.expand(index.shape)])
+    pairs = unique_pairs(torch.stack([small.reshape(-1), owners.reshape(-1)]))
+    pairs = pairs[:, pairs[0] != _NOWHERE]
+    return pairs[:, pairs[1] > CONSTANT] if pairs[0].unique().numel() == pairs.size(1) else None
 
 
 def _coverage(numel: int, blocks: list[EdgeBlock], features: list[Feature]) -> Tensor | None:

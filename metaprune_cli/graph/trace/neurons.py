@@ -14,6 +14,9 @@ from metaprune_cli.graph.trace.labels import Ids, squeeze_constant
 CONSTANT = 0
 """The one neuron that stands for everything without a neuron of its own; it is locked."""
 
+INPUT = "input"
+"""The name of the layers of the model's inputs."""
+
 
 class Neurons:
     """Collects neurons, what couples them, locks and spans while a model is traced.
@@ -61,9 +64,17 @@ class Neurons:
         """Remember that ``operator`` mixes these neurons."""
         self.spans.append(Span(squeeze_constant(ids).unique(), operator))
 
+    def are_inputs(self, ids: Ids) -> bool:
+        """Whether every one of these neurons is one of the model's inputs."""
+        found = squeeze_constant(ids).unique().tolist()
+        return all(self._layer_of(neuron).name == INPUT for neuron in found)
+
     def name_of(self, ids: Ids) -> str:
         """The layer of the last of these neurons."""
-        return self.layers[bisect_right(self.layers, int(ids.max()), key=lambda layer: layer.start) - 1].name
+        return self._layer_of(int(ids.max())).name
+
+    def _layer_of(self, neuron: int) -> Layer:
+        return self.layers[bisect_right(self.layers, neuron, key=lambda layer: layer.start) - 1]
 
     def tie(self, first: Ids, second: Ids) -> None:
         """Neurons of the two (equal shapes) that must go together."""

@@ -18,6 +18,16 @@ def run_length(sources: Ids) -> int:
     return length if bool((lengths == length).all()) and length < sources.size(1) else 1
 
 
+def stacked(index: Ids) -> int | None:
+    """Rows of each of several matrices that lie one below the other in a block (1, out, in, taps); None if it is one."""
+    if index.is_meta or index.size(0) > 1 or index.size(1) < 4:
+        return None
+    steps = index[0, :, 0, 0].diff()
+    breaks = (steps != steps[0]).nonzero().flatten()
+    rows = int(breaks[0]) + 1 if breaks.numel() else index.size(1)
+    return rows if 1 < rows < index.size(1) and index.size(1) % rows == 0 else None
+
+
 def regular_parts(
     shape: tuple[int, ...], stride: tuple[int, ...], offset: int, kernel: tuple[int, ...], sources: Ids
 ) -> list[Part]:

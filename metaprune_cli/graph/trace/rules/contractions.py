@@ -180,11 +180,20 @@ def _operand(trace: Tracer, ids: Ids) -> _Operand:
     return _Operand(ids, contracted, not contracted and 1 in axes, 0 in axes)
 
 
+def _without_inputs(trace: Tracer, side: _Operand) -> _Operand:
+    """The side without the neurons of the model's inputs: they are locked, and nothing has to know where they lie."""
+    if not trace.neurons.are_inputs(side.ids):
+        return side
+    return _Operand(torch.full((1, 1, 1), CONSTANT), contracted=False, free=False, varies=False)
+
+
 def _between_activations(trace: Tracer, func: Any, left: Tensor, right: Tensor, out: Tensor) -> Label:
     """(…, m, k) @ (…, k, n): the contracted neurons are coupled, the free ones pass on; heads lie along the batch."""
     m, k, n = left.size(-2), left.size(-1), right.size(-1)
     a = _operand(trace, _ids(trace, left).reshape(-1, m, k))
     b = _operand(trace, _ids(trace, right).reshape(-1, k, n).transpose(1, 2))
+    if a.free and b.free:  # one of them may be the matrix that a model is given, such as the edges of a graph
+        a, b = (_without_inputs(trace, side) for side in (a, b))
     heads = trace.heads
     if a.contracted and b.contracted:
         counted = _contract(trace, a, b)

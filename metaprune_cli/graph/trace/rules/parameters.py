@@ -49,6 +49,8 @@ def weight_norm(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
 
 def factors(trace: Tracer, func: Any, left: Elements, right: Elements, out: Any) -> Label:
     """U @ V of two parameters: element (i, j) was computed from row i of U and column j of V."""
+    if right.index.dim() == 1 and not (left.companions or right.companions):
+        return _by_vector(trace, left, right)
     inner = left.index.size(-1)
     if left.companions or right.companions or left.index.dim() != 2 or right.index.dim() != 2:
         if out.dim() > 1:
@@ -58,3 +60,12 @@ def factors(trace: Tracer, func: Any, left: Elements, right: Elements, out: Any)
     rows = [Elements(left.entry, left.real()[:, k : k + 1].expand(out.shape)) for k in range(left.index.size(1))]
     columns = [Elements(right.entry, right.real()[k : k + 1].expand(out.shape)) for k in range(right.index.size(0))]
     return rows[0].beside([*rows[1:], *columns], work=inner)
+
+
+def _by_vector(trace: Tracer, left: Elements, right: Elements) -> Label:
+    """W @ v or u · w, as spectral norms have them (arXiv 1802.05957): a vector goes with the rows or columns of W."""
+    if left.index.dim() == 1:
+        trace.builder.escort(right, left)
+        return None
+    trace.builder.escort(left, right.view(lambda index: index.expand(left.index.shape)))
+    return left.view(lambda index: index[:, 0])  # of every row one, to know the row by
