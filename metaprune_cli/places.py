@@ -15,6 +15,8 @@ NAME_BYTES, PATH_BYTES = 255, 4096  # where the system does not say
 FOLDER = "is a folder"
 CONFIG = "config.json"
 """What makes a folder one model: it says which class of ``transformers`` the weights beside it are of."""
+INDEX_SUFFIX = ".index.json"
+"""How the file is called that says in which of several files each tensor of a model is."""
 _KINDS = (
     (stat.S_ISDIR, FOLDER),
     (stat.S_ISFIFO, "is a pipe"),

@@ -102,7 +102,9 @@ class Adapted:
         changed = [(before[name].dtype, after[name].dtype) for name in after if before[name].dtype != after[name].dtype]
         for old, new in sorted(set(changed), key=str):
             names = (str(dtype).removeprefix("torch.") for dtype in (old, new))
-            self.notes.append(f"cast {changed.count((old, new))} entries from {' to '.join(names)}")
+            count = changed.count((old, new))
+            entries = "entry" if count == 1 else "entries"
+            self.notes.append(f"cast {count} {entries} from {' to '.join(names)}")
 
     def _say_shapes(self, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
         differing = [name for name in state if name in own and state[name].shape != own[name].shape]
@@ -178,10 +180,17 @@ def _is_sound(values: Tensor, is_parameter: bool) -> bool:
 
 
 def _as(tensor: Tensor, own: Tensor | None) -> Tensor:
-    """In the type that the model computes in."""
-    if own is None or not (tensor.is_floating_point() and own.is_floating_point()):
+    """In the type that the model has: what it computes in, and whole numbers that were cast with all the others."""
+    if own is None or not tensor.is_floating_point():
         return tensor
-    return tensor.to(own.dtype)
+    if own.is_floating_point() or _is_whole(tensor):
+        return tensor.to(own.dtype)
+    return tensor
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    """Whether nothing but whole numbers is in it."""
+    return not tensor.is_meta and bool((tensor == tensor.trunc()).all() & tensor.isfinite().all())
 
 
 def _listing(names: list[str], most: int = _LISTED) -> str:

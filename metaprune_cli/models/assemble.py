@@ -122,7 +122,7 @@ def _check_entries(
         InputError: listing all missing, unexpected and mismatched entries.
     """
     mismatched = [
-        f"{name} {list(tensor.shape)} for {list(own[name].shape)}"
+        f"{name} {_described(tensor)} for {_described(own[name])}"
         for name, tensor in state.items()
         if name in own
         and (tensor.dim() != own[name].dim() or tensor.is_floating_point() != own[name].is_floating_point())
@@ -140,6 +140,10 @@ def _check_entries(
             where=where,
             next_step="check --arch and --arch-arg",
         )
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{list(tensor.shape)}" if tensor.is_floating_point() else f"{list(tensor.shape)} of whole numbers"
 
 
 def _listing(label: str, names: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
@@ -14,9 +15,23 @@ _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (b"\x89HDF", "in HDF5, as Keras writes it", "only PyTorch's models can be opened"),
     (b"GGUF", "in GGUF, for llama.cpp", "take the model's files in .safetensors or .pt"),
     (b"\x1f\x8b", "packed by gzip", "gunzip it"),
+    (b"BZh", "packed by bzip2", "bunzip2 it"),
+    (b"\xfd7zXZ", "packed by xz", "unxz it"),
+    (b"\x93NUMPY", "one array of NumPy", "save all of the model's tensors: torch.save(model.state_dict(), path)"),
+    (b"{", "a text in JSON", "give the file of the weights, or the folder that the two are in"),
     (b"<!DOCTYPE", "a web page: what was downloaded is not the model", "open the link in a browser, and save the file"),
     (b"<html", "a web page: what was downloaded is not the model", "open the link in a browser, and save the file"),
 )
+_BY_SUFFIX: Mapping[str, tuple[str, str]] = {
+    ".onnx": ("a program in ONNX", "take the PyTorch model that it was exported from"),
+    ".msgpack": ("in MessagePack, as Flax writes it", "only PyTorch's models can be opened"),
+    ".tflite": ("a model of TensorFlow Lite", "only PyTorch's models can be opened"),
+    ".tar": ("a tar archive", "unpack it"),
+    ".distcp": (
+        "a part of a checkpoint of torch.distributed.checkpoint",
+        "make one file of it: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt",
+    ),
+}
 _IN_ZIPS: tuple[tuple[str, str, str], ...] = (
     (
         "/constants.pkl",
@@ -34,14 +49,20 @@ _STATE_DICT = "a state dict, as torch.save(model.state_dict(), path) writes it"
 
 
 def check_kind(head: bytes, path: Path) -> None:
-    """Refuse, by its first bytes, what is known to be something else.
+    """Refuse, by its first bytes or its suffix, what is known to be something else.
 
     Raises:
         CorruptFileError: it is.
     """
-    for start, what, next_step in _KINDS:
-        if head.lower().startswith(start.lower()):
-            raise CorruptFileError(f"The file is {what}.", expected=_STATE_DICT, where=path, next_step=next_step)
+    if not head:
+        raise CorruptFileError(
+            "The file is empty.", expected=_STATE_DICT, where=path, next_step="copy or make it again"
+        )
+    named = [_BY_SUFFIX[path.suffix]] if path.suffix in _BY_SUFFIX else []
+    begun = [(what, next_step) for start, what, next_step in _KINDS if head.lower().startswith(start.lower())]
+    if found := begun + named:
+        what, next_step = found[0]
+        raise CorruptFileError(f"The file is {what}.", expected=_STATE_DICT, where=path, next_step=next_step)
 
 
 def check_zip(path: Path, most_tensors: int | None) -> None:
@@ -61,6 +82,13 @@ def check_zip(path: Path, most_tensors: int | None) -> None:
             where=path,
             next_step="copy or make the file again",
         ) from error
+    if records and all(record.filename.endswith(".npy") for record in records):
+        raise InputError(
+            "The file holds arrays of NumPy.",
+            expected=_STATE_DICT,
+            where=path,
+            next_step="torch.save({name: torch.from_numpy(array) for name, array in numpy.load(path).items()}, other)",
+        )
     for name, what, next_step in _IN_ZIPS:
         if any(f"/{record.filename}".endswith(name) for record in records):
             raise InputError(f"The file is {what}.", expected=_STATE_DICT, where=path, next_step=next_step)

@@ -13,6 +13,7 @@ from metaprune_cli.models.nesting import chosen
 from metaprune_cli.models.other_files import check_kind, check_zip
 from metaprune_cli.models.pickles import open_pickle
 from metaprune_cli.models.plain_tensors import plain_tensors
+from metaprune_cli.models.shards import check_whole, is_index, parts_of
 from metaprune_cli.places import check_readable
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
@@ -36,7 +37,7 @@ def read_state_file(
     """A file's state dict, out of what is beside it; or the module itself where a pickled one is trusted.
 
     Args:
-        path: the file.
+        path: the file, or the index of several.
         trust_pickle: open pickles with more than tensors in them, which can run any code.
         most_tensors: of a file with more, nothing is read: PyTorch takes a second for every thousand.
         key: which of several state dicts to take.
@@ -46,8 +47,23 @@ def read_state_file(
         InputError: no such file, or something else than a state dict is in it.
         CorruptFileError: damaged, of an unknown format, or a pickle with more than tensors that is not trusted.
     """
+    if is_index(path):
+        return _of_parts(path, trust_pickle, most_tensors)
+    check_whole(path)
     part, notes = chosen(_open(path, trust_pickle, most_tensors, home), path, key)
     return StateFile(part if isinstance(part, nn.Module) else plain_tensors(part, path), tuple(notes))
+
+
+def _of_parts(index: Path, trust_pickle: bool, most_tensors: int | None) -> StateFile:
+    """The tensors of all files that an index names."""
+    together: dict[str, Tensor] = {}
+    files = parts_of(index)
+    for file in files:
+        part, _ = chosen(_open(file, trust_pickle, most_tensors, None), file)
+        if isinstance(part, nn.Module):
+            raise InputError("A part of a model is a pickled module.", expected="a state dict", where=file)
+        together.update(plain_tensors(part, file))
+    return StateFile(together, (f"took all {len(files)} files of it",))
 
 
 def _open(path: Path, trust_pickle: bool, most_tensors: int | None, home: str | None) -> object:

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from torch import Tensor
 
-from metaprune_cli.artifacts import file_sha256, is_artifact, provenance, read_artifact, write_artifact
+from metaprune_cli.artifacts import is_artifact, provenance, read_artifact, write_artifact
 from metaprune_cli.config import AS_USUAL, NOTHING_SAID, DataSettings, PruneSettings
 from metaprune_cli.errors import MetapruneError
 from metaprune_cli.models.architecture import Architecture
-from metaprune_cli.models.huggingface.folder import folder_sha256
+from metaprune_cli.models.digest import model_sha256
 from metaprune_cli.models.importing import code_digest
 from metaprune_cli.models.registry import is_factory
-from metaprune_cli.places import is_pretrained
 from metaprune_cli.training.state import TrainState
 from metaprune_cli.workflows.paths import checkpoint_of
 
@@ -65,10 +64,7 @@ class Made:
             **settings: dataclasses or plain values.
         """
         parameters = {name: _plain(value) for name, value in settings.items()}
-        hashes = {
-            name: folder_sha256(path) if is_pretrained(path) else file_sha256(path)
-            for name, path in (inputs or {}).items()
-        }
+        hashes = {name: model_sha256(path) for name, path in (inputs or {}).items()}
         images = [value for value in settings.values() if isinstance(value, DataSettings)]
         tasks = [task for value in images if (task := value.task or value.usual_task)]
         return cls(command, json.loads(json.dumps(parameters)), seed, hashes | dict(digests or {}) | code_of(*tasks))

@@ -14,9 +14,11 @@ from pathlib import Path
 
 from metaprune_cli.artifacts import is_artifact, read_kind
 from metaprune_cli.errors import CorruptFileError, InputError
-from metaprune_cli.places import FOLDER, is_pretrained, printable, unreadable, unwritable
+from metaprune_cli.places import FOLDER, INDEX_SUFFIX, is_pretrained, printable, unreadable, unwritable
 
 SUFFIX = ".safetensors"
+_STATE_FILES = (".pt", ".pth", ".ckpt", ".bin", SUFFIX)
+_LISTED = 10
 CHECKPOINT = ".checkpoint.safetensors"
 HEAD_BYTES = 300  # of a text, in which its mark stands
 NAME_BYTES = 200  # of a file's name in that of its temporary sibling; file systems take 255
@@ -64,6 +66,7 @@ def stem(path: Path) -> str:
     """A file's name without its suffix and without the ``.graph`` of a neuron graph; a folder's whole name."""
     if path.is_dir():
         return path.resolve().name
+    path = path.with_name(path.name.removesuffix(INDEX_SUFFIX))
     return path.name.removesuffix(path.suffix).removesuffix(".graph")
 
 
@@ -78,10 +81,18 @@ def checkpoint_of(output: Path) -> Path:
     return output.with_name(output.name.removesuffix(SUFFIX) + CHECKPOINT)
 
 
+def _instead(folder: Path) -> str:
+    """What is in a folder without artifacts, for the message about it."""
+    if (folder / ".metadata").is_file():
+        return " (of torch.distributed.checkpoint: its format_utils has dcp_to_torch, which makes one file of it)"
+    files = sorted(path.name for path in folder.iterdir() if path.suffix in _STATE_FILES)
+    return f" (models to give by name: {', '.join(files[:_LISTED])})" if files else ""
+
+
 def find_sources(inputs: Sequence[Path], kinds: Sequence[str]) -> Sources:
     """The input files: files as they are, folders as every artifact in them (sub-folders included) of one of ``kinds``.
 
-    A folder that ``save_pretrained`` wrote is one model.
+    A folder that ``save_pretrained`` wrote is one model, and so is one with the index of a model in several files.
 
     With one folder, paths below the output folder are relative to it; with several inputs a folder keeps its own name.
 
@@ -97,9 +108,11 @@ def find_sources(inputs: Sequence[Path], kinds: Sequence[str]) -> Sources:
             below = Path() if len(inputs) == 1 else Path(path.resolve().name)
             artifacts = [file for file in sorted(path.rglob(f"*{SUFFIX}")) if _fits(file, kinds)]
             found.extend(Source(file, below / file.relative_to(path)) for file in artifacts)
-            problems.extend(
-                [f"{path}: no artifact of kind {' or '.join(kinds)} in this folder"] if not artifacts else []
-            )
+            indices = sorted(path.glob(f"*{INDEX_SUFFIX}")) if "model" in kinds and not artifacts else []
+            if len(indices) == 1:
+                found.append(Source(indices[0], Path(path.resolve().name)))
+            elif not artifacts:
+                problems.append(f"{path}: no artifact of kind {' or '.join(kinds)} in this folder{_instead(path)}")
         elif problem := unreadable(path):
             problems.append(f"{printable(path)}: {problem}")
         else:

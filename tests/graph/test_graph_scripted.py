@@ -1,4 +1,4 @@
-"""Scripted parts of a model: functions of tensors are followed, modules that hold tensors are named as what they are."""
+"""Scripted parts of a model: what holds no tensors is followed, modules that do are named as what they are."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 import types
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,8 @@ from torch import Tensor, nn
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.models import Loaded, open_model
 from metaprune_cli.models.adapting import check_numbers
+from metaprune_cli.models.digest import model_sha256
+from metaprune_cli.workflows.paths import find_sources
 
 States = dict[str, Tensor]
 ARCH = f"{__name__}:Net"
@@ -79,6 +83,10 @@ LOADS: dict[str, tuple[object, tuple[str, ...]]] = {
     "half": (floats(Tensor.half), ("cast 8 entries from float16 to float32",)),
     "bfloat16": (floats(Tensor.bfloat16), ("cast 8 entries from bfloat16 to float32",)),
     "double": (floats(Tensor.double), ("cast 8 entries from float64 to float32",)),
+    "half, counters too": (
+        {name: value.half() for name, value in states().items()},
+        ("cast 8 entries from float16 to float32", "cast 1 entry from float16 to int64"),
+    ),
     "without counters": (WITHOUT_COUNTERS, ("set 1 missing num_batches_tracked to 0",)),
     "a profiler's": (
         {**states(), "total_ops": torch.zeros(1), "a.total_params": torch.zeros(1)},
@@ -94,7 +102,7 @@ LOADS: dict[str, tuple[object, tuple[str, ...]]] = {
     ),
     "parameters": (floats(nn.Parameter), ()),
 }
-HALF = ("half", "bfloat16")
+HALF = ("half", "bfloat16", "half, counters too")
 
 
 @pytest.mark.parametrize("kind", LOADS)
@@ -104,7 +112,9 @@ def test_it_loads_and_says_what_was_taken(kind: str, tmp_path: Path, caplog: pyt
         loaded = opened(content, tmp_path)
     assert loaded.notes == tuple(notes)
     assert caplog.messages == ([f"{tmp_path / 'm.pt'}: {'; '.join(notes)}"] if notes else [])
-    expected = floats(lambda v: (v.half() if kind == "half" else v.bfloat16()).float()) if kind in HALF else states()
+    expected = (
+        floats(lambda v: (v.bfloat16() if kind == "bfloat16" else v.half()).float()) if kind in HALF else states()
+    )
     torch.testing.assert_close(loaded.model.state_dict(), expected, rtol=0, atol=0)
 
 
@@ -171,12 +181,84 @@ def test_a_dictionary_in_itself_ends(tmp_path: Path) -> None:
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
         (b"GGUF\x03\x00\x00\x00", "GGUF"),
         (b"\x1f\x8b\x08\x00", "packed by gzip"),
+        (b"BZh91AY", "packed by bzip2"),
+        (b"\xfd7zXZ\x00", "packed by xz"),
+        (b"\x93NUMPY\x01\x00", "one array of NumPy"),
+        (b'{"metadata": {}}', "a text in JSON"),
+        (b"", "The file is empty"),
     ],
 )
 def test_other_files_are_named_as_what_they_are(content: bytes, what: str, tmp_path: Path) -> None:
     (tmp_path / "m.pt").write_bytes(content)
     with pytest.raises(CorruptFileError, match=rf"(?s){what}.*next step"):
         open_model(tmp_path / "m.pt", arch=ARCH)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("m.onnx", "a program in ONNX"),
+        ("m.msgpack", "as Flax writes it"),
+        ("__0_0.distcp", "dcp_to_torch"),
+        ("m.tar", "tar"),
+    ],
+)
+def test_other_files_are_named_by_their_suffix(name: str, what: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"\x08\x0a\x12\x07pytorch")
+    with pytest.raises(CorruptFileError, match=rf"(?s){what}.*next step|next step.*{what}"):
+        open_model(tmp_path / name, arch=ARCH)
+
+
+def test_arrays_of_numpy_are_named(tmp_path: Path) -> None:
+    numpy.savez(tmp_path / "m.npz", **{name: tensor.numpy() for name, tensor in states().items()})
+    with pytest.raises(InputError, match=r"(?s)arrays of NumPy.*torch\.from_numpy"):
+        open_model(tmp_path / "m.npz", arch=ARCH)
+
+
+def in_parts(folder: Path) -> Path:
+    """The states in two files, and their index."""
+    names = list(states())
+    files = {name: f"pytorch_model-0000{1 + (i > 3)}-of-00002.bin" for i, name in enumerate(names)}
+    for file in sorted(set(files.values())):
+        torch.save({name: states()[name] for name in names if files[name] == file}, folder / file)
+    index = folder / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": files}))
+    return index
+
+
+def test_a_model_in_several_files_is_opened_by_its_index(tmp_path: Path) -> None:
+    index = in_parts(tmp_path)
+    loaded = open_model(index, arch=ARCH, input_shape=(3, 8, 8))
+    torch.testing.assert_close(loaded.model.state_dict(), states(), rtol=0, atol=0)
+    assert loaded.notes == ("took all 2 files of it",)
+    (found,) = find_sources([tmp_path], ("model",)).files
+    assert (found.path, str(found.named("graph"))) == (index, "pytorch_model.graph.safetensors")
+    before = model_sha256(index)
+    torch.save({}, tmp_path / "pytorch_model-00002-of-00002.bin")
+    assert model_sha256(index) != before
+
+
+def test_a_part_of_a_model_names_the_index(tmp_path: Path) -> None:
+    index = in_parts(tmp_path)
+    with pytest.raises(InputError, match=r"(?s)one of the 2 that a model is in.*give .*index\.json"):
+        open_model(tmp_path / "pytorch_model-00002-of-00002.bin", arch=ARCH)
+    index.write_text(json.dumps({"weight_map": {"a.weight": "../m.bin"}}))
+    with pytest.raises(CorruptFileError, match="names files that are not in its folder"):
+        open_model(index, arch=ARCH)
+
+
+def test_a_folder_without_a_model_says_what_is_in_it(tmp_path: Path) -> None:
+    torch.save(states(), tmp_path / "weights.ckpt")
+    with pytest.raises(InputError, match=r"models to give by name: weights\.ckpt"):
+        find_sources([tmp_path], ("model",))
+    (tmp_path / ".metadata").write_bytes(b"")
+    with pytest.raises(InputError, match="dcp_to_torch"):
+        find_sources([tmp_path], ("model",))
+
+
+def test_a_whole_number_that_is_none_any_more_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"1 mismatched: n\.num_batches_tracked \[\] for \[\] of whole numbers"):
+        opened({**states(), "n.num_batches_tracked": torch.tensor(0.5)}, tmp_path)
 
 
 def test_exported_programs_are_named_as_what_they_are(tmp_path: Path) -> None:

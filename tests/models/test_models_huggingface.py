@@ -14,8 +14,8 @@ from pretrained import SIZED, made, saved
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.graph import encode
 from metaprune_cli.models import Architecture, build, open_model, save_model
+from metaprune_cli.models.digest import model_sha256
 from metaprune_cli.models.examples import example_inputs
-from metaprune_cli.models.huggingface.folder import folder_sha256
 
 pytest.importorskip("transformers")
 
@@ -56,7 +56,7 @@ def test_weights_in_several_files(tmp_path: Path) -> None:
     folder = saved("bert", tmp_path / "m", max_shard_size="8KB")
     assert not (folder / "model.safetensors").exists()
     assert torch.equal(open_model(folder).model.classifier.weight, made("bert").classifier.weight)
-    before = folder_sha256(folder)
+    before = model_sha256(folder)
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     one = next(iter(index["weight_map"]))
     index["weight_map"][one] = "../elsewhere.safetensors"
@@ -64,7 +64,7 @@ def test_weights_in_several_files(tmp_path: Path) -> None:
     with pytest.raises(CorruptFileError, match="not in its folder"):
         open_model(folder)
     with pytest.raises(CorruptFileError, match="not in its folder"):
-        folder_sha256(folder)
+        model_sha256(folder)
     assert len(before) == 64
 
 

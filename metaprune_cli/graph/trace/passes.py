@@ -17,9 +17,9 @@ from metaprune_cli.graph.operators.registry import rule_of
 from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.structure import IS_INPUT, IS_OUTPUT
 from metaprune_cli.graph.trace.builder import StructureBuilder
-from metaprune_cli.graph.trace.neurons import INPUT
 from metaprune_cli.graph.trace.labels import Elements
 from metaprune_cli.graph.trace.literals import Literals
+from metaprune_cli.graph.trace.neurons import INPUT
 from metaprune_cli.graph.trace.record import Recorder, Recording, Value, WholeAttention
 from metaprune_cli.graph.trace.tracer import ExampleInputs, Tracer, call, meta_copy, plain_operators
 

@@ -19,7 +19,7 @@ def run_length(sources: Ids) -> int:
 
 
 def stacked(index: Ids) -> int | None:
-    """Rows of each of several matrices that lie one below the other in a block (1, out, in, taps); None if it is one."""
+    """Rows of each of several matrices one below the other in a block (1, out, in, taps); None where it is one."""
     if index.is_meta or index.size(0) > 1 or index.size(1) < 4:
         return None
     steps = index[0, :, 0, 0].diff()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from metaprune_cli.artifacts import file_sha256
-from metaprune_cli.artifacts.strict_json import parse_json
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.huggingface.classes import PREFIX, config_of, model_class, offline
 from metaprune_cli.models.huggingface.config import checked_config
 from metaprune_cli.models.on_meta import Limits
 from metaprune_cli.models.registry import skeleton
+from metaprune_cli.models.shards import parts_of, read_json
 from metaprune_cli.places import CONFIG, check_readable
 
 WEIGHTS, INDEX, ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
-MOST_BYTES = 1 << 26
-"""Of a configuration or an index."""
 _LISTED = 10
 
 
@@ -42,7 +38,7 @@ def open_folder(folder: Path, arch: str | None, args: Mapping[str, Any]) -> tupl
         InputError: code of its own is needed, weights are missing or do not fit, or it is something else.
         CorruptFileError: a file is damaged.
     """
-    config = _json(folder / CONFIG)
+    config = read_json(folder / CONFIG)
     name = _class_named(config, folder) if arch is None else _class_given(arch, folder)
     entries = checked_config({**config, **args}, str(folder / CONFIG))
     architecture = Architecture(f"{PREFIX}:{name}", entries)
@@ -62,7 +58,7 @@ def weight_files(folder: Path) -> list[Path]:
 
     Raises:
         InputError: there are none in safetensors.
-        CorruptFileError: the index names files that are not in the folder.
+        CorruptFileError: the index names files that are not in its folder.
     """
     if (folder / WEIGHTS).exists():
         return [folder / WEIGHTS]
@@ -75,45 +71,7 @@ def weight_files(folder: Path) -> list[Path]:
             where=folder,
             next_step="open it with transformers, and save it again with save_pretrained",
         )
-    named = _json(folder / INDEX).get("weight_map")
-    files = sorted({str(value) for value in named.values()}) if isinstance(named, dict) else []
-    wrong = [file for file in files if Path(file).name != file or not (folder / file).is_file()]
-    if wrong or not files:
-        raise CorruptFileError(
-            "The index of the weights names files that are not in its folder.",
-            expected="names of files beside it",
-            got=", ".join(wrong[:_LISTED])[:400] or "none",
-            where=folder / INDEX,
-            next_step="copy the whole folder again",
-        )
-    return [folder / file for file in files]
-
-
-def folder_sha256(folder: Path) -> str:
-    """SHA-256 over what a model is read from: the configuration and the weights."""
-    whole = hashlib.sha256()
-    for file in [folder / CONFIG, *weight_files(folder)]:
-        whole.update(f"{file.name} {file_sha256(file)}\n".encode())
-    return whole.hexdigest()
-
-
-def _json(path: Path) -> dict[str, Any]:
-    check_readable(path)
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES} bytes")
-        content = parse_json(path.read_bytes())
-        if not isinstance(content, dict):
-            raise ValueError(f"a {type(content).__name__}")
-    except (ValueError, OSError, RecursionError) as error:
-        raise CorruptFileError(
-            "The file is not what save_pretrained writes.",
-            expected="a JSON object",
-            got=str(error)[:200],
-            where=path,
-            next_step="copy or make the folder again",
-        ) from error
-    return content
+    return parts_of(folder / INDEX)
 
 
 def _class_named(config: Mapping[str, Any], folder: Path) -> str:
