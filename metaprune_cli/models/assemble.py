@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
@@ -167,14 +168,28 @@ def _check_runs(model: nn.Module, architecture: Architecture, where: Path) -> No
 
 
 def _problem_on_meta(model: nn.Module, architecture: Architecture) -> str | None:
-    """The error of a forward pass without values, or None."""
+    """The error of a forward pass without values, with the layer it came from and what that was given; or None."""
+    entered: list[str] = []
     try:
         inputs = map_tensors(example_inputs(architecture, model), lambda t: torch.empty_like(t, device="meta"))
+        running = meta_copy(model).eval()
+        for name, module in running.named_modules():
+            if isinstance(getattr(module, "weight", None), Tensor):
+                module.register_forward_pre_hook(partial(_enter, entered, name))
         with torch.no_grad():
-            call(meta_copy(model).eval(), inputs)
+            call(running, inputs)
     except Exception as error:  # noqa: BLE001 - whatever the model raises is the answer
-        return str(error).splitlines()[0] if str(error) else type(error).__name__
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return "; ".join([what, *entered[-1:]])
     return None
+
+
+def _enter(entered: list[str], name: str, module: nn.Module, args: tuple[object, ...]) -> None:
+    """Note that a layer with a weight is about to run on these arguments."""
+    given = ", ".join(str(list(arg.shape)) for arg in args if isinstance(arg, Tensor))
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    entered.append(f"the last layer that ran is {name}, with a weight of {list(weight.shape)} on an input of {given}")
 
 
 def _has_meta(model: nn.Module) -> bool:
