@@ -17,8 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 import typer
 
 from metaprune_cli.cli.command import check_parameters
-from metaprune_cli.cli.sections import NO_FILE, params_file
-from metaprune_cli.config_loader import sections
+from metaprune_cli.cli.sections import NO_FILE, about_images, unasked
 from metaprune_cli.console.panel import print_panel, print_text
 from metaprune_cli.console.streams import silence_
 from metaprune_cli.console.table import Table
@@ -121,15 +120,12 @@ def _go_on(command: str, given: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _blamed(error: Exception, given: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Where a settings file that nobody named is the cause: that it was read, what it says, and how to leave it out."""
-    if getattr(error, "about", None) != "data" or "params" not in given or given.get("dataset") is not None:
+    file = unasked(given) if getattr(error, "about", None) == "data" else None
+    if file is None:
         return []
-    file = params_file(given["params"])
-    own = sections(file).get("data") if file is not None else None
-    if not isinstance(own, Mapping):
-        return []
-    said = ", ".join(f"{name}: {own[name]}" for name in ("dataset", "task", "image_size") if name in own)
+    said = about_images(file) or "its section data"
     return [
-        ("because", f"{file} was read, which is about other images or another task ({said or 'its section data'})"),
+        ("because", f"{file} was read, which is about other images or another task ({said})"),
         ("or", f"--dataset and --data-root for yours; or --params {NO_FILE}, which leaves {file} out"),
     ]
 

@@ -1,4 +1,4 @@
-"""Code that a command line has named runs again for the files beside it, and nothing else that a file names ever does."""
+"""Code that a command line has named runs again for files beside it; nothing else that a file names ever does."""
 
 from __future__ import annotations
 
