@@ -93,7 +93,7 @@ def model_columns(metrics: Sequence[Metric], sizes: Sequence[str] = (), *, spars
         label("name", "Model"),
         label("arm", "Arm"),
         label("step", "Step", minor=True),
-        *(Column(metric.key, metric.title, metric.write) for metric in metrics),
+        *(Column(one.key, one.title, one.write, minor=place > 0) for place, one in enumerate(metrics)),
         Column("loss", "Loss", minor=True),
         Column("speedup", "Speed-up", times),
         Column("macs", "MACs", count),
