@@ -29,8 +29,8 @@ R = TypeVar("R")
 OF_SEVERAL = ("zoo", "meta_train", "pruning_net", "search", "finetune")
 """The commands whose work several processes can share."""
 
-GOING_ON = ("compress",)
-"""The commands that keep a record of their steps, and need no ``--resume``."""
+GOING_ON = {"compress": None, "coverage": "output"}
+"""The commands that keep a record of what is done and need no ``--resume``, and the option that says where, if one."""
 EXIT_BUG = 1
 EXIT_INTERRUPTED = 130
 
@@ -112,7 +112,10 @@ def report(error: Exception, further: Sequence[tuple[str, str]] = ()) -> int:
 def _go_on(command: str, given: Mapping[str, Any]) -> list[tuple[str, str]]:
     """How an interrupted command is taken up again."""
     if command in GOING_ON:
-        return [("go on", "the same command again: what is done is not done again")]
+        where = GOING_ON[command]
+        if where is None or given.get(where) is not None:
+            return [("go on", "the same command again: what is done is not done again")]
+        return [("go on", f"the same command again, from the beginning; with --{where} it keeps what is done")]
     if "resume" in given:
         return [("go on", "the same command with --resume: it continues after the last epoch that was finished")]
     return [("go on", "the same command again, from the beginning")]
