@@ -75,7 +75,7 @@ class Table:
         return "\n".join(lines) + "\n"
 
     def html(self) -> Element:
-        """The title, and an HTML table that scrolls sideways where it is wide; classes: ``figure``, ``words``."""
+        """The title, and an HTML table that scrolls sideways where it is wide; figures have the class ``figure``."""
         head = [element("th", column.title, scope="col", class_=_side(column)) for column in self.columns]
         body = [
             element("tr", [element("td", column.cell(row), class_=_side(column)) for column in self.columns])
@@ -161,8 +161,8 @@ def _middle_out(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"
 
 
-def _side(column: Column) -> str:
-    return "figure" if column.right else "words"
+def _side(column: Column) -> str | None:
+    return "figure" if column.right else None
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
