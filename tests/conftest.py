@@ -46,6 +46,21 @@ def _own_sys_path() -> Iterator[None]:
     sys.path[:] = before
 
 
+@pytest.fixture(scope="session")
+def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where commands of this process, and those it starts, keep what they remember of the user's words."""
+    folder = tmp_path_factory.mktemp("state")
+    os.environ["XDG_STATE_HOME"] = str(folder)
+    return folder / "metaprune"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_named_yet(state_folder: Path) -> None:
+    """No test is allowed an import because another has named the code."""
+    for note in state_folder.glob("named-*"):
+        note.unlink()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those of ``_FIRST`` in its order, then the others in theirs."""
     place = {name: number for number, name in enumerate(_FIRST)}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +30,11 @@ from metaprune_cli.training.loop import FitResult
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.export.writing import Exported
 from metaprune_cli.workflows.inputs import random_inputs
+from metaprune_cli.workflows.max_drop import too_costly, tried
 from metaprune_cli.workflows.pruning import Pruned
 from metaprune_cli.workflows.verdict import Verdict
+
+log = logging.getLogger(__name__)
 
 REPAIR_IMAGES = 1024
 RUNS = 20
@@ -61,6 +67,7 @@ def compress(
     data: Data | None = None,
     *,
     speedup: float = 2.0,
+    max_drop: float | None = None,
     epochs: int = OptimSettings.epochs,
     lr: float | None = None,
     repair: Repair | None = None,
@@ -82,6 +89,8 @@ def compress(
         model: the network; not changed.
         data: images to repair with, to train on, and to judge by; None: removal alone.
         speedup: MACs before / MACs after.
+        max_drop: by how much the task's first metric may be worse on the validation samples; where ``speedup`` costs
+            more, smaller ones are tried.
         epochs: of training; 0: none.
         lr: its learning rate; None: what suits a pruned model.
         repair: what is done about the loss without training; None: ``least-squares`` where there are images.
@@ -98,47 +107,93 @@ def compress(
         **pruning: whatever else ``prune`` takes.
 
     Raises:
-        TargetError: the speed-up is out of reach.
+        TargetError: the speed-up is out of reach, or all cost more than ``max_drop``.
         InputError: something cannot be used, or there are neither data nor an example.
     """
     start = time.monotonic()
     place = device_for(device, model)
     example = _example(model, data, task, example_inputs)
-    repair = repair or ("none" if data is None else "least-squares")
-    given = {"repair_images": REPAIR_IMAGES} | pruning
-    small = prune(
-        model,
-        example,
-        speedup=speedup,
-        data=data,
-        task=task,
-        metanetwork=metanetwork,
-        repair=repair,
-        seed=seed,
-        progress=progress,
-        **given,
-    )
-    found, trained = small.model, None
+    said: dict[str, Any] = {"data": data, "task": task, "seed": seed, "progress": progress}
+    given = {"repair_images": REPAIR_IMAGES, "repair": repair or ("none" if data is None else "least-squares")} | said
+    remove = partial(prune, model, example, metanetwork=metanetwork, **(given | pruning))
+    train = None
     if data is not None and epochs:
-        used = OptimSettings(epochs=epochs, lr=lr).for_model(pruned=True)
-        taught = model if teacher else None
-        trained = finetune(
-            small.model, data, settings=used, teacher=taught, task=task, seed=seed, device=place, progress=progress
-        )
-        found = _better(small.model, trained.model, data, task)
-    macs = small.plan.speedup
-    before, after = (_headline(one, data, test, task) for one in (model, found))
+        settings = OptimSettings(epochs=epochs, lr=lr).for_model(pruned=True)
+        train = partial(finetune, settings=settings, teacher=model if teacher else None, device=place, **said)
+    if max_drop is None:
+        made = _made(remove(speedup=speedup), train, data, task)
+    else:
+        made = _within(max_drop, speedup, model, remove, train, data, task)
+    before, after = (_headline(one, data, test, task) for one in (model, made.model))
     verdict = Verdict(
-        speedup=macs,
-        faster=_faster(model, found, example, latency_batch, place),
+        speedup=made.pruned.plan.speedup,
+        faster=_faster(model, made.model, example, latency_batch, place),
         batch=latency_batch,
         metric=None if before is None else task_for(task, data).metrics[0],
         before=before,
         after=after,
         seconds=time.monotonic() - start,
     )
-    file = None if export is None else exported(found, export, example_inputs=example)
-    return Compressed(found, verdict, small, trained, file)
+    file = None if export is None else exported(made.model, export, example_inputs=example)
+    return Compressed(made.model, verdict, made.pruned, made.trained, file)
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """A smaller model: what is left, its training if there was any, and the better of the two."""
+
+    pruned: Pruned
+    trained: FitResult | None
+    model: nn.Module
+
+
+def _made(
+    small: Pruned, train: Callable[[nn.Module], FitResult] | None, data: Data | None, task: Task | str | None
+) -> _Made:
+    """What is left, trained; the model is the trained one, unless the validation samples say that it was better before.
+
+    A warning says so.
+    """
+    if train is None:
+        return _Made(small, None, small.model)
+    trained = train(small.model)
+    metric = task_for(task, data).metrics[0]
+    before, after = (_judged(one, data, task) for one in (small.model, trained.model))
+    if metric.gain(before, after) >= 0:
+        return _Made(small, trained, trained.model)
+    log.warning(
+        "Training made it worse on the validation samples (%s before, %s after), so the model before it is kept; a "
+        "smaller lr or more epochs may help.",
+        *(metric.written(value) for value in (before, after)),
+    )
+    return _Made(small, trained, small.model)
+
+
+def _within(
+    limit: float,
+    speedup: float,
+    model: nn.Module,
+    remove: Callable[..., Pruned],
+    train: Callable[[nn.Module], FitResult] | None,
+    data: Data | None,
+    task: Task | str | None,
+) -> _Made:
+    """The largest speed-up up to ``speedup`` that costs no more than ``limit``.
+
+    Raises:
+        TargetError: there is none.
+        InputError: there are no data to judge by.
+    """
+    if data is None:
+        raise InputError("max_drop needs data to judge by.", where="max_drop", next_step="data=…")
+    metric, whole = task_for(task, data).metrics[0], _judged(model, data, task)
+    costs: dict[float, float] = {}
+    for wanted in tried([speedup]):
+        made = _made(remove(speedup=wanted), train, data, task)
+        costs[wanted] = metric.loss(whole, _judged(made.model, data, task))
+        if costs[wanted] <= limit:
+            return made
+    raise too_costly(costs, limit, metric, type(model).__name__)
 
 
 def _example(
@@ -156,11 +211,10 @@ def _example(
     return found
 
 
-def _better(pruned: nn.Module, trained: nn.Module, data: Data, task: Task | str | None) -> nn.Module:
-    """The trained model, unless the validation samples say that it was better before."""
-    metric, val = task_for(task, data).metrics[0], samples_of(data, task).splits.val
-    before, after = (evaluate(one, val, task=task_for(task, data))[metric.key] for one in (pruned, trained))
-    return trained if metric.gain(before, after) >= 0 else pruned
+def _judged(model: nn.Module, data: Data | None, task: Task | str | None) -> float:
+    """The task's first metric on the validation samples."""
+    used = task_for(task, data)
+    return evaluate(model, samples_of(data, task).splits.val, task=used)[used.metrics[0].key]
 
 
 def _headline(model: nn.Module, data: Data | None, test: Data | None, task: Task | str | None) -> float | None:

@@ -135,11 +135,9 @@ def compress(
 def _images(
     data: DataSettings, dataset: str | None, data_root: Path | None, augment: str | None, task: str | None
 ) -> DataSettings | None:
-    """Which images are meant: a folder alone is one of images; where none are named there are none."""
+    """Which images are meant, varied as is usual for them; where none are named there are none."""
     if dataset is None and data_root is None and task is None:
         return None
-    if dataset is None and data_root is not None:
-        data = replace(data, dataset="imagefolder")
     if augment is None and task is None:
         data = replace(data, augment=AUGMENTED.get(data.dataset, USUALLY))
     return data

@@ -151,7 +151,11 @@ Ddp = Annotated[
 ]
 AllowImport = Annotated[
     bool,
-    typer.Option("--allow-import", help="Import the factory that an artifact names.", rich_help_panel=MODEL_FILE),
+    typer.Option(
+        "--allow-import",
+        help="Import the code that an artifact names; one beside it that you named here before needs no leave.",
+        rich_help_panel=MODEL_FILE,
+    ),
 ]
 
 
@@ -320,8 +324,12 @@ def _source(code: ModelCode, input_shape: str | None = None) -> ModelSource:
     args = dict(_key_value(text) for text in code.arch_arg or ())
     arch = None if code.arch is None else own_name(code.arch)
     shape = None if input_shape is None else _shape(input_shape)
-    from metaprune_cli.workflows.loading import ModelSource  # imports torch: after all that can be refused without it
+    from metaprune_cli.models.consent import note_named  # imports torch: after all that can be refused without it
+    from metaprune_cli.models.registry import is_factory
+    from metaprune_cli.workflows.loading import ModelSource
 
+    if arch is not None and is_factory(arch):
+        note_named(arch)
     return ModelSource(
         arch=arch,
         arch_args=args,

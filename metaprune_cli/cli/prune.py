@@ -44,7 +44,7 @@ UNREPAIRED = (
 )
 """Said where there are images and nothing is repaired."""
 FAMILY_COLUMNS = (
-    label("name", "Family"),
+    label("title", "Family"),
     Column("before", "Before"),
     Column("after", "After"),
     label("locked", "Locked because"),
@@ -127,7 +127,7 @@ def _plans(pruned: Sequence[PrunedFile]) -> list[Table]:
             f"{count(model.macs_before)} → {count(model.macs_after)} MACs, "
             f"{count(model.params_before)} → {count(model.params_after)} parameters",
             FAMILY_COLUMNS,
-            [asdict(family) for family in model.families],
+            [asdict(family) | {"title": family.title} for family in model.families],
         )
         for model in pruned
     ]

@@ -17,8 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 import typer
 
 from metaprune_cli.cli.command import check_parameters
-from metaprune_cli.cli.sections import NO_FILE, params_file
-from metaprune_cli.config_loader import sections
+from metaprune_cli.cli.sections import NO_FILE, about_images, unasked
 from metaprune_cli.console.panel import print_panel, print_text
 from metaprune_cli.console.streams import silence_
 from metaprune_cli.console.table import Table
@@ -30,8 +29,8 @@ R = TypeVar("R")
 OF_SEVERAL = ("zoo", "meta_train", "pruning_net", "search", "finetune")
 """The commands whose work several processes can share."""
 
-GOING_ON = ("compress",)
-"""The commands that keep a record of their steps, and need no ``--resume``."""
+GOING_ON = {"compress": None, "coverage": "output"}
+"""The commands that keep a record of what is done and need no ``--resume``, and the option that says where, if one."""
 EXIT_BUG = 1
 EXIT_INTERRUPTED = 130
 
@@ -113,7 +112,10 @@ def report(error: Exception, further: Sequence[tuple[str, str]] = ()) -> int:
 def _go_on(command: str, given: Mapping[str, Any]) -> list[tuple[str, str]]:
     """How an interrupted command is taken up again."""
     if command in GOING_ON:
-        return [("go on", "the same command again: what is done is not done again")]
+        where = GOING_ON[command]
+        if where is None or given.get(where) is not None:
+            return [("go on", "the same command again: what is done is not done again")]
+        return [("go on", f"the same command again, from the beginning; with --{where} it keeps what is done")]
     if "resume" in given:
         return [("go on", "the same command with --resume: it continues after the last epoch that was finished")]
     return [("go on", "the same command again, from the beginning")]
@@ -121,15 +123,12 @@ def _go_on(command: str, given: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _blamed(error: Exception, given: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Where a settings file that nobody named is the cause: that it was read, what it says, and how to leave it out."""
-    if getattr(error, "about", None) != "data" or "params" not in given or given.get("dataset") is not None:
+    file = unasked(given) if getattr(error, "about", None) == "data" else None
+    if file is None:
         return []
-    file = params_file(given["params"])
-    own = sections(file).get("data") if file is not None else None
-    if not isinstance(own, Mapping):
-        return []
-    said = ", ".join(f"{name}: {own[name]}" for name in ("dataset", "task", "image_size") if name in own)
+    said = about_images(file) or "its section data"
     return [
-        ("because", f"{file} was read, which is about other images or another task ({said or 'its section data'})"),
+        ("because", f"{file} was read, which is about other images or another task ({said})"),
         ("or", f"--dataset and --data-root for yours; or --params {NO_FILE}, which leaves {file} out"),
     ]
 

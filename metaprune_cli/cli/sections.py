@@ -12,6 +12,8 @@ from metaprune_cli.errors import InputError
 DEFAULT_PARAMS = Path("params.yaml")
 NO_FILE = "none"
 """Given in place of a settings file: the defaults hold."""
+NAME_IMAGES = ("dataset", "data_root", "task")
+"""The options that say which images are meant."""
 
 
 def params_file(params: Path | None) -> Path | None:
@@ -27,6 +29,24 @@ def params_file(params: Path | None) -> Path | None:
     if not params.is_file():
         raise InputError("The settings file does not exist.", where=params, next_step="check --params")
     return params
+
+
+def unasked(given: Mapping[str, Any]) -> Path | None:
+    """The settings file that says which images are used, where nobody has named either; None: there is none.
+
+    Args:
+        given: the options, by name.
+    """
+    if "params" not in given or any(given.get(name) is not None for name in ("params", *NAME_IMAGES)):
+        return None
+    file = params_file(None)
+    return file if file is not None and isinstance(sections(file).get("data"), Mapping) else None
+
+
+def about_images(file: Path) -> str:
+    """What a settings file says of images, in a few words."""
+    own = sections(file)["data"]
+    return ", ".join(f"{name}: {own[name]}" for name in ("dataset", "task", "image_size") if name in own)
 
 
 def read_section(

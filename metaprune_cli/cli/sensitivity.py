@@ -81,7 +81,7 @@ def _table(model: Sensitivity) -> Table:
         Column("bearable", "Bearable", share),
     )
     rows = [
-        {"family": row.family, "units": row.units, "macs_share": row.macs_share, "bearable": row.bearable}
+        {"family": row.title, "units": row.units, "macs_share": row.macs_share, "bearable": row.bearable}
         | {f"{ratio}": drop for ratio, drop in row.drops.items()}
         for row in model.families
     ]

@@ -13,10 +13,12 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 import typer
 
 from metaprune_cli.cli.completion import criteria, metanetworks
-from metaprune_cli.cli.sections import params_file, read_section
+from metaprune_cli.cli.sections import NO_FILE, about_images, params_file, read_section, unasked
 from metaprune_cli.config.flags import OUTPUT, PANELS, Flag
 from metaprune_cli.config_loader import Reference
+from metaprune_cli.console.panel import print_note
 from metaprune_cli.console.table import WIDE
+from metaprune_cli.errors import InputError
 
 DEFAULT = "Default: "
 COMPLETED = {"criterion": criteria, "metanet": metanetworks}
@@ -68,6 +70,11 @@ class Settings:
     section: Section
     options: tuple[Option, ...]
 
+    @property
+    def can_do_without_images(self) -> bool:
+        """Whether these are images that the command may have none of."""
+        return self.section.name == "data" and self.section.if_said
+
     def parameters(self) -> dict[str, tuple[Type, Any]]:
         """Annotation and default of every option."""
         return {option.name: (option.annotation, False if option.is_switch else None) for option in self.options}
@@ -88,6 +95,8 @@ class Settings:
         found = read_section(self.cls, self.section.name, file, overrides, if_said=self.section.if_said)
         if getattr(found, "task", None) is not None and "task" not in said:
             found = replace(found, task=None, usual_task=found.task)
+        if "data_root" in said and "dataset" not in said:
+            found = found.of_a_folder()
         if self.section.check is not None:
             self.section.check(found, said)
         return found
@@ -132,13 +141,44 @@ def unfolded(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapper(**given: Any) -> None:
         WIDE.set(given.pop("wide", False))
-        command(**{name: bundles[name].value(given) if name in bundles else given[name] for name in own})
+
+        def called(given: Mapping[str, Any]) -> None:
+            command(**{name: bundles[name].value(given) if name in bundles else given[name] for name in own})
+
+        if any(isinstance(one, Settings) and one.can_do_without_images for one in bundles.values()):
+            _without_strange_images(called, given)
+        else:
+            called(given)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [inspect.Parameter(name, keyword, default=what[1], annotation=what[0]) for name, what in shown.items()]
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {name: annotation for name, (annotation, _) in shown.items()}
     return wrapper
+
+
+def _without_strange_images(called: Callable[[Mapping[str, Any]], None], given: Mapping[str, Any]) -> None:
+    """Call a command that needs no images; where those of a settings file that nobody named do not suit the model,
+    once more without that file.
+
+    Raises:
+        InputError: the images that it needs do not suit the model; or anything else that the command raises.
+    """
+    try:
+        called(given)
+    except InputError as error:
+        file = unasked(given) if error.about == "data" else None
+        if file is None:
+            raise
+        try:
+            called({**given, "params": Path(NO_FILE)})
+        except InputError:  # what was typed needs images
+            raise error from None
+        if not given.get("quiet"):
+            print_note(
+                f"{file} is about other images ({about_images(file)}) than the model takes, so nothing of it was used; "
+                f"--params {file} insists on it."
+            )
 
 
 def _bundle(hint: Type) -> Settings | Group | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
@@ -26,6 +26,8 @@ from metaprune_cli.config_loader import Reference
 
 AUGMENTED: Mapping[DatasetName, Augmentation] = MappingProxyType({"digits": "none", "svhn": "crop"})
 """How training images are usually varied; those of any other data set are shifted and mirrored."""
+RESTORES: tuple[TaskName, ...] = ("super-resolution", "denoising")
+"""The tasks whose images have no classes."""
 USUALLY: Augmentation = "crop-flip"
 
 
@@ -70,3 +72,10 @@ class DataSettings:
     def side(self) -> int | None:
         """Of the images, where somebody asks for one."""
         return self.image_size or self.preprocessing.image_size
+
+    def of_a_folder(self) -> DataSettings:
+        """The same where a folder alone is named: it holds images, unless a data set is meant that has files."""
+        if self.dataset != "digits":
+            return self
+        restores = (self.task or self.usual_task) in RESTORES
+        return replace(self, dataset="images" if restores else "imagefolder")

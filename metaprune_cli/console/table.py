@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, Literal
 from xml.etree.ElementTree import Element
 
 from metaprune_cli.console.figures import plain
@@ -98,8 +98,9 @@ class Table:
         cells = [(column, [line(column.cell(row)) for row in self.rows]) for column in self.columns]
         fitted = fit(cells, console.width)
         view = RichTable(box=box.SIMPLE_HEAD, show_header=any(column.title for column in self.columns))
-        for column, _ in fitted:
-            view.add_column(Text(line(column.title)), justify="right" if column.right else "left", overflow="fold")
+        for column, texts in fitted:
+            justify: Literal["left", "right"] = "right" if column.right else "left"
+            view.add_column(Text(line(column.title)), justify=justify, overflow="fold", no_wrap=not _is_prose(texts))
         for row in zip(*(texts for _, texts in fitted), strict=True):
             view.add_row(*map(Text, row))
         if self.title:
@@ -112,6 +113,8 @@ class Table:
 
 def fit(columns: Sequence[Filled], width: int) -> list[Filled]:
     """The columns that a terminal has room for: names shortened in the middle, then minor ones left out, then the last.
+
+    Sentences are not shortened: they go on in the next line.
 
     Args:
         columns: and the cells of each; the first is never left out.
@@ -129,11 +132,28 @@ def fit(columns: Sequence[Filled], width: int) -> list[Filled]:
 
 def _width(columns: Sequence[Filled]) -> int:
     """What a table takes: its columns, two spaces around each and one between them."""
-    return sum(2 + max(map(len, [column.title, *cells])) for column, cells in columns) + len(columns) + 1
+    return sum(2 + _needed(column, cells) for column, cells in columns) + len(columns) + 1
+
+
+def _needed(column: Column, cells: Sequence[str]) -> int:
+    longest = max(map(len, [column.title, *cells]))
+    return max(min(longest, SHORT_NAME), len(column.title)) if _is_prose(cells) else longest
+
+
+def _is_prose(cells: Sequence[str]) -> bool:
+    """Whether there are words between which a line may be broken; two are a figure and its unit."""
+    return any(cell.count(" ") > 1 for cell in cells)
 
 
 def _shortened(column: Column, cells: Sequence[str], longest: int) -> Filled:
-    return (column, cells) if column.right else (column, [_middle_out(cell, longest) for cell in cells])
+    """Words shortened to so many characters, or to as many more as it takes to tell them apart."""
+    if column.right or _is_prose(cells):
+        return column, cells
+    while True:
+        short = [_middle_out(cell, longest) for cell in cells]
+        if len(set(short)) == len(set(cells)):
+            return column, short
+        longest += 2
 
 
 def _middle_out(text: str, longest: int) -> str:

@@ -17,6 +17,11 @@ from metaprune_cli.graph.structure import Structure
 Kind = Literal["channels", "heads"]
 
 
+def titled(name: str, kind: str) -> str:
+    """A family as people are shown it: the heads of a layer have the same name as their channels."""
+    return name if kind == "channels" else f"{name} ({kind})"
+
+
 @dataclass(frozen=True, eq=False)
 class Family:
     """Units that touch the same parameter dimensions.

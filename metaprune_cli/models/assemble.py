@@ -17,10 +17,11 @@ from metaprune_cli.graph.resize import fill_, resize_
 from metaprune_cli.graph.trace.tracer import call, meta_copy
 from metaprune_cli.graph.widths import Widths, set_widths_, widths_lost
 from metaprune_cli.models.architecture import Architecture
+from metaprune_cli.models.consent import was_named
 from metaprune_cli.models.examples import example_inputs, has_example
 from metaprune_cli.models.on_meta import Limits
 from metaprune_cli.models.recognise import shapes_of
-from metaprune_cli.models.registry import build, shell, skeleton
+from metaprune_cli.models.registry import build, is_factory, shell, skeleton
 
 _LISTED = 10
 
@@ -43,7 +44,7 @@ def assemble(
         architecture: what to build.
         state: the tensors, which the model takes over without copying; second names of tied ones may be missing.
         where: the file they are from, for messages.
-        allow_import: whether a factory may be imported.
+        allow_import: whether a factory may be imported that the user has not named here (``consent.py``).
         widths: attributes that hold a width, where the file says any.
         adapt: brings a foreign state dict to the model's entries; None: it has them.
 
@@ -51,6 +52,7 @@ def assemble(
         InputError: the tensors do not fit the architecture; all that is missing, unexpected and mismatched is listed.
     """
     limits = Limits.of(state)
+    allow_import = allow_import or (is_factory(architecture.name) and was_named(architecture.name, where))
     for construct in (skeleton, shell, build):
         model = construct(architecture, allow_import=allow_import, limits=limits)
         _fill_(model, state, architecture, where, widths, adapt)

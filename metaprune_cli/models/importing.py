@@ -67,12 +67,7 @@ def code_digest(name: str, folder: Path | None = None) -> str | None:
     Returns:
         64 hexadecimal digits; None where no source is found.
     """
-    parts = name.partition(":")[0].split(".")
-    spec = _top_level(parts[0], folder or Path.cwd())
-    for depth in range(1, len(parts)):
-        if spec is None or spec.origin is not None:
-            break
-        spec = PathFinder.find_spec(".".join(parts[: depth + 1]), spec.submodule_search_locations)  # of a namespace
+    spec = _spec(name, folder or Path.cwd())
     if spec is None or spec.origin is None:
         return None
     origin = Path(spec.origin)
@@ -86,6 +81,23 @@ def code_digest(name: str, folder: Path | None = None) -> str | None:
     except OSError:  # built into the interpreter, or in an archive
         return None
     return whole.hexdigest()
+
+
+def lies_below(name: str, folder: Path) -> bool:
+    """Whether the source behind ``package.module:name`` is in a folder or below it; nothing is imported."""
+    spec = _spec(name, folder)
+    return spec is not None and spec.origin is not None and Path(spec.origin).absolute().is_relative_to(folder)
+
+
+def _spec(name: str, folder: Path) -> ModuleSpec | None:
+    """Of the module, or of the package at the top that it is in."""
+    parts = name.partition(":")[0].split(".")
+    spec = _top_level(parts[0], folder)
+    for depth in range(1, len(parts)):
+        if spec is None or spec.origin is not None:
+            break
+        spec = PathFinder.find_spec(".".join(parts[: depth + 1]), spec.submodule_search_locations)  # of a namespace
+    return spec
 
 
 def _top_level(name: str, folder: Path) -> ModuleSpec | None:

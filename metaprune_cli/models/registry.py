@@ -198,7 +198,8 @@ def _builder(architecture: Architecture, device: str, allow_import: bool) -> Bui
         raise InputError(
             "The file names a factory that would have to be imported, and importing runs its code.",
             got=architecture.name,
-            next_step="if you trust the file and the module, add --allow-import, or name the factory with --arch",
+            next_step="if you trust the file and the module, add --allow-import, or name the factory with --arch: "
+            "in the folder where it lies, that is remembered",
         )
     return import_named(architecture.name, "factory", where="--arch")
 

@@ -15,7 +15,7 @@ from metaprune_cli.config import Quantity, Scope
 from metaprune_cli.errors import InputError, NumericsError, TargetError
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.slicing import params_of
-from metaprune_cli.graph.units import Family, Units
+from metaprune_cli.graph.units import Family, Kind, Units, titled
 from metaprune_cli.pruning.cost import Cost, speedup
 from metaprune_cli.pruning.listing import listing
 from metaprune_cli.pruning.ranking import Limits, Order, plain_limits, removal_order
@@ -37,6 +37,7 @@ class FamilyPlan:
         after: number of them that stay.
         kept: which of them stay, 0 to before - 1, ascending.
         locked: why none of them could go; None where some could.
+        kind: whether they are channels or heads.
     """
 
     name: str
@@ -44,6 +45,12 @@ class FamilyPlan:
     after: int
     kept: tuple[int, ...] = field(repr=False)
     locked: str | None
+    kind: Kind = "channels"
+
+    @property
+    def title(self) -> str:
+        """Its name, apart from that of another family of the same layer."""
+        return titled(self.name, self.kind)
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,7 @@ class Plan:
             **({"held": [asdict(held) for held in self.held]} if self.held else {}),
             "families": [
                 {"name": f.name, "before": f.before, "after": f.after, "kept": list(f.kept), "locked": f.locked}
+                | ({} if f.kind == "channels" else {"kind": f.kind})
                 for f in self.families
             ],
         }
@@ -346,4 +354,4 @@ def _out_of_reach(units: Units, target: Target, before: float, least: float, lim
 def _family_plan(family: Family, kept: Bool[Tensor, " units"]) -> FamilyPlan:
     stays = kept[family.units]
     indices = tuple(stays.nonzero().flatten().tolist())
-    return FamilyPlan(family.name, len(stays), len(indices), indices, family.locked)
+    return FamilyPlan(family.name, len(stays), len(indices), indices, family.locked, family.kind)

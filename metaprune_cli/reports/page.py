@@ -19,12 +19,12 @@ from metaprune_cli.reports.report import (
     EXPLANATION,
     against,
     models_table,
-    summary_tables,
     unequal_lines,
     unpruned_lines,
 )
 from metaprune_cli.reports.rows import Row
 from metaprune_cli.reports.summary import Summary
+from metaprune_cli.reports.verdicts import page_tables, verdicts
 from metaprune_cli.reports.widths import Widths, networks
 from metaprune_cli.workflows.arms import Arm, explained
 from metaprune_cli.workflows.loading import Lineage
@@ -85,7 +85,8 @@ def html(contents: Contents) -> str:
         heading=against(contents.rows),
         charts=charts or [("", rows_chart(contents.rows, arms))],
         unpruned_lines=unpruned_lines,
-        summary_tables=summary_tables,
+        tables=page_tables(summary),
+        verdicts=verdicts(summary),
         explanation=EXPLANATION,
         unequal_lines=unequal_lines,
         pruned_arms=[arm for arm in arms if any(one.arm == arm for one in contents.widths)],

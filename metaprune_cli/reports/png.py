@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+MARK = b"\x89PNG"
+
+
 def png_of(pixels: Tensor) -> bytes:
     """The file of an image uint8 (c, h, w), gray or of three colours."""
     from PIL import Image
@@ -24,6 +27,12 @@ def png_of(pixels: Tensor) -> bytes:
     written = io.BytesIO()
     Image.fromarray(array).save(written, format="png")
     return written.getvalue()
+
+
+def is_png(file: Path) -> bool:
+    """Whether a file begins as a picture of this kind does."""
+    with file.open("rb") as content:
+        return content.read(len(MARK)) == MARK
 
 
 def data_uri(png: bytes) -> str:

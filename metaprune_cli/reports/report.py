@@ -32,36 +32,42 @@ EXPLANATION = (
 )
 
 
+DENSITY = Column("density", "Density", share, minor=True)
+DENSE = 0.995
+"""Density from which on there is no column of it: a few weights are zero in any model."""
+
+
 def title(step: Step) -> str:
     """A step in words."""
     name, _, epochs = step.partition("-")
     return TITLES[name] + (f", {epochs} epochs in all" if epochs else "")
 
 
-def _spread(value: Spread, metric: Metric) -> str:
+def spread_in_words(value: Spread, metric: Metric) -> str:
+    """The mean, and of several models the deviation."""
     deviation = f" ± {metric.write(value.std)}" if value.count > 1 else ""
     return f"{metric.write(value.mean)}{deviation}"
 
 
 def _gain(value: Spread, metric: Metric) -> str:
-    return ("+" if math.copysign(1, value.mean) > 0 else "") + _spread(value, metric)
+    return ("+" if math.copysign(1, value.mean) > 0 else "") + spread_in_words(value, metric)
 
 
 def _written(value: Spread, metric: Metric) -> str:
-    return f"{_spread(value, metric)} {metric.unit}".rstrip()
+    return f"{spread_in_words(value, metric)} {metric.unit}".rstrip()
 
 
-def summary_columns(metric: Metric) -> tuple[Column, ...]:
-    """What is shown of a group of models."""
+def summary_columns(metric: Metric, *, sparse: bool) -> tuple[Column, ...]:
+    """What is shown of a group of models; of ``sparse`` ones the density too."""
     return (
         Column("requested", "Speed-up", times),
         label("arm", "Arm"),
         Column("models", "Models"),
-        Column("headline", metric.title, partial(_spread, metric=metric)),
+        Column("headline", metric.title, partial(spread_in_words, metric=metric)),
         Column("speedup", "Achieved", times),
         Column("macs", "MACs", count),
         Column("params", "Params", count),
-        Column("density", "Density", share, minor=True),
+        *((DENSITY,) if sparse else ()),
         Column("latency_ms", "Latency ms", millis),
     )
 
@@ -81,19 +87,19 @@ def difference_columns(metric: Metric) -> tuple[Column, ...]:
     )
 
 
-def model_columns(metrics: Sequence[Metric], sizes: Sequence[str] = ()) -> tuple[Column, ...]:
+def model_columns(metrics: Sequence[Metric], sizes: Sequence[str] = (), *, sparse: bool = True) -> tuple[Column, ...]:
     """What is shown of a model; ``sizes`` are those for which MACs were counted beside the example's."""
     return (
         label("name", "Model"),
         label("arm", "Arm"),
         label("step", "Step", minor=True),
-        *(Column(metric.key, metric.title, metric.write) for metric in metrics),
+        *(Column(one.key, one.title, one.write, minor=place > 0) for place, one in enumerate(metrics)),
         Column("loss", "Loss", minor=True),
         Column("speedup", "Speed-up", times),
         Column("macs", "MACs", count),
         *(Column(f"macs_{size}", f"MACs {size}", count) for size in sizes),
         Column("params", "Params", count, minor=True),
-        Column("density", "Density", share, minor=True),
+        *((DENSITY,) if sparse else ()),
         Column("file_bytes", "Bytes", count, minor=True),
         Column("latency_ms", "Latency ms", millis, minor=True),
         label("latency_spread", "p10–p90", minor=True),
@@ -103,15 +109,31 @@ def model_columns(metrics: Sequence[Metric], sizes: Sequence[str] = ()) -> tuple
 
 def summary_tables(summary: Summary) -> list[Table]:
     """For each step after pruning, the final one first: a row per speed-up and arm, then one per difference."""
-    tables = []
+    tables: list[Table] = []
+    if not summary.steps:
+        return tables
+    columns = summary_columns(summary.metric, sparse=_sparse([row for one in summary.groups for row in one.rows]))
     for step in summary.steps:
-        metric = summary.metric
-        heading = f"{metric.label} on the test images: {title(step)}"
-        tables.append(Table(heading, summary_columns(metric), _summary_rows(summary, step)))
-        if rows := _difference_rows(summary, step):
-            heading = f"{_comparison(summary.differences_at(step))}: {title(step)}"
-            tables.append(Table(heading, difference_columns(metric), rows))
+        heading = f"{summary.metric.label} on the test images: {title(step)}"
+        tables.append(Table(heading, columns, _summary_rows(summary, step)))
+        tables.extend(_difference_table(summary, step))
     return tables
+
+
+def difference_tables(summary: Summary) -> list[Table]:
+    """For each step after pruning, the final one first: a row for each two arms that are compared."""
+    return [table for step in summary.steps for table in _difference_table(summary, step)]
+
+
+def _difference_table(summary: Summary, step: Step) -> list[Table]:
+    rows = _difference_rows(summary, step)
+    heading = f"{_comparison(summary.differences_at(step))}: {title(step)}" if rows else ""
+    return [Table(heading, difference_columns(summary.metric), rows)] if rows else []
+
+
+def _sparse(rows: Sequence[Row]) -> bool:
+    """Whether any model has weights that are zero, but for a few."""
+    return any(row.density is not None and row.density < DENSE for row in rows)
 
 
 def _comparison(differences: Sequence[Difference]) -> str:
@@ -140,7 +162,8 @@ def models_table(rows: Sequence[Row]) -> Table:
     """One row per model, in the order given."""
     metrics = rows[0].score.metrics if rows else ()
     sizes = list(rows[0].further_macs) if rows else ()
-    return Table("Every model", model_columns(metrics, sizes), [_model_row(row) for row in rows])
+    columns = model_columns(metrics, sizes, sparse=_sparse(rows))
+    return Table("Every model", columns, [_model_row(row) for row in rows])
 
 
 def markdown(rows: Sequence[Row], summary: Summary, setting: Mapping[str, Any], picture: str | None = None) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from metaprune_cli.console.sheet import csv_text
 from metaprune_cli.console.text import plotted
 from metaprune_cli.pruning.width_search import Candidate
-from metaprune_cli.reports.png import picture
+from metaprune_cli.reports.png import is_png, picture
 from metaprune_cli.workflows.paths import Replaceable, check_targets, replace_file
 from metaprune_cli.workflows.rank_check import RankCheck
 from metaprune_cli.workflows.searching import BASELINES, Searched
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 FIRST_COLUMNS = ("target", "iteration", "how", "cost", "fitness", "verified", "metric", "chosen")
 COLOURS = {"random": "#bbbbbb", "mutation": "#4477aa", "crossover": "#66ccee"}
-PNG = b"\x89PNG"
 
 
 def check_places(table: Path, drawing: Path) -> None:
@@ -32,7 +31,7 @@ def check_places(table: Path, drawing: Path) -> None:
     """
     begins = ",".join(FIRST_COLUMNS).encode()
     check_targets([table], Replaceable("a table of an earlier search", lambda file: _begins(file, begins)))
-    check_targets([drawing], Replaceable("a picture", lambda file: _begins(file, PNG)))
+    check_targets([drawing], Replaceable("a picture", is_png))
 
 
 def write(found: Sequence[Searched], table: Path, drawing: Path) -> None:

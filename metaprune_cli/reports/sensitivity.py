@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from metaprune_cli.console.figures import share
 from metaprune_cli.console.sheet import csv_text
 from metaprune_cli.console.text import line, plotted, quoted
+from metaprune_cli.graph.units import titled
 from metaprune_cli.reports.png import picture
 from metaprune_cli.tasks import Metric
 from metaprune_cli.workflows.paths import replace_file
@@ -36,6 +37,12 @@ class FamilySensitivity:
     macs_share: float
     drops: Mapping[float, float]
     bearable: float
+    kind: str = "channels"
+
+    @property
+    def title(self) -> str:
+        """Its name, apart from that of another family of the same layer."""
+        return titled(self.family, self.kind)
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ def draw(found: Sensitivity, path: Path) -> None:
     """A PNG: families downwards in the order of the network, ratios across, what is lost in numbers and shades."""
     ratios = list(found.families[0].drops)
     lost = [[row.drops[ratio] for ratio in ratios] for row in found.families]
-    names = [plotted(f"{row.family} ({row.units})") for row in found.families]
+    names = [plotted(f"{row.title}, {row.units}") for row in found.families]
     left = LEFT_INCHES + LETTER_INCHES * max(0, *(len(name) - LETTERS for name in names))
     width, height = left + COLUMN_INCHES * len(ratios), 1.4 + ROW_INCHES * len(lost)
     metric, digits = found.metric, max(found.metric.digits - 1, 0)
@@ -105,7 +112,7 @@ def draw(found: Sensitivity, path: Path) -> None:
         axes.set_xticks(range(len(ratios)), [share(ratio) for ratio in ratios])
         axes.set_yticks(range(len(lost)), names, fontsize=8)
         axes.tick_params(length=0)
-        axes.set_xlabel("of the family's channels removed, lowest scores first")
+        axes.set_xlabel("of its channels or heads removed, lowest scores first")
         title = f"{unit} lost of {found.headline:.{digits}f} {metric.unit}".rstrip()
         axes.set_title(plotted(title), fontsize=10)
 

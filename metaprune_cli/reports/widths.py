@@ -11,6 +11,7 @@ from xml.etree.ElementTree import Element
 
 from metaprune_cli.console.figures import share, times
 from metaprune_cli.console.markup import element
+from metaprune_cli.graph.units import titled
 from metaprune_cli.reports.plots import arm_class
 from metaprune_cli.workflows.arms import Arm
 from metaprune_cli.workflows.lineage import descent
@@ -33,6 +34,12 @@ class Family:
     before: int
     after: int
     locked: str | None
+    kind: str = "channels"
+
+    @property
+    def title(self) -> str:
+        """Its name, apart from that of another family of the same layer."""
+        return titled(self.name, self.kind)
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Widths:
     @property
     def shape(self) -> Shape:
         """What has to be equal for two models to be shown together."""
-        return tuple((family.name, family.before) for family in self.families)
+        return tuple((family.title, family.before) for family in self.families)
 
 
 def widths_of(opened: Opened, arm: Arm) -> Widths | None:
@@ -57,7 +64,7 @@ def widths_of(opened: Opened, arm: Arm) -> Widths | None:
     families: Sequence[Mapping[str, Any]] = (opened.pruning or {}).get("families") or ()
     if not families or found.requested is None:  # what was zeroed has a plan without families
         return None
-    kept = tuple(Family(f["name"], f["before"], f["after"], f["locked"]) for f in families)
+    kept = tuple(Family(f["name"], f["before"], f["after"], f["locked"], f.get("kind", "channels")) for f in families)
     return Widths(opened.architecture.name, found.origin, arm, found.requested, kept)
 
 
@@ -97,7 +104,7 @@ def _bars(some: Sequence[Widths], arms: Sequence[Arm]) -> Element:
     parts: list[object] = []
     for row, place in enumerate(free):
         family, top = some[0].families[place], row * each
-        parts.append(element("text", _short(family.name), x=0, y=top + 11, class_="name"))
+        parts.append(element("text", _short(family.title), x=0, y=top + 11, class_="name"))
         for number, (arm, models) in enumerate(by_arm.items()):
             after = statistics.fmean({one.origin: one.families[place].after for one in models}.values())
             parts.append(_bar(family, after, top + NAME + BAR * number, arm, arm_class(arms, arm)))
@@ -107,7 +114,7 @@ def _bars(some: Sequence[Widths], arms: Sequence[Arm]) -> Element:
 
 def _bar(family: Family, after: float, top: int, arm: Arm, name: str) -> Element:
     whole, left = WIDTH - FIGURE, after / family.before
-    title = f"{family.name}, {arm}: {round(after, 2):g} of {family.before} are left ({share(left)})"
+    title = f"{family.title}, {arm}: {round(after, 2):g} of {family.before} are left ({share(left)})"
     return element(
         "g",
         element("title", title),

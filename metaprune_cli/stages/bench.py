@@ -15,6 +15,7 @@ from metaprune_cli.config import BenchSettings, DataSettings
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.trace.tracer import call
+from metaprune_cli.reports import latency
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.bench.rig import Rig, Row, Warned
 from metaprune_cli.workflows.inputs import shaped
@@ -50,6 +51,7 @@ def bench(
     device: torch.device,
     threads: int | None,
     progress: Progress,
+    drawing: Path | None = None,
 ) -> Benchmark:
     """Measure models in turns, at every batch size of the settings.
 
@@ -63,10 +65,13 @@ def bench(
         device: where everything is measured.
         threads: of the CPU; None: as many as PyTorch takes.
         progress: is told about each batch size.
+        drawing: where to draw the times, a PNG file.
 
     Raises:
         InputError: a path or a model cannot be used, or two models do not take the same inputs.
     """
+    if drawing is not None:
+        latency.check_place(drawing)
     given = _open(models, source, data)
     bases = [] if base is None else _open([base], source, data)
     files = {opened.path.resolve(): opened for opened in [*bases, *given]}
@@ -80,7 +85,10 @@ def bench(
     compared = {names[opened.path]: names[base_of(opened, candidates).path] for opened in every}
     with _threads(threads):
         rig = Rig(models_by_name, compared, settings, device)
-        return _measure(rig, progress)
+        found = _measure(rig, progress)
+    if drawing is not None:
+        latency.write(found.rows, drawing)
+    return found
 
 
 def _measure(rig: Rig, progress: Progress) -> Benchmark:

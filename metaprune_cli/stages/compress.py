@@ -14,7 +14,7 @@ from metaprune_cli.artifacts import is_artifact
 from metaprune_cli.config import CompressSettings, DataSettings, ExportSettings, OptimSettings, PruneSettings
 from metaprune_cli.config.compressing import NO_METANET
 from metaprune_cli.data.splits import DATASETS
-from metaprune_cli.errors import InputError, TargetError
+from metaprune_cli.errors import InputError
 from metaprune_cli.methods.registry import learnt_by, methods
 from metaprune_cli.stages import compress_steps as steps
 from metaprune_cli.stages.compress_results import Compressed, Smaller
@@ -24,6 +24,7 @@ from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.estimate import Estimate, estimated
 from metaprune_cli.workflows.images import check_fits
 from metaprune_cli.workflows.loading import ModelSource, open_model
+from metaprune_cli.workflows.max_drop import too_costly, tried
 from metaprune_cli.workflows.paths import find_sources, stem
 from metaprune_cli.workflows.steps import Steps
 from metaprune_cli.workflows.task import task_of, with_task
@@ -32,8 +33,6 @@ from metaprune_cli.workflows.verdict import Verdict
 REWRITES = "transform"
 """The command of methods that come before the removal; those that remove units themselves have commands of their own,
 and a place here once they can be told how far to go as ``prune`` can."""
-SMALLER = (1.0, 0.75, 0.5, 0.25)
-"""Powers of the one speed-up that is given, in the order in which they are tried where it costs too much."""
 WITHOUT_IMAGES = (
     "Without images nothing is repaired, trained or measured. Removal alone costs much: a small CIFAR-10 network of "
     "62.6 % is left with 11.6 % at 4x, with 56.2 % where its images repair it, before any training. "
@@ -138,11 +137,7 @@ def _metanetwork(settings: CompressSettings) -> Path | None:
 def _wanted(course: Course) -> tuple[float, ...]:
     """The speed-ups in the order in which they are made; with a limit on the loss the largest come first."""
     given = tuple(dict.fromkeys(course.pruning.speedup))
-    if course.settings.max_drop is None:
-        return given
-    if len(given) == 1:
-        return tuple(round(given[0] ** power, 2) for power in SMALLER)
-    return tuple(sorted(given, reverse=True))
+    return given if course.settings.max_drop is None else tried(given)
 
 
 def _trains(course: Course) -> bool:
@@ -224,14 +219,8 @@ def _within(made: Sequence[_Made], whole: float | None, limit: float, metric: Me
     assert whole is not None
     if metric.loss(whole, made[-1].headline) <= limit:
         return [made[-1]]
-    costs = [f"{one.speedup:g}x: {metric.write(metric.loss(whole, one.headline))}" for one in made]
-    raise TargetError(
-        "Every speed-up costs more than is allowed, on the validation images.",
-        expected=f"at most {limit:g} {metric.difference_unit} of {metric.name}",
-        got=", ".join(costs),
-        where=model,
-        next_step="a smaller --speedup, more --epochs, or a larger --max-drop",
-    )
+    costs = {one.speedup: metric.loss(whole, one.headline) for one in made}
+    raise too_costly(costs, limit, metric, model)
 
 
 def _described(

@@ -115,7 +115,8 @@ def _of_model(
         gone = everything.clone()
         gone[family.units] = ~units.prunable[family.units]
         saved = 1 - macs(gone) / macs(everything)
-        rows.append(FamilySensitivity(family.name, len(family.units), saved, drops, bearable(drops, settings.max_drop)))
+        borne = bearable(drops, settings.max_drop)
+        rows.append(FamilySensitivity(family.name, len(family.units), saved, drops, borne, family.kind))
         progress.step(drop=max(drops.values()))
     progress.end()
     return Sensitivity(

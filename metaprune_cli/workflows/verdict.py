@@ -17,20 +17,20 @@ class Verdict:
     Attributes:
         speedup: MACs before / MACs after.
         faster: time of a pass before / after, as measured here; None where it was not.
-        batch: items in such a pass.
+        batch: items in such a pass; None: it is said elsewhere.
         metric: what was measured of both; None where there were no images.
         before: its value for the whole model.
         after: its value for the smaller one.
-        seconds: what all of it took.
+        seconds: what all of it took; None: it is not said.
     """
 
     speedup: float
     faster: float | None
-    batch: int
+    batch: int | None
     metric: Metric | None
     before: float | None
     after: float | None
-    seconds: float
+    seconds: float | None
 
     @property
     def drop(self) -> float | None:
@@ -47,14 +47,15 @@ class Verdict:
         speed = f"{self.speedup:.1f}x fewer multiply-adds"
         if self.faster is not None:
             said = f"{self.faster:.1f}x faster" if self.faster >= SAME else "not faster"
-            speed += f", {said} here at batch {self.batch}"
-        return "; ".join([speed, self._quality(), duration(self.seconds)])
+            speed += f", {said} here" + ("" if self.batch is None else f" at batch {self.batch}")
+        return "; ".join([speed, self._quality(), *([] if self.seconds is None else [duration(self.seconds)])])
 
     def _quality(self) -> str:
-        if self.metric is None or self.before is None or self.after is None:
+        if self.metric is None or self.after is None:
             return "accuracy not measured: no images"
         digits = max(self.metric.digits - 1, 0)
-        figures = f"{self.before:.{digits}f} → {self.after:.{digits}f} {self.metric.unit}".rstrip()
+        before = "" if self.before is None else f"{self.before:.{digits}f} → "
+        figures = f"{before}{self.after:.{digits}f} {self.metric.unit}".rstrip()
         return f"{self.metric.name} {figures}"
 
 

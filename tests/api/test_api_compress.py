@@ -13,7 +13,7 @@ from torch import nn
 
 import metaprune as mp
 from metaprune_cli.api import compress as module
-from metaprune_cli.errors import InputError
+from metaprune_cli.errors import InputError, TargetError
 
 SHORT = {"speedup": 2.0, "epochs": 1, "latency_batch": 2, "repair_images": 40}
 
@@ -34,12 +34,31 @@ def test_a_model_and_images_come_to_a_smaller_model_a_file_and_a_verdict(model: 
     assert re.fullmatch(said, repr(found))
 
 
-def test_training_that_makes_it_worse_is_not_kept(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_that_makes_it_worse_is_not_kept_and_said(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     figures = iter([80.0, 70.0, 90.0, 80.0])  # pruned and trained on the validation images; whole and smaller
     monkeypatch.setattr(module, "evaluate", lambda *_, **__: {"top1": next(figures)})
     found = mp.compress(model, DIGITS, **SHORT)
     assert found.model is found.pruned.model
     assert (found.verdict.before, found.verdict.after, found.verdict.drop) == (90.0, 80.0, 10.0)
+    assert "made it worse on the validation samples (80.00 % before, 70.00 % after)" in caplog.text
+
+
+def test_smaller_speedups_are_tried_until_one_costs_no_more_than_is_allowed(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = iter([90.0, 70.0, 88.0, 90.0, 87.0])  # whole, at 2x, at 1.68x, and the verdict's
+    monkeypatch.setattr(module, "evaluate", lambda *_, **__: {"top1": next(figures)})
+    found = mp.compress(model, DIGITS, **SHORT | {"epochs": 0}, max_drop=3.0)
+    assert 1.68 <= found.pruned.plan.speedup < 2
+    assert found.verdict.drop == 3.0
+    monkeypatch.setattr(module, "evaluate", lambda one, *_, **__: {"top1": 90.0 if one is model else 50.0})
+    with pytest.raises(TargetError, match=r"Every speed-up costs more than is allowed") as error:
+        mp.compress(model, DIGITS, **SHORT | {"epochs": 0}, max_drop=3.0)
+    assert error.value.details["got"] == "2x: 40.00, 1.68x: 40.00, 1.41x: 40.00, 1.19x: 40.00"
+    with pytest.raises(InputError, match="needs data to judge by"):
+        mp.compress(model, example_inputs=EXAMPLE, max_drop=3.0)
 
 
 def test_without_images_there_is_removal_alone(model: nn.Module) -> None:

@@ -31,19 +31,65 @@ def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("mine.pt")
 
 
-OPENED = ("--arch", "cifar:resnet8", "--arch-arg", "width=0.25", "--input-shape", "3,32,32", "-s", "1.5")
+OPENED = ("--arch", "cifar:resnet8", "--arch-arg", "width=0.25", "--input-shape", "3,32,32")
 
 
-def test_a_settings_file_that_nobody_named_is_told_as_the_cause(foreign: Path) -> None:
-    ran = call("prune", foreign, *OPENED)
+@pytest.mark.parametrize("command", [("prune", "-s", "1.5"), ("transform", "--metanet", "digits")])
+def test_a_settings_file_about_other_images_is_left_out_where_none_are_needed(
+    foreign: Path, command: tuple[str, ...]
+) -> None:
+    ran = run(*command, foreign, *OPENED, "-o", "out.safetensors")
+    assert "params.yaml is about other images (dataset: digits) than the model takes" in said(ran.err)
+    (step,) = read_document(Path("out.safetensors"))["lineage"]
+    assert "repair" not in step
+    assert not step.get("recalibrated")
+    assert "params.yaml" not in run(*command, foreign, *OPENED, "-o", "out.safetensors", "-q").err
+
+
+def test_models_that_say_less_of_themselves_are_not_repaired_on_other_images_either(foreign: Path) -> None:
+    ran = run("prune", foreign, *OPENED[:4], "-s", "1.5", "-o", "out.safetensors")
+    assert "nothing of it was used" in said(ran.err)
+    assert read_document(Path("out.safetensors"))["architecture"]["input_shape"] == [3, 32, 32]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("prune", "-s", "1.5", "--repair", "bn"),
+        ("finetune", "--epochs", "1"),
+        ("eval",),
+        ("sensitivity",),
+        ("iterate", "-s", "2"),
+        ("search", "-s", "2"),
+        ("dhp", "-s", "2"),
+    ],
+)
+def test_a_settings_file_that_nobody_named_is_told_as_the_cause(foreign: Path, command: tuple[str, ...]) -> None:
+    ran = call(*command, foreign, *OPENED)
     assert ran.code == 2
     assert "params.yaml was read, which is about other images or another task (dataset: digits)" in said(ran.err)
     assert "--params none, which leaves params.yaml out" in said(ran.err)
-    assert "because" not in call("prune", foreign, *OPENED, *DIGITS, "--repair", "bn").err
+    assert "because" not in call(*command, foreign, *OPENED, *DIGITS).err
+
+
+def test_a_settings_file_that_is_named_is_insisted_on(foreign: Path) -> None:
+    ran = call("prune", foreign, *OPENED, "-s", "1.5", "--params", "params.yaml")
+    assert ran.code == 2
+    assert "different shapes" in said(ran.err)
+
+
+def test_a_folder_alone_holds_images(foreign: Path) -> None:
+    Path("photos").mkdir()
+    ran = call("eval", foreign, *OPENED, "--data-root", "photos")
+    assert ran.code == 2
+    assert "No image folder images were found" in said(ran.err)
+    assert "There are no test images" in said(
+        call("eval", foreign, *OPENED, "--data-root", "photos", "--task", "denoising").err
+    )
 
 
 def test_without_a_settings_file_the_defaults_hold(foreign: Path) -> None:
-    run("prune", foreign, *OPENED, "--params", "none", "-q")
+    run("prune", foreign, *OPENED, "-s", "1.5", "--params", "none", "-q")
     assert "repair" not in read_document(Path("mine.pruned-1.5x.safetensors"))["lineage"][-1]
 
 

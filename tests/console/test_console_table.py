@@ -81,6 +81,30 @@ def test_a_narrow_terminal_gets_fewer_columns_and_names_without_their_middle(mon
     assert max(map(len, re.sub(r"\x1b\[\d*m", "", shown).splitlines())) <= 40
 
 
+def test_sentences_go_on_in_the_next_line_and_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    stream = Terminal()
+    said = "mean of the squares of all weights that a unit owns, in and out, over its family's largest"
+    Table(
+        "",
+        (label("name", "Criterion"), label("says", "Says"), Column("n", "N")),
+        [{"name": "l2", "says": said, "n": 3}],
+    ).print(stream)
+    lines = re.sub(r"\x1b\[\d*m", "", stream.getvalue()).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert "…" not in stream.getvalue()
+    assert set(said.split()) <= set(stream.getvalue().split())
+
+
+def test_names_are_not_shortened_until_they_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    stream = Terminal()
+    names = [f"encoder.layers.encoder_layer_{place}.self_attention" for place in range(3)]
+    Table("", NARROW.columns, [{"name": name, "a": 1, "b": 2, "c": 3} for name in names]).print(stream)
+    shown = [row.split()[0] for row in stream.getvalue().splitlines() if "…" in row]
+    assert len(set(shown)) == 3
+
+
 def test_who_wants_it_wide_gets_every_column(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     stream = Terminal()

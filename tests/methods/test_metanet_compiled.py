@@ -22,7 +22,8 @@ import torch
 from handmade import mlp
 from torch.testing import assert_close
 
-from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig, compiled, kernel, private, selfcheck
+from metaprune_cli import private
+from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig, compiled, kernel, selfcheck
 
 CXX = compiled.compiler()
 pytestmark = pytest.mark.skipif(CXX is None, reason="there is no C++ compiler here")

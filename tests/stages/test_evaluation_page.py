@@ -23,9 +23,10 @@ from metaprune_cli.reports.page import PAGE, Contents, html
 from metaprune_cli.reports.picture import METHODS_COLOURS, MORE_COLOURS, STYLES
 from metaprune_cli.reports.plots import DARK, ticks
 from metaprune_cli.reports.png import png_of
-from metaprune_cli.reports.report import models_table, summary_tables
+from metaprune_cli.reports.report import models_table
 from metaprune_cli.reports.rows import Row
 from metaprune_cli.reports.summary import summarise
+from metaprune_cli.reports.verdicts import page_tables
 from metaprune_cli.reports.widths import Family, Widths, widths_of
 from metaprune_cli.workflows.loading import Opened
 
@@ -102,8 +103,41 @@ def test_tags_balance_and_nothing_comes_from_outside(page: str) -> None:
 def test_every_cell_of_the_tables_is_there(page: str) -> None:
     rows = three_arms()
     cells = Checker(page).cells
-    tables = [*summary_tables(summarise(rows)), models_table(rows)]
+    tables = [*page_tables(summarise(rows)), models_table(rows)]
     assert cells == [column.cell(record) for table in tables for record in table.rows for column in table.columns]
+
+
+def test_the_page_opens_with_the_verdict() -> None:
+    figures = {"plain": (90.0, 88.0), "metanet": (91.0, 89.0)}
+    rows = [row("whole", "plain", "unpruned", None, 92.0)]
+    for arm, (after, before) in figures.items():
+        rows += [row(f"{arm}-pruned", arm, "pruned", 2.0, before), row(f"{arm}-tuned", arm, "finetuned", 2.0, after)]
+    text = html(contents(rows))
+    verdict = text.index("fewer multiply-adds")
+    assert text.index("<h1>") < verdict < text.index("<h2>")
+    assert "top-1 92.0 → 91.0 %; best of 2 arms: metanet</p>" in text
+    assert text.index("How it was measured") > text.index("Every model")
+
+
+def test_what_was_not_finetuned_is_beside_what_was() -> None:
+    rows = [row("a", "plain", "pruned", 2.0, 80.0), row("b", "plain", "finetuned", 2.0, 90.0)]
+    table = page_tables(summarise(rows))[0]
+    cells = {column.title: column.cell(table.rows[0]) for column in table.columns}
+    assert (cells["as pruned"], cells["finetuned"]) == ("80.00", "90.00")
+
+
+def test_heads_and_channels_of_one_layer_are_named_apart() -> None:
+    families = (Family("attn", 32, 30, None), Family("attn", 4, 3, None, "heads"))
+    text = html(contents(three_arms(), [replace(some_widths(), families=families)]))
+    assert "attn, metanet: 30 of 32 are left" in text
+    assert "attn (heads), metanet: 3 of 4 are left" in text
+
+
+def test_density_is_a_column_where_something_is_sparse() -> None:
+    rows = [replace(row("a"), density=0.999), replace(row("b"), density=1.0)]
+    titles = [column.title for column in models_table(rows).columns]
+    assert "Density" not in titles
+    assert "Density" in [column.title for column in models_table([replace(rows[0], density=0.5)]).columns]
 
 
 def test_every_mean_is_a_point_with_a_tooltip(page: str) -> None:

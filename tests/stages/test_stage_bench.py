@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from exporting_models import SOURCE, Attention, Depthwise, Pair, pruned, saved
+from PIL import Image
 
 from metaprune_cli.config import BenchSettings
 from metaprune_cli.console.progress import Quiet
@@ -137,3 +139,17 @@ def test_models_of_other_inputs_cannot_take_turns(tmp_path: Path) -> None:
     paths = [saved(kind, tmp_path / f"{kind.__name__}.safetensors") for kind in (Depthwise, Pair)]
     with pytest.raises(InputError, match="do not take the same inputs"):
         run(*paths)
+
+
+def test_the_times_are_drawn_and_nothing_else_is_written_over(tmp_path: Path) -> None:
+    whole = saved(Depthwise, tmp_path / "whole.safetensors")
+    drawing = tmp_path / "pictures" / "times.png"
+    cpu = torch.device("cpu")
+    given = {"base": None, "source": SOURCE, "data": None, "device": cpu, "threads": 1, "progress": Quiet()}
+    for _ in range(2):  # a picture may be replaced
+        bench([whole], replace(SETTINGS, batch=(1, 2)), **given, drawing=drawing)
+    with Image.open(drawing) as found:
+        assert found.width > 800
+    for bad in (tmp_path / "times.svg", whole.rename(tmp_path / "model.png")):
+        with pytest.raises(InputError, match=r"PNG file|already exists|picture"):
+            bench([bad], SETTINGS, **given, drawing=bad)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import model_validator
 
@@ -35,6 +35,7 @@ class Family(Record):
     after: Count
     kept: list[Count] = []
     locked: Text | None
+    kind: Literal["channels", "heads"] = "channels"
 
     @model_validator(mode="after")
     def _no_more_than_before(self) -> Family:

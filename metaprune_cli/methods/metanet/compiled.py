@@ -2,7 +2,7 @@
 
 What is kept is one file, the digest of a library and the library. It is read once; what was read is checked and loaded
 from memory, so nothing can change in between, and a file that is not whole is never run. A digest is no signature: that
-nobody else can write the file follows from the folder (``methods/metanet/private.py``).
+nobody else can write the file follows from the folder (``private.py``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from metaprune_cli.methods.metanet.private import NotPrivateError, keep, private_folder, read
+from metaprune_cli.private import NotPrivateError, keep, private_folder, read
 
 FLAGS = ("-std=gnu++17", "-O3", "-march=native", "-fPIC", "-shared", "-pthread", "-Wno-psabi")
 FUNCTIONS = (

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
 OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
@@ -14,8 +17,15 @@ class NotPrivateError(Exception):
     """Somebody else may write there, or there is no such place."""
 
 
-def private_folder() -> Path:
-    """The cache folder (``$XDG_CACHE_HOME/metaprune``, else ``~/.cache/metaprune``), without symbolic links.
+Kind = Literal["cache", "state"]
+PLACES: Mapping[Kind, tuple[str, str]] = MappingProxyType(
+    {"cache": ("XDG_CACHE_HOME", ".cache"), "state": ("XDG_STATE_HOME", ".local/state")}
+)
+"""What names a folder of each kind, and where it is below the home folder if nothing does."""
+
+
+def private_folder(kind: Kind = "cache") -> Path:
+    """The user's folder of a kind (``$XDG_CACHE_HOME/metaprune``, else ``~/.cache/metaprune``), without symbolic links.
 
     It and the folders above it belong to the user or the system, and nobody else may exchange anything in them. Only
     where it ends counts, not how links lead there. Access lists beyond mode bits are not looked at.
@@ -24,7 +34,7 @@ def private_folder() -> Path:
         NotPrivateError: there is none that nobody else can write to; says why.
         OSError: it cannot be made.
     """
-    folder = _root() / "metaprune"
+    folder = _root(kind) / "metaprune"
     missing = [part for part in (folder, *folder.parents) if not part.exists()]
     for part in reversed(missing):
         part.mkdir(0o700, exist_ok=True)  # made by another process in the meantime: looked at below all the same
@@ -68,14 +78,15 @@ def keep(path: Path, content: bytes) -> None:
         raise
 
 
-def _root() -> Path:
-    named = os.environ.get("XDG_CACHE_HOME", "")
+def _root(kind: Kind) -> Path:
+    variable, usual = PLACES[kind]
+    named = os.environ.get(variable, "")
     if named and Path(named).is_absolute():  # the specification says that others do not count
         return Path(named)
     try:
         home = Path.home()
     except RuntimeError as error:
-        raise NotPrivateError("there is no home folder (set HOME or XDG_CACHE_HOME)") from error
+        raise NotPrivateError(f"there is no home folder (set HOME or {variable})") from error
     if not home.is_absolute() or os.environ.get("HOME") == "":
         raise NotPrivateError("HOME is not an absolute path")
-    return home / ".cache"
+    return home / usual
