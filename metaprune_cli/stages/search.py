@@ -16,7 +16,6 @@ from metaprune_cli.config import DataSettings, OptimSettings, PruneSettings, Sea
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.program.module import Program
 from metaprune_cli.methods.base import WidthWeights
-from metaprune_cli.models import build
 from metaprune_cli.pruning.surgery import Taken, without
 from metaprune_cli.pruning.targets import Target
 from metaprune_cli.reports import search as report
@@ -24,7 +23,7 @@ from metaprune_cli.stages.prune import for_images, further_of
 from metaprune_cli.tasks import Metric
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.progress import Progress
-from metaprune_cli.training.seeds import seeded
+from metaprune_cli.workflows.anew import with_new_weights
 from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.judging import Judge
 from metaprune_cli.workflows.loading import ModelSource, Opened, save
@@ -294,14 +293,13 @@ def _anew(pruned: Pruned, job: _Job, seed: int) -> nn.Module:
     Raises:
         InputError: nothing says how they are initialised.
     """
-    if isinstance(pruned.model, Program) or isinstance(job.run.model, Program):
+    if isinstance(pruned.model, Program):
         raise InputError(
-            "A program has no weights to begin with, only those that it came with.",
+            "The model becomes a program, which has those weights alone that it came with.",
             where=job.opened.path,
             next_step="--route class, or --weights model",
         )
-    with seeded(seed, torch.device("cpu")):
-        fresh = build(job.opened.architecture).eval()
+    fresh = with_new_weights(job.opened, seed).model
     return without(fresh, job.run.graph, pruned.plan.kept, job.run.example, route="class")
 
 

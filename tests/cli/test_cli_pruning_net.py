@@ -13,7 +13,7 @@ from metaprune_cli.training.state import TrainState
 from metaprune_cli.workflows.made import Checkpoint
 
 NET = ("pruning-net", "--epochs", "2")
-ARCH = ("--arch", "cifar:resnet8", "--arch-arg", "width=0.25", "--arch-arg", "in_channels=1")
+ARCH = ("--arch", "cifar:resnet8", "--arch-arg", "width=0.25")  # what it classifies follows from the data
 
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
@@ -64,6 +64,16 @@ def test_an_architecture_starts_from_scratch(work: Path, tmp_path: Path) -> None
     assert nets[0].read_bytes() == nets[1].read_bytes()
     order = read_artifact(nets[0]).tensors["order/0"]
     assert torch.equal(order, order.sort(1).values)
+
+
+def test_a_pruned_model_has_no_start_from_scratch(model: Path, tmp_path: Path) -> None:
+    small, net = tmp_path / "small.safetensors", tmp_path / "net.safetensors"
+    run("prune", model, "-s", 2, "-o", small)
+    for command in (("pruning-net", small, "--start", "scratch"), ("search", small, "-s", 1.3, "--weights", "scratch")):
+        refused = call(*command, *(("--population", 2, "--iterations", 1) if command[0] == "search" else ()), "-o", net)
+        assert refused.code == 2
+        assert "does not have the widths of its architecture" in " ".join(refused.err.replace("│", " ").split())
+        assert not net.exists()
 
 
 def test_several_models_have_one_each(work: Path, tmp_path: Path) -> None:
