@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "metaprune_cli"
 SHORT_NAME = ROOT / "metaprune"
 COMMANDS = tuple(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-STAGES = ("zoo", "encode", "meta-train", "transform", "prune", "finetune", "eval")
-WITH_SETTINGS = ("zoo", "meta-train", "transform", "prune", "finetune", "eval")
+STAGES = ("zoo", "encode", "meta-train", "transform", "pruning-net", "prune", "search", "dhp", "finetune", "eval")
+WITH_SETTINGS = tuple(name for name in STAGES if name != "encode")
 SHARED_SECTIONS = ("data", "metanet")
 ARCHITECTURES = (
     r"resnet|resnext|vgg|alexnet|mobilenet|densenet|squeezenet|inception|googlenet|efficientnet|regnet|mnasnet"
@@ -43,11 +43,8 @@ def sources(folder: Path) -> list[Path]:
 
 def test_these_are_the_commands() -> None:
     others = {
-        "pruning-net",
         "compress",
         "sparsify",
-        "search",
-        "dhp",
         "iterate",
         "sensitivity",
         "decode",

@@ -102,7 +102,8 @@ def arm_of(
         zeros: what was zeroed, in a word.
         after: the lineage from then on.
         rounds: how often units were removed.
-        searched: whether widths were searched for in the last pruning.
+        searched: whether widths were searched for in the last pruning; of a method that needs a search it goes without
+            saying.
         scratch: whether nothing of the model but its widths was kept then.
     """
     finetunings = [step for step in before if step["command"] == "finetune"]
@@ -116,7 +117,7 @@ def arm_of(
         ("finetuned", any(step["command"] == "finetune" and step.get("epochs", 1) for step in since) and not sparse),
         (str(criterion), criterion not in (None, usual)),
         ("uniform", scope == "family" and not having),
-        ("searched", searched),
+        ("searched", searched and not any("widths" in method.proposes for method in having)),
         ("from-scratch", scratch),
         (f"{rounds}-rounds", rounds > 1),
         *((word, any(step.get(key) and step.get("epochs", 1) for step in after)) for key, word in FINETUNED.items()),
