@@ -91,11 +91,12 @@ def test_what_a_stage_depends_on_exists(folder: str) -> None:
 def test_the_restoration_pipeline_has_the_same_stages_and_sections() -> None:
     folder = ROOT / "restoration"
     stages = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]
-    assert tuple(stages) == STAGES
+    assert tuple(stages) == tuple(name for name in STAGES if name != "pruning-net")
     for name, stage in stages.items():
-        assert stage["do"]["cmd"].startswith(f"metaprune {name} ")
+        assert stage.get("do", stage)["cmd"].startswith(f"metaprune {name} ")
+    sections = {*SHARED_SECTIONS, *WITH_SETTINGS} - {"pruning-net"}
     for task in ("denoising", "super-resolution"):
-        assert set(yaml.safe_load((folder / f"{task}.yaml").read_text())) == {*SHARED_SECTIONS, *WITH_SETTINGS}
+        assert set(yaml.safe_load((folder / f"{task}.yaml").read_text())) == sections
 
 
 def test_files_are_short() -> None:

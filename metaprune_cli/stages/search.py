@@ -323,6 +323,7 @@ def _save(pruned: Pruned, one: Searched, target: Path, made: Made, job: _Job, ca
         "requested": plan.requested,
         "achieved": plan.achieved,
         "criterion": job.run.criterion,
+        **({} if call.images.preferred is None else {"usual": call.images.preferred}),
         **({} if plan.quantity == "macs" else {"quantity": plan.quantity}),
         **({} if settings.repair == "none" or settings.weights == "scratch" else {"repair": settings.repair}),
         "weights": settings.weights,

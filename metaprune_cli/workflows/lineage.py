@@ -66,6 +66,7 @@ def descent(lineage: Lineage, path: Path) -> Descent:
         rounds=len(removals),
         searched=removal.get("command") == "search" or removal.get("search", 0) > 0,
         scratch=removal.get("weights") == "scratch",
+        usual=removal.get("usual", "group-l2"),
     )
     settings = dict(_settings(removal, training, zeros, len(removals)))
     requested = _requested([lineage[place] for place in removals])
