@@ -24,7 +24,10 @@ TINY = {
     "meta-train": {"epochs": 2, "batches": 1, "batch_size": 50, "validate_every": 1},
     "transform": {"recalibrate": True},
     "prune": {"speedup": [1.5, 2], "repair": "least-squares", "repair_images": 64},
-    "finetune": {"epochs": 1, "lr": 0.01},
+    "pruning-net": {"epochs": 1},
+    "search": {"population": 2, "iterations": 1, "front": True, "leaders": 1, "images": 32, "verify": 32},
+    "dhp": {"epochs": 1},
+    "finetune": {"epochs": 2, "lr": 0.01},
     "eval": {"latency_runs": 2, "curve": [1.5, 2]},
 }
 
@@ -88,7 +91,11 @@ def test_the_report_compares_all_arms_at_every_speedup(clone: Path) -> None:
     }
     figures = json.loads((report / "summary.json").read_text())
     for step in ("recalibrated", "pruned", "finetuned"):
-        for column in ("plain", "uniform", "metanet", "metanet_minus_plain", "metanet_minus_uniform"):
+        arms = ("metanet",) if step == "recalibrated" else ("metanet", "pruningnet", "dhp")
+        minus = [f"{arm}_minus_{baseline}" for arm in arms for baseline in ("plain", "uniform")]
+        minus = [name for name in minus if not (step == "pruned" and "dhp" in name)]  # it has been trained by then
+        searched = () if step == "recalibrated" else ("searched",)
+        for column in ("plain", "uniform", *searched, *arms, *minus):
             assert set(figures[step][column]) == {"1.5x", "2x"}, (step, column)
     assert figures["finetuned"]["metanet_minus_uniform"]["2x"]["pairs"] == 2
     assert figures["finetuned"]["plain"]["2x"]["speedup"] >= 2
@@ -99,7 +106,9 @@ def test_dvc_shows_metrics_and_plots(clone: Path, tmp_path: Path) -> None:
     shown = json.loads(dvc("metrics", "show", "--json", cwd=clone))
     files = shown[""]["data"]  # those of pipelines that have not run are there without data
     (headline,) = (file["data"] for file in files.values() if "data" in file)
-    assert set(headline) == {"unpruned", "plain", "uniform", "metanet", "metanet_minus_plain", "metanet_minus_uniform"}
+    methods, baselines = ("metanet", "pruningnet", "dhp"), ("plain", "uniform")
+    differences = {f"{method}_minus_{baseline}" for method in methods for baseline in baselines}
+    assert set(headline) == {"unpruned", "searched", *baselines, *methods} | differences
     assert set(headline["metanet"]) == {"1.5x", "2x"}
     dvc("plots", "show", "--out", str(tmp_path / "plots"), cwd=clone)
     assert (tmp_path / "plots" / "index.html").is_file()

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaprune_cli.api.given import Data, samples_of
-from metaprune_cli.config import Normalising, PruneSettings, PruningRule, Reduction, Repair, Route, Scope
+from metaprune_cli.config import AskedScope, Normalising, PruneSettings, PruningRule, Reduction, Repair, Route
 from metaprune_cli.config_loader import parse
 from metaprune_cli.data.batch import AnyBatch
 from metaprune_cli.graph.encode import decode, encode
@@ -42,7 +42,7 @@ def prune(
     task: Task | str | None = None,
     metanetwork: MetaNetwork | str | Path | None = None,
     criterion: str = "auto",
-    scope: Scope = "global",
+    scope: AskedScope = "auto",
     max_ratio: float = 0.8,
     rules: Sequence[PruningRule] = (),
     keep_heads: bool = False,
@@ -79,7 +79,8 @@ def prune(
             (``builtin``). Where there are inputs for repairs, BatchNorm is then measured anew on them.
         criterion: how units are scored (see ``score_units``); ``auto``: ``metanet`` where the metanetwork has a score
             head or an importance is given, else ``group-l2``.
-        scope: rank the units of all families together, or take the same fraction of each.
+        scope: rank the units of all families together, or take the same fraction of each; ``auto``: together, or as the
+            task has it that says by what units are ranked.
         max_ratio: the largest fraction of a family that may go.
         rules: what may happen to single layers (see ``limits_of``).
         keep_heads: whether attention keeps all of its heads.

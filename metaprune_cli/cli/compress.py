@@ -22,7 +22,7 @@ from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Table, label
 
 if TYPE_CHECKING:
-    from metaprune_cli.stages.compress_results import Compressed, Smaller
+    from metaprune_cli.workflows.compressed import Compressed, Smaller
 
 REPAIR: Repair = "least-squares"
 REPAIR_IMAGES = 1024

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import typer
+
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.cli.signature import Section, unfolded
 from metaprune_cli.config import OptimSettings
+from metaprune_cli.config.flags import TRAINING
 from metaprune_cli.console.panel import print_note
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
@@ -27,6 +30,14 @@ def finetune(
     resume: options.Resume = False,
     jobs: options.Jobs = 1,
     ddp: options.Ddp = False,
+    in_all: Annotated[
+        bool,
+        typer.Option(
+            "--in-all",
+            help="Count the epochs for which a model was trained while its units went: equal training for all.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = False,
     log: options.Log = None,
     model_file: options.ModelFile,
     data: options.Data,
@@ -64,6 +75,7 @@ def finetune(
             jobs=jobs,
             ranks=ranks,
             ddp=ddp,
+            in_all=in_all,
         )
     if ranks.first:
         rows, metric = [model.to_document() for model in tuned], tuned[0].metric

@@ -38,6 +38,8 @@ PROGRAM = (
     "--route class keeps the class."
 )
 """What it means that a model is a program."""
+BY_TASK = "Units are ranked by {0} on images, scope {1}, as is best for {2}; --criterion and --scope say otherwise."
+"""Said where the task chose."""
 UNREPAIRED = (
     "The images could do more: --repair least-squares fits what is left to what the whole model did on them. "
     "That takes seconds, and without training it is usually worth ten points of accuracy and more."
@@ -97,6 +99,8 @@ def prune(
     show({"dry_run": dry_run, "models": rows}, *tables, *_held(pruned), as_json=as_json)
     if not quiet and any(model.route == "program" for model in pruned):
         print_note(PROGRAM)
+    if not quiet and pruned[0].as_task is not None:
+        print_note(BY_TASK.format(*(getattr(pruned[0], name) for name in ("criterion", "scope", "as_task"))))
     if not quiet and dataset is not None and settings.repair == "none":
         print_note(UNREPAIRED)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +14,7 @@ from metaprune_cli.cli.prune import with_rules
 from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.cli.signature import Section, unfolded
 from metaprune_cli.config import OptimSettings, PruneSettings, SearchSettings
-from metaprune_cli.config.flags import WHICH_LAYERS
+from metaprune_cli.config.flags import OUTPUT, WHICH_LAYERS
 from metaprune_cli.console.figures import count, times
 from metaprune_cli.console.panel import print_note
 from metaprune_cli.console.progress import listening
@@ -59,6 +60,15 @@ def search(
             "--rule", metavar="RULE", rich_help_panel=WHICH_LAYERS, help="As prune takes it; may be repeated."
         ),
     ] = None,
+    heirs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--models",
+            metavar="MODEL",
+            rich_help_panel=OUTPUT,
+            help="With a PruningNet: models of its structure, or a folder of them, that all get the widths found.",
+        ),
+    ] = None,
     resume: options.Resume = False,
     jobs: options.Jobs = 1,
     model_file: options.ModelFile,
@@ -96,6 +106,7 @@ def search(
             resume=resume,
             jobs=jobs,
             ranks=ranks,
+            heirs=heirs or (),
         )
     if not ranks.first:
         return

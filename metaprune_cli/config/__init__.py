@@ -3,6 +3,7 @@
 from metaprune_cli.config.choices import (
     OF_METHODS,
     WITH_DATA,
+    AskedScope,
     Augmentation,
     Backend,
     BatchSize,
@@ -69,6 +70,7 @@ __all__ = [
     "NOTHING_SAID",
     "OF_METHODS",
     "WITH_DATA",
+    "AskedScope",
     "Augmentation",
     "Backend",
     "BatchSize",

@@ -7,6 +7,7 @@ from typing import Annotated, get_args
 
 from metaprune_cli.config.choices import (
     WITH_DATA,
+    AskedScope,
     BelowOne,
     Count,
     Fraction,
@@ -77,7 +78,12 @@ class PruneSettings:
     normaliser: Annotated[
         Normalising, Flag("What a layer's scores are divided by; rank: places in the layer instead.", RANKING)
     ] = "auto"
-    scope: Annotated[Scope, Flag("Rank all units together, or take as much from each family.", RANKING)] = "global"
+    scope: Annotated[
+        AskedScope,
+        Flag(
+            "Rank all units together, or take as much from each family; auto: global, or as best for the task.", RANKING
+        ),
+    ] = "auto"
     max_ratio: Annotated[Fraction, Flag("Most of a family that may go.", WHAT_GOES, "R")] = 0.8
     round_to: Annotated[Count, Flag("Where channels go, those that stay are a multiple of N.", WHAT_GOES, "N")] = 1
     keep_heads: Annotated[bool, Flag("Remove no attention heads.", WHAT_GOES)] = False

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from metaprune_cli.pruning.targets import Target
     from metaprune_cli.pruning.width_space import WidthSpace
 
-Part = Literal["weights", "scores", "units"]
-"""What may be proposed: new weights, scores of the units, or which units are kept."""
+Part = Literal["weights", "scores", "units", "widths"]
+"""What may be proposed: new weights, scores of the units, which units are kept, weights for any widths."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +180,7 @@ class Method:
         about: what it does, in a line.
         noun: what it works with, for sentences: "Gain by the metanetwork".
         command: the subcommand that carries a proposal out; a lineage with this step has the method in its arm.
-        proposes: what it may propose. With units among it, the command removes them itself.
+        proposes: what it may propose. With units among it, the command removes them itself; with widths, a search does.
         done: what the command did to a model, for sentences: "rewritten by the metanetwork".
         chosen: how the units that went were chosen, where that follows from it: "ranked as it says".
         criterion: the one that its scores are part of, and which ``auto`` is where they are known.

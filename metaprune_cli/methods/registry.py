@@ -46,8 +46,8 @@ METHODS: tuple[Method, ...] = (
         about="one network gives the weights of an architecture for any widths; a search tries widths with them",
         noun="PruningNet",
         command="pruning-net",
-        proposes=("weights",),
-        done="given weights by a PruningNet",
+        proposes=("weights", "widths"),
+        done="its layers' widths searched for with the weights of a PruningNet",
         learnt=Learnt(
             kind="hypernetwork",
             listed="pruningnets",
@@ -90,8 +90,8 @@ def learnt_by(command: str) -> Learnt:
 
 
 def method_of_step(step: Mapping[str, Any]) -> Method | None:
-    """The method that a step of a lineage carried out; None for any other step."""
-    return next((method for method in methods() if method.command == step["command"]), None)
+    """The method that a step of a lineage carried out, or that had a part in it; None for any other step."""
+    return next((one for one in methods() if one.command == step["command"] or one.name == step.get("method")), None)
 
 
 def methods_in(lineage: Sequence[Mapping[str, Any]]) -> tuple[Method, ...]:

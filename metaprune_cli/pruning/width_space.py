@@ -76,6 +76,11 @@ class WidthSpace:
         families, grids, orders = zip(*found, strict=True)
         return cls(units, families, grids, orders)
 
+    def ordered_by(self, scores: Float[Tensor, " units"]) -> WidthSpace:
+        """The same widths for a model of the same structure, whose units stay in an order of their own."""
+        orders = tuple(_order(self.units, members, scores)[0] for members in self.families)
+        return WidthSpace(self.units, self.families, self.grids, orders)
+
     def whole(self) -> Genes:
         """The most that may stay of everything."""
         return tuple(grid[-1] for grid in self.grids)

@@ -14,14 +14,14 @@ from metaprune_cli.pruning.surgery import UnfitError
 from metaprune_cli.reports.conditions import Conditions
 from metaprune_cli.reports.rows import Row
 from metaprune_cli.reports.summary import speedup_label
-from metaprune_cli.tasks import Score
+from metaprune_cli.tasks import Score, Task
 from metaprune_cli.training.loop import recalibrate_
 from metaprune_cli.workflows.arms import Arm, arm_of, methods_of
 from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.lineage import Descent, descent
 from metaprune_cli.workflows.loading import ModelSource, Opened
 from metaprune_cli.workflows.paths import stem
-from metaprune_cli.workflows.pruning import PruningRun, criterion_for
+from metaprune_cli.workflows.pruning import PruningRun, criterion_for, scope_for
 from metaprune_cli.workflows.samples import Samples
 from metaprune_cli.workflows.structures import Structures
 
@@ -59,7 +59,9 @@ def _points(
     model, graph, found = opened.model.cpu(), structures.graph_of(opened), descent(opened.lineage, opened.path)
     train, batch_size = conditions.splits.train, conditions.data.batch_size
     run = PruningRun.of(opened, graph, pruning, Calibration(Samples.of(conditions.data), pruning, conditions.device))
-    for (scope, arm), speedup in product(arms_from(opened, pruning).items(), conditions.settings.curve):
+    for (scope, arm), speedup in product(
+        arms_from(opened, pruning, conditions.task).items(), conditions.settings.curve
+    ):
         name = f"{stem(opened.path)} @ {speedup_label(speedup)}, {arm}"
         try:
             plan = make_plan(graph, run.scores(speedup), speedup, scope=scope, max_ratio=pruning.max_ratio)
@@ -74,12 +76,14 @@ def _points(
         yield _point(name, found, arm, speedup, base, plan, conditions.score(small))
 
 
-def arms_from(opened: Opened, pruning: PruneSettings) -> dict[Scope, Arm]:
+def arms_from(opened: Opened, pruning: PruneSettings, task: Task) -> dict[Scope, Arm]:
     """The arms of the curves that start from a model, by the scope of their pruning."""
     having = methods_of(descent(opened.lineage, opened.path).arm)
-    scopes: tuple[Scope, ...] = (pruning.scope,) if having else get_args(Scope)
-    criterion = criterion_for(pruning, opened.importance)
-    return {scope: arm_of(opened.lineage, criterion, scope) for scope in scopes}
+    own = scope_for(pruning, opened.importance, task.criterion)
+    scopes: tuple[Scope, ...] = (own,) if having else get_args(Scope)
+    criterion = criterion_for(pruning, opened.importance, task.criterion)
+    usual = task.criterion or "group-l2"
+    return {scope: arm_of(opened.lineage, criterion, scope, usual=usual) for scope in scopes}
 
 
 def _point(name: str, found: Descent, arm: Arm, speedup: float, base: Row, plan: Plan, score: Score) -> Row:

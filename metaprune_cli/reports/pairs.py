@@ -82,7 +82,8 @@ def compare(groups: Sequence[Group], against: Sequence[Arm]) -> tuple[tuple[Diff
     differences: list[Difference] = []
     paired: set[tuple[Any, ...]] = set()
     for ours, theirs in pairs:
-        mine, other = _headlines(ours), _headlines(theirs)
+        apart = _of_no_account(ours, theirs)
+        mine, other = _headlines(ours, apart), _headlines(theirs, apart)
         alike = sorted(mine.keys() & other.keys(), key=lambda model: (model[0], sorted(model[1])))
         for origin, _ in alike:
             paired |= {(*_where(ours), arm, origin, to) for arm, to in _either_way(ours.arm, theirs.arm)}
@@ -109,15 +110,22 @@ def _either_way(ours: Arm, theirs: Arm) -> tuple[tuple[Arm, tuple[str, ...]], ..
     return (ours, ranking_of(theirs)), (theirs, ranking_of(ours))
 
 
-def _conditions(row: Row) -> Settings:
-    return frozenset({**row.settings, "epochs": str(row.epochs)}.items())
+def _of_no_account(ours: Group, theirs: Group) -> tuple[str, ...]:
+    """Settings that two arms need not share: where units go while a model is trained, there is nothing to repair."""
+    methods = (*methods_of(ours.arm), *methods_of(theirs.arm))
+    return ("repair",) if any(method.removes for method in methods) else ()
 
 
-def _headlines(group: Group) -> Mapping[Model, float]:
+def _conditions(row: Row, apart: Sequence[str] = ()) -> Settings:
+    settings = {name: value for name, value in row.settings.items() if name not in apart}
+    return frozenset({**settings, "epochs": str(row.epochs)}.items())
+
+
+def _headlines(group: Group, apart: Sequence[str]) -> Mapping[Model, float]:
     """The mean headline of the models of one origin that were made alike."""
     found: dict[Model, list[float]] = defaultdict(list)
     for row in group.rows:
-        found[row.origin, _conditions(row)].append(row.headline)
+        found[row.origin, _conditions(row, apart)].append(row.headline)
     return {model: statistics.fmean(values) for model, values in found.items()}
 
 
@@ -135,7 +143,8 @@ def _difference(ours: Group, theirs: Group, alike: Sequence[tuple[float, float, 
 
 def _apart(ours: Group, theirs: Group, paired: set[tuple[Any, ...]]) -> Iterator[Unequal]:
     """What keeps models of the same origins from being compared, if nothing of them is."""
-    mine, other = _by_origin(ours), _by_origin(theirs)
+    apart = _of_no_account(ours, theirs)
+    mine, other = _by_origin(ours, apart), _by_origin(theirs, apart)
     found: dict[tuple[tuple[str, str, str], ...], int] = defaultdict(int)
     for origin in sorted(mine.keys() & other.keys()):
         if any((*_where(ours), arm, origin, to) in paired for arm, to in _either_way(ours.arm, theirs.arm)):
@@ -149,10 +158,10 @@ def _apart(ours: Group, theirs: Group, paired: set[tuple[Any, ...]]) -> Iterator
         yield Unequal(step, (requested,), ours.arm, theirs.arm, models, settings)
 
 
-def _by_origin(group: Group) -> Mapping[str, list[Settings]]:
+def _by_origin(group: Group, apart: Sequence[str]) -> Mapping[str, list[Settings]]:
     found: dict[str, list[Settings]] = defaultdict(list)
     for row in group.rows:
-        found[row.origin].append(_conditions(row))
+        found[row.origin].append(_conditions(row, apart))
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from metaprune_cli.reports.pairs import Difference, Unequal, compare
 from metaprune_cli.reports.rows import Group, Row
 from metaprune_cli.tasks import Metric
-from metaprune_cli.workflows.arms import REPAIRED, Arm, pipeline_arms, place
+from metaprune_cli.workflows.arms import REPAIRED, Arm, methods_of, pipeline_arms, place
 from metaprune_cli.workflows.lineage import STEPS, Step
 
 
@@ -135,8 +135,9 @@ def _figures_of_pairs(difference: Difference, key: str) -> dict[str, float]:
 
 
 def all_repaired(models: Iterable[tuple[float | None, Arm]]) -> bool:
-    """Whether all that are pruned are repaired, by their requested speed-ups and arms."""
+    """Whether all that are pruned are repaired, by their requested speed-ups and arms; not those trained meanwhile."""
     pruned = [arm for requested, arm in models if requested is not None]
+    pruned = [arm for arm in pruned if not any(method.removes for method in methods_of(arm))]
     return bool(pruned) and all(arm.endswith(f" {REPAIRED}") for arm in pruned)
 
 
@@ -150,5 +151,5 @@ def common_repair(rows: Sequence[Row]) -> tuple[list[Row], dict[str, str]]:
         return list(rows), {}
     named = [replace(row, arm=row.arm.removesuffix(f" {REPAIRED}")) for row in rows]
     return named, {
-        "Repaired": "every model that was pruned beforehand was fitted, without training, to what the whole one did"
+        "Repaired": "whatever was not trained while it was pruned was fitted, without training, to what the whole did"
     }

@@ -17,10 +17,10 @@ from metaprune_cli.data.splits import DATASETS
 from metaprune_cli.errors import InputError
 from metaprune_cli.methods.registry import learnt_by, methods
 from metaprune_cli.stages import compress_steps as steps
-from metaprune_cli.stages.compress_results import Compressed, Smaller
 from metaprune_cli.stages.compress_steps import Course
 from metaprune_cli.tasks import Metric
 from metaprune_cli.training.progress import Progress
+from metaprune_cli.workflows.compressed import Compressed, Smaller
 from metaprune_cli.workflows.estimate import Estimate, estimated
 from metaprune_cli.workflows.images import check_fits
 from metaprune_cli.workflows.loading import ModelSource, open_model

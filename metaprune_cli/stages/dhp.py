@@ -19,7 +19,6 @@ from metaprune_cli.methods.dhp.generated import Generated
 from metaprune_cli.methods.dhp.shrinking import Shrinker
 from metaprune_cli.metrics.macs import count_macs
 from metaprune_cli.pruning.targets import Target
-from metaprune_cli.stages.beginning import Begun, Course, Job, new_source, open_job, what_goes
 from metaprune_cli.stages.finetune import NOTED
 from metaprune_cli.tasks import Metric, measure
 from metaprune_cli.training.distributed import ALONE, Ranks
@@ -28,6 +27,7 @@ from metaprune_cli.training.precision import resolved
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.training.seeds import seeded
 from metaprune_cli.training.state import TrainState
+from metaprune_cli.workflows.beginning import Begun, Course, Job, new_source, open_job, what_goes
 from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.device import threads_for
 from metaprune_cli.workflows.loading import ModelSource, Opened, save

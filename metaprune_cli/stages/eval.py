@@ -125,7 +125,7 @@ def evaluate(
     candidates = [*bases, *base_candidates(given, [])] if base is None else base_candidates(given, bases)
     compared = {opened.path: base_of(opened, candidates) for opened in every}
     start = [] if pruning is None else _unpruned(given)
-    _check_against(settings.against, every, start, pruning)
+    _check_against(settings.against, every, start, pruning, views)
     rows, repair = common_repair(_rows(every, compared, _measure(every, views, progress)))
     setting = views.in_words() | repair
     if pruning is not None:
@@ -159,7 +159,11 @@ def _ranked(criterion: str) -> str:
 
 
 def _check_against(
-    against: Sequence[Arm], models: Sequence[Opened], start: Sequence[Opened], pruning: PruneSettings | None
+    against: Sequence[Arm],
+    models: Sequence[Opened],
+    start: Sequence[Opened],
+    pruning: PruneSettings | None,
+    views: Views,
 ) -> None:
     """Before anything is measured: an arm that is compared with has to be there, as the report will call it."""
     found = [descent(opened.lineage, opened.path) for opened in models]
@@ -167,7 +171,9 @@ def _check_against(
     if all_repaired((one.requested, one.arm) for one in found):
         pruned = {arm.removesuffix(f" {REPAIRED}") for arm in pruned}
     if pruning is not None:
-        pruned |= {arm for opened in start for arm in arms_from(opened, pruning).values()}
+        pruned |= {
+            arm for opened in start for arm in arms_from(opened, pruning, views.by_path[opened.path].task).values()
+        }
     known = sorted(pruned, key=place)
     unknown = [arm for arm in against if arm not in known]
     if unknown:

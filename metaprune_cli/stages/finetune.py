@@ -16,8 +16,8 @@ from metaprune_cli.tasks import Metric
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.precision import resolved
 from metaprune_cli.training.progress import Progress
-from metaprune_cli.workflows.lineage import descent
-from metaprune_cli.workflows.loading import ModelSource
+from metaprune_cli.workflows.lineage import descent, trained_while_removing
+from metaprune_cli.workflows.loading import ModelSource, Opened
 from metaprune_cli.workflows.made import Made, code_of
 from metaprune_cli.workflows.paths import find_sources, plan_targets
 from metaprune_cli.workflows.side_by_side import side_by_side
@@ -88,6 +88,7 @@ def finetune(
     jobs: int = 1,
     ranks: Ranks = ALONE,
     ddp: bool = False,
+    in_all: bool = False,
 ) -> tuple[Finetuned, ...]:
     """Finetune every model on the training split.
 
@@ -105,6 +106,10 @@ def finetune(
         jobs: how many models are trained at a time (see ``side_by_side``).
         ranks: the processes of this run; they share the models out among themselves.
         ddp: instead, all of them train each model together.
+        in_all: the epochs count those for which a method has trained a model while it removed units.
+
+    Raises:
+        InputError: nothing would be done, or something cannot be used.
     """
     if settings.epochs == 0 and not settings.recalibrate:
         raise InputError(
@@ -119,19 +124,23 @@ def finetune(
     every = [file.path for file in (*sources.files, *taught_by)]
     data = with_task(data, every, allow_import=source.allow_import, preprocessing=source.preprocessing)
     trainer = Trainer(settings, data, device, resume, together)
-    work = functools.partial(_finetune, trainer=trainer, source=source, seed=seed)
+    work = functools.partial(_finetune, trainer=trainer, source=source, seed=seed, in_all=in_all)
     paths = [file.path for file in sources.files]
     teachers = teachers_for(paths, teacher, source, trainer.splits, trainer.task)
     todo = [Job(path, target, taught) for path, (target,), taught in zip(paths, targets, teachers, strict=True)]
     return side_by_side(work, todo, jobs=jobs, label="finetune", progress=progress, ranks=between)
 
 
-def _finetune(job: Job, progress: Progress, *, trainer: Trainer, source: ModelSource, seed: int) -> Finetuned:
+def _finetune(
+    job: Job, progress: Progress, *, trainer: Trainer, source: ModelSource, seed: int, in_all: bool
+) -> Finetuned:
     """One model, from one file into another."""
     splits, task = trainer.splits, trainer.task
     teacher = {} if job.teacher is None else {"teacher": job.teacher}
     opened = open_fitting(job.path, source, splits, task)
     settings = trainer.settings.for_model(pruned=descent(opened.lineage, opened.path).step != "unpruned")
+    if in_all:
+        settings = replace(settings, epochs=_left(settings.epochs, opened))
     trainer = replace(trainer, settings=settings)
     taught = {name: open_teacher(path, source, splits, task) for name, path in teacher.items()}
     built = {name: found.architecture for name, found in ({"model": opened} | taught).items()}
@@ -165,3 +174,21 @@ def _finetune(job: Job, progress: Progress, *, trainer: Trainer, source: ModelSo
         best_epoch=int(metrics["best_epoch"]) if settings.patience else None,
         before=before,
     )
+
+
+def _left(epochs: int, opened: Opened) -> int:
+    """Of epochs in all, those that a model has not had yet.
+
+    Raises:
+        InputError: there are none.
+    """
+    had = trained_while_removing(opened.lineage)
+    if had >= epochs:
+        raise InputError(
+            "No epochs are left for this model.",
+            expected=f"more than the {had} for which it was trained while its units went",
+            got=f"{epochs} in all",
+            where=opened.path,
+            next_step="more --epochs, or leave --in-all out",
+        )
+    return epochs - had

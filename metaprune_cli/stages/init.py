@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-import torch
-
 from metaprune_cli.artifacts import read_kind
 from metaprune_cli.config import DataSettings, ZooMember
 from metaprune_cli.data import Splits
@@ -17,13 +15,12 @@ from metaprune_cli.data.restoring import find_photographs
 from metaprune_cli.data.splits import classified
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.methods.registry import learnt_by
-from metaprune_cli.models import build
 from metaprune_cli.models.registry import is_factory
 from metaprune_cli.places import unwritable
 from metaprune_cli.stages.initial import Project, texts
-from metaprune_cli.stages.zoo import Job, architecture_of
 from metaprune_cli.tasks import DEFAULT, Task
 from metaprune_cli.tasks.registry import is_own
+from metaprune_cli.workflows.anew import architecture_of, built
 from metaprune_cli.workflows.images import check_fits
 from metaprune_cli.workflows.loading import ModelSource, Opened, open_model
 from metaprune_cli.workflows.preprocessing import with_preprocessing
@@ -130,10 +127,8 @@ def _splits(folder: Path, data: DataSettings, task: Task) -> Splits:
 
 def _trained(source: ModelSource, splits: Splits, task: Task) -> Opened:
     """The model that will be trained, with random weights."""
-    job = Job(source.arch or ZooMember().arch, dict(source.arch_args), 0, "train")
-    architecture = architecture_of(job, splits, task)
-    with torch.random.fork_rng(devices=()):
-        return Opened(build(architecture).eval(), architecture, (), Path(architecture.name))
+    architecture = architecture_of(source.arch or ZooMember().arch, source.arch_args, splits, task)
+    return Opened(built(architecture, 0), architecture, (), Path(architecture.name))
 
 
 def _check_metanet(path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from metaprune_cli.config import DataSettings, PruneSettings
+from metaprune_cli.config import DataSettings, PruneSettings, Scope
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph, encode
 from metaprune_cli.pruning.check import How, Weights
@@ -45,7 +45,7 @@ class PrunedFile:
     and the masked original, before any repair, None in a dry run and where the two cannot be compared
     (``not_comparable`` says why). ``reference`` ("masked" or "survivors") and ``weights`` ("own" or "random") say what
     it was measured with, as in ``Check``. ``held`` is what had to be locked, ``route`` what the small model is: its own
-    class, or a program.
+    class, or a program. ``as_task`` is the task that says by what units are ranked, where nothing else did.
     """
 
     input: str
@@ -67,6 +67,9 @@ class PrunedFile:
     held: tuple[Held, ...]
     route: Taken
     repaired: tuple[RepairedLayer, ...]
+    criterion: str
+    scope: Scope
+    as_task: str | None
 
 
 def prune(
@@ -184,16 +187,16 @@ def _prune(
     """One model by every plan; all were made before anything is written."""
     for one, target in planned:
         if target is None:
-            yield _described(job.opened, one.plan, one.route)
+            yield _described(job, one.plan, one.route)
             continue
         pruned = one.carried_out()
         _save(pruned, target, job, noted, beside)
-        yield _described(job.opened, pruned.plan, pruned.route, target, pruned)
+        yield _described(job, pruned.plan, pruned.route, target, pruned)
 
 
 def _save(pruned: Pruned, target: Path, job: _Job, noted: Mapping[str, Any], beside: Mapping[str, Path]) -> None:
     opened, plan, images = job.opened, pruned.plan, job.run.images
-    settings = replace(job.run.settings, criterion=job.run.criterion)
+    settings = replace(job.run.settings, criterion=job.run.criterion, scope=job.run.scope)
     # the other targets have no part in this file
     own = replace(settings, speedup=(plan.requested,) if plan.quantity == "macs" else (), target=())
     goal = {} if plan.quantity == "macs" else {"quantity": plan.quantity}
@@ -213,6 +216,7 @@ def _save(pruned: Pruned, target: Path, job: _Job, noted: Mapping[str, Any], bes
         "achieved": plan.achieved,
         "criterion": settings.criterion,
         "scope": settings.scope,
+        **({} if images.preferred is None else {"usual": images.preferred}),
         **goal,
         **({} if settings.repair == "none" else {"repair": settings.repair}),
         **({"search": settings.search} if settings.search else {}),
@@ -235,8 +239,10 @@ def further_of(pruned: Pruned, opened: Opened, run: PruningRun) -> dict[str, Any
 
 
 def _described(
-    opened: Opened, plan: Plan, route: Taken, target: Path | None = None, pruned: Pruned | None = None
+    job: _Job, plan: Plan, route: Taken, target: Path | None = None, pruned: Pruned | None = None
 ) -> PrunedFile:
+    opened, run = job.opened, job.run
+    by_task = run.settings.criterion == "auto" and opened.importance is None and run.images.preferred is not None
     checked = None if pruned is None else pruned.checked
     return PrunedFile(
         input=str(opened.path),
@@ -258,4 +264,7 @@ def _described(
         held=plan.held,
         route=route,
         repaired=() if pruned is None else pruned.layers,
+        criterion=run.criterion,
+        scope=run.scope,
+        as_task=run.images.task.name if by_task else None,
     )

@@ -18,7 +18,6 @@ from metaprune_cli.methods.pruning_net.files import KIND, to_parts
 from metaprune_cli.methods.pruning_net.generator import memory_of
 from metaprune_cli.methods.pruning_net.network import PruningNet
 from metaprune_cli.methods.pruning_net.training import train, untrained
-from metaprune_cli.models import Architecture, build
 from metaprune_cli.models.assemble import widths_to_load
 from metaprune_cli.pruning.cost import speedup
 from metaprune_cli.tasks import Metric
@@ -26,10 +25,10 @@ from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.precision import resolved
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.training.replicas import score_on
-from metaprune_cli.training.seeds import derive, seeded
+from metaprune_cli.training.seeds import derive
+from metaprune_cli.workflows.anew import architecture_of, new_model, with_new_weights
 from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.device import threads_for
-from metaprune_cli.workflows.images import check_fits
 from metaprune_cli.workflows.loading import ModelSource, Opened, inherited
 from metaprune_cli.workflows.made import Made, code_of
 from metaprune_cli.workflows.paths import check_targets, find_sources, plan_targets
@@ -204,26 +203,20 @@ def _opened(
     Raises:
         InputError: it is a program, which cannot be built again.
     """
-    splits, task = trainer.splits, trainer.task
-    if path is not None:
-        opened = open_fitting(path, source, splits, task)
-        architecture = opened.architecture
+    splits, task, seed = trainer.splits, trainer.task, derive(settings.seed, "weights")
+    if path is None:
+        architecture = architecture_of(str(source.arch), source.arch_args, splits, task, source.input_shape)
+        opened = new_model(architecture, seed, splits, task, target, source.preprocessing)
     else:
-        architecture = Architecture(str(source.arch), dict(source.arch_args), source.input_shape or splits.item_shape)
-    if path is not None and isinstance(opened.model, Program):
-        raise InputError(
-            "A PruningNet is made of models of a class of their own, and this one is a program.",
-            where=path,
-            next_step="take the model that it was pruned from",
-        )
-    if path is None or settings.start == "scratch":
-        with seeded(derive(settings.seed, "weights"), torch.device("cpu")):
-            model = build(architecture).eval()
-        if path is None:
-            opened = Opened(model, architecture, (), target, preprocessing=source.preprocessing)
-        else:
-            opened = replace(opened, model=model, lineage=(), graph=None, importance=None, widths={}, zeros=None)
-        check_fits(opened, splits, task)
+        opened = open_fitting(path, source, splits, task)
+        if isinstance(opened.model, Program):
+            raise InputError(
+                "A PruningNet is made of models of a class of their own, and this one is a program.",
+                where=path,
+                next_step="take the model that it was pruned from",
+            )
+        if settings.start == "scratch":
+            opened = replace(with_new_weights(opened, seed), lineage=())
     return replace(opened, task=trainer.data.task, preprocessing=trainer.data.preprocessing)
 
 

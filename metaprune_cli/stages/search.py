@@ -16,7 +16,6 @@ from metaprune_cli.config import DataSettings, OptimSettings, PruneSettings, Sea
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.program.module import Program
 from metaprune_cli.methods.base import WidthWeights
-from metaprune_cli.models import build
 from metaprune_cli.pruning.surgery import Taken, without
 from metaprune_cli.pruning.targets import Target
 from metaprune_cli.reports import search as report
@@ -24,7 +23,7 @@ from metaprune_cli.stages.prune import for_images, further_of
 from metaprune_cli.tasks import Metric
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.progress import Progress
-from metaprune_cli.training.seeds import seeded
+from metaprune_cli.workflows.anew import with_new_weights
 from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.judging import Judge
 from metaprune_cli.workflows.loading import ModelSource, Opened, save
@@ -39,7 +38,7 @@ from metaprune_cli.workflows.searching import Leader, Searched
 from metaprune_cli.workflows.searching import search as search_widths
 from metaprune_cli.workflows.structures import Structures
 from metaprune_cli.workflows.task import with_task
-from metaprune_cli.workflows.width_networks import open_widths, width_kinds
+from metaprune_cli.workflows.width_networks import method_giving, open_widths, width_kinds
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,7 @@ class _Job:
     source: Source
     targets: Sequence[Path]
     weights: WidthWeights | None
+    of: _Job | None = None  # where the widths were searched for, if not in the model itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,11 +119,12 @@ def search(
     resume: bool = False,
     jobs: int = 1,
     ranks: Ranks = ALONE,
+    heirs: Sequence[Path] = (),
 ) -> tuple[SearchedFile, ...]:
     """Search the widths of every model for every target.
 
     Args:
-        models: files, or folders of model artifacts.
+        models: files, or folders of model artifacts; or networks that give weights for widths.
         output: a file, or a folder where there are several results; table and picture lie beside them.
         settings: how the search goes.
         pruning: the targets, what may go, and how units of one layer are ranked; its own scope, repair and search have
@@ -137,6 +138,8 @@ def search(
         resume: candidates that an earlier, interrupted run has judged are not judged again.
         jobs: how many processes judge candidates.
         ranks: the processes of this run; they share the candidates out among themselves.
+        heirs: models of the structure that one such network is of: one search finds the widths of all of them, and each
+            keeps units of its own. None: what is written is the network's own model.
 
     Raises:
         TargetError: a target cannot be met, or no family may lose anything.
@@ -148,19 +151,26 @@ def search(
     goals = goals_of(pruning)
     _check(goals, settings)
     sources = find_sources(models, ("model", *width_kinds()))
-    targets = plan_targets(sources, output, [f"searched-{goal.tag}" for goal in goals], "model")
-    for row, file in zip(targets, sources.files, strict=True):
+    inheriting = find_sources(heirs, ("model",)) if heirs else sources
+    targets = plan_targets(inheriting, output, [f"searched-{goal.tag}" for goal in goals], "model")
+    for row, file in zip(targets, sources.files, strict=not heirs):
         report.check_places(*beside(row[0], file))
-    paths = [file.path for file in sources.files]
+    paths = [file.path for file in dict.fromkeys((*sources.files, *inheriting.files))]
     data = with_task(data, paths, allow_import=source.allow_import, preprocessing=source.preprocessing)
     images = Calibration(Samples.of(data), pruning, device)
     call, structures = Call(settings, pruning, goals, images, training, seed), Structures(source)
-    todo: list[_Job] = []
-    for file, row in zip(sources.files, targets, strict=True):
+
+    def job(file: Source, row: Sequence[Path], of: _Job | None = None) -> _Job:
         found, weights = open_widths(file.path, source)
         opened = for_images(found, images)
         run = PruningRun.of(opened, structures.graph_of(opened), pruning, images)
-        todo.append(_Job(opened, run, file, row, weights))
+        return _Job(opened, run, file, row, weights, of)
+
+    todo = [job(file, row) for file, row in zip(sources.files, targets, strict=not heirs)]
+    if heirs:
+        given = [job(file, row, todo[0]) for file, row in zip(inheriting.files, targets, strict=True)]
+        _check_heirs(todo, given, settings)
+        return tuple(_search(todo, call, progress, resume, jobs, ranks, given))
     done: list[SearchedFile] = []
     for group in _groups(todo, together=settings.together and all(job.weights is None for job in todo)):
         done.extend(_search(group, call, progress, resume, jobs, ranks))
@@ -184,6 +194,36 @@ def _check(goals: Sequence[Target], settings: SearchSettings) -> None:
         )
 
 
+def _check_heirs(todo: Sequence[_Job], heirs: Sequence[_Job], settings: SearchSettings) -> None:
+    """Make sure that models can take over the widths that one network was searched for."""
+    network, *others = todo
+    if others or network.weights is None:
+        raise InputError(
+            "Models take over the widths that one network was searched for.",
+            expected="one network that gives weights for widths",
+            got=f"{len(todo)} files" if others else "a model",
+            where="--models",
+            next_step="give such a network alone, or leave --models out: every model has a search of its own",
+        )
+    if settings.weights == "inherited" or settings.rank_check:
+        raise InputError(
+            "With --models the weights are the models' own, and nothing is checked of each.",
+            expected="--weights model or scratch, and no --rank-check",
+            got="--weights inherited" if settings.weights == "inherited" else "--rank-check",
+            next_step="leave --models out",
+        )
+    signature = network.run.graph.units.signature
+    strange = [str(heir.opened.path) for heir in heirs if heir.run.graph.units.signature != signature]
+    if strange:
+        raise InputError(
+            "Some models are of another structure than the network.",
+            expected=f"models such as {network.opened.path} is of",
+            got="\n".join(strange),
+            where="--models",
+            next_step="leave them out, or train a network for their structure",
+        )
+
+
 def _groups(todo: Sequence[_Job], *, together: bool) -> list[list[_Job]]:
     """Each model by itself, or those of the same structure together."""
     if not together:
@@ -195,9 +235,15 @@ def _groups(todo: Sequence[_Job], *, together: bool) -> list[list[_Job]]:
 
 
 def _search(
-    group: Sequence[_Job], call: Call, progress: Progress, resume: bool, jobs: int, ranks: Ranks
+    group: Sequence[_Job],
+    call: Call,
+    progress: Progress,
+    resume: bool,
+    jobs: int,
+    ranks: Ranks,
+    heirs: Sequence[_Job] = (),
 ) -> list[SearchedFile]:
-    """The models of one search, for all targets; everything is found before anything is written."""
+    """The models of one search, or its heirs, for all targets; everything is found before anything is written."""
     first = group[0]
     checkpoint = _made(group, first, call).checkpoint(first.targets[0])
     found = search_widths(
@@ -213,9 +259,9 @@ def _search(
     )
     table, drawing = beside(first.targets[0], first.source)
     rows: list[SearchedFile] = []
-    for place, job in enumerate(group):
+    for place, job in enumerate(heirs or group):
         for one, target in zip(found, job.targets, strict=True):
-            pruned = one.planned[place].carried_out()
+            pruned = (one.planned_for(job.run) if heirs else one.planned[place]).carried_out()
             if ranks.first:
                 _save(pruned, one, target, _made(group, job, call, one.goal), job, call)
             checked = ranks.from_first(partial(_rank_check, job, one.goal, call, progress))
@@ -250,6 +296,7 @@ def _rank_check(job: _Job, goal: Target, call: Call, progress: Progress) -> Rank
 def _made(group: Sequence[_Job], job: _Job, call: Call, goal: Target | None = None) -> Made:
     """How a file is made; without a target, how all of a search are."""
     others = {f"together/{one.opened.path}": one.opened.path for one in group if len(group) > 1}
+    others |= {"widths": job.of.opened.path} if job.of else {}
     # other targets have no part in a file, unless they share its search
     asked = [goal.tag] if goal and not call.settings.front else [one.tag for one in call.goals]
     return Made.by(
@@ -276,9 +323,11 @@ def _save(pruned: Pruned, one: Searched, target: Path, made: Made, job: _Job, ca
         "requested": plan.requested,
         "achieved": plan.achieved,
         "criterion": job.run.criterion,
+        **({} if call.images.preferred is None else {"usual": call.images.preferred}),
         **({} if plan.quantity == "macs" else {"quantity": plan.quantity}),
         **({} if settings.repair == "none" or settings.weights == "scratch" else {"repair": settings.repair}),
         "weights": settings.weights,
+        **({} if job.of is None else {"method": method_giving(job.of.opened.path).name}),
         "evaluated": len(one.history.candidates),
         "fitness": one.chosen.verified.fitness,
         "seed": call.seed,
@@ -294,14 +343,13 @@ def _anew(pruned: Pruned, job: _Job, seed: int) -> nn.Module:
     Raises:
         InputError: nothing says how they are initialised.
     """
-    if isinstance(pruned.model, Program) or isinstance(job.run.model, Program):
+    if isinstance(pruned.model, Program):
         raise InputError(
-            "A program has no weights to begin with, only those that it came with.",
+            "The model becomes a program, which has those weights alone that it came with.",
             where=job.opened.path,
             next_step="--route class, or --weights model",
         )
-    with seeded(seed, torch.device("cpu")):
-        fresh = build(job.opened.architecture).eval()
+    fresh = with_new_weights(job.opened, seed).model
     return without(fresh, job.run.graph, pruned.plan.kept, job.run.example, route="class")
 
 

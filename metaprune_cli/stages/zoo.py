@@ -13,16 +13,12 @@ import torch
 
 from metaprune_cli.config import NOTHING_SAID, DataSettings, Preprocessing, ZooSettings
 from metaprune_cli.console.text import file_name
-from metaprune_cli.data import Splits
-from metaprune_cli.models import Architecture, build, list_architectures
-from metaprune_cli.models.registry import takes_argument
-from metaprune_cli.tasks import Metric, Task, find_task
+from metaprune_cli.tasks import Metric, find_task
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.precision import resolved
 from metaprune_cli.training.progress import Progress
-from metaprune_cli.training.seeds import seed_everything
-from metaprune_cli.workflows.images import check_fits
-from metaprune_cli.workflows.loading import ModelSource, Opened, open_model, save
+from metaprune_cli.workflows.anew import architecture_of, new_model
+from metaprune_cli.workflows.loading import ModelSource, open_model, save
 from metaprune_cli.workflows.made import Made, code_of
 from metaprune_cli.workflows.paths import SUFFIX, check_targets, find_sources, stem
 from metaprune_cli.workflows.side_by_side import side_by_side
@@ -152,7 +148,7 @@ def import_zoo(
 
 def _train(job: Job, progress: Progress, *, output: Path, trainer: Trainer) -> ZooModel:
     target = job.target(output)
-    architecture = architecture_of(job, trainer.splits, trainer.task)
+    architecture = architecture_of(job.arch, job.arch_args, trainer.splits, trainer.task)
     made = Made.by(
         "zoo",
         seed=job.seed,
@@ -165,21 +161,11 @@ def _train(job: Job, progress: Progress, *, output: Path, trainer: Trainer) -> Z
     )
     metrics = trainer.metrics_if_done(made, target)
     if metrics is None:
-        seed_everything(job.seed)
-        opened = Opened(build(architecture).eval(), architecture, (), target)
-        check_fits(opened, trainer.splits, trainer.task)
+        opened = new_model(architecture, job.seed, trainer.splits, trainer.task, target)
         step = {"input": None, "arch": job.arch, "seed": job.seed}
         metrics = trainer.train(opened, target, made, job.seed, step, progress)
     metric = trainer.task.metrics[0]
     return ZooModel(str(target), job.role, job.arch, job.seed, metric, metrics[f"val_{metric.key}"])
-
-
-def architecture_of(job: Job, splits: Splits, task: Task) -> Architecture:
-    """The member's architecture for these data; what params.yaml says goes first, a factory is told nothing else."""
-    known = job.arch in list_architectures()
-    facts = task.arguments(splits).items() if known else ()
-    args = {name: value for name, value in facts if takes_argument(job.arch, name)}
-    return Architecture(job.arch, args | job.arch_args, splits.item_shape)
 
 
 def _validation(settings: ZooSettings) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from metaprune_cli.config import DataSettings
+from metaprune_cli.config import Criterion, DataSettings
 from metaprune_cli.data.batch import Batch, Split, size_of
 from metaprune_cli.data.splits import Splits
 from metaprune_cli.errors import InputError
@@ -148,11 +148,14 @@ class Task(Protocol):
         name: for messages.
         metrics: what is measured; the first is the headline, which rounds, rankings and reports go by.
         mixable: whether two samples can be mixed into one whose loss is the mixture of theirs (mixup, cutmix).
+        criterion: by which units of its models are best ranked, each family by itself, where there are images and no
+            method has scored them; None: as of any model.
     """
 
     name: str
     metrics: tuple[Metric, ...]
     mixable: bool = False
+    criterion: Criterion | None = None
 
     def configured(self: OwnTask, data: DataSettings) -> OwnTask:  # noqa: ARG002 - for tasks with settings
         """The same task as the settings want it."""

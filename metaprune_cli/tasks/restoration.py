@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metaprune_cli.config import AS_USUAL, DataSettings, PixelKind, RestorationSettings
+from metaprune_cli.config import AS_USUAL, Criterion, DataSettings, PixelKind, RestorationSettings
 from metaprune_cli.config.restoration import SCALE, SIGMA
 from metaprune_cli.data.batch import Split
 from metaprune_cli.data.patches import Degradation
@@ -51,6 +51,8 @@ class Restoration(Task):
 
     metrics: ClassVar[tuple[Metric, ...]] = (PSNR, SSIM)  # type: ignore[misc]
     mixable: ClassVar[bool] = False  # type: ignore[misc]
+    # mostly without normalisation: the size of their weights says little of what units carry (docs/restoration.md)
+    criterion: ClassVar[Criterion] = "obd-c"  # type: ignore[misc]
     usual_pixels: ClassVar[PixelKind]
     settings: RestorationSettings = AS_USUAL
     mean: tuple[float, ...] = (0.0,)

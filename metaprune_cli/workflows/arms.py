@@ -91,6 +91,7 @@ def arm_of(
     rounds: int = 1,
     searched: bool = False,
     scratch: bool = False,
+    usual: str = "group-l2",
 ) -> Arm:
     """The arm of a model.
 
@@ -102,21 +103,23 @@ def arm_of(
         zeros: what was zeroed, in a word.
         after: the lineage from then on.
         rounds: how often units were removed.
-        searched: whether widths were searched for in the last pruning.
+        searched: whether widths were searched for in the last pruning; of a method that needs a search it goes without
+            saying.
         scratch: whether nothing of the model but its widths was kept then.
+        usual: the criterion that goes without saying where no method has scored the units: the task's own.
     """
     finetunings = [step for step in before if step["command"] == "finetune"]
     sparse = any(step.get("sparsity") for step in finetunings)
     first = next((place for place, step in enumerate(before) if method_of_step(step)), len(before))
     since, having = before[first:], methods_in(before)
-    usual = scoring_method(before).criterion if any(step.get("scored") for step in before) else "group-l2"
+    scored = scoring_method(before).criterion if any(step.get("scored") for step in before) else None
     words = (
         ("sparse", sparse),
         *((method.name, True) for method in having),
         ("finetuned", any(step["command"] == "finetune" and step.get("epochs", 1) for step in since) and not sparse),
-        (str(criterion), criterion not in (None, usual)),
+        (str(criterion), criterion not in (None, scored or usual)),
         ("uniform", scope == "family" and not having),
-        ("searched", searched),
+        ("searched", searched and not any("widths" in method.proposes for method in having)),
         ("from-scratch", scratch),
         (f"{rounds}-rounds", rounds > 1),
         *((word, any(step.get(key) and step.get("epochs", 1) for step in after)) for key, word in FINETUNED.items()),

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from metaprune_cli.config import PruneSettings
+from metaprune_cli.config import Criterion, PruneSettings
 from metaprune_cli.data import Batch, Splits
 from metaprune_cli.data.batch import AnyBatch, chunks, take
 from metaprune_cli.tasks import Task, find_task
@@ -42,12 +42,18 @@ class Calibration:
     @property
     def needed(self) -> bool:
         """Whether the settings need images at all."""
-        return self.settings.needs_images or ":" in self.settings.criterion
+        ranked = self.settings.criterion == "auto" and self.preferred is not None
+        return self.settings.needs_images or ranked or ":" in self.settings.criterion
 
     @property
     def there(self) -> bool:
         """Whether there is anything to take images from."""
         return self.samples.read is not None
+
+    @property
+    def preferred(self) -> Criterion | None:
+        """By which units are ranked where nothing else is said, if the task says so and there are images for it."""
+        return self.task.criterion if self.there or self.given_batches is not None else None
 
     @property
     def splits(self) -> Splits:

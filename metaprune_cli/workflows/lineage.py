@@ -66,15 +66,21 @@ def descent(lineage: Lineage, path: Path) -> Descent:
         rounds=len(removals),
         searched=removal.get("command") == "search" or removal.get("search", 0) > 0,
         scratch=removal.get("weights") == "scratch",
+        usual=removal.get("usual", "group-l2"),
     )
     settings = dict(_settings(removal, training, zeros, len(removals)))
     requested = _requested([lineage[place] for place in removals])
     return Descent(origin, arm, _step(since), requested, True, epochs, settings)
 
 
+def trained_while_removing(lineage: Lineage) -> int:
+    """Epochs for which methods have trained the model while they removed its units."""
+    return sum(int(step.get("epochs", 0)) for step in lineage if _removes(step))
+
+
 def _rewrites(step: Mapping[str, Any]) -> bool:
     method = method_of_step(step)
-    return method is not None and "weights" in method.proposes
+    return method is not None and step["command"] == method.command and "weights" in method.proposes
 
 
 def _removes(step: Mapping[str, Any]) -> bool:

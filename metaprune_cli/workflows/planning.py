@@ -58,7 +58,7 @@ def prune_to(run: PruningRun, goal: Target, progress: Progress | None = None) ->
 
 def _ranked(group: Sequence[PruningRun], goal: Target, progress: Progress) -> Sequence[Planned]:  # noqa: ARG001 - as below
     """By each model's scores alone."""
-    return [ranked(run, goal, run.settings.scope, _measure(run, goal)) for run in group]
+    return [ranked(run, goal, run.scope, _measure(run, goal)) for run in group]
 
 
 def planned_by(run: PruningRun, scores: Tensor, goal: Target, *, fill: bool = True) -> Planned:
@@ -72,7 +72,7 @@ def planned_by(run: PruningRun, scores: Tensor, goal: Target, *, fill: bool = Tr
     """
 
     def make(allowed: Allowed) -> Plan:
-        scope = run.settings.scope
+        scope = run.scope
         return make_plan(allowed.graph, scores, goal, scope=scope, limits=allowed.limits, fill=fill)
 
     return Planned.of(run, make, lambda kept: float(scores[kept].sum()))

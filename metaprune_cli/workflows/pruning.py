@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from metaprune_cli.config import WITH_DATA, Normaliser, PruneSettings, PruningRule, Route
+from metaprune_cli.config import WITH_DATA, Criterion, Normaliser, PruneSettings, PruningRule, Route, Scope
 from metaprune_cli.data.batch import AnyBatch
 from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.graph import NeuronGraph
@@ -135,12 +135,17 @@ class PruningRun:
     @property
     def resolved(self) -> PruneSettings:
         """The settings with what ``auto`` is for this model."""
-        return replace(self.settings, criterion=self.criterion, normaliser=self.normaliser)
+        return replace(self.settings, criterion=self.criterion, scope=self.scope, normaliser=self.normaliser)
 
     @property
     def criterion(self) -> str:
-        """Where the settings say ``auto``: that of the method that has scored the units, else ``group-l2``."""
-        return criterion_for(self.settings, self.importance)
+        """Where the settings say ``auto``: of the method that has scored the units, or the task's, or ``group-l2``."""
+        return criterion_for(self.settings, self.importance, self.images.preferred)
+
+    @property
+    def scope(self) -> Scope:
+        """Where the settings say ``auto``: each family by itself where the task says by what units are ranked."""
+        return scope_for(self.settings, self.importance, self.images.preferred)
 
     @property
     def normaliser(self) -> Normaliser:
@@ -269,11 +274,19 @@ class PruningRun:
         return Original.of(self.whole, self.images.inputs, self.settings.seed)
 
 
-def criterion_for(settings: PruneSettings, importance: Importance | None) -> str:
-    """What ``auto`` is where a method has said this, or nothing, of a model's units."""
+def criterion_for(settings: PruneSettings, importance: Importance | None, preferred: Criterion | None) -> str:
+    """What ``auto`` is where a method has said this, or nothing, of a model's units, and the task prefers that."""
     if settings.criterion != "auto":
         return settings.criterion
-    return (importance and importance.criterion) or "group-l2"
+    return (importance and importance.criterion) or preferred or "group-l2"
+
+
+def scope_for(settings: PruneSettings, importance: Importance | None, preferred: Criterion | None) -> Scope:
+    """The same of the scope: what the task prefers goes for each family by itself."""
+    if settings.scope != "auto":
+        return settings.scope
+    by_task = settings.criterion == "auto" and importance is None and preferred is not None
+    return "family" if by_task and not settings.search else "global"
 
 
 def limits_for(model: nn.Module, graph: NeuronGraph, settings: PruneSettings) -> Limits:

@@ -79,6 +79,18 @@ class Searched:
         """Whether it is better than what needs no search."""
         return self.chosen.how not in BASELINES
 
+    def planned_for(self, run: PruningRun) -> Planned:
+        """The plan that gives another model of the same structure the widths that were found, with units of its own.
+
+        Where nothing better was found than what needs no search, that is planned for the model itself.
+        """
+        place, how = self.place, self.chosen.how
+        if how in BASELINES:
+            return ranked(run, self.goal, BASELINES[how], place.measure)
+        space = place.spaces[0]
+        kept = space.ordered_by(run.scores(self.goal.factor or USUAL)).kept(space.genes_of(self.chosen.kept[0]))
+        return place.keeping(run, kept)
+
     def widths(self, kept: Tensor) -> dict[str, int]:
         """How many units stay of each family that may lose any, by name."""
         families = self.place.allowed.graph.units.families
@@ -167,18 +179,13 @@ class Field:
         """Plans that keep what was chosen."""
         if leader.how in self.baselines:
             return self.baselines[leader.how]
-        before = self.measure(torch.ones_like(self.asked.plan.kept))
-        return tuple(
-            replace(
-                self.asked,
-                run=run,
-                plan=replace(
-                    plan_of(self.allowed.graph, kept, self.goal, before, self.measure(kept)), held=self.allowed.held
-                ),
-                allowed=self.allowed,
-            )
-            for run, kept in zip(self.runs, leader.kept, strict=True)
-        )
+        return tuple(self.keeping(run, kept) for run, kept in zip(self.runs, leader.kept, strict=True))
+
+    def keeping(self, run: PruningRun, kept: Tensor) -> Planned:
+        """The plan that keeps these units of a model."""
+        before = self.measure(torch.ones_like(kept))
+        plan = plan_of(self.allowed.graph, kept, self.goal, before, self.measure(kept))
+        return replace(self.asked, run=run, plan=replace(plan, held=self.allowed.held), allowed=self.allowed)
 
 
 @dataclass(frozen=True, eq=False)

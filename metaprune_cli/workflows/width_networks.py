@@ -6,7 +6,7 @@ from pathlib import Path
 
 from metaprune_cli.artifacts import is_artifact, read_artifact, read_kind
 from metaprune_cli.errors import InputError
-from metaprune_cli.methods.base import WidthNetwork, WidthWeights
+from metaprune_cli.methods.base import Method, WidthNetwork, WidthWeights
 from metaprune_cli.methods.registry import methods
 from metaprune_cli.models import Architecture
 from metaprune_cli.workflows.loading import ModelSource, Opened, open_model, preprocessing_of
@@ -15,6 +15,12 @@ from metaprune_cli.workflows.loading import ModelSource, Opened, open_model, pre
 def width_kinds() -> tuple[str, ...]:
     """The kinds of artifacts that methods learn; which of them give weights for widths says the file."""
     return tuple(method.learnt.kind for method in methods() if method.learnt is not None)
+
+
+def method_giving(path: Path) -> Method:
+    """The method that has learnt to give weights for widths, of a file that it has written."""
+    kind = read_kind(path)
+    return next(method for method in methods() if method.learnt is not None and method.learnt.kind == kind)
 
 
 def open_widths(path: Path, source: ModelSource) -> tuple[Opened, WidthWeights | None]:

@@ -105,6 +105,29 @@ def test_without_the_model_that_it_passed_an_interrupted_run_begins_anew(
         assert (tmp_path / name).read_bytes() == (shrunk / name).read_bytes()
 
 
+def test_its_epochs_count_against_those_of_finetuning(shrunk: Path, model: Path, tmp_path: Path) -> None:
+    small = shrunk / files(shrunk)[0]
+    had = read_document(small)["lineage"][-1]["epochs"]
+    for epochs in (had + 1, had + 2):
+        run("finetune", small, "--in-all", "--epochs", epochs, "-o", tmp_path / "tuned.safetensors")
+        assert read_document(tmp_path / "tuned.safetensors")["lineage"][-1]["epochs"] == epochs - had
+    run("prune", model, "-s", 1.3, "-o", tmp_path / "pruned.safetensors")
+    run(
+        "finetune",
+        tmp_path / "pruned.safetensors",
+        "--in-all",
+        "--epochs",
+        had + 2,
+        "-o",
+        tmp_path / "tuned2.safetensors",
+    )
+    evaluated = run("eval", tmp_path / "tuned.safetensors", tmp_path / "tuned2.safetensors", "--base", model, "--json")
+    assert {row["epochs"] for row in evaluated.json["models"] if row["step"] == "finetuned"} == {had + 2}
+    refused = call("finetune", small, "--in-all", "--epochs", had, "-o", tmp_path / "none.safetensors")
+    assert refused.code == 2
+    assert "No epochs are left for this model" in said(refused.err)
+
+
 def test_a_new_model_of_an_architecture(work: Path, tmp_path: Path) -> None:
     new = ("--arch", "cifar:resnet8", "--arch-arg", "width=0.25", "--embedding", "2", "--seed", "5")
     rows = run("dhp", *new, "-s", "1.4", "--epochs", "2", "-o", tmp_path / "new", "--json", "-q").json["models"]

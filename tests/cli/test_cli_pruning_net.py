@@ -8,12 +8,13 @@ import pytest
 import torch
 from cli_calling import call, run
 
-from metaprune_cli.artifacts import read_artifact
+from metaprune_cli.artifacts import read_artifact, read_document
 from metaprune_cli.training.state import TrainState
 from metaprune_cli.workflows.made import Checkpoint
 
 NET = ("pruning-net", "--epochs", "2")
-ARCH = ("--arch", "cifar:resnet8", "--arch-arg", "width=0.25", "--arch-arg", "in_channels=1")
+QUICK = ("--population", 4, "--iterations", 1, "--leaders", 1, "--repair-images", 32)
+ARCH = ("--arch", "cifar:resnet8", "--arch-arg", "width=0.25")  # what it classifies follows from the data
 
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
@@ -66,12 +67,56 @@ def test_an_architecture_starts_from_scratch(work: Path, tmp_path: Path) -> None
     assert torch.equal(order, order.sort(1).values)
 
 
+def test_a_pruned_model_has_no_start_from_scratch(model: Path, tmp_path: Path) -> None:
+    small, net = tmp_path / "small.safetensors", tmp_path / "net.safetensors"
+    run("prune", model, "-s", 2, "-o", small)
+    for command in (("pruning-net", small, "--start", "scratch"), ("search", small, "-s", 1.3, "--weights", "scratch")):
+        refused = call(*command, *(("--population", 2, "--iterations", 1) if command[0] == "search" else ()), "-o", net)
+        assert refused.code == 2
+        assert "does not have the widths of its architecture" in " ".join(refused.err.replace("│", " ").split())
+        assert not net.exists()
+
+
 def test_several_models_have_one_each(work: Path, tmp_path: Path) -> None:
     found = run("pruning-net", "zoo/train", "--epochs", "1", "-o", tmp_path / "nets", "--json").json["pruning_nets"]
     assert [Path(one["output"]).name for one in found] == [
         f"{Path(one['input']).stem}.pruningnet.safetensors" for one in found
     ]
     assert len(found) > 1
+
+
+def test_models_get_the_widths_that_one_search_found(work: Path, tmp_path: Path) -> None:
+    """Each keeps units of its own, and descends from itself: it is compared with its own base."""
+    models, net, found = sorted(Path("zoo/train").iterdir()), tmp_path / "net.safetensors", tmp_path / "found"
+    run("pruning-net", models[0], "--epochs", "1", "-o", net)
+    rows = run("search", net, "--models", "zoo/train", *QUICK, "-s", 2, "-o", found, "--json").json["models"]
+    assert [row["input"] for row in rows] == [str(model) for model in models]
+    assert all(row["achieved"] >= 2 for row in rows)
+    documents = [read_document(found / f"{model.stem}.searched-2x.safetensors") for model in models]
+    if rows[0]["how"] not in ("plain", "uniform"):
+        widths = [[family["after"] for family in document["pruning"]["families"]] for document in documents]
+        assert widths[0] == widths[1]
+    assert documents[1]["lineage"][-1]["method"] == "pruningnet"
+    assert set(documents[1]["inputs"]) == {"model", "widths"}
+    evaluated = run("eval", found, "--base", "zoo/train", "--json").json["models"]
+    assert {row["arm"] for row in evaluated} == {"plain", "pruningnet"}
+    assert {row["origin"] for row in evaluated} == {model.stem for model in models}
+    assert [row["speedup"] >= 2 for row in evaluated if row["step"] == "pruned"] == [True] * len(models)
+
+
+def test_models_that_cannot_get_its_widths(work: Path, model: Path, tmp_path: Path) -> None:
+    net, small = tmp_path / "net.safetensors", tmp_path / "small.safetensors"
+    run("pruning-net", model, "--epochs", "1", "-o", net)
+    run("prune", model, "-s", 2, "-o", small)
+    for arguments, text in (
+        ((net, "--models", small), "another structure"),
+        ((model, "--models", "zoo/train"), "that one network was searched for"),
+        ((net, "--models", model, "--weights", "inherited"), "the weights are the models' own"),
+    ):
+        refused = call("search", *arguments, *QUICK, "-s", 2, "-o", tmp_path / "x")
+        assert refused.code == 2
+        assert text in " ".join(refused.err.replace("│", " ").split())
+        assert not (tmp_path / "x").exists()
 
 
 BAD = {

@@ -44,7 +44,7 @@ def params(task: str, root: Path) -> dict[str, Any]:
         },
         "metanet": {"layers": 1, "hidden": 4},
         "meta-train": {"epochs": 1, "batches": 1, "batch_size": 4, "validate_every": 1},
-        "prune": {"speedup": [2], "scope": "family", "repair": "least-squares", "repair_images": 8},
+        "prune": {"speedup": [2], "repair": "least-squares", "repair_images": 8},
         "finetune": {"epochs": 1, "optimizer": "adamw", "lr": 0.001},
         "eval": {"latency_runs": 2},
     }

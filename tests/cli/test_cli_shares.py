@@ -49,6 +49,32 @@ def test_a_score_head_learns_from_pruned_models(work: Path, pruned: Path, tmp_pa
     assert any(name.startswith("shares/") for name in read_document(metanet)["inputs"])
 
 
+def test_it_learns_from_searches_of_either_kind(work: Path, tmp_path: Path) -> None:
+    quick = (
+        "--population",
+        4,
+        "--iterations",
+        1,
+        "--leaders",
+        1,
+        "--repair-images",
+        32,
+        "-s",
+        1.5,
+        "-s",
+        2.5,
+        "--front",
+    )
+    net, shares = tmp_path / "net.safetensors", tmp_path / "shares"
+    run("pruning-net", sorted(Path("zoo/train").iterdir())[0], "--epochs", 1, "-o", net)
+    run("search", net, "--models", "zoo/train", *quick, "-o", shares / "net")
+    run("search", "zoo/train", "--together", *quick, "-o", shares / "models")
+    params, metanet = settings(tmp_path), tmp_path / "metanet.safetensors"
+    run("meta-train", "graphs/train", "--shares", shares, "--params", params, "-o", metanet)
+    taught_by = [name for name in read_document(metanet)["inputs"] if name.startswith("shares/")]
+    assert len(taught_by) == 2 * 2 * len(list(Path("zoo/train").iterdir()))
+
+
 def test_a_model_is_pruned_by_what_the_head_says_of_its_speedup(work: Path, model: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     metanet = MetaNetwork(

@@ -16,7 +16,7 @@ from metaprune_cli.reports.page import Contents, html
 from metaprune_cli.reports.picture import arm_styles
 from metaprune_cli.reports.report import markdown, summary_tables, unequal_lines
 from metaprune_cli.reports.rows import Row
-from metaprune_cli.reports.summary import Summary, curve, metrics, summarise
+from metaprune_cli.reports.summary import Summary, common_repair, curve, metrics, summarise
 from metaprune_cli.workflows.lineage import descent
 
 DICE = Method(name="dice", about="", noun="pair of dice", command="throw", proposes=("units",), done="thrown for")
@@ -44,6 +44,31 @@ def test_every_method_is_compared_with_every_baseline(monkeypatch: pytest.Monkey
     styles = arm_styles(summary.arms)
     assert len(set(styles.values())) == len(styles)
     assert styles["dice"][1] == styles["metanet"][1]  # what a method did has its marker
+
+
+def test_units_that_go_in_training_need_no_repair_to_be_compared() -> None:
+    """What trains a model while it removes units leaves nothing to repair; the others are repaired, all or none."""
+    arms = ("plain", "metanet")
+    rows = [*(row("a", f"{arm} repaired", repair="least-squares") for arm in arms), row("a", "dhp")]
+    named, words = common_repair(rows)
+    assert [one.arm for one in named] == ["plain", "metanet", "dhp"]
+    assert "not trained while it was pruned" in words["Repaired"]
+    summary = summarise(named)
+    assert pairs(summary) == [("metanet", "plain"), ("dhp", "plain")]
+    assert summary.unequal == ()
+
+
+def test_a_method_that_needs_a_search_has_it_in_its_name() -> None:
+    whole = {"command": "zoo", "input": None}
+    search = {"command": "search", "input": "net.safetensors", "requested": 2.0, "criterion": "group-l2"}
+    learnt = {"command": "pruning-net", "input": "net.safetensors", "epochs": 3}
+    for lineage, arm in (
+        ((whole, search), "searched"),
+        ((whole, learnt, search), "pruningnet"),
+        ((whole, search | {"method": "pruningnet"}), "pruningnet"),
+        ((whole, search | {"weights": "scratch", "method": "pruningnet"}), "pruningnet from-scratch"),
+    ):
+        assert descent(lineage, Path("x.safetensors")).arm == arm
 
 
 def test_any_arm_is_compared_with_any_other() -> None:

@@ -14,6 +14,8 @@ from metaprune_cli.methods.metanet.learning.shares import Example, examples_of
 
 Signature = tuple[tuple[str, int], ...]
 """Name and size of every family of a model."""
+SHOWING = ("prune", "search")
+"""The commands that say how much of every family they left."""
 
 
 def examples_for(
@@ -26,7 +28,7 @@ def examples_for(
     Args:
         graphs: what is trained on.
         files: where each of them is from.
-        pruned: files of models as ``prune`` writes them.
+        pruned: files of models as ``prune`` and ``search`` write them.
         settings: of the meta-training that is to learn from them.
 
     Raises:
@@ -38,7 +40,7 @@ def examples_for(
             raise InputError(
                 "The objective shares has nothing to learn from.",
                 where="meta-train.objective",
-                next_step="prune the zoo's models with --search N --together, and give the folder as --shares",
+                next_step="metaprune search the zoo's models --together, and give the folder as --shares",
             )
         return [()] * len(graphs)
     if settings.criterion != "metanet" or settings.normaliser != "rank":
@@ -57,7 +59,7 @@ def examples_for(
             expected="an example for each structure that is trained on",
             got="\n".join(orphans),
             where="--shares",
-            next_step="metaprune prune models of each architecture and width, and give all results",
+            next_step="metaprune search or prune models of each architecture and width, and give all results",
         )
     return [examples_of(graph.units, left[graph.units.signature]) for graph in graphs]
 
@@ -70,7 +72,7 @@ def _left(files: Sequence[Path]) -> dict[Signature, list[tuple[float, tuple[int,
         document = read_artifact(path, "model").document
         last = (document.get("lineage") or [{}])[-1].get("command")
         plan = document.get("pruning") or {}
-        if last != "prune" or not plan.get("families"):
+        if last not in SHOWING or not plan.get("families"):
             strangers.append(str(path))
             continue
         signature = tuple((family["name"], int(family["before"])) for family in plan["families"])
@@ -80,7 +82,7 @@ def _left(files: Sequence[Path]) -> dict[Signature, list[tuple[float, tuple[int,
     if strangers:
         raise InputError(
             "Some files show nothing about shares.",
-            expected="models as metaprune prune writes them",
+            expected="models as metaprune prune or search writes them",
             got="\n".join(strangers),
             where="--shares",
             next_step="give those from before finetuning",

@@ -10,12 +10,7 @@ from typing import Literal
 from metaprune_cli.config import DhpSettings, PruneSettings
 from metaprune_cli.console.text import file_name
 from metaprune_cli.errors import InputError
-from metaprune_cli.models import build
-from metaprune_cli.models.recognise import shapes_of
-from metaprune_cli.stages.zoo import Job as Member
-from metaprune_cli.stages.zoo import architecture_of
-from metaprune_cli.training.seeds import seed_everything
-from metaprune_cli.workflows.images import check_fits
+from metaprune_cli.workflows.anew import architecture_of, new_model, with_new_weights
 from metaprune_cli.workflows.loading import ModelSource, Opened
 from metaprune_cli.workflows.paths import SUFFIX, Source, Sources
 from metaprune_cli.workflows.planning import goals_of
@@ -110,25 +105,13 @@ def open_job(job: Job, course: Course) -> tuple[Opened, Begun]:
     """
     source, trainer, seed = course.source, course.trainer, course.seed
     if job.path is None:
-        member = Member(str(source.arch), dict(source.arch_args), seed, "train")
-        architecture = architecture_of(member, trainer.splits, trainer.task)
-        seed_everything(seed)
-        name = job.targets[0].name.partition(".dhp-")[0]
-        opened = Opened(build(architecture).eval(), architecture, (), Path(f"{name}{SUFFIX}"))
-        check_fits(opened, trainer.splits, trainer.task)
-        return opened, "scratch"
+        architecture = architecture_of(str(source.arch), source.arch_args, trainer.splits, trainer.task)
+        path = Path(f"{job.targets[0].name.partition('.dhp-')[0]}{SUFFIX}")
+        return new_model(architecture, seed, trainer.splits, trainer.task, path), "scratch"
     opened = open_fitting(job.path, source, trainer.splits, trainer.task)
     if opened.zeros is not None:
         log.warning("%s: its zeros are not kept, every weight is trained anew; zero weights afterwards", job.path)
         opened = replace(opened, zeros=None)
     if course.settings.start != "scratch":
         return opened, "trained"
-    seed_everything(seed)
-    fresh = build(opened.architecture).eval()
-    if shapes_of(fresh.state_dict()) != shapes_of(opened.model.state_dict()):
-        raise InputError(
-            "The model cannot begin with new weights: it does not have the widths of its architecture.",
-            where=job.path,
-            next_step="--start trained, or begin with a model that was not pruned",
-        )
-    return replace(opened, model=fresh, graph=None), "scratch"
+    return with_new_weights(opened, seed), "scratch"
