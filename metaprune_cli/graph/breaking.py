@@ -67,7 +67,12 @@ def _unless_learnt(graph: NeuronGraph, following: Following, families: Sequence[
             groups.setdefault(together(family), []).append(family)
         failing = [group for group, _ in _culprits(graph, list(groups.values()), following.failure, few)]
         families = [family for group in failing if not following.learn(_without(graph, group)) for family in group]
-    return _locks(graph, families, following.failure, few)
+
+    def reason(kept: Tensor) -> str | None:
+        found = following.failure(kept)
+        return None if found is None else f"{found}; the flow depends on data, so no program can take its place"
+
+    return _locks(graph, families, reason, few)
 
 
 def _kin(family: Family) -> tuple[Any, ...]:
