@@ -108,7 +108,6 @@ def test_a_model_that_draws_is_not_comparable() -> None:
 @pytest.mark.parametrize(
     ("draw", "reason"),
     [
-        (random.random, None),
         (np.random.rand, None),
         (random.SystemRandom().random, "the model draws random numbers beside those of torch"),
     ],
