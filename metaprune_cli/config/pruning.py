@@ -91,7 +91,7 @@ class PruneSettings:
         Route,
         Flag(
             "class: only what the model's class can follow; program: a program of its operators; auto: the class where "
-            "that costs little.",
+            "that costs little, or where the model generates, which no program does.",
             WHAT_GOES,
         ),
     ] = "auto"

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metaprune_cli.errors import InputError
+from metaprune_cli.errors import InputError, MetapruneError
 from metaprune_cli.graph.dry_run import Passes, program_failure
 from metaprune_cli.graph.following import Following, on_meta
 from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.program.capture import Captured
 from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.structure import Lock
 from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, repeated
@@ -21,17 +22,21 @@ _FEW = 12
 """Below this many families it is quicker to try each than to halve on: families that break come in numbers."""
 
 
-def lock_what_breaks(graph: NeuronGraph, skeleton: Skeleton, passes: Passes) -> list[Lock]:
+def lock_what_breaks(
+    graph: NeuronGraph, skeleton: Skeleton, passes: Passes, captured: Callable[[], Captured] | None = None
+) -> list[Lock]:
     """Find the families that cannot be removed because the program around the parameters does not follow.
 
     One unit of every prunable family is removed at once, and the class is run on it; where Python fixes sizes, the
     recorded program is rewritten instead. Only if that fails too are the families halved until the culprits are found,
-    so an ordinary model costs one pass on meta. A model whose control flow depends on data has no program of its own.
+    so an ordinary model costs one pass on meta. A model whose control flow depends on data has a program only if all
+    that it asks of its data is answered yes or no, and every way it may run has been recorded.
 
     Args:
         graph: the traced graph.
         skeleton: the model that was traced.
         passes: what was traced.
+        captured: records every way, where that is needed.
 
     Returns:
         One lock per family that breaks, the error as its reason.
@@ -48,7 +53,8 @@ def lock_what_breaks(graph: NeuronGraph, skeleton: Skeleton, passes: Passes) -> 
         return []
     few = 1 if skeleton.real else _FEW  # a pass that computes something is not quick
     if following.by_values or _draws(skeleton, passes, graph.aliases):
-        return _unless_learnt(graph, following, families, few)
+        locks = _unless_learnt(graph, following, families, few)
+        return locks if not locks or captured is None else _unless_recorded(graph, locks, families, captured)
     if by_program(a_little) is None:
         return []
     found = [_locks(graph, families, failure, few) for failure in (following.failure, by_program)]
@@ -67,7 +73,31 @@ def _unless_learnt(graph: NeuronGraph, following: Following, families: Sequence[
             groups.setdefault(together(family), []).append(family)
         failing = [group for group, _ in _culprits(graph, list(groups.values()), following.failure, few)]
         families = [family for group in failing if not following.learn(_without(graph, group)) for family in group]
-    return _locks(graph, families, following.failure, few)
+
+    def reason(kept: Tensor) -> str | None:
+        found = following.failure(kept)
+        return None if found is None else f"{found}; the flow depends on data, so no program can take its place"
+
+    return _locks(graph, families, reason, few)
+
+
+def _unless_recorded(
+    graph: NeuronGraph, locks: list[Lock], families: Sequence[Family], captured: Callable[[], Captured]
+) -> list[Lock]:
+    """Fewer locks, where a program of all the ways in which the model may run follows."""
+    try:
+        program, graph = captured(), on_meta(graph)
+    except Exception:  # noqa: BLE001 - whatever the model raises where its questions are answered otherwise
+        return locks
+
+    def by_program(kept: Tensor) -> str | None:
+        try:
+            program.without(graph, kept)
+        except MetapruneError as error:
+            return f"its removal breaks the program: {error.what}"
+        return None
+
+    return min([locks, _locks(graph, families, by_program, _FEW)], key=_locked)
 
 
 def _kin(family: Family) -> tuple[Any, ...]:

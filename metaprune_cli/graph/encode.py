@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.breaking import lock_what_breaks
 from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.graph.program.capture import Captured
 from metaprune_cli.graph.resize import fill_, hollow_copy
 from metaprune_cli.graph.trace.builder import StructureBuilder
 from metaprune_cli.graph.trace.passes import FailedPassError, Pass, Skeleton, record_pass, repeated, trace_pass
@@ -43,7 +44,7 @@ def encode(model: nn.Module, example_inputs: ExampleInputs) -> NeuronGraph:
     if skeleton.real or any(recording.reads_draws for _, recording in passes):
         _lock_reachable(model, builder, _untouched(skeleton.model, builder, aliases) & trainable)
     graph = builder.build(tensors, trainable, aliases)
-    locks = lock_what_breaks(graph, skeleton, passes)
+    locks = lock_what_breaks(graph, skeleton, passes, lambda: Captured.of(model, graph, example_inputs))
     return graph.with_locks((*graph.locks, *locks))
 
 

@@ -74,7 +74,7 @@ class Trials:
         return self._following is not None and self._following.learn(kept)
 
     def _by_program(self, kept: Tensor) -> str | None:
-        if self._following is not None and self._following.by_values:
+        if self._following is not None and self._following.by_values and not self._is_captured:
             return "what the model runs depends on the values of its inputs: no program is for all of them"
         try:
             self.captured.without(self._graph, kept)
@@ -96,6 +96,14 @@ class Trials:
             graph = self._graph.with_tensors(self._model.state_dict()) if real else self._graph
             return Following(graph, skeleton, [(given, recording)])
         return None
+
+    @cached_property
+    def _is_captured(self) -> bool:
+        """Whether a model whose flow depends on data has a program all the same: one for every way it may run."""
+        try:
+            return bool(self.captured.modes)
+        except Exception:  # noqa: BLE001 - whatever the model raises where its questions are answered otherwise
+            return False
 
     @cached_property
     def captured(self) -> Captured:

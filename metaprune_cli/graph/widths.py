@@ -1,12 +1,15 @@
 """Numbers in a model's Python that are widths (``nf``, ``num_heads``, ``head_dim``): found by value, not by name.
 
-A module keeps the width of a parameter, the number of its heads or the size of each as an attribute. Which attribute is
-such a number is not known by its name: it has the old value, and with the new one the class follows.
+A module keeps the width of a parameter, the number of its heads or the size of each as an attribute, or in an object of
+settings (``self.config.hidden``, ``self.sizes[1]``). Which attribute is such a number is not known by its name: it has
+the old value, and with the new one the class follows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -24,13 +27,68 @@ _DEEP = 2
 """A module's attribute may be a width of a parameter so many modules below it."""
 
 
-def integers_of(module: nn.Module) -> dict[str, int]:
-    """A module's own attributes that can be widths."""
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if type(value) is int and value > 1 and not name.startswith("_")
-    }
+def integers_of(module: nn.Module, least: int = 2) -> dict[str, int]:
+    """A module's numbers that can be widths: its own attributes, and those of settings it holds (``config.hidden``)."""
+    found = dict(_integers(vars(module).items(), least))
+    for name, settings in _settings_of(module):
+        found |= {f"{name}.{key}": value for key, value in _integers(_parts(settings), least)}
+    return found
+
+
+def _integers(pairs: Iterable[tuple[Any, Any]], least: int) -> Iterator[tuple[str, int]]:
+    for name, value in pairs:
+        if type(value) is int and value >= least and not str(name).startswith("_") and "." not in str(name):
+            yield str(name), value
+
+
+def _settings_of(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Attributes that hold settings. What PyTorch's own modules hold is brought in line by their type."""
+    if type(module).__module__.startswith("torch.nn."):
+        return
+    for name, value in vars(module).items():
+        if not name.startswith("_") and "." not in name and _is_settings(value):
+            yield name, value
+
+
+def _is_settings(value: Any) -> bool:
+    if type(value) in (dict, list, tuple, types.SimpleNamespace):
+        return True
+    plain = hasattr(value, "__dict__") and not callable(value)
+    return plain and not isinstance(value, nn.Module | Tensor | types.ModuleType)
+
+
+def _parts(settings: Any) -> Iterable[tuple[Any, Any]]:
+    """What settings hold, by name or place."""
+    if isinstance(settings, list | tuple):
+        return enumerate(settings)
+    return settings.items() if isinstance(settings, dict) else vars(settings).items()
+
+
+def _set(module: nn.Module, name: str, value: int) -> None:
+    """Give a number of a module, or of settings that it holds, a new value."""
+    attribute, _, key = name.partition(".")
+    settings = getattr(module, attribute)
+    if not key:
+        setattr(module, attribute, value)
+    elif isinstance(settings, tuple):
+        setattr(module, attribute, (*settings[: int(key)], value, *settings[int(key) + 1 :]))
+    elif isinstance(settings, list):
+        settings[int(key)] = value
+    elif isinstance(settings, dict):
+        settings[key] = value
+    else:
+        object.__setattr__(settings, key, value)  # a frozen dataclass's too
+
+
+def _numbered(model: nn.Module, least: int = 2) -> Iterator[tuple[str, nn.Module, dict[str, int]]]:
+    """Every module with its numbers; settings that many share, and that change for all of them, are the first one's."""
+    met: set[int] = set()
+    for path, module in model.named_modules():
+        settings = {name: id(held) for name, held in _settings_of(module) if not isinstance(held, tuple)}
+        shared = {name for name, held in settings.items() if held in met}
+        met.update(settings.values())
+        numbers = integers_of(module, least)
+        yield path, module, {name: n for name, n in numbers.items() if name.partition(".")[0] not in shared}
 
 
 def set_widths_(model: nn.Module, widths: Widths) -> None:
@@ -54,7 +112,7 @@ def set_widths_(model: nn.Module, widths: Widths) -> None:
         )
     for path, named in widths.items():
         for name, value in named.items():
-            setattr(modules[path], name, value)
+            _set(modules[path], name, value)
 
 
 def widths_lost(model: nn.Module, whole: nn.Module) -> dict[str, dict[str, int]]:
@@ -64,11 +122,10 @@ def widths_lost(model: nn.Module, whole: nn.Module) -> dict[str, dict[str, int]]
     """
     others = dict(whole.named_modules())
     found = {}
-    for path, module in model.named_modules():
+    for path, module, now in _numbered(model, least=1):
         other = others.get(path)
         if other is None or type(other) is not type(module):
             continue
-        now = {name: value for name, value in vars(module).items() if type(value) is int and value > 0}
         less = {name: now[name] for name, built in integers_of(other).items() if now.get(name, built) < built}
         if less:
             found[path] = less
@@ -85,18 +142,18 @@ def recipes_for(model: nn.Module, graph: NeuronGraph, kept: Tensor) -> dict[Reci
     """
     changed = _changed(graph, kept)
     found: dict[Recipe, dict[str, int]] = {}
-    for path, module in model.named_modules():
-        numbers = integers_of(module)
+    for path, module, numbers in _numbered(model):
         if not numbers:
             continue
         prefix = f"{path}." if path else ""
         for name, sources in changed.items():
             inner = name.removeprefix(prefix)
-            if not name.startswith(prefix) or inner.count(".") > _DEEP:
+            if not name.startswith(prefix):
                 continue
+            deep = inner.count(".") > _DEEP
             for kind, (before, after) in sources.items():
                 for attribute, value in numbers.items():
-                    if value == before:
+                    if value == before and ("." in attribute or not deep):  # settings are for all that is below
                         recipe = type(module).__qualname__, attribute, (inner, kind)
                         found.setdefault(recipe, {})[path] = after
     return found

@@ -58,7 +58,7 @@ def program_from_document(document: Any, tensors: Mapping[str, Tensor]) -> Progr
     """
     try:
         program = _put_together(document, tensors)
-        for script in program.scripts.values():
+        for script in _ways(program.scripts):
             _rehearse(program, script)
     except CorruptFileError:
         raise
@@ -76,20 +76,25 @@ def _put_together(document: Any, tensors: Mapping[str, Tensor]) -> Program:
         raise CorruptFileError("The program in the file has other modes than eval and train.")
     scripts: dict[Mode, Script] = {mode: script_from_document(script) for mode, script in modes.items()}  # type: ignore[misc]
     examples = [_example(items(example, 2)) for example in items(document["examples"])]
-    inputs = {len(script.recording.inputs) for script in scripts.values()}
+    inputs = {len(script.recording.inputs) for script in _ways(scripts)}
     if inputs != {len(examples)}:
         raise CorruptFileError("The program in the file takes other inputs than its example.")
-    places = [place for script in scripts.values() for size in script.varies or () for place in size.places]
+    places = [place for script in _ways(scripts) for size in script.varies or () for place in size.places]
     if any(dim >= len(examples[at][0]) for at, dim in places):
         raise CorruptFileError("A size of the program in the file is of no input.")
     entries, constants = _tensors(document, tensors)
-    for script in scripts.values():
+    for script in _ways(scripts):
         missing = (
             set(script.recording.entries.values()) - entries.keys() | set(script.constants.values()) - constants.keys()
         )
         if missing:
             raise CorruptFileError("The file lacks tensors of its program.", got=", ".join(sorted(missing)[:10]))
     return Program(scripts, entries, constants, examples).eval()
+
+
+def _ways(scripts: Mapping[Mode, Script]) -> list[Script]:
+    """All that may run."""
+    return [way for script in scripts.values() for way in script.ways]
 
 
 def _example(pair: list[Any]) -> tuple[tuple[int, ...], torch.dtype]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import random
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -169,7 +172,7 @@ def _measure(case: _Case, tensors: Mapping[str, Tensor], sliced: Mapping[str, Te
 
 
 def _draws(case: _Case, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the original's outputs in evaluation mode depend on the seed; in training, on more than torch's."""
+    """Whether the original's outputs in evaluation mode depend on the seed; in training, on more than the seeds."""
     training, inputs = case.passes[-1]
 
     def run() -> Any:  # of a copy: training changes some models
@@ -244,9 +247,26 @@ def _random_like(example_inputs: ExampleInputs, batch: int, dtype: torch.dtype) 
 
 
 def _outputs(run: Callable[[], Any], seed: int = 0) -> list[Tensor]:
-    with torch.no_grad(), torch.random.fork_rng(), _NothingDropped():  # type: ignore[no-untyped-call]
-        torch.manual_seed(seed)
+    with torch.no_grad(), _seeded(seed), _NothingDropped():
         return [tensor for tensor in leaves(run(), Tensor) if tensor.is_floating_point()]
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw what torch, Python and NumPy draw from this seed, and afterwards as if nothing had been drawn."""
+    numpy = sys.modules.get("numpy")  # who draws with it has imported it
+    before = random.getstate(), numpy and numpy.random.get_state()
+    try:
+        with torch.random.fork_rng():  # type: ignore[no-untyped-call]
+            torch.manual_seed(seed)
+            random.seed(seed)
+            if numpy:
+                numpy.random.seed(seed)
+            yield
+    finally:
+        random.setstate(before[0])
+        if numpy:
+            numpy.random.set_state(before[1])
 
 
 class _NothingDropped(TorchDispatchMode):

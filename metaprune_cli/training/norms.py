@@ -104,9 +104,10 @@ def _is_norm(step: Step) -> bool:
 
 def _running(script: Script) -> Iterator[str]:
     """The entries that are running means and variances."""
-    entries = script.recording.entries
-    for step in filter(_is_norm, script.recording.steps):
-        yield from (entries[v.number] for v in step.args[3:5] if v.number in entries)
+    for way in script.ways:
+        entries = way.recording.entries
+        for step in filter(_is_norm, way.recording.steps):
+            yield from (entries[v.number] for v in step.args[3:5] if v.number in entries)
 
 
 def _on_batches(script: Script, *, keep: bool) -> Script:
@@ -117,4 +118,5 @@ def _on_batches(script: Script, *, keep: bool) -> Script:
         return replace(step, args=(*step.args[:3], *kept, True, 1.0, *step.args[7:]))
 
     steps = tuple(changed(step) if _is_norm(step) else step for step in script.recording.steps)
-    return Script(replace(script.recording, steps=steps), script.constants, script.arguments, script.varies)
+    otherwise = tuple(_on_batches(other, keep=keep) for other in script.otherwise)
+    return Script(replace(script.recording, steps=steps), script.constants, script.arguments, script.varies, otherwise)

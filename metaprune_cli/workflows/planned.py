@@ -45,7 +45,7 @@ class Planned:
         """A plan by the route that the settings ask for.
 
         ``auto`` takes what any route can do, and where that is a program, the class instead if it reaches the target
-        too and little of the score is lost.
+        too and little of the score is lost; a model that generates stays in its class at any price: no program can.
 
         Args:
             run: the model.
@@ -64,7 +64,8 @@ class Planned:
             kept = cls.settled(run, make, allowed, "class")
         except TargetError:
             return free
-        return kept if score(kept.plan.kept) >= (1 - CHEAP) * score(free.plan.kept) else free
+        generates = callable(getattr(run.model, "generate", None))
+        return kept if generates or score(kept.plan.kept) >= (1 - CHEAP) * score(free.plan.kept) else free
 
     @classmethod
     def settled(cls, run: PruningRun, make: Make, allowed: Allowed, asked: Route) -> Planned:

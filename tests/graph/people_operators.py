@@ -70,6 +70,16 @@ def sorted_positions() -> nn.Module:
     return around(lambda m, x: x.sort(1).values.topk(3, dim=1).values)
 
 
+@ENTRIES.add(sequence, 0.9)
+def second_smallest_of_positions() -> nn.Module:
+    return around(lambda m, x: x + x.kthvalue(2, 1).values.unsqueeze(1) + x.mode(1, keepdim=True).values)
+
+
+@ENTRIES.add(sequence, 0.0, expected="kthvalue over the neurons")
+def second_smallest_neuron() -> nn.Module:
+    return around(lambda m, x: x + x.kthvalue(2, -1).values.unsqueeze(-1))
+
+
 @ENTRIES.add(sequence, 0.0, expected="topk")
 def top_neurons() -> nn.Module:
     return around(lambda m, x: x.topk(4, dim=-1).values, 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -104,7 +105,16 @@ def test_a_model_that_draws_is_not_comparable() -> None:
     assert pruned.checked.reason == "the model draws random numbers in evaluation mode"
 
 
-def test_a_model_that_draws_in_training_beside_torch_is_not_comparable_there() -> None:
+@pytest.mark.parametrize(
+    ("draw", "reason"),
+    [
+        (np.random.rand, None),
+        (random.SystemRandom().random, "the model draws random numbers beside those of torch"),
+    ],
+)
+def test_a_model_that_draws_in_training_without_a_seed_is_not_comparable_there(
+    draw: Callable[[], float], reason: str | None
+) -> None:
     class Masking(nn.Module):
         """Hides a part of what it hears in training, as speech models do with NumPy's numbers."""
 
@@ -114,14 +124,18 @@ def test_a_model_that_draws_in_training_beside_torch_is_not_comparable_there() -
 
         def forward(self, x: Tensor) -> Tensor:
             out: Tensor = self.b(self.a(x).relu())
-            return out * random.random() if self.training else out
+            return out * draw() if self.training else out
 
     model, x = Masking().eval(), torch.randn(1, 4)
     pruned = mp.prune(model, x, speedup=2.0)
     assert pruned.checked.error is not None
     graph = encode(model, x)
+    np.random.seed(5)
     found = check(model, pruned.model, graph, pruned.plan, x, training=True)
-    assert found.reason == "the model draws random numbers beside those of torch"
+    assert (found.reason, found.error is None) == (reason, reason is not None)
+    after = np.random.rand()
+    np.random.seed(5)
+    assert after == np.random.rand()  # as if the check had drawn nothing
 
 
 def test_an_operation_that_cannot_be_followed_is_not_blamed_on_the_inputs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,6 +148,17 @@ def test_a_program_where_the_class_costs_much_and_where_it_is_asked_for() -> Non
     )
 
 
+def test_what_generates_stays_in_its_class() -> None:
+    class Generating(Fixed):
+        def generate(self) -> None:
+            """No program has this."""
+
+    x = torch.randn(1, 8)
+    assert mp.prune(built(Fixed), x, speedup=2.5).report["route"] == "program"
+    assert mp.prune(built(Generating), x, speedup=2.5).report["route"] == "class"
+    assert mp.prune(built(Generating), x, speedup=6.0).report["route"] == "program"  # no class reaches it
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A factory of models with widths in their attributes."""

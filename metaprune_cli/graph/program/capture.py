@@ -21,11 +21,38 @@ from metaprune_cli.graph.program.types import of_the_models_types
 from metaprune_cli.graph.program.varying import Search, inputs_at
 from metaprune_cli.graph.slicing import alive_neurons, slice_tensors
 from metaprune_cli.graph.structure import Layer
+from metaprune_cli.graph.trace.answers import Answers, all_answers
 from metaprune_cli.graph.trace.builder import StructureBuilder
 from metaprune_cli.graph.trace.neurons import INPUT
-from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, trace_pass
-from metaprune_cli.graph.trace.record import Recording, Value
+from metaprune_cli.graph.trace.passes import FailedPassError, Pass, Skeleton, record_pass, trace_pass
+from metaprune_cli.graph.trace.record import Recording, Step, Value
 from metaprune_cli.graph.trace.tracer import ExampleInputs
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """How a mode runs where data answers its questions in one way, and the sizes that may be others."""
+
+    recording: Recording
+    varies: tuple[Varying, ...]
+
+    def checked(self) -> Way:
+        """The same, if what is done before a question leaves no trace: it is done again where the answer is another.
+
+        Raises:
+            InputError: it does.
+        """
+        steps = self.recording.steps
+        last = max((at for at, step in enumerate(steps) if step.answer is not None), default=0)
+        kept = {self.recording.storage(n) for n in (*self.recording.inputs, *self.recording.entries)}
+        if any(_tracks(step) or kept & set(map(self.recording.storage, step.written())) for step in steps[:last]):
+            raise InputError("The model changes its state before it asks a question about its data")
+        return self
+
+
+def _tracks(step: Step) -> bool:
+    """A normalisation in training, which writes its running statistics."""
+    return step.operator is torch.ops.aten.native_batch_norm.default and step.args[3] is not None and step.args[5]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,28 +65,32 @@ class Captured:
         model: the network; not changed.
         example: what its graph was traced with.
         own: the graph of its recordings.
-        modes: each mode's recording, and the sizes of the inputs that may be others than the example's.
+        modes: the ways each mode may run, the example's first: one, where nothing depends on data.
     """
 
     model: nn.Module
     example: ExampleInputs
     own: NeuronGraph
-    modes: Mapping[Mode, tuple[Recording, tuple[Varying, ...]]]
+    modes: Mapping[Mode, Sequence[Way]]
 
     @classmethod
     def of(cls, model: nn.Module, graph: NeuronGraph, example_inputs: ExampleInputs) -> Captured:
         """Record a model.
 
         Raises:
-            InputError: the model does not run on the example inputs.
+            InputError: the model does not run on the example inputs, or its flow depends on data in other ways than
+                by questions that are answered yes or no.
         """
         skeleton, builder = Skeleton.of(model), StructureBuilder()
-        modes: dict[Mode, tuple[Recording, tuple[Varying, ...]]] = {}
         capture = _Capture(skeleton, builder, graph.aliases, example_inputs)
-        modes["eval"] = capture.mode(training=False)
+        modes: dict[Mode, list[Way]] = {"eval": [capture.way(training=False, first=_answers_on(model, example_inputs))]}
+        like = modes["eval"][0].varies
+        capture.asks = bool(modes["eval"][0].recording.answers)
         builder.counting = False
         with contextlib.suppress(InputError):  # or else it is a program for evaluation alone
-            modes["train"] = capture.mode(training=True, like=modes["eval"][1])
+            modes["train"] = [capture.way(training=True, like=like)]
+            modes["train"] += capture.otherwise(modes["train"][0], training=True)
+        modes["eval"] += capture.otherwise(modes["eval"][0], training=False)
         own = builder.build(graph.tensors, graph.trainable, graph.aliases)
         return cls(model, example_inputs, own, modes)
 
@@ -77,11 +108,16 @@ class Captured:
         own_kept = _carried_over(graph, kept, self.own)
         scripts: dict[Mode, Script] = {}
         constants: dict[str, Tensor] = {}
-        for mode, (recording, varies) in self.modes.items():
-            smaller = rewrite(recording, self.own, own_kept, tensors)
-            names = {number: f"{mode}_{i}" for i, number in enumerate(smaller.constants)}
-            constants |= {names[number]: value.clone() for number, value in smaller.constants.items()}
-            scripts[mode] = Script(_bare(smaller), names, _arguments(self.model, self.example, smaller.inputs), varies)
+        for mode, ways in self.modes.items():
+            made: list[Script] = []
+            for way in reversed(ways):
+                smaller = rewrite(way.recording, self.own, own_kept, tensors)
+                names = {n: f"{mode}_{len(constants) + i}" for i, n in enumerate(smaller.constants)}
+                constants |= {names[number]: value.clone() for number, value in smaller.constants.items()}
+                arguments = _arguments(self.model, self.example, smaller.inputs)
+                otherwise = tuple(reversed(made)) if way is ways[0] else ()
+                made.append(Script(_bare(smaller), names, arguments, way.varies, otherwise))
+            scripts[mode] = made[-1]
         examples = [(tuple(t.shape), t.dtype) for t in leaves(self.example, Tensor)]
         program = Program(scripts, _entries(self.model, tensors), constants, examples)
         return program.train(self.model.training)
@@ -94,32 +130,75 @@ def _arguments(model: nn.Module, example_inputs: ExampleInputs, numbers: Sequenc
     return named
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Capture:
-    """Records a model in one mode and in the other, into one structure."""
+    """Records a model in one mode and in the other, into one structure; ``asks``: whether there are other ways."""
 
     skeleton: Skeleton
     builder: StructureBuilder
     aliases: Mapping[str, str]
     example: ExampleInputs
+    asks: bool = False
 
-    def mode(self, *, training: bool, like: tuple[Varying, ...] | None = None) -> tuple[Recording, tuple[Varying, ...]]:
-        """One mode, and the sizes that may be others than the example's: ``like`` those of another mode, if given."""
+    def way(self, *, training: bool, like: tuple[Varying, ...] | None = None, first: Sequence[bool] = ()) -> Way:
+        """How a mode runs where its questions are answered like this.
+
+        Args:
+            training: the mode.
+            like: the sizes of another way that may be others than the example's.
+            first: the answers; no, where there are none.
+
+        Raises:
+            InputError: the model does not run so, or what it did before a question cannot be done again.
+        """
 
         def record(inputs: ExampleInputs) -> Recording:
-            return record_pass(self.skeleton, Pass(training, self.skeleton.inputs(inputs)), self.aliases)
+            return record_pass(self.skeleton, self._pass(inputs, training, first), self.aliases)
 
         search = Search(self.example, record)
         varies = search.found(like)
-        traced = self._traced(inputs_at(self.example, varies, 0), training) if varies else None
+        if like and varies != like and self.asks:  # an input may matter here that the other way only asked about
+            varies = Search(self.example, record).found()
+        traced = self._traced(inputs_at(self.example, varies, 0), training, first) if varies else None
         for tried in (varies, varies[:1]):
             recordings = search.recordings(tried) if traced else None
             if traced and recordings and (found := merged([traced, *recordings[1:]])) is not None:
-                return of_the_models_types(found.recording.folded(found.varying)), tried
-        return of_the_models_types(self._traced(self.example, training).folded()), ()
+                return Way(of_the_models_types(found.recording.folded(found.varying)), tried).checked()
+        return Way(of_the_models_types(self._traced(self.example, training, first).folded()), ()).checked()
 
-    def _traced(self, inputs: ExampleInputs, training: bool) -> Recording:
-        return trace_pass(self.skeleton, self.builder, Pass(training, self.skeleton.inputs(inputs)), self.aliases)
+    def otherwise(self, way: Way, *, training: bool) -> list[Way]:
+        """All other ways in which a mode may run; those in which the model raises an error are left out."""
+        if not way.recording.answers:
+            return []
+        inputs = inputs_at(self.example, way.varies, 0)
+
+        def ask(answers: Answers) -> None:
+            with contextlib.suppress(FailedPassError):
+                given = Pass(training, self.skeleton.inputs(inputs), answers)
+                record_pass(self.skeleton, given, self.aliases)
+
+        found = []
+        for answers in list(all_answers(way.recording.answers, ask))[1:]:
+            with contextlib.suppress(FailedPassError):
+                found.append(self.way(training=training, like=way.varies, first=answers))
+        return found
+
+    def _traced(self, inputs: ExampleInputs, training: bool, first: Sequence[bool]) -> Recording:
+        return trace_pass(self.skeleton, self.builder, self._pass(inputs, training, first), self.aliases)
+
+    def _pass(self, inputs: ExampleInputs, training: bool, first: Sequence[bool]) -> Pass:
+        return Pass(training, self.skeleton.inputs(inputs), Answers(first))
+
+
+def _answers_on(model: nn.Module, example: ExampleInputs) -> tuple[bool, ...]:
+    """What the example's data answers in evaluation mode."""
+    probe = Pass(training=False, inputs=example, answers=Answers())
+    skeleton = Skeleton.of(model)
+    with contextlib.suppress(FailedPassError):
+        record_pass(skeleton, replace(probe, inputs=skeleton.inputs(example)), {})
+    if not probe.answers or not probe.answers.asked:
+        return ()
+    return record_pass(Skeleton.of(model, real=True), Pass(training=False, inputs=example), {}).answers
 
 
 def _carried_over(graph: NeuronGraph, kept: Tensor, own: NeuronGraph) -> Tensor:

@@ -14,7 +14,7 @@ from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.program.allowed import operator_named
 from metaprune_cli.graph.program.script import Script, Varying
 from metaprune_cli.graph.program.values import BATCH, items, number, pack, text, unpack
-from metaprune_cli.graph.trace.record import Recording, Step, TypeOf, Value
+from metaprune_cli.graph.trace.record import READ, Recording, Step, TypeOf, Value
 from metaprune_cli.graph.trace.sizes import Extent, Size, extents, replaced
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -33,6 +33,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
 """What an argument may be, by its type in an operator's schema; there are no generators in files."""
 _LONGEST = 2**20
 """How many parts a list among the arguments may have."""
+_WAYS = 64
+"""How many other ways a program may run, by what its data says."""
 
 
 def script_to_document(script: Script) -> dict[str, Any]:
@@ -46,6 +48,7 @@ def script_to_document(script: Script) -> dict[str, Any]:
         "constants": [[number, name] for number, name in script.constants.items()],
         "outputs": pack(recording.outputs),
         "steps": [_step_to_document(step) for step in recording.steps],
+        **({"otherwise": [script_to_document(way) for way in script.otherwise]} if script.otherwise else {}),
     }
 
 
@@ -66,7 +69,7 @@ def script_from_document(document: Any) -> Script:
         ) from error
 
 
-def _script(document: Any) -> Script:
+def _script(document: Any, *, inner: bool = False) -> Script:
     recording = Recording(
         steps=tuple(_step_from_document(step) for step in items(document["steps"])),
         values=(),
@@ -87,7 +90,12 @@ def _script(document: Any) -> Script:
     if [v.number for v in leaves(arguments, Value)] != list(recording.inputs):
         raise CorruptFileError("The program's arguments do not hold its inputs.")
     _check_order(recording, constants)
-    return Script(recording, constants, arguments, varies)
+    otherwise = () if inner else tuple(_script(way, inner=True) for way in items(document.get("otherwise", [])))
+    if (inner and "otherwise" in document) or len(otherwise) > _WAYS:
+        raise CorruptFileError("The program in the file runs in too many ways.")
+    if any(len(way.recording.inputs) != len(recording.inputs) for way in otherwise):
+        raise CorruptFileError("The program in the file takes other inputs where its data is other.")
+    return Script(recording, constants, arguments, varies, otherwise)
 
 
 def _varying_to_document(size: Varying) -> list[Any]:
@@ -156,6 +164,8 @@ def _check_order(recording: Recording, constants: Mapping[int, str]) -> None:
 
 
 def _step_to_document(step: Step) -> dict[str, Any]:
+    if step.answer is not None:
+        return {"asks": step.inputs()[0], "answer": step.answer}
     document: dict[str, Any] = {
         "operator": str(step.operator),
         "args": [pack(arg) for arg in step.args],
@@ -171,6 +181,11 @@ def _step_to_document(step: Step) -> dict[str, Any]:
 
 
 def _step_from_document(document: Any) -> Step:
+    if "asks" in document:
+        if type(document["answer"]) is not bool:
+            raise CorruptFileError("A question in the program has another answer than yes or no.")
+        asked = (Value(number(document["asks"])),)
+        return Step(READ, asked, {}, (None,), single=True, labels={}, answer=document["answer"])
     operator = operator_named(document["operator"])
     args = tuple(unpack(arg) for arg in items(document["args"]))
     kwargs = {name: unpack(arg) for name, arg in document.get("kwargs", {}).items()}

@@ -52,6 +52,10 @@ class _Draft:
         )
 
 
+class OtherwiseError(Exception):
+    """Data answers a question otherwise than it was answered in the recording; ``args`` are the answers up to it."""
+
+
 class Interpreter:
     """The steps of a recording, ready to run; it holds no tensors.
 
@@ -148,6 +152,7 @@ class _Writer:
     ) -> None:
         self._places, self._used, self._source, self._wanted = places, used, source, wanted
         self._known: dict[Any, int] = {}
+        self._answers: tuple[bool, ...] = ()
         self.first: list[_Draft] = []
         """Made once, right after the inputs: types and the device."""
         self.rest: list[_Draft] = []
@@ -174,6 +179,10 @@ class _Writer:
             outputs, single = outputs[:1], True
         else:
             call = guarded(step.operator)
+        if step.answer is not None:
+            call, single = _asked, False
+            self._answers = (*self._answers, step.answer)
+            things = [*things, self._answers]
         given = tuple(self._place(thing, step.grad) for thing in things)
         made = tuple(self._places.make(number) for number in outputs)
         self.rest.append(_Draft(call, given, names, made, single, step.grad))
@@ -284,6 +293,13 @@ def repeated_matrices(steps: Sequence[Step]) -> list[int | None]:
 def times_matrix(batch: Tensor, matrix: Tensor) -> Tensor:
     """(b, n, k) times (k, m), as one product."""
     return (batch.reshape(-1, batch.shape[-1]) @ matrix).view(*batch.shape[:-1], -1)
+
+
+def _asked(tensor: Tensor, answers: tuple[bool, ...]) -> tuple[None]:
+    """Go on if a question has the last of these answers."""
+    if bool(tensor) is not answers[-1]:
+        raise OtherwiseError(*answers[:-1], not answers[-1])
+    return (None,)
 
 
 def _listed(*parts: Any) -> list[Any]:

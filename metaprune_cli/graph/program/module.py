@@ -13,10 +13,14 @@ from torch import Tensor, nn
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.nest import leaves, rebuild
 from metaprune_cli.graph.program.document import script_from_document, script_to_document
+from metaprune_cli.graph.program.interpreter import OtherwiseError
 from metaprune_cli.graph.program.made_for import is_made_for, of_other_sizes, was_recorded
 from metaprune_cli.graph.program.script import CONSTANTS, Mode, Script
 from metaprune_cli.graph.trace.record import Value
 from metaprune_cli.graph.trace.tracer import ExampleInputs
+
+_QUESTIONS = 64
+"""How often a program may be sent another way in one pass."""
 
 
 class Program(nn.Module):
@@ -62,6 +66,24 @@ class Program(nn.Module):
                 expected="a model that runs in training mode on its example inputs",
                 next_step="call eval() first",
             )
+        drawn = _random_state() if script.otherwise and self.training else None
+        way: Script | None = script
+        for _ in range(_QUESTIONS):
+            try:
+                return self._run(way, args, kwargs)
+            except OtherwiseError as error:
+                so_far = error.args
+            way = next((other for other in script.ways if other.answers[: len(so_far)] == so_far), None)
+            if way is None:
+                break
+            if drawn is not None:
+                _set_random_state(drawn)  # what was drawn before the question is drawn again
+        raise InputError(
+            "This program was not made for such inputs: where its flow depends on data, the model did not run so.",
+            next_step="check the inputs, or prune with --route class",
+        )
+
+    def _run(self, script: Script, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         inputs = _bind(script, args, kwargs)
         if script.varies is not None and not is_made_for(script.varies, self.examples, inputs):
             raise of_other_sizes(script.varies, self.examples, script.arguments, inputs)
@@ -126,6 +148,16 @@ def _bind(script: Script, args: Sequence[Any], kwargs: Mapping[str, Any]) -> lis
             )
         inputs += tensors
     return inputs
+
+
+def _random_state() -> tuple[Tensor, list[Tensor]]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+
+
+def _set_random_state(state: tuple[Tensor, list[Tensor]]) -> None:
+    torch.set_rng_state(state[0])
+    if state[1]:
+        torch.cuda.set_rng_state_all(state[1])
 
 
 def _tensor(module: nn.Module, path: Sequence[str]) -> Tensor:

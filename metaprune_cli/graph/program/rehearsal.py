@@ -51,6 +51,9 @@ def rehearse(
         return values[thing.number].dtype if isinstance(thing, TypeOf) else torch.device("meta")
 
     for step in steps:
+        if step.answer is not None:
+            _check_question(values[step.inputs()[0]])
+            continue
         try:
             args, kwargs = map_in((Value, Size, TypeOf, torch.device), given, (step.args, step.kwargs))
         except (ArithmeticError, LookupError) as error:
@@ -67,6 +70,11 @@ def rehearse(
                     got=f"shape {tuple(tensor.shape)}",
                 )
         values |= {n: tensor for n, tensor in zip(step.outputs, made, strict=True) if n is not None}
+
+
+def _check_question(tensor: Tensor) -> None:
+    if tensor.dtype is not torch.bool or tensor.numel() != 1:
+        raise CorruptFileError("The program in the file asks what is no single truth value.")
 
 
 def _run(step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:

@@ -46,8 +46,10 @@ def differentiable(_: Rewriting, step: Step) -> Step:
     return replace(step, operator=aten._embedding_bag.default)
 
 
-def reads(_work: Rewriting, _step: Step) -> Step:
-    """A number in Python: nobody knows what becomes of it."""
+def reads(_work: Rewriting, step: Step) -> Step:
+    """A number in Python: nobody knows what becomes of it. A question has been answered in every way."""
+    if step.answer is not None:
+        return step
     raise NumericsError("A number that Python reads from a tensor cannot be recorded")
 
 

@@ -48,6 +48,7 @@ class Script:
         constants: number -> name of the program's constant.
         arguments: the model's arguments: name -> the nest that was given, tensors as values.
         varies: the sizes that may be others than the example's; None in older files, which do not say.
+        otherwise: what runs where data answers the questions of the flow otherwise.
         paths: where the entries and constants are, module by module.
         interpreter: a function of the inputs, the entries and the constants, in this order.
     """
@@ -56,8 +57,19 @@ class Script:
     constants: Mapping[int, str]
     arguments: Mapping[str, Any]
     varies: tuple[Varying, ...] | None
+    otherwise: tuple[Script, ...] = ()
     paths: tuple[tuple[str, ...], ...] = field(init=False)
     interpreter: Interpreter = field(init=False)
+
+    @property
+    def ways(self) -> tuple[Script, ...]:
+        """This and what runs otherwise."""
+        return (self, *self.otherwise)
+
+    @property
+    def answers(self) -> tuple[bool, ...]:
+        """What data answers where this runs."""
+        return tuple(step.answer for step in self.recording.steps if step.answer is not None)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Script:
         return self

@@ -16,6 +16,7 @@ from metaprune_cli.graph.nest import leaves, map_tensors
 from metaprune_cli.graph.operators.registry import rule_of
 from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.structure import IS_INPUT, IS_OUTPUT
+from metaprune_cli.graph.trace.answers import Answers
 from metaprune_cli.graph.trace.builder import StructureBuilder
 from metaprune_cli.graph.trace.labels import Elements
 from metaprune_cli.graph.trace.literals import Literals
@@ -60,10 +61,11 @@ class Skeleton:
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """A forward pass to be traced: the mode, and the inputs."""
+    """A forward pass to be traced: the mode, the inputs, and what it is told where it asks about data."""
 
     training: bool
     inputs: ExampleInputs
+    answers: Answers | None = None
 
 
 def repeated(example_inputs: ExampleInputs, times: int) -> ExampleInputs:
@@ -98,7 +100,7 @@ def trace_pass(skeleton: Skeleton, builder: StructureBuilder, given: Pass, alias
         InputError: the model does not run on these inputs.
     """
     recorder = Recorder()
-    tracer = Tracer(builder, rule_of, real=skeleton.real, recorder=recorder)
+    tracer = Tracer(builder, rule_of, real=skeleton.real, recorder=recorder, answers=given.answers)
     inputs = skeleton.inputs(given.inputs)
     attach_labels(tracer, skeleton.model, inputs, aliases)
     recording = _record(skeleton, (given, inputs), aliases, tracer, recorder)
@@ -135,7 +137,8 @@ def record_pass(skeleton: Skeleton, given: Pass, aliases: Mapping[str, str]) -> 
         InputError: the model does not run on these inputs.
     """
     recorder = Recorder()
-    tracer = Tracer(StructureBuilder(), lambda _: _no_labels, real=skeleton.real, recorder=recorder)
+    empty = StructureBuilder()
+    tracer = Tracer(empty, lambda _: _no_labels, real=skeleton.real, recorder=recorder, answers=given.answers)
     return _record(skeleton, (given, skeleton.inputs(given.inputs)), aliases, tracer, recorder)
 
 

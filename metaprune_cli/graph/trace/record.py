@@ -46,6 +46,7 @@ class Step:
         single: whether the operator returns one thing rather than a tuple of them.
         labels: what every tensor that takes part carries, after the operator.
         grad: whether gradients are recorded there (False inside ``torch.no_grad``).
+        answer: what Python was told, where it asked a tensor that depends on data a yes-or-no question.
     """
 
     operator: Any
@@ -55,6 +56,7 @@ class Step:
     single: bool
     labels: dict[int, Label] = field(repr=False)
     grad: bool = True
+    answer: bool | None = None
 
     def inputs(self) -> list[int]:
         """The numbers of the values that go in."""
@@ -142,6 +144,12 @@ class Recording:
         return any(step.operator is READ and self.unknown.intersection(step.inputs()) for step in self.steps)
 
     @property
+    def answers(self) -> tuple[bool, ...]:
+        """What Python was told where it asked about data."""
+        asked = [s for s in self.steps if s.answer is not None and self.unknown.intersection(s.inputs())]
+        return tuple(step.answer for step in asked if step.answer is not None)
+
+    @property
     def sized_by_values(self) -> bool:
         """Whether values say how much there is (what a mask chooses, what is not zero): in another pass it is other."""
         return any(self._counts(step) and self.unknown.intersection(step.inputs()) for step in self.steps)
@@ -194,7 +202,15 @@ class Recorder:
         self._numbers: dict[int, int] = {}
         self._constants: dict[int, Tensor] = {}
 
-    def step(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any, known: Known) -> None:
+    def step(
+        self,
+        operator: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        out: Any,
+        known: Known,
+        answer: bool | None = None,
+    ) -> None:
         """Take down one operator that has just run."""
         if self.paused:
             return
@@ -219,6 +235,7 @@ class Recorder:
                 single=single,
                 labels={self.number(leaf): known.label(leaf) for leaf in tensors},
                 grad=torch.is_grad_enabled(),
+                answer=answer,
             )
         )
 

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map
 
 from metaprune_cli.graph.arguments import map_tensors_in, tensors_in
 from metaprune_cli.graph.resize import copied
+from metaprune_cli.graph.trace.answers import Answers
 from metaprune_cli.graph.trace.builder import StructureBuilder
 from metaprune_cli.graph.trace.labels import Elements, Label
 from metaprune_cli.graph.trace.layouts import run_on_meta
@@ -97,13 +98,14 @@ class Tracer(TorchDispatchMode):
         *,
         real: bool = False,
         recorder: Recorder | None = None,
+        answers: Answers | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.builder = builder
         self.neurons, self.heads = builder.neurons, builder.heads
         self.real = real
         self._rules = rules
-        self._recorder = recorder
+        self._recorder, self._answers = recorder, answers
         self._labels: dict[int, Label] = {}
         self._values: dict[int, Tensor] = {}
         self._seen: dict[int, Tensor] = {}
@@ -176,7 +178,8 @@ class Tracer(TorchDispatchMode):
                 if isinstance(leaf, Tensor):
                     self.attach(leaf, label)
         if self._recorder is not None:
-            self._recorder.step(func, args, given, out, self)
+            asked = func is READ and type(out) is bool and (self.real or not self._all_known(tensors))
+            self._recorder.step(func, args, given, out, self, out if asked else None)
         return out
 
     def _compute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
@@ -188,6 +191,8 @@ class Tracer(TorchDispatchMode):
             return out
         if self._all_known(tensors):
             return self._constant(func, args, kwargs)
+        if func is READ and args[0].dtype is torch.bool and self._answers is not None:
+            return self._answers.next()
         shown = self._shown(func, args, kwargs, tensors)
         if func is READ and shown is not None:
             return shown

@@ -26,6 +26,8 @@ def along(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     outputs = [leaf for leaf in (out if isinstance(out, tuple | list) else (out,)) if isinstance(leaf, Tensor)]
     dim = _axis(func, args, kwargs)
     fixed = fix_along(trace, ids, [dim % ids.dim()], f"{func.overloadpacket.__name__} over the neurons")
+    if fixed is not None and outputs[0].dim() < ids.dim():  # one of many is chosen, and the dimension goes
+        fixed = fixed.select(dim % ids.dim(), 0)
     laid = tuple(None if fixed is None else fixed.expand(leaf.shape) for leaf in outputs)
     return laid if len(outputs) > 1 else laid[0]
 
