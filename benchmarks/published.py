@@ -31,7 +31,7 @@ from typing import Any
 
 import torch
 from published_arms import ARMS, REPAIRED, TRAINED, chosen
-from published_bench import IMAGENET, Bench, Paused, Protocol, Slice
+from published_bench import IMAGENET, Bench, PausedError, Protocol, Slice
 from published_table import write_tables
 from torch import nn
 
@@ -86,7 +86,7 @@ def measured(cell: Cell, bench: Bench) -> dict[str, Any]:
     """The figures of a cell.
 
     Raises:
-        Paused: the slice is over before they are there.
+        PausedError: the slice is over before they are there.
     """
     begun = time.monotonic()
     small, note = _small(cell, bench)
@@ -149,7 +149,7 @@ def work_through(given: argparse.Namespace) -> None:
             if cell.network not in benches:
                 benches[cell.network] = _bench(cell.network, given, slice_)
             figures = measured(cell, benches[cell.network])
-        except Paused:
+        except PausedError:
             print("the time is over; call again to go on", flush=True)
             return
         bench = benches[cell.network]
@@ -197,7 +197,8 @@ def run(given: argparse.Namespace) -> None:
         return
     line = [sys.executable, *sys.argv, "--jobs", "1"]
     parts = [subprocess.Popen([*line, "--part", f"{number}/{given.jobs}"]) for number in range(given.jobs)]
-    if any([part.wait() for part in parts]):
+    codes = [part.wait() for part in parts]
+    if any(codes):
         sys.exit("a process failed; what it had measured is kept")
 
 

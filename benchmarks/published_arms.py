@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metaprune_cli.api.dhp import DHP
-from metaprune_cli.config import OptimSettings, PruneSettings, PruningNetSettings, SearchSettings
+from metaprune_cli.config import OptimSettings, PruneSettings, PruningNetSettings, SearchSettings, TransformSettings
 from metaprune_cli.methods.base import Scores, WidthWeights
 from metaprune_cli.methods.metanet import opened, rewritten
 from metaprune_cli.methods.pruning_net.training import untrained
 from metaprune_cli.pruning.criteria import by_unit
-from metaprune_cli.pruning.repair import repaired
 from metaprune_cli.pruning.targets import Target
+from metaprune_cli.training.loop import recalibrate_
 from metaprune_cli.training.progress import Silence
 from metaprune_cli.workflows.importance import Importance
 from metaprune_cli.workflows.judging import Judged
@@ -40,13 +40,14 @@ def ranked(bench: Bench, speedup: float, state: dict[str, Tensor] | None = None,
 
 def by_metanet(bench: Bench, speedup: float) -> Choice:
     """Rewritten and scored in one forward pass of the metanetwork that comes with the package."""
-    network, whole = opened("builtin"), torch.ones(len(bench.graph.units.prunable), dtype=torch.bool)
+    network = opened("builtin")
     written = rewritten(bench.graph.with_tensors(bench.model.state_dict()), network)
-    run = bench.run(bench.pruning(repair="bn"), written.tensors)
-    model, _ = repaired(run.model, run.model, bench.graph, whole, run.images.inputs.cpu(), "bn")
+    model = bench.run(bench.pruning(), written.tensors).model.to(bench.device)
+    size = bench.protocol.batch_size
+    recalibrate_(model, bench.splits.train, TransformSettings.batches, batch_size=size, augment=True)  # as the command
     assert written.importance is not None
     scores = Scores(by_unit(bench.graph.units, written.importance), network.config.normaliser)
-    state = dict(model.state_dict())
+    state = dict(model.cpu().state_dict())
     run = bench.run(bench.pruning(), state, importance=Importance.proposed(scores))
     return {"kept": prune_to(run, Target("macs", factor=speedup)).plan.kept, "state": state}
 

@@ -1,4 +1,4 @@
-"""What the cells of ``benchmarks/published.py`` share: a network, its images, its training, and when a slice is over."""
+"""What the cells of ``benchmarks/published.py`` share: a network, its images, its training, the end of a slice."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from metaprune_cli.workflows.samples import Samples
 IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """What the public networks were trained with."""
 STAGES = (PruningRule("conv1", ignore=True), PruningRule("layer*.0.conv2", ignore=True))
-"""The channels that residual additions join stay, for every arm alike: of padded shortcuts no other tool can take any."""
+"""The channels that residual additions join stay, for every arm: with padded shortcuts other tools can take none."""
 PASS = 500
 
 
-class Paused(Exception):
+class PausedError(Exception):
     """The slice is over; what was done so far is in the work folder."""
 
 
@@ -81,10 +81,10 @@ class Slice:
         """Go on, or not.
 
         Raises:
-            Paused: the time is over.
+            PausedError: the time is over.
         """
         if time.monotonic() - self.begun > self.seconds:
-            raise Paused
+            raise PausedError
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +166,7 @@ class Bench:
         """A trained copy; after every epoch its state is left in the work folder, from which the next slice goes on.
 
         Raises:
-            Paused: the slice is over.
+            PausedError: the slice is over.
         """
         file = self.work / f"{name}.checkpoint.pt"
         state = TrainState(**torch.load(file, weights_only=True)) if file.exists() else None
