@@ -38,7 +38,8 @@ IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """What the public networks were trained with."""
 STAGES = (PruningRule("conv1", ignore=True), PruningRule("layer*.0.conv2", ignore=True))
 """The channels that residual additions join stay, for every arm: with padded shortcuts other tools can take none."""
-PASS = 500
+PASS = {"cpu": 128, "cuda": 1000}
+"""Images of a pass without training: what fits a cache, or fills a GPU."""
 
 
 class PausedError(Exception):
@@ -159,7 +160,8 @@ class Bench:
 
     def score(self, model: nn.Module, split: ImageSplit) -> dict[str, float]:
         """Top-1 and loss."""
-        found = measure(model.to(self.device), split.batches(PASS, device=self.device), self.device, Classification())
+        batches = split.batches(PASS[self.device.type], device=self.device)
+        found = measure(model.to(self.device), batches, self.device, Classification())
         return {"top1": found.headline, "loss": found.loss}
 
     def train(self, model: nn.Module, settings: OptimSettings, name: str, seed: int, **more: Any) -> nn.Module:
