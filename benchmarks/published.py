@@ -31,8 +31,9 @@ from typing import Any
 
 import torch
 from published_arms import ARMS, REPAIRED, TRAINED, chosen
-from published_bench import IMAGENET, Bench, PausedError, Protocol, Slice
+from published_bench import IMAGENET, Bench, Protocol
 from published_table import write_tables
+from slices import PausedError, Slice, Work
 from torch import nn
 
 from metaprune_cli.config import DataSettings, OptimSettings, Repair
@@ -182,7 +183,7 @@ def _bench(network: str, given: argparse.Namespace, slice_: Slice) -> Bench:
     protocol = Protocol()
     changed = {name: getattr(given, name) for name in asdict(protocol) if getattr(given, name) is not None}
     device = torch.device(given.device)
-    rest: dict[str, Any] = {"work": given.work, "protocol": replace(protocol, **changed), "slice": slice_}
+    rest: dict[str, Any] = {"work": Work(given.work), "protocol": replace(protocol, **changed), "slice": slice_}
     return Bench.of(network, file, data, device, **rest)
 
 

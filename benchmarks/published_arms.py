@@ -75,12 +75,12 @@ def searched(bench: Bench, speedup: float, weights: WidthWeights | None = None, 
 
 def _memory(bench: Bench, name: str) -> Memory:
     file = f"{name}.verdicts"
-    found = bench.remembered(file, lambda: {"known": {}})["known"]
+    found = bench.work.remembered(file, lambda: {"known": {}})["known"]
     known = {key: Judged(tuple(parts), headline) for key, (parts, headline) in found.items()}
 
     def save(verdicts: Mapping[bytes, Judged]) -> None:
         plain = {key: (list(one.parts), one.headline) for key, one in verdicts.items()}
-        bench.keep(file, {"known": plain})
+        bench.work.keep(file, {"known": plain})
         bench.slice.check()
 
     return Memory(known, save)
@@ -97,7 +97,7 @@ def by_pruning_net(bench: Bench, speedup: float) -> Choice:
     def trained() -> dict[str, Any]:
         return dict(bench.train(net, settings.training, f"{name}-net", 0).cpu().state_dict())
 
-    net.load_state_dict(bench.remembered(f"{name}-weights", trained))
+    net.load_state_dict(bench.work.remembered(f"{name}-weights", trained))
     return searched(bench, speedup, net.eval().weights, "pruningnet")
 
 
@@ -109,7 +109,7 @@ def sparse(bench: Bench, speedup: float, epochs: int, seed: int) -> Choice:
     def trained() -> dict[str, Any]:
         return dict(bench.train(bench.model, settings, f"{name}-learning", seed, graph=bench.graph).cpu().state_dict())
 
-    return ranked(bench, speedup, bench.remembered(f"{name}-weights", trained), scope="global")
+    return ranked(bench, speedup, bench.work.remembered(f"{name}-weights", trained), scope="global")
 
 
 def by_dhp(bench: Bench, speedup: float, epochs: int, seed: int) -> Choice:
@@ -200,4 +200,4 @@ ARMS = (*UNTRAINED, *REPAIRED, *TRAINED)
 def chosen(bench: Bench, arm: str, speedup: float) -> Choice:
     """The choice of an arm that does not train, made once."""
     arm = REPAIRED.get(arm, arm)
-    return bench.remembered(f"{bench.name}-{arm}-{speedup:g}x", lambda: UNTRAINED[arm](bench, speedup))
+    return bench.work.remembered(f"{bench.name}-{arm}-{speedup:g}x", lambda: UNTRAINED[arm](bench, speedup))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from slices import Slice, Work, train_in_slices
 from torch import Tensor, nn
 
 from metaprune_cli.config import (
@@ -27,9 +26,6 @@ from metaprune_cli.data.image_split import MemoryImages
 from metaprune_cli.graph import NeuronGraph, decode, encode
 from metaprune_cli.models import load_model
 from metaprune_cli.tasks import Classification, measure
-from metaprune_cli.training.loop import fit
-from metaprune_cli.training.progress import Silence
-from metaprune_cli.training.state import TrainState
 from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.pruning import PruningRun
 from metaprune_cli.workflows.samples import Samples
@@ -40,10 +36,6 @@ STAGES = (PruningRule("conv1", ignore=True), PruningRule("layer*.0.conv2", ignor
 """The channels that residual additions join stay, for every arm: with padded shortcuts other tools can take none."""
 PASS = {"cpu": 128, "cuda": 1000}
 """Images of a pass without training: what fits a cache, or fills a GPU."""
-
-
-class PausedError(Exception):
-    """The slice is over; what was done so far is in the work folder."""
 
 
 @dataclass(frozen=True)
@@ -72,23 +64,6 @@ class Protocol:
 
 
 @dataclass(frozen=True, eq=False)
-class Slice:
-    """The time that is left of this call."""
-
-    seconds: float
-    begun: float = field(default_factory=time.monotonic)
-
-    def check(self) -> None:
-        """Go on, or not.
-
-        Raises:
-            PausedError: the time is over.
-        """
-        if time.monotonic() - self.begun > self.seconds:
-            raise PausedError
-
-
-@dataclass(frozen=True, eq=False)
 class Bench:
     """A network, where it is measured, and where half-done work lies.
 
@@ -107,7 +82,7 @@ class Bench:
     model: nn.Module
     splits: Splits
     read_test: Callable[[], ImageSplit]
-    work: Path
+    work: Work
     device: torch.device
     protocol: Protocol
     slice: Slice
@@ -170,39 +145,10 @@ class Bench:
         Raises:
             PausedError: the slice is over.
         """
-        file = self.work / f"{name}.checkpoint.pt"
-        state = TrainState(**torch.load(file, weights_only=True)) if file.exists() else None
-
-        def keep(state: TrainState) -> None:
-            keep_as(file, vars(state))
-            if state.epoch < settings.epochs:
-                self.slice.check()
-
-        size, task = self.protocol.batch_size, Classification()
-        usual: dict[str, Any] = {"task": task, "batch_size": size, "augment": True, "progress": Silence()}
+        given: dict[str, Any] = {"task": Classification(), "batch_size": self.protocol.batch_size, "seed": seed}
+        given |= {"work": self.work, "name": name, "slice_": self.slice, "device": self.device} | more
         settings = replace(settings, precision=self.protocol.precision)
-        given = usual | {"seed": seed, "device": self.device, "state": state, "on_epoch": keep} | more
-        return fit(model, self.splits.train, settings, **given).model
-
-    def keep(self, name: str, content: dict[str, Any]) -> None:
-        """Leave something in the work folder."""
-        keep_as(self.work / f"{name}.pt", content)
-
-    def remembered(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What was made once, from the work folder."""
-        file = self.work / f"{name}.pt"
-        if not file.exists():
-            self.keep(name, make())
-        found: dict[str, Any] = torch.load(file, weights_only=True)
-        return found
-
-
-def keep_as(file: Path, content: Any) -> None:
-    """Write it whole, or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(f".{os.getpid()}")
-    torch.save(content, part)
-    part.replace(file)
+        return train_in_slices(model, self.splits.train, settings, **given)
 
 
 def on_device(split: Any, device: torch.device) -> ImageSplit:

@@ -38,7 +38,7 @@ def write_tables(results: Path, output: Path) -> None:
         if len({speedup for _, speedup in figures}) > 1:
             _plot(figures, wholes.get(network), f"{network}, {_title(stage)}", output / name)
             parts.append(f"![test top-1 over the speed-up]({name})")
-    _put("\n\n".join(parts), output / "README.md")
+    put_tables("\n\n".join(parts), output / "README.md")
 
 
 def _order(key: tuple[str, str]) -> tuple[str, int]:
@@ -96,7 +96,7 @@ def _plot(figures: Figures, whole: float | None, title: str, path: Path) -> None
         axes.grid(alpha=0.3)
 
 
-def _put(tables: str, readme: Path) -> None:
+def put_tables(tables: str, readme: Path) -> None:
     """Between their marks, which a new file has alone."""
     readme.parent.mkdir(parents=True, exist_ok=True)
     text = readme.read_text() if readme.exists() else f"{BEGIN}\n{END}\n"
