@@ -24,6 +24,7 @@ import json
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -224,7 +225,7 @@ def main() -> None:
     runs.add_argument("--part", default="0/1", help="K/N: the cells of process K of N")
     runs.add_argument("--train-limit", type=int)
     for name, value in asdict(Protocol()).items():
-        runs.add_argument(f"--{name.replace('_', '-')}", type=type(value), help=f"{value}, unless said otherwise")
+        runs.add_argument(f"--{name.replace('_', '-')}", type=type(value), help=f"{value} unless said otherwise")
     tables = commands.add_parser("table")
     tables.add_argument("--results", type=Path, default=RESULTS)
     tables.add_argument("--output", "-o", type=Path, default=RESULTS.parent)
@@ -232,7 +233,9 @@ def main() -> None:
     if given.command == "run":
         run(given)
     else:
-        write_tables(given.results, given.output)
+        everything = cells(parser.parse_args(["run", "--data-root", ".", "--checkpoints", "."]))
+        planned = Counter((cell.network, cell.stage) for cell in everything if cell.arm != WHOLE)
+        write_tables(given.results, given.output, planned)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import json
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,14 @@ TITLES = {
 }
 
 
-def write_tables(results: Path, output: Path) -> None:
-    """The tables into README.md, between their marks, and a picture of every network and stage."""
+def write_tables(results: Path, output: Path, planned: Mapping[tuple[str, str], int]) -> None:
+    """The tables into README.md, between their marks, and a picture of every network and stage.
+
+    Args:
+        results: the file of results.
+        output: the folder.
+        planned: how many cells there are to be of each network and stage.
+    """
     rows = [json.loads(line) for line in results.read_text().splitlines()]
     wholes = {row["network"]: row["test_top1"] for row in rows if row["arm"] == "whole"}
     found: dict[tuple[str, str], Figures] = defaultdict(lambda: defaultdict(list))
@@ -38,7 +44,19 @@ def write_tables(results: Path, output: Path) -> None:
         if len({speedup for _, speedup in figures}) > 1:
             _plot(figures, wholes.get(network), f"{network}, {_title(stage)}", output / name)
             parts.append(f"![test top-1 over the speed-up]({name})")
-    put_tables("\n\n".join(parts), output / "README.md")
+    measured = {key: sum(map(len, figures.values())) for key, figures in found.items()}
+    put_tables("\n\n".join([*parts, "\n".join(_missing(measured, planned))]), output / "README.md")
+
+
+def _missing(measured: Mapping[tuple[str, str], int], planned: Mapping[tuple[str, str], int]) -> Iterator[str]:
+    """How many cells of each network and stage there are, of one seed."""
+    stages = sorted({stage for _, stage in planned}, key=lambda stage: _order(("", stage)))
+    yield "### What has been run\n"
+    yield "| cells | " + " | ".join(map(_title, stages)) + " |"
+    yield "|---|" + "--:|" * len(stages)
+    for network in sorted({network for network, _ in planned}):
+        counts = [f"{measured.get((network, stage), 0)} of {planned[network, stage]}" for stage in stages]
+        yield f"| {network} | " + " | ".join(counts) + " |"
 
 
 def _order(key: tuple[str, str]) -> tuple[str, int]:
@@ -65,10 +83,10 @@ def _table(figures: Figures, whole: float | None) -> Iterator[str]:
 
 
 def _arms(figures: Figures) -> list[str]:
-    by_arm: dict[str, list[float]] = defaultdict(list)
-    for (arm, _), values in figures.items():
-        by_arm[arm] += values
-    return sorted(by_arm, key=lambda arm: -statistics.mean(by_arm[arm]))
+    """The best first, by the speed-ups at which all of them were measured."""
+    arms = dict.fromkeys(arm for arm, _ in figures)
+    common = [at for at in {speedup for _, speedup in figures} if all((arm, at) in figures for arm in arms)]
+    return sorted(arms, key=lambda arm: -sum(statistics.mean(figures[arm, speedup]) for speedup in common))
 
 
 def _shown(values: Sequence[float], best: float) -> str:
