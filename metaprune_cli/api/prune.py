@@ -12,7 +12,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaprune_cli.api.given import Data, samples_of
-from metaprune_cli.config import AskedScope, Normalising, PruneSettings, PruningRule, Reduction, Repair, Route
+from metaprune_cli.config import (
+    AskedScope,
+    Normalising,
+    PruneSettings,
+    PruningRule,
+    Reduction,
+    Repair,
+    Route,
+    TransformSettings,
+)
 from metaprune_cli.config_loader import parse
 from metaprune_cli.data.batch import AnyBatch
 from metaprune_cli.graph.encode import decode, encode
@@ -25,6 +34,7 @@ from metaprune_cli.pruning.criteria import by_unit
 from metaprune_cli.pruning.repair import repaired
 from metaprune_cli.pruning.targets import Target, read_target
 from metaprune_cli.tasks.base import Task
+from metaprune_cli.training.loop import recalibrate_
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.importance import Importance
@@ -76,7 +86,8 @@ def prune(
             which looks at the validation split.
         task: what the model is for, or its name; None: what the data's settings say, or classification.
         metanetwork: what the model passes through first: one, its file, or the name of one that comes with the package
-            (``builtin``). Where there are inputs for repairs, BatchNorm is then measured anew on them.
+            (``builtin``). BatchNorm is then measured anew as by ``metaprune transform``: on ``data``, augmented as its
+            settings say; where there is none, on the inputs for repairs.
         criterion: how units are scored (see ``score_units``); ``auto``: ``metanet`` where the metanetwork has a score
             head or an importance is given, else ``group-l2``.
         scope: rank the units of all families together, or take the same fraction of each; ``auto``: together, or as the
@@ -133,7 +144,7 @@ def prune(
     said = None if importance is None else Importance.proposed(Scores(importance))
     if metanetwork is not None:
         network = opened(metanetwork)
-        model, by_network = _through(network, model, graph, images.inputs)
+        model, by_network = _through(network, model, graph, images)
         said = by_network if importance is None else Importance.proposed(Scores(importance, network.config.normaliser))
     run = PruningRun(model, example_inputs, graph, settings, images, importance=said, gradients=gradients)
     return prune_to(run, goal, progress)
@@ -145,13 +156,18 @@ def _settings(**given: Any) -> PruneSettings:
 
 
 def _through(
-    network: MetaNetwork, model: nn.Module, graph: NeuronGraph, inputs: ExampleInputs | None
+    network: MetaNetwork, model: nn.Module, graph: NeuronGraph, images: Calibration
 ) -> tuple[nn.Module, Importance | None]:
     """The model after the metanetwork, and what its score head says of every unit."""
     written = rewritten(graph.with_tensors(model.state_dict()), network)
     model = decode(graph.with_tensors(written.tensors), model)
-    if inputs is not None:
-        model, _ = repaired(model, model, graph, torch.ones(len(graph.units.prunable), dtype=torch.bool), inputs, "bn")
+    if images.there:  # as ``metaprune transform``: augmented, as in training
+        settings = images.samples.settings
+        augment, batches = settings is not None and settings.augment != "none", TransformSettings.batches
+        recalibrate_(model, images.splits.train, batches, batch_size=images.batch_size, augment=augment)
+    elif images.inputs is not None:
+        everything = torch.ones(len(graph.units.prunable), dtype=torch.bool)
+        model, _ = repaired(model, model, graph, everything, images.inputs, "bn")
     if written.importance is None:
         return model, None
     scores = Scores(by_unit(graph.units, written.importance), network.config.normaliser)
