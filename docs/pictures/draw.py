@@ -61,7 +61,7 @@ def accuracy() -> str:
     parts += [rule(84, 230, 114, 230, INK), words(122, 235, "with a metanetwork", size=13, anchor="start")]
     dashes = f'<line x1="84" y1="254" x2="114" y2="254" stroke="{INK}" stroke-dasharray="6 4"/>'
     parts += [dashes, words(122, 259, "same share of every layer", size=13, anchor="start")]
-    return picture(745, 345, "Test accuracy over speed-up, with and without repair", parts)
+    return picture(775, 345, "Test accuracy over speed-up, with and without repair", parts)
 
 
 def removal() -> str:
