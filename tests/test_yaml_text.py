@@ -46,7 +46,7 @@ def test_what_is_out_of_proportion_is_refused(text: str, problem: str, tmp_path:
     path.write_text(text)
     with pytest.raises(
         InputError,
-        match=rf"(?s)The settings file is no valid YAML.*{problem}" if problem != "no valid YAML" else problem,
+        match=rf"(?s)The settings file is not valid YAML.*{problem}" if problem != "no valid YAML" else problem,
     ):
         read_yaml(path, "The settings file")
 

@@ -67,7 +67,7 @@ class PruneSettings:
         tuple[str, ...],
         Flag(
             "Something else: params=2x, macs=50%, size=10MB, memory=4MiB, latency=3ms; drop=0.5: as far as accuracy "
-            "(or the task's first metric) on validation images is no worse by more; may be repeated.",
+            "(or the task's first metric) on validation images is not worse by more; may be repeated.",
             WHAT_GOES,
             "QUANTITY=AMOUNT",
         ),

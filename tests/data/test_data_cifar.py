@@ -159,7 +159,7 @@ def test_labels_that_are_no_numbers_are_refused(labels, tmp_path):
     for name in CIFAR10.layouts[1].files["test"]:
         content = {"data": arrays(0, 10)[0], "labels": labels}
         (tmp_path / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(content))
-    with pytest.raises(CorruptFileError, match=r"(?s)labels in this file are no numbers.*from 0 to 9"):
+    with pytest.raises(CorruptFileError, match=r"(?s)labels in this file are not class numbers.*from 0 to 9"):
         load_test(settings(tmp_path))
 
 

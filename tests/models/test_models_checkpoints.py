@@ -82,11 +82,11 @@ LOADS: dict[str, tuple[object, tuple[str, ...]]] = {
     "without counters": (WITHOUT_COUNTERS, ("set 1 missing num_batches_tracked to 0",)),
     "a profiler's": (
         {**states(), "total_ops": torch.zeros(1), "a.total_params": torch.zeros(1)},
-        ("left out a.total_params, total_ops, which are no part of a model",),
+        ("left out a.total_params, total_ops, which are not part of a model",),
     ),
     "an averaged model": (
         {"n_averaged": torch.tensor(3), **before("module.")},
-        ("took the prefix module. off all names", "left out n_averaged, which are no part of a model"),
+        ("took the prefix module. off all names", "left out n_averaged, which are not part of a model"),
     ),
     "a part of a larger one": (
         {**before("backbone."), "head.weight": torch.ones(2, 2)},
