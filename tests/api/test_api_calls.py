@@ -77,8 +77,8 @@ def test_sparsify_finetune_and_the_zeros_stay(model: nn.Module) -> None:
     [
         ({"kind": "blocks"}, "(?s)Unknown kind.*did you mean 'block'"),
         ({"sparsity": 1.0}, "not a valid sparsity"),
-        ({"kind": "n:m", "pattern": "4:2"}, "no pattern of weights"),
-        ({"kind": "block", "block": "4"}, "no size of a block"),
+        ({"kind": "n:m", "pattern": "4:2"}, "not a pattern of weights"),
+        ({"kind": "block", "block": "4"}, "not a block size"),
         ({"kind": "n:m", "pattern": "1:4", "kernel_only": True}, "kernels for 2:4 alone"),
     ],
 )

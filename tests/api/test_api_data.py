@@ -75,9 +75,9 @@ def test_pruning_looks_at_a_loader(model: nn.Module, tensors: tuple) -> None:
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        (torch.zeros(3, 1, 8, 8), "(?s)no data that can be used.*repair_inputs"),
-        ("digits", "(?s)no data that can be used.*got: str"),
-        (3, "no data that can be used"),
+        (torch.zeros(3, 1, 8, 8), "(?s)cannot be used as data.*repair_inputs"),
+        ("digits", "(?s)cannot be used as data.*got: str"),
+        (3, "cannot be used as data"),
         ([], "There is no data"),
         ((torch.zeros(3, 1, 8, 8), torch.zeros(2)), "3 inputs and 2 targets"),
         ((torch.zeros(3, 1, 8, 8), [1, 2, 3]), "no tensors among the targets"),

@@ -134,7 +134,7 @@ def test_shapes_that_are_the_files_own_are_said(tmp_path: Path) -> None:
 
 
 def test_values_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"(?s)no numbers.*o\.bias: 4 of 4.*m\.pt"):
+    with pytest.raises(InputError, match=r"(?s)not numbers.*o\.bias: 4 of 4.*m\.pt"):
         opened({**states(), "o.bias": torch.full((4,), float("nan"))}, tmp_path)
     wrong = states()["a.weight"].clone()
     wrong.view(-1)[3] = float("inf")
