@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from metaprune_cli.workflows.export.writing import Exported
     from metaprune_cli.workflows.pruning import Pruned
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "DHP": "metaprune_cli.api.dhp",

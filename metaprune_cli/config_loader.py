@@ -121,7 +121,7 @@ def n_of_m(text: str, *, where: str) -> tuple[int, int]:
     kept, group = map(int, found.groups()) if found else (0, 0)
     if not 0 < kept < group:
         raise InputError(
-            "This is no pattern of weights to keep.",
+            "This is not a pattern of weights to keep.",
             expected="N:M with N from 1 to M - 1, such as 2:4: of 4 weights in a row 2 stay",
             got=text,
             where=where,
@@ -139,7 +139,7 @@ def rows_by_columns(text: str, *, where: str) -> tuple[int, int]:
     rows, columns = map(int, found.groups()) if found else (0, 0)
     if not (rows and columns):
         raise InputError(
-            "This is no size of a block.", expected="outputs x inputs, such as 4x1 or 16x16", got=text, where=where
+            "This is not a block size.", expected="outputs x inputs, such as 4x1 or 16x16", got=text, where=where
         )
     return rows, columns
 

@@ -20,7 +20,7 @@ def whole_number(name: str, default: int) -> int:
         return default
     if not (text.isascii() and text.isdecimal() and len(text) <= DIGITS):
         raise InputError(
-            "An environment variable is no number.",
+            "An environment variable is not a number.",
             expected="a whole number from 0 on",
             got=text[:100],
             where=f"environment variable {name}",

@@ -65,10 +65,10 @@ def parse_yaml(text: str, what: str, where: Path) -> Any:
     try:
         return yaml.load(text, _BoundedLoader)
     except yaml.YAMLError as error:
-        raise InputError(f"{what} is no valid YAML.", got=error, where=where) from error
+        raise InputError(f"{what} is not valid YAML.", got=error, where=where) from error
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:  # of `!!int` before no number
         raise InputError(
-            f"{what} is no valid YAML.", got=f"a value that its tag does not allow: {error}", where=where
+            f"{what} is not valid YAML.", got=f"a value that its tag does not allow: {error}", where=where
         ) from error
 
 
@@ -138,7 +138,7 @@ def _check_scalar(node: yaml.ScalarNode) -> None:
     try:
         node.value.encode("utf-8")
     except UnicodeEncodeError:
-        raise _refused(node, "half of a surrogate pair, which is no character") from None
+        raise _refused(node, "half of a surrogate pair, which is not a character") from None
 
 
 def _refused(where: Any, found: str) -> yaml.YAMLError:

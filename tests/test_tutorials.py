@@ -1,4 +1,4 @@
-"""Every tutorial is run, in an empty folder, and what its page shows has to come out.
+"""Every guide is run, in an empty folder, and what its page shows has to come out.
 
 A page has text and three kinds of fenced blocks. One with a file's name as its title is written to that file. ``bash``
 blocks run one after the other in one shell, which ends at the first command that fails. What a ``text`` block shows is
@@ -19,7 +19,8 @@ import pytest
 from PIL import Image
 from warm_python import WarmPython
 
-PAGES = Path(__file__).parents[1] / "docs" / "tutorials"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = [DOCS / "start.md", *sorted((DOCS / "tutorials").glob("*.md"))]
 IMAGENET = {
     "IMAGENET": "images",
     "MODEL": "mobilenet_v3_small",
@@ -118,8 +119,8 @@ def warm() -> Iterator[WarmPython]:
         yield python
 
 
-@pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.stem)
-def test_a_tutorial_does_what_it_shows(page: Path, warm: WarmPython, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_guide_does_what_it_shows(page: Path, warm: WarmPython, tmp_path: Path) -> None:
     blocks = blocks_of(page.read_text())
     files = {block.title: block.text for block in blocks if block.title != EXAMPLE and block.title}
     assert {block.language for block in blocks if block.title not in files} == {"bash", "text"}

@@ -35,9 +35,9 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
         ("a: !!timestamp x", "a value that its tag does not allow"),
         ("a: 2024-99-99", "a value that its tag does not allow"),
         ('a: "\\ud800"', "half of a surrogate pair"),
-        ("a: \0", "no valid YAML"),
-        ("a: 1\n---\nb: 2", "no valid YAML"),
-        ("? [a]\n: 1", "no valid YAML"),
+        ("a: \0", "not valid YAML"),
+        ("a: 1\n---\nb: 2", "not valid YAML"),
+        ("? [a]\n: 1", "not valid YAML"),
     ],
     ids=lambda value: value[:24],
 )
@@ -46,7 +46,7 @@ def test_what_is_out_of_proportion_is_refused(text: str, problem: str, tmp_path:
     path.write_text(text)
     with pytest.raises(
         InputError,
-        match=rf"(?s)The settings file is no valid YAML.*{problem}" if problem != "no valid YAML" else problem,
+        match=rf"(?s)The settings file is not valid YAML.*{problem}" if problem != "not valid YAML" else problem,
     ):
         read_yaml(path, "The settings file")
 

@@ -64,7 +64,7 @@ def split_of(data: object) -> Split:
     if isinstance(data, Iterable) and not isinstance(data, str | bytes | Mapping | Tensor):
         return StreamSplit.of(data)
     raise InputError(
-        "This is no data that can be used.",
+        "This cannot be used as data.",
         expected="DataSettings, Splits, (inputs, targets) as tensors, or an iterable of batches, such as a DataLoader",
         got=type(data).__name__,
         where="data",

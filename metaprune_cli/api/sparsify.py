@@ -83,7 +83,9 @@ def sparsify(
     """
     _check_choices(kind=(kind, get_args(ZeroKind)), scope=(scope, get_args(Scope)))
     if not 0 < sparsity < 1:
-        raise InputError("This is no sparsity.", expected="above 0 and below 1", got=sparsity, where="sparsity")
+        raise InputError(
+            "This is not a valid sparsity.", expected="above 0 and below 1", got=sparsity, where="sparsity"
+        )
     asked = Zeroing(
         kind,
         sparsity=sparsity,

@@ -36,7 +36,12 @@ PLAN = (label("step", "Step"), label("does", "Does"), label("time", "Takes"))
 @unfolded
 def compress(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A model file of yours, or of ours.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="MODEL",
+            help="Your model: a weights file, an artifact of metaprune, or a Hugging Face folder.",
+            show_default=False,
+        ),
     ],
     output: Annotated[
         Path | None,

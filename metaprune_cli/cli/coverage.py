@@ -34,7 +34,7 @@ def coverage(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            "--only", rich_help_panel=MODELS, metavar="GLOB", help="Only models of such names; may be repeated."
+            "--only", rich_help_panel=MODELS, metavar="GLOB", help="Only models with such names; may be repeated."
         ),
     ] = None,
     *,
@@ -42,17 +42,18 @@ def coverage(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", rich_help_panel=OUTPUT, metavar="FILE", help="JSON; rows in it are not made again."
+            "--output", "-o", rich_help_panel=OUTPUT, metavar="FILE", help="JSON file; rows already in it are kept."
         ),
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option("--markdown", rich_help_panel=OUTPUT, metavar="FILE", help="The report for people.")
+        Path | None,
+        typer.Option("--markdown", rich_help_panel=OUTPUT, metavar="FILE", help="Write a report in Markdown."),
     ] = None,
     allow_import: Annotated[
         bool,
         typer.Option("--allow-import", rich_help_panel=MODELS, help="Run a Python file to read its table MODELS."),
     ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", rich_help_panel=RUN, help="Make all rows again.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", rich_help_panel=RUN, help="Try every model again.")] = False,
     params: options.Params = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,

@@ -23,7 +23,7 @@ COLUMNS = (label("file", "File"), label("state", ""))
 @guarded
 @unfolded
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder; made if need be.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder; created if need be.", show_default=False)],
     model: Annotated[
         Path | None,
         typer.Option(

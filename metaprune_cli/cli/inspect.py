@@ -55,7 +55,7 @@ VERBATIM = (label("name", "Kept as it is"), label("reason", "Because"))
 @unfolded
 def inspect(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Any artifact: model, graph, checkpoint, what was learnt.")
+        Path, typer.Argument(metavar="FILE", help="Any artifact: a model, a graph, a checkpoint, a metanetwork …")
     ],
     draw: Annotated[
         Path | None,

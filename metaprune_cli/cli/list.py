@@ -91,7 +91,7 @@ def list_(
         str | None,
         typer.Argument(
             metavar="|".join(ABOUT),
-            help="Of what; without it: what there is.",
+            help="What to list; without it, what can be listed.",
             autocompletion=_kinds,
             show_default=False,
         ),

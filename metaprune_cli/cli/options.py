@@ -56,7 +56,7 @@ Ignore = Annotated[
         "--ignore",
         metavar="MATCH",
         rich_help_panel=WHICH_LAYERS,
-        help="Layers that keep all they produce: a glob, re:..., type:CLASS; repeatable.",
+        help="Layers that keep all of their outputs: a glob, re:..., type:CLASS; may be repeated.",
     ),
 ]
 Rule = Annotated[
@@ -76,7 +76,7 @@ Teacher = Annotated[
         "--teacher",
         metavar="MODEL",
         rich_help_panel=TECHNIQUES,
-        help="Learn from its outputs too; a folder: each model from its own base in it.",
+        help="Also learn from this model's outputs; a folder: each model from its own base in it.",
     ),
 ]
 
@@ -121,7 +121,9 @@ Seed = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=RUN)]
 Resume = Annotated[
     bool,
-    typer.Option("--resume", help="Go on from the checkpoint of an interrupted run, if one fits.", rich_help_panel=RUN),
+    typer.Option(
+        "--resume", help="Continue from the checkpoint of an interrupted run, if one fits.", rich_help_panel=RUN
+    ),
 ]
 Jobs = Annotated[
     int,
@@ -131,7 +133,7 @@ Jobs = Annotated[
         metavar="N",
         min=0,
         max=MOST_PROCESSES,
-        help="Models at a time, each in its own process; 0: one for every core.",
+        help="Models to process in parallel, each in its own process; 0: one for every core.",
         rich_help_panel=RUN,
     ),
 ]
@@ -139,14 +141,16 @@ Log = Annotated[
     Logger | None,
     typer.Option(
         "--log",
-        help="Where the figures of every epoch go too, by that service's own package. Default: nowhere.",
+        help="Also send every epoch's figures to this service, through its own package. Default: none.",
         rich_help_panel=RUN,
     ),
 ]
 Ddp = Annotated[
     bool,
     typer.Option(
-        "--ddp", help="Under torchrun: all processes train each model together, not one each.", rich_help_panel=RUN
+        "--ddp",
+        help="Under torchrun: all processes train each model together, rather than one model each.",
+        rich_help_panel=RUN,
     ),
 ]
 AllowImport = Annotated[
@@ -188,14 +192,14 @@ class ModelCode:
         typer.Option(
             "--key",
             metavar="NAME",
-            help="Which state dict to take of a file with several: state_dict_ema, model.ema, or a prefix of names.",
+            help="Which state dict to take from a file with several: state_dict_ema, model.ema, or a prefix of names.",
             rich_help_panel=MODEL_FILE,
         ),
     ] = None
     trust_pickle: Annotated[
         bool,
         typer.Option(
-            "--trust-pickle", help="Unpickle whole modules: runs code from the file.", rich_help_panel=MODEL_FILE
+            "--trust-pickle", help="Unpickle whole modules; this runs code from the file.", rich_help_panel=MODEL_FILE
         ),
     ] = False
     allow_import: AllowImport = False
@@ -227,7 +231,7 @@ class ModelFile(ModelCode):
         typer.Option(
             "--preprocessing",
             metavar="NAME",
-            help="That of known weights: torchvision:resnet50, timm:convnext_atto; the options below go before it.",
+            help="As for known weights: torchvision:resnet50, timm:convnext_atto; the options below override it.",
             rich_help_panel=MODEL_FILE,
         ),
     ] = None
@@ -242,14 +246,14 @@ class ModelFile(ModelCode):
     ] = None
     std: Annotated[
         str | None,
-        typer.Option("--std", metavar="S,S,S", help="Divided by, alike.", rich_help_panel=MODEL_FILE),
+        typer.Option("--std", metavar="S,S,S", help="Then divides them, by channel.", rich_help_panel=MODEL_FILE),
     ] = None
     image_size: Annotated[
         int | None,
         typer.Option(
             "--image-size",
             metavar="N",
-            help="Side that images are brought to. Default: as the file says, else their own.",
+            help="Side that images are resized to. Default: as the file says, else their own.",
             rich_help_panel=MODEL_FILE,
         ),
     ] = None
@@ -258,7 +262,7 @@ class ModelFile(ModelCode):
         typer.Option(
             "--crop",
             metavar="SHARE",
-            help="Side of the middle that is kept of the resized image, 0.5 to 1.",
+            help="Share of the resized image's side that a centre crop keeps, 0.5 to 1.",
             rich_help_panel=MODEL_FILE,
         ),
     ] = None
@@ -274,7 +278,7 @@ class ModelFile(ModelCode):
     channels: Annotated[
         str | None,
         typer.Option(
-            "--channels", metavar="ORDER", help="How the model takes colours: rgb or bgr.", rich_help_panel=MODEL_FILE
+            "--channels", metavar="ORDER", help="Order of the colour channels: rgb or bgr.", rich_help_panel=MODEL_FILE
         ),
     ] = None
 

@@ -51,7 +51,7 @@ def search(
             "--ignore",
             metavar="MATCH",
             rich_help_panel=WHICH_LAYERS,
-            help="Layers that keep all they produce, as prune takes it; repeatable.",
+            help="Layers that keep all of their outputs, as in prune; may be repeated.",
         ),
     ] = None,
     rule: Annotated[

@@ -31,7 +31,7 @@ def sensitivity(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Folder for a table, a picture, and rules.yaml.",
+            help="Folder for a table, a picture and rules.yaml.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,

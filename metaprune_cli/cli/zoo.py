@@ -26,7 +26,7 @@ def zoo(
     models: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="MODEL", help="`import` and models: take these instead of training any.", show_default=False
+            metavar="MODEL", help="`import` and models: use these instead of training some.", show_default=False
         ),
     ] = None,
     output: Annotated[

@@ -41,5 +41,5 @@ class CompressSettings:
         ),
     ] = None
     # on photos it brought nothing that shows, on digits a half to one and a half points (docs/finetuning.md)
-    teacher: Annotated[bool, Flag("Finetune towards the whole model's outputs too.", TRAINING)] = False
+    teacher: Annotated[bool, Flag("Also learn from the whole model's outputs while finetuning.", TRAINING)] = False
     batch: Annotated[BatchSize, Flag("Items in one timed forward pass.", MEASURING, "N", ("--latency-batch",))] = 8

@@ -41,20 +41,25 @@ class DataSettings:
     the images is that of the patches a model is trained on.
     """
 
-    dataset: Annotated[DatasetName, Flag("Which images.", DATA)] = "digits"
+    dataset: Annotated[DatasetName, Flag("The data set.", DATA)] = "digits"
     data_root: Annotated[
         str | None, Flag("Folder the images are in; digits and photos need none.", DATA, "DIR", kind=Path)
     ] = None
     image_size: Annotated[
         Pixels | None,
-        Flag("Side of the images.", DATA, "N", default="their own; of folders with images of several sizes: 224"),
+        Flag(
+            "Side of the images, in pixels.",
+            DATA,
+            "N",
+            default="their own; of folders with images of several sizes: 224",
+        ),
     ] = None
     split_seed: Seed = 0
     val_fraction: Fraction = 0.15
     train_limit: Count | None = None
     augment: Annotated[Augmentation, Flag("How training images are varied: shifted, and mirrored.", DATA)] = "none"
-    batch_size: Annotated[BatchSize, Flag("Images in one step of training, and one pass.", DATA, "N")] = 64
-    workers: Annotated[Processes, Flag("Processes that read images; 0: none beside this one.", DATA, "N")] = 0
+    batch_size: Annotated[BatchSize, Flag("Images per training step, and per pass.", DATA, "N")] = 64
+    workers: Annotated[Processes, Flag("Processes that load images; 0: this one loads them.", DATA, "N")] = 0
     task: Annotated[
         TaskName | Annotated[str, Reference()] | None,
         Flag(

@@ -21,9 +21,10 @@ class DhpSettings:
     gone once their latents are below ``threshold``, which ``strength`` pulls them to.
     """
 
-    epochs: Annotated[Count, Flag("Of training with generated weights.", TRAINING, "N")] = 10
+    epochs: Annotated[Count, Flag("Epochs of training with generated weights.", TRAINING, "N")] = 10
     start: Annotated[
-        Start, Flag("From the model's weights, or new ones; auto: trained, but of an --arch alone.", TRAINING)
+        Start,
+        Flag("Start from the model's weights or from new ones; auto: from the model's, if there is one.", TRAINING),
     ] = "auto"
     shrink: Annotated[
         Shrinking,
@@ -34,11 +35,11 @@ class DhpSettings:
         ),
     ] = "scheduled"
     embedding: Annotated[
-        Natural, Flag("Size of the generator's embedding, published: 8; 0: its compact form.", TRAINING, "N")
+        Natural, Flag("Size of the generator's embedding (published: 8); 0: the compact form.", TRAINING, "N")
     ] = 0
     power: NonNegative = 0.0  # of group-l2, which trained models' latents begin with; 0: all begin with 1
     strength: Annotated[
-        NonNegative, Flag("Latents are pulled to 0 by X times the learning rate at every step.", WHAT_GOES, "X")
+        NonNegative, Flag("At every step latents shrink by X times the learning rate.", WHAT_GOES, "X")
     ] = 3e-4
     threshold: Positive = 5e-3  # below it a unit is gone, with threshold
     check_every: Count = 100  # steps, with threshold

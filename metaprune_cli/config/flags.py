@@ -41,4 +41,4 @@ class Flag:
     instead_of: tuple[str, ...] = ()
 
 
-SEED = Flag("Seed of everything random.", RUN, "N")
+SEED = Flag("Seed for everything random.", RUN, "N")

@@ -27,11 +27,11 @@ class EvalSettings:
             default="every method's arm with every baseline",
         ),
     ] = ()
-    batch_size: Annotated[BatchSize, Flag("Images in one pass over the test images.", MEASURING, "N")] = 256
+    batch_size: Annotated[BatchSize, Flag("Images per batch in evaluation.", MEASURING, "N")] = 256
     latency_batch: Annotated[BatchSize, Flag("Images in one timed forward pass.", MEASURING, "N")] = 1
     latency_runs: Annotated[Count, Flag("Timed forward passes of each model.", MEASURING, "N")] = 30
     curve: Annotated[
-        tuple[Speedup, ...], Flag("A speed-up of the curve; may be repeated.", CURVE, "X", ("--speedup", "-s"))
+        tuple[Speedup, ...], Flag("A speed-up on the curve; may be repeated.", CURVE, "X", ("--speedup", "-s"))
     ] = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
     batches: Count = 16
     seed: Annotated[Seed, SEED] = 0
@@ -49,14 +49,14 @@ class CoverageSettings:
         tuple[Speedup, ...], Flag("MACs before / after; may be repeated.", WHAT_GOES, "X", ("--speedup", "-s"))
     ] = (1.5, 2.5)
     max_ratio: Annotated[Fraction, Flag("Most of a family that may go.", WHAT_GOES, "R")] = 0.95
-    timeout_s: Annotated[Positive, Flag("For one model.", RUN, "SECONDS", ("--timeout",))] = 3600.0
-    memory_gb: Annotated[Positive, Flag("For one model.", RUN, "GB", ("--memory",))] = 20.0
+    timeout_s: Annotated[Positive, Flag("Time limit per model.", RUN, "SECONDS", ("--timeout",))] = 3600.0
+    memory_gb: Annotated[Positive, Flag("Memory limit per model.", RUN, "GB", ("--memory",))] = 20.0
     image_size: Annotated[
         Pixels | None,
-        Flag("Smaller images, to be quicker, for models that take them.", MODELS, "N", default="their own"),
+        Flag("Use smaller images, for speed, where a model accepts them.", MODELS, "N", default="their own"),
     ] = None
     jobs: Annotated[
-        Annotated[int, Range(at_least=1, at_most=1024)], Flag("Models at a time.", RUN, "N", ("--jobs", "-j"))
+        Annotated[int, Range(at_least=1, at_most=1024)], Flag("Models tried in parallel.", RUN, "N", ("--jobs", "-j"))
     ] = 1
     seed: Annotated[Seed, SEED] = 0
 
@@ -78,8 +78,10 @@ class ExportSettings:
             kind=list[str],
         ),
     ] = ("torch-export",)
-    static_batch: Annotated[BatchSize | None, Flag("For batches of N only.", OUTPUT, "N", default="of any size")] = None
-    tolerance: Annotated[Positive, Flag("Largest relative error of the file's outputs.", OUTPUT, "E")] = 1e-4
+    static_batch: Annotated[
+        BatchSize | None, Flag("Export for batches of exactly N.", OUTPUT, "N", default="of any size")
+    ] = None
+    tolerance: Annotated[Positive, Flag("Largest relative error allowed in the file's outputs.", OUTPUT, "E")] = 1e-4
     inputs: Count = 3
     batch: BatchSize = 4
 

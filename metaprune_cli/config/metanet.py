@@ -51,8 +51,8 @@ class MetaTrainSettings:
     objectives ``sparsity`` and ``l1``; for ``l1`` the paper has 0.1, beside a sum over some hundred batches.
     """
 
-    epochs: Annotated[Natural, Flag("Times through all graphs.", TRAINING, "N")] = 40
-    objective: Annotated[Objective, Flag("What is trained for.", TRAINING)] = "pruned"
+    epochs: Annotated[Natural, Flag("Passes over all graphs.", TRAINING, "N")] = 40
+    objective: Annotated[Objective, Flag("The training objective.", TRAINING)] = "pruned"
     criterion: MetaCriterion = "metanet"
     criteria: tuple[OtherCriterion, ...] = ()  # beside it; every batch draws one of all to prune by
     normaliser: Normaliser = "max"
@@ -72,7 +72,7 @@ class MetaTrainSettings:
     pattern: str = "2:4"  # of the objective n:m; in YAML in quotes, where 2:4 is the number 124
     reg: NonNegative = 10.0
     alpha: Annotated[float, Range(above=1)] = 16.0
-    lr: Annotated[Positive, Flag("Learning rate at its highest.", TRAINING, "X")] = 2e-3
+    lr: Annotated[Positive, Flag("Peak learning rate.", TRAINING, "X")] = 2e-3
     schedule: ScheduleName = "cosine"
     milestones: tuple[Count, ...] = ()
     gamma: Positive = 0.1
@@ -81,9 +81,9 @@ class MetaTrainSettings:
     clip: Positive = 1.0
     precision: Precision = "auto"  # of the images' passes; auto: bfloat16 on CUDA devices that have it, else float32
     # models of the zoo whose mean gradient is one step; several processes share them out
-    members_per_step: Annotated[Count, Flag("Graphs in one step; several processes share them out.", TRAINING, "N")] = 1
+    members_per_step: Annotated[Count, Flag("Graphs per step; several processes divide them.", TRAINING, "N")] = 1
     batches: Count = 1
-    batch_size: Annotated[BatchSize, Flag("Images that a model is judged on in one step.", TRAINING, "N")] = 128
+    batch_size: Annotated[BatchSize, Flag("Images on which a model is judged in one step.", TRAINING, "N")] = 128
     validate_every: Count = 5
     seed: Annotated[Seed, SEED] = 0
     backend: Backend = "blocks"

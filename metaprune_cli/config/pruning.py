@@ -68,24 +68,25 @@ class PruneSettings:
         tuple[str, ...],
         Flag(
             "Something else: params=2x, macs=50%, size=10MB, memory=4MiB, latency=3ms; drop=0.5: as far as accuracy "
-            "(or the task's first metric) on validation images is no worse by more; may be repeated.",
+            "(or the task's first metric) on validation images is not worse by more; may be repeated.",
             WHAT_GOES,
             "QUANTITY=AMOUNT",
         ),
     ] = ()
     criterion: Annotated[Ranking | Annotated[str, Reference()], Flag(SCORED, RANKING, "NAME")] = "auto"
-    reduction: Annotated[Reduction, Flag("Of a unit's slices to one number.", RANKING)] = "mean"
+    reduction: Annotated[Reduction, Flag("How a unit's slices become one number.", RANKING)] = "mean"
     normaliser: Annotated[
-        Normalising, Flag("What a layer's scores are divided by; rank: places in the layer instead.", RANKING)
+        Normalising, Flag("What a layer's scores are divided by; rank: use the place in the layer instead.", RANKING)
     ] = "auto"
     scope: Annotated[
         AskedScope,
         Flag(
-            "Rank all units together, or take as much from each family; auto: global, or as best for the task.", RANKING
+            "Rank all units together, or take the same share of each family; auto: global, or as suits the task.",
+            RANKING,
         ),
     ] = "auto"
     max_ratio: Annotated[Fraction, Flag("Most of a family that may go.", WHAT_GOES, "R")] = 0.8
-    round_to: Annotated[Count, Flag("Where channels go, those that stay are a multiple of N.", WHAT_GOES, "N")] = 1
+    round_to: Annotated[Count, Flag("Keep a multiple of N channels in each layer that shrinks.", WHAT_GOES, "N")] = 1
     keep_heads: Annotated[bool, Flag("Remove no attention heads.", WHAT_GOES)] = False
     route: Annotated[
         Route,
@@ -100,9 +101,9 @@ class PruneSettings:
     repair: Annotated[
         Repair, Flag("Without training: fit what is left to what the whole model did on images.", REPAIR)
     ] = "none"
-    repair_images: Annotated[Count, Flag("How many.", REPAIR, "N")] = 512
+    repair_images: Annotated[Count, Flag("Training images for the repair.", REPAIR, "N")] = 512
     search: Annotated[
-        Natural, Flag("Try N other shares for the layers, judged by what is left on images.", SEARCH, "N")
+        Natural, Flag("Try N other ways to divide the removal among layers, judged on images.", SEARCH, "N")
     ] = 0
     search_images: Count = 1024
     # one search for all models of a structure: what it finds is less a matter of chance
@@ -138,13 +139,13 @@ class SparsifySettings:
     kind: Annotated[ZeroKind, Flag("Single weights, all but N of every M, or blocks.", WHAT_GOES)] = "unstructured"
     sparsity: Annotated[
         tuple[Fraction, ...],
-        Flag("Fraction of weights to zero, of all kinds but n:m; may be repeated.", WHAT_GOES, "X"),
+        Flag("Fraction of weights to zero, for all kinds but n:m; may be repeated.", WHAT_GOES, "X"),
     ] = (0.8,)
     # in YAML in quotes, where 2:4 is the number 124
-    pattern: Annotated[str, Flag("Of every M weights N stay; of kind n:m.", WHAT_GOES, "N:M")] = "2:4"
-    block: Annotated[str, Flag("Outputs x inputs that go together; of kind block.", WHAT_GOES, "RxC")] = "4x1"
+    pattern: Annotated[str, Flag("N of every M weights stay; for kind n:m.", WHAT_GOES, "N:M")] = "2:4"
+    block: Annotated[str, Flag("Block size, outputs x inputs; for kind block.", WHAT_GOES, "RxC")] = "4x1"
     scope: Annotated[
-        Scope, Flag("One threshold for all layers, or the same fraction of each; not of n:m.", WHAT_GOES)
+        Scope, Flag("One threshold for all layers, or the same fraction of each; not for n:m.", WHAT_GOES)
     ] = "global"
     # of those layers whose outputs, or inputs, are the model's
     classifier: Annotated[
@@ -183,10 +184,10 @@ class IterateSettings:
     """
 
     rounds: Annotated[Count, Flag("How many.", ROUNDS, "N")] = 4
-    schedule: Annotated[Rounds, Flag("The same share every round, the same amount, or much first (AGP).", ROUNDS)] = (
-        "geometric"
-    )
-    epochs: Annotated[Count, Flag("Of training after every round.", ROUNDS, "N")] = 2
+    schedule: Annotated[
+        Rounds, Flag("Take the same share in every round, the same amount, or most of it early (AGP).", ROUNDS)
+    ] = "geometric"
+    epochs: Annotated[Count, Flag("Epochs of training after every round.", ROUNDS, "N")] = 2
     max_drop: Annotated[
         NonNegative | None,
         Flag("Stop before the headline metric (accuracy) on validation images is worse by more.", ROUNDS, "POINTS"),
@@ -201,9 +202,9 @@ class SensitivitySettings:
     """
 
     ratios: Annotated[
-        tuple[Fraction, ...], Flag("Of a family that goes; may be repeated.", WHAT_GOES, "R", ("--ratio",))
+        tuple[Fraction, ...], Flag("Share of a family that is removed; may be repeated.", WHAT_GOES, "R", ("--ratio",))
     ] = (0.25, 0.5, 0.75, 0.9)
-    images: Annotated[Count, Flag("Validation images, at most.", MEASURING, "N")] = 2048
-    max_drop: Annotated[NonNegative, Flag("What a family may cost by itself, for the rules.", WHAT_GOES, "POINTS")] = (
-        1.0
-    )
+    images: Annotated[Count, Flag("Validation images to use, at most.", MEASURING, "N")] = 2048
+    max_drop: Annotated[
+        NonNegative, Flag("For the rules: points that one family may cost by itself.", WHAT_GOES, "POINTS")
+    ] = 1.0

@@ -34,7 +34,7 @@ class PruningNetSettings:
     are those that section ``prune`` allows.
     """
 
-    start: Annotated[Start, Flag("The model's weights for all widths, or weights drawn anew.", TRAINING)] = "trained"
+    start: Annotated[Start, Flag("Start from the model's weights, or from new ones.", TRAINING)] = "trained"
     generator: Annotated[
         GeneratorName,
         Flag(
@@ -45,17 +45,18 @@ class PruningNetSettings:
     ] = "auto"
     hidden: Annotated[int, Range(at_least=1, at_most=4096)] = 32  # directions
     encoding: Annotated[
-        EncodingName, Flag("What a layer's weights depend on: its own widths, its neighbours', all.", TRAINING)
+        EncodingName,
+        Flag("What a layer's weights depend on: its own widths, its neighbours' too, or all widths.", TRAINING),
     ] = "own"
-    sampling: Annotated[SamplingName, Flag("Random widths of a random speed-up, or each by itself.", TRAINING)] = (
-        "budget"
-    )
-    speedup_max: Annotated[Speedup, Flag("The largest that is drawn for a budget.", WHAT_GOES, "X")] = 8.0
+    sampling: Annotated[
+        SamplingName, Flag("Draw widths that meet a random speed-up, or each layer's by itself.", TRAINING)
+    ] = "budget"
+    speedup_max: Annotated[Speedup, Flag("Largest speed-up that is drawn.", WHAT_GOES, "X")] = 8.0
     # the whole network, the smallest and two random ones in every step, all of which learn from the first
-    sandwich: Annotated[bool, Flag("In each step the whole, the smallest and random networks.", TRAINING)] = False
-    epochs: Annotated[Count, Flag("Epochs.", TRAINING, "N")] = 20
+    sandwich: Annotated[bool, Flag("In each step train the whole, the smallest and random networks.", TRAINING)] = False
+    epochs: Annotated[Count, Flag("Training epochs.", TRAINING, "N")] = 20
     optimizer: OptimizerName = "sgd"
-    lr: Annotated[Positive, Flag("Learning rate at its highest.", TRAINING, "X")] = 0.05
+    lr: Annotated[Positive, Flag("Peak learning rate.", TRAINING, "X")] = 0.05
     momentum: BelowOne = 0.9
     weight_decay: NonNegative = 4e-5
     schedule: ScheduleName = "cosine"

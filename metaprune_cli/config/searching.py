@@ -22,33 +22,34 @@ class SearchSettings:
     crossovers, each gene mutated with probability 0.1, final weights from scratch.
     """
 
-    population: Annotated[Count, Flag("Candidates of an iteration.", SEARCH, "N")] = 20
-    iterations: Annotated[Count, Flag("How many.", SEARCH, "N")] = 10
-    parents: Annotated[Count, Flag("The best so far, from which children come.", SEARCH, "N")] = 10
-    mutations: Annotated[Share, Flag("Of a population that comes by mutation.", SEARCH, "R")] = 0.5
-    crossovers: Annotated[Share, Flag("Of a population that comes by crossover; the rest is random.", SEARCH, "R")] = (
-        0.5
-    )
-    mutate: Annotated[Share, Flag("Probability that a gene is mutated.", SEARCH, "R")] = 0.1
-    band: Annotated[Share, Flag("Of the budget that a candidate has to use.", SEARCH, "R")] = 0.97
-    front: Annotated[bool, Flag("One search for all targets: what is best for what it costs.", SEARCH)] = False
-    fitness: Annotated[Fitness, Flag("What judges: the loss, or the task's first metric.", MEASURING)] = "loss"
+    population: Annotated[Count, Flag("Candidates in each iteration.", SEARCH, "N")] = 20
+    iterations: Annotated[Count, Flag("Number of iterations.", SEARCH, "N")] = 10
+    parents: Annotated[Count, Flag("How many of the best so far have children.", SEARCH, "N")] = 10
+    mutations: Annotated[Share, Flag("Share of a population that comes from mutation.", SEARCH, "R")] = 0.5
+    crossovers: Annotated[Share, Flag("Share that comes from crossover; the rest is random.", SEARCH, "R")] = 0.5
+    mutate: Annotated[Share, Flag("Probability that a width is mutated.", SEARCH, "R")] = 0.1
+    band: Annotated[Share, Flag("Share of the budget that a candidate must use.", SEARCH, "R")] = 0.97
+    front: Annotated[bool, Flag("Search for all targets at once (the Pareto front).", SEARCH)] = False
+    fitness: Annotated[
+        Fitness, Flag("What candidates are judged by: the loss, or the task's first metric.", MEASURING)
+    ] = "loss"
     images: Annotated[Count, Flag("Training images that judge candidates.", MEASURING, "N")] = 1024
-    views: Annotated[Count, Flag("Of each image, augmented where there are several.", MEASURING, "N")] = 1
-    verify: Annotated[Count, Flag("Other training images, by which the leaders are judged again.", MEASURING, "N")] = (
+    views: Annotated[Count, Flag("Views of each image; augmented if more than one.", MEASURING, "N")] = 1
+    verify: Annotated[Count, Flag("Other training images, on which the leaders are judged again.", MEASURING, "N")] = (
         2048
     )
-    leaders: Annotated[Count, Flag("How many are.", MEASURING, "N")] = 10
-    repair: Annotated[Repair, Flag("What is done about the loss without training.", REPAIR)] = "least-squares"
-    repair_images: Annotated[Count, Flag("Training images for it.", REPAIR, "N")] = 512
+    leaders: Annotated[Count, Flag("How many leaders are judged again.", MEASURING, "N")] = 10
+    repair: Annotated[Repair, Flag("How candidates are repaired, without training.", REPAIR)] = "least-squares"
+    repair_images: Annotated[Count, Flag("Training images for the repair.", REPAIR, "N")] = 512
     weights: Annotated[
         FinalWeights,
         Flag(
-            "Of what is found: as it was judged, the model's own units, or none (to be trained from scratch).", OUTPUT
+            "Weights of the result: those it was judged with, the model's own, or new ones (to train from scratch).",
+            OUTPUT,
         ),
     ] = "model"
     together: Annotated[bool, Flag("One search for all models of the same structure.", SEARCH)] = False
     rank_check: Annotated[
         Natural, Flag("Train N random candidates of the budget: does the fitness tell which end best?", MEASURING, "N")
     ] = 0
-    rank_epochs: Annotated[Count, Flag("Epochs of each of them.", MEASURING, "N")] = 2
+    rank_epochs: Annotated[Count, Flag("Epochs of each of these trainings.", MEASURING, "N")] = 2

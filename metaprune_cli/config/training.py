@@ -31,8 +31,8 @@ class OptimSettings:
     The learning rate None is 0.1, and 0.005 for a model that was pruned (docs/finetuning.md).
     """
 
-    epochs: Annotated[Natural, Flag("Epochs.", TRAINING, "N")] = 10
-    optimizer: Annotated[OptimizerName, Flag("How weights are updated.", TRAINING)] = "sgd"
+    epochs: Annotated[Natural, Flag("Training epochs.", TRAINING, "N")] = 10
+    optimizer: Annotated[OptimizerName, Flag("The optimiser.", TRAINING)] = "sgd"
     lr: Annotated[
         Positive | None,
         Flag(
@@ -44,34 +44,39 @@ class OptimSettings:
     ] = None
     momentum: BelowOne = 0.9
     weight_decay: NonNegative = 5e-4
-    schedule: Annotated[ScheduleName, Flag("How the learning rate falls.", TRAINING)] = "cosine"
+    schedule: Annotated[ScheduleName, Flag("How the learning rate decays.", TRAINING)] = "cosine"
     milestones: tuple[Count, ...] = ()
     gamma: Positive = 0.1
     warmup_epochs: Natural = 0
     label_smoothing: BelowOne = 0.0
     precision: Annotated[
-        Precision, Flag("Of the steps' arithmetic; auto: bfloat16 on CUDA devices that have it.", TRAINING)
+        Precision, Flag("Precision of training; auto: bfloat16 on CUDA devices that support it.", TRAINING)
     ] = "auto"
-    compile: Annotated[bool, Flag("torch.compile the training steps.", TRAINING, names=("--compile/--no-compile",))] = (
+    compile: Annotated[bool, Flag("Use torch.compile for training.", TRAINING, names=("--compile/--no-compile",))] = (
         False
     )
     sync_batchnorm: bool = False  # with --ddp: BatchNorm takes its statistics over all processes' images
     recalibrate: Annotated[
-        bool, Flag("Measure BatchNorm statistics anew at the end.", TRAINING, names=("--recalibrate/--no-recalibrate",))
+        bool, Flag("Re-estimate BatchNorm statistics at the end.", TRAINING, names=("--recalibrate/--no-recalibrate",))
     ] = False
     sparsity: Annotated[
         NonNegative, Flag("Sparse learning: pull unimportant units to zero (try 5e-4).", TECHNIQUES, "X")
     ] = 0.0
     sparsity_alpha: Annotated[float, Range(above=1)] = 4.0  # the least important unit is pulled so many times harder
     # two images in one, their shares from Beta(mixup, mixup); 0: not
-    mixup: Annotated[NonNegative, Flag("Mix images, their shares from Beta(X, X) (try 0.2).", TECHNIQUES, "X")] = 0.0
+    mixup: Annotated[NonNegative, Flag("Mixup with shares from Beta(X, X) (try 0.2).", TECHNIQUES, "X")] = 0.0
     # a rectangle of another image, its share from Beta(cutmix, cutmix); 0: not
-    cutmix: Annotated[NonNegative, Flag("Paste rectangles, shares from Beta(X, X) (try 1).", TECHNIQUES, "X")] = 0.0
-    clip: Annotated[NonNegative, Flag("The gradient's norm is at most this (try 1); 0: any.", TECHNIQUES, "X")] = 0.0
+    cutmix: Annotated[NonNegative, Flag("CutMix with shares from Beta(X, X) (try 1).", TECHNIQUES, "X")] = 0.0
+    clip: Annotated[NonNegative, Flag("Clip the gradient's norm to this (try 1); 0: do not clip.", TECHNIQUES, "X")] = (
+        0.0
+    )
     # decay, by the step, of the average of the weights that is evaluated and kept; 0: no average
-    ema: Annotated[BelowOne, Flag("Keep the weights' average of this decay (try 0.999).", TECHNIQUES, "X")] = 0.0
+    ema: Annotated[
+        BelowOne,
+        Flag("Keep an exponential moving average of the weights with this decay (try 0.999).", TECHNIQUES, "X"),
+    ] = 0.0
     patience: Annotated[
-        Natural, Flag("Stop after N epochs without a better one; keep the best. 0: keep the last.", TECHNIQUES, "N")
+        Natural, Flag("Stop after N epochs without improvement and keep the best; 0: keep the last.", TECHNIQUES, "N")
     ] = 0
     stop_on: StopOn = "loss"  # what is better, on the validation images
     distill_weight: Annotated[float, Range(at_least=0, at_most=1)] = 0.5  # of a teacher; the labels have the rest
@@ -97,6 +102,6 @@ class ZooSettings:
     """Section ``zoo``: the models trained for meta-training, and those held out of it."""
 
     members: tuple[ZooMember, ...] = (ZooMember(),)
-    validation: Annotated[Natural, Flag("How many choose the metanetwork's epoch.", TRAINING, "N")] = 1
+    validation: Annotated[Natural, Flag("How many of the models choose the metanetwork's epoch.", TRAINING, "N")] = 1
     seed: Annotated[Seed, SEED] = 0
     train: OptimSettings = field(default_factory=OptimSettings)

@@ -111,7 +111,7 @@ def _python(label_key: str) -> Callable[[Path], Arrays]:
                 raise ValueError(f"data is {pixels.dtype}{pixels.shape} for {len(labels)} labels")
         except Exception as error:  # damaged pickles fail in every way there is
             raise CorruptFileError(
-                "A CIFAR file is damaged, or is no pickle of images.",
+                "A CIFAR file is damaged, or is not a pickle of images.",
                 expected=f"a dictionary with uint8 data (n, {IMAGE_BYTES}) and {label_key}",
                 got=f"{type(error).__name__}: {error}",
                 where=path,

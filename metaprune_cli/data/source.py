@@ -43,14 +43,14 @@ def in_memory(pixels: np.ndarray, labels: np.ndarray, num_classes: int, where: P
         )
     if labels.dtype.kind not in "iu":
         raise CorruptFileError(
-            "The labels in this file are no numbers of classes.",
+            "The labels in this file are not class numbers.",
             expected=f"whole numbers from 0 to {num_classes - 1}",
             got=f"{labels.dtype}, such as {str(labels[0])[:100]!r}",
             where=where,
         )
     if labels.min() < 0 or labels.max() >= num_classes:
         raise CorruptFileError(
-            "There are labels in this file that are no class of its dataset.",
+            "There are labels in this file that are not classes of its data set.",
             expected=f"whole numbers from 0 to {num_classes - 1}",
             got=f"{labels.dtype} from {labels.min()} to {labels.max()}",
             where=where,

@@ -96,7 +96,7 @@ class StreamSplit:
         for number, pair in enumerate(self.source):
             if not (isinstance(pair, tuple | list) and len(pair) == 2):
                 raise InputError(
-                    "A batch is no pair.",
+                    "A batch is not a pair.",
                     expected="(inputs, targets), as a DataLoader of a data set of pairs gives them",
                     got=f"{len(pair)} values" if isinstance(pair, tuple | list) else type(pair).__name__,
                     where=f"batch {number}",

@@ -92,7 +92,7 @@ class Adapted:
 
     def _say_left_out(self, names: Iterable[str]) -> None:
         if listed := sorted(names):
-            self.notes.append(f"left out {_listing(listed)}, which are no part of a model")
+            self.notes.append(f"left out {_listing(listed)}, which are not part of a model")
 
     def _say_counters(self, names: Iterable[str]) -> None:
         if count := len(list(names)):
@@ -158,7 +158,7 @@ def check_numbers(entries: Mapping[str, tuple[Tensor, bool]], where: Path) -> No
             wrong.append(f"{name}: {int(bad.sum())} of {tensor.numel()}")
     if wrong:
         raise InputError(
-            "There are values in the file that are no numbers.",
+            "There are values in the file that are not numbers.",
             expected="finite numbers",
             got="\n".join([*wrong[:_LISTED], *(["..."] if len(wrong) > _LISTED else [])]),
             where=where,

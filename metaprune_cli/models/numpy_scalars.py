@@ -33,7 +33,7 @@ def number(kind: Any, data: Any) -> bool | int | float:
         TypeError: it is no number.
     """
     if type(kind) is not NumberType or type(data) is not bytes:
-        raise TypeError("a scalar of NumPy that is no number")
+        raise TypeError("a scalar of NumPy that is not a number")
     try:
         (value,) = struct.unpack(kind.order + kind.format, data)
     except struct.error as error:

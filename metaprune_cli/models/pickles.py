@@ -95,4 +95,4 @@ def _without_code(error: Exception, path: Path) -> InputError:
 def _unsafe_part(message: str) -> str:
     """What torch would not unpickle, out of its long explanation."""
     found = re.search(r"GLOBAL (\S+)", message)
-    return f"an object of {found.group(1)}" if found else "something that is no tensor"
+    return f"an object of {found.group(1)}" if found else "something that is not a tensor"

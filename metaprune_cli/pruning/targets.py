@@ -30,7 +30,7 @@ class Target:
 
     MACs and latency are of one input, bytes of the tensors in the file (``size``) or of the activations that live at
     the same time in a pass over one input (``memory``), latency in seconds. ``drop`` is the other way round: as far as
-    the task's headline metric of what is left, repaired, is no worse by more than that: of accuracy, so many points.
+    the task's headline metric of what is left, repaired, is not worse by more than that: of accuracy, so many points.
     """
 
     quantity: Quantity

@@ -134,7 +134,7 @@ def _trained(source: ModelSource, splits: Splits, task: Task) -> Opened:
 def _check_metanet(path: Path) -> None:
     kind, wanted = read_kind(path), learnt_by("transform").kind
     if kind != wanted:
-        raise CorruptFileError(f"This is no {wanted}.", expected=f"kind {wanted}", got=f"kind {kind}", where=path)
+        raise CorruptFileError(f"This is not a {wanted}.", expected=f"kind {wanted}", got=f"kind {kind}", where=path)
 
 
 def _check_module(name: str, what: str, folder: Path) -> None:

@@ -76,7 +76,7 @@ def _checked(found: Any, name: str) -> Task:
     unwritten = [member for member in MEMBERS if getattr(type(found), member, None) is getattr(Task, member, found)]
     if missing or unwritten or not found.metrics:
         raise InputError(
-            "This is no task: something is missing.",
+            "This is not a task: something is missing.",
             expected="an object with " + ", ".join(MEMBERS) + "; deriving from metaprune_cli.tasks.Task gives the rest",
             got="without " + ", ".join(dict.fromkeys([*missing, *unwritten] or ["any metric"])),
             where=name,

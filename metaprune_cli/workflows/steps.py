@@ -70,7 +70,7 @@ class Steps:
         entries = _read(file, command)
         if entries is None:
             raise InputError(
-                "There is a file of this name that is no record of ours.",
+                "There is a file of this name, but it is not a record of such steps.",
                 expected=f"a new folder, or one of `metaprune {command}`",
                 where=file,
                 next_step="choose another folder with -o, or remove the file",

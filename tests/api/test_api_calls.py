@@ -76,9 +76,9 @@ def test_sparsify_finetune_and_the_zeros_stay(model: nn.Module) -> None:
     ("options", "text"),
     [
         ({"kind": "blocks"}, "(?s)Unknown kind.*did you mean 'block'"),
-        ({"sparsity": 1.0}, "This is no sparsity"),
-        ({"kind": "n:m", "pattern": "4:2"}, "no pattern of weights"),
-        ({"kind": "block", "block": "4"}, "no size of a block"),
+        ({"sparsity": 1.0}, "not a valid sparsity"),
+        ({"kind": "n:m", "pattern": "4:2"}, "not a pattern of weights"),
+        ({"kind": "block", "block": "4"}, "not a block size"),
         ({"kind": "n:m", "pattern": "1:4", "kernel_only": True}, "kernels for 2:4 alone"),
     ],
 )

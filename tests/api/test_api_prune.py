@@ -121,7 +121,7 @@ def test_tensors_serve_as_the_data_set_does(model: nn.Module, images: mp.Splits)
         ({"criterion": "taylor"}, "taylor"),
         ({"search": 2, "target": "drop=1", "data": DIGITS}, "cannot be searched for with a target of drop"),
         ({"search": 2, "scope": "family"}, "nothing to search for"),
-        ({"data": torch.zeros(3)}, "no data that can be used"),
+        ({"data": torch.zeros(3)}, "cannot be used as data"),
     ],
 )
 def test_what_is_missing_is_said(options: dict[str, Any], text: str, model: nn.Module) -> None:

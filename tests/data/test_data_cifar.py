@@ -124,7 +124,7 @@ def test_a_label_out_of_range_is_refused(tmp_path):
     folder.mkdir()
     pixels, labels = arrays(0, 10)
     write_binary(folder / "test_batch.bin", pixels, labels + 10, coarse=False)
-    with pytest.raises(CorruptFileError, match="no class of its dataset") as caught:
+    with pytest.raises(CorruptFileError, match="not classes of its data set") as caught:
         load_test(settings(tmp_path))
     assert "from 0 to 9" in str(caught.value)
 
@@ -132,7 +132,7 @@ def test_a_label_out_of_range_is_refused(tmp_path):
 def test_a_pickle_without_images_is_refused(tmp_path):
     write(tmp_path, "cifar100", "python")
     (tmp_path / "cifar-100-python" / "test").write_bytes(pickle.dumps({"data": [1, 2], "fine_labels": [0, 1]}, 2))
-    with pytest.raises(CorruptFileError, match="no pickle of images"):
+    with pytest.raises(CorruptFileError, match="not a pickle of images"):
         load_test(settings(tmp_path, "cifar100"))
 
 
@@ -159,7 +159,7 @@ def test_labels_that_are_no_numbers_are_refused(labels, tmp_path):
     for name in CIFAR10.layouts[1].files["test"]:
         content = {"data": arrays(0, 10)[0], "labels": labels}
         (tmp_path / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(content))
-    with pytest.raises(CorruptFileError, match=r"(?s)labels in this file are no numbers.*from 0 to 9"):
+    with pytest.raises(CorruptFileError, match=r"(?s)labels in this file are not class numbers.*from 0 to 9"):
         load_test(settings(tmp_path))
 
 
@@ -167,5 +167,5 @@ def test_a_pickle_that_asks_for_another_codec_is_refused(tmp_path):
     write(tmp_path, "cifar10", "python")
     asks = b"c_codecs\nencode\n(Vtext\nVunicode_escape\ntR."
     (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(asks)
-    with pytest.raises(CorruptFileError, match=r"(?s)no pickle of images.*codec 'unicode_escape', which is refused"):
+    with pytest.raises(CorruptFileError, match=r"(?s)not a pickle of images.*codec 'unicode_escape', which is refused"):
         load_test(settings(tmp_path))

@@ -294,9 +294,11 @@ def test_a_compiler_may_be_called_anything(
 
 def test_quotes_that_are_not_closed_are_said(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "g++ 'x")
-    with pytest.warns(UserWarning, match=r"CXX is no command, so there is no C\+\+ compiler: No closing quotation: g"):
+    with pytest.warns(
+        UserWarning, match=r"CXX is not a command, so there is no C\+\+ compiler: No closing quotation: g"
+    ):
         assert stub.again() is None
-    assert selfcheck.verdict().startswith("no C++ compiler: PyTorch does its work, slower; CXX is no command")
+    assert selfcheck.verdict().startswith("no C++ compiler: PyTorch does its work, slower; CXX is not a command")
 
 
 def test_several_at_once_leave_one_whole_file(stub: Stub) -> None:

@@ -90,11 +90,11 @@ LOADS: dict[str, tuple[object, tuple[str, ...]]] = {
     "without counters": (WITHOUT_COUNTERS, ("set 1 missing num_batches_tracked to 0",)),
     "a profiler's": (
         {**states(), "total_ops": torch.zeros(1), "a.total_params": torch.zeros(1)},
-        ("left out a.total_params, total_ops, which are no part of a model",),
+        ("left out a.total_params, total_ops, which are not part of a model",),
     ),
     "an averaged model": (
         {"n_averaged": torch.tensor(3), **before("module.")},
-        ("took the prefix module. off all names", "left out n_averaged, which are no part of a model"),
+        ("took the prefix module. off all names", "left out n_averaged, which are not part of a model"),
     ),
     "a part of a larger one": (
         {**before("backbone."), "head.weight": torch.ones(2, 2)},
@@ -144,7 +144,7 @@ def test_shapes_that_are_the_files_own_are_said(tmp_path: Path) -> None:
 
 
 def test_values_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"(?s)no numbers.*o\.bias: 4 of 4.*m\.pt"):
+    with pytest.raises(InputError, match=r"(?s)not numbers.*o\.bias: 4 of 4.*m\.pt"):
         opened({**states(), "o.bias": torch.full((4,), float("nan"))}, tmp_path)
     wrong = states()["a.weight"].clone()
     wrong.view(-1)[3] = float("inf")

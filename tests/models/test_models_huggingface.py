@@ -115,7 +115,7 @@ def test_a_configuration_that_cannot_be_used(change: Callable[[Any], None], text
     [
         ("config.json", b"{", "not what save_pretrained writes"),
         ("config.json", b"[1]", "not what save_pretrained writes"),
-        ("model.safetensors", b"\0" * 40, "no sound safetensors file"),
+        ("model.safetensors", b"\0" * 40, "not a valid safetensors file"),
         ("model.safetensors", None, "no weights in safetensors"),
         ("adapter_config.json", b"{}", "an adapter"),
     ],

@@ -46,5 +46,5 @@ def test_bytes_that_are_no_number_are_refused(data: Any) -> None:
 def test_objects_are_no_numbers() -> None:
     with pytest.raises(TypeError, match="numbers of NumPy's type 'O8'"):
         NumberType("O8", False, True)
-    with pytest.raises(TypeError, match="that is no number"):
+    with pytest.raises(TypeError, match="that is not a number"):
         number(np.dtype("f8"), b"\0" * 8)

@@ -102,7 +102,7 @@ def test_a_yaml_file_gives_arguments(tmp_path: Path) -> None:
     ("name", "content", "text"),
     [
         ("none.yaml", None, "cannot be read"),
-        ("a.yaml", "{a: b", "no valid YAML"),
+        ("a.yaml", "{a: b", "not valid YAML"),
         ("a.yaml", "- {name: x}", "cannot be understood"),
         ("a.yaml", "- {arch: x, shape: 3}", "cannot be understood"),
         ("a.yaml", "[a:b, a:b]", "same name"),

@@ -46,7 +46,7 @@ def compiler() -> list[str] | None:
     try:
         command = [named] if shutil.which(named) else shlex.split(named)
     except ValueError as error:
-        warnings.warn(f"CXX is no command, so there is no C++ compiler: {error}: {named}", stacklevel=2)
+        warnings.warn(f"CXX is not a command, so there is no C++ compiler: {error}: {named}", stacklevel=2)
         return None
     command = command or [shutil.which("c++") or shutil.which("g++") or ""]
     return command if shutil.which(command[0]) else None

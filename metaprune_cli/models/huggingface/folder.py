@@ -108,7 +108,7 @@ def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
             return {key: tuple(content.get_slice(key).get_shape()) for key in content.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise CorruptFileError(
-            "The weights are no sound safetensors file.",
+            "The weights are not a valid safetensors file.",
             got=str(error)[:200],
             where=file,
             next_step="copy or make the folder again",
