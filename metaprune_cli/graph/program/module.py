@@ -20,7 +20,6 @@ from metaprune_cli.graph.trace.record import Value
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 
 
-
 class Program(nn.Module):
     """Runs the operators that a model ran; what a model becomes where its class cannot follow a removal.
 
