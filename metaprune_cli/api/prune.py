@@ -97,7 +97,8 @@ def prune(
         keep_heads: whether attention keeps all of its heads.
         round_to: where units of a family go, what stays is a multiple of this.
         route: ``class``: only what the model's class can follow goes; ``program``: the smaller model is a program of
-            its operators, for inputs of the example's size; ``auto``: the class where that costs little, or where the model generates.
+            its operators, for inputs of the sizes it was recorded for; ``auto``: the class where that costs
+            little, or where the model generates.
         reduction: of a unit's slices to one magnitude.
         normaliser: of a family's scores; ``auto``: for ``metanet`` that of the metanetwork, else ``max``, and ``rank``
             where a search starts.

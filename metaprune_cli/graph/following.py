@@ -14,7 +14,7 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.resize import copied, resize_
 from metaprune_cli.graph.slicing import slice_tensors
 from metaprune_cli.graph.trace.passes import Skeleton
-from metaprune_cli.graph.widths import Recipe, Widths, choices, recipes_for, widths_by
+from metaprune_cli.graph.widths import Recipe, Widths, choices, is_of_settings, recipes_for, widths_by
 
 _TRIES, _TRIES_FOR_REAL = 32, 8
 """Sets of attributes that are tried, at most; a pass that computes something is not quick."""
@@ -69,7 +69,10 @@ class Following:
             return self._try(kept, widths_by(recipes, chosen)) is None
 
         tries = _TRIES_FOR_REAL if self._skeleton.real else _TRIES
-        found = next((chosen for chosen in islice(choices(recipes), tries) if helps(chosen)), None)
+        own = {recipe: values for recipe, values in recipes.items() if not is_of_settings(recipe)}
+        rounds = (own, recipes) if len(own) < len(recipes) else (own,)  # settings hold many numbers, few of them asked
+        tried = (chosen for some in rounds for chosen in islice(choices(some), tries))
+        found = next((chosen for chosen in tried if helps(chosen)), None)
         if found is None:
             return False
         for recipe in found:  # as few as suffice: what is a width by chance alone must not change

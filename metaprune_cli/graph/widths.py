@@ -159,6 +159,11 @@ def recipes_for(model: nn.Module, graph: NeuronGraph, kept: Tensor) -> dict[Reci
     return found
 
 
+def is_of_settings(recipe: Recipe) -> bool:
+    """Whether the number is one of an object of settings, rather than a module's own attribute."""
+    return "." in recipe[1]
+
+
 def choices(recipes: Mapping[Recipe, Mapping[str, int]]) -> Iterator[list[Recipe]]:
     """Sets of recipes to try: for every attribute one, then all but for one attribute each."""
     by_attribute: dict[tuple[str, str], list[Recipe]] = {}

@@ -49,38 +49,50 @@ class MobileNetV1(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1×1 expansion, depthwise 3×3, linear 1×1 projection; a residual connection where the shapes allow it."""
+    """1×1 expansion, depthwise 3×3, linear 1×1 projection; a residual connection where the shapes allow it.
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int) -> None:
+    ``projected``: wherever the stride is 1, by a convolution where the widths differ; and a first expansion by 1.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, expansion: int, projected: bool = False
+    ) -> None:
         super().__init__()
-        hidden = in_channels * expansion
-        expand = [] if expansion == 1 else [conv_bn(in_channels, hidden, 1), nn.ReLU6()]
+        hidden, act = in_channels * expansion, nn.ReLU if projected else nn.ReLU6
+        expand = [] if expansion == 1 and not projected else [conv_bn(in_channels, hidden, 1), act()]
         self.body = nn.Sequential(
             *expand,
-            *(conv_bn(hidden, hidden, 3, stride, groups=hidden), nn.ReLU6()),
+            *(conv_bn(hidden, hidden, 3, stride, groups=hidden), act()),
             conv_bn(hidden, out_channels, 1),
         )
-        self.residual = stride == 1 and in_channels == out_channels
+        self.residual = stride == 1 and (projected or in_channels == out_channels)
+        same = in_channels == out_channels or not self.residual
+        self.shortcut = nn.Identity() if same else conv_bn(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, in, h, w) to (batch, out, ⌈h / stride⌉, ⌈w / stride⌉)."""
         out: Tensor = self.body(x)
-        return x + out if self.residual else out
+        return self.shortcut(x) + out if self.residual else out
 
 
 class MobileNetV2(nn.Module):
-    """A stem, seventeen inverted residuals and a last 1×1 convolution."""
+    """A stem, seventeen inverted residuals and a last 1×1 convolution.
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3, width: float = 1.0) -> None:
+    The usual public ones for CIFAR are ``projected``: ReLU, and shortcuts with a convolution where widths differ.
+    """
+
+    def __init__(
+        self, num_classes: int = 10, in_channels: int = 3, width: float = 1.0, projected: bool = False
+    ) -> None:
         super().__init__()
-        previous = scaled(32, width)
-        layers: list[nn.Module] = [conv_bn(in_channels, previous, 3), nn.ReLU6()]
+        previous, act = scaled(32, width), nn.ReLU if projected else nn.ReLU6
+        layers: list[nn.Module] = [conv_bn(in_channels, previous, 3), act()]
         for expansion, base, repeats, first_stride in V2_STAGES:
             for stride in (first_stride, *(1,) * (repeats - 1)):
-                layers.append(InvertedResidual(previous, scaled(base, width), stride, expansion))
+                layers.append(InvertedResidual(previous, scaled(base, width), stride, expansion, projected))
                 previous = scaled(base, width)
         last = scaled(1280, width)
-        layers += [conv_bn(previous, last, 1), nn.ReLU6()]
+        layers += [conv_bn(previous, last, 1), act()]
         self.features = nn.Sequential(*layers)
         self.head = head(last, num_classes)
         initialise_(self)

@@ -29,6 +29,8 @@ _RESNET = (
     (r"\.second\.1\.", ".bn2."),
 )
 _VGG_LAYER = re.compile(r"^features?\.(\d+)\.(\w+)$")
+_MOBILENET_LAYER = re.compile(r"^layers\.(\d+)\.(conv|bn|shortcut)\.?(\d)\.(\w+)$")
+_MOBILENET_STEM = re.compile(r"^(conv|bn)([12])\.(\w+)$")
 _VGG_HEAD = re.compile(r"^(classifier|fc|linear)\.(?=weight$|bias$)")
 
 
@@ -59,7 +61,48 @@ def _vgg(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-_DIALECTS: Mapping[str, Dialect] = {"cifar:resnet": _resnet, "cifar:vgg": _vgg}
+def _mobilenet(parts: int, first: int, step: int) -> Dialect:
+    """``conv1``, ``bn1``, ``layers.N.conv1`` …; here a convolution and its BatchNorm are one of a row of features.
+
+    Args:
+        parts: how many convolutions a block has.
+        first: the feature that the first block is, or begins with.
+        step: how many features a block is; where it is one, its parts are those of its ``body``.
+    """
+
+    def to_ours(names: Iterable[str]) -> dict[str, str]:
+        known = list(names)
+        blocks = {int(m[1]) for name in known if (m := _MOBILENET_LAYER.match(name))}
+        last = first + step * len(blocks)
+
+        def place(block: int, kind: str, number: int) -> str:
+            part = 0 if kind == "conv" else 1
+            at = first + step * block
+            if step == 1:
+                return f"features.{at}.body.{2 * (number - 1)}.{part}."
+            return f"features.{at + 2 * (number - 1)}.{part}."
+
+        def renamed(name: str) -> str:
+            layer, stem = _MOBILENET_LAYER.match(name), _MOBILENET_STEM.match(name)
+            if layer and layer[2] == "shortcut":
+                return f"features.{first + int(layer[1])}.shortcut.{layer[3]}.{layer[4]}"
+            if layer and 1 <= int(layer[3]) <= parts:
+                return place(int(layer[1]), layer[2], int(layer[3])) + layer[4]
+            if stem:
+                return f"features.{0 if stem[2] == '1' else last}.{0 if stem[1] == 'conv' else 1}.{stem[3]}"
+            return _VGG_HEAD.sub("head.2.", name)
+
+        return {name: renamed(name) for name in known}
+
+    return to_ours
+
+
+_DIALECTS: Mapping[str, Dialect] = {
+    "cifar:resnet": _resnet,
+    "cifar:vgg": _vgg,
+    "cifar:mobilenet_v1": _mobilenet(parts=2, first=2, step=4),
+    "cifar:mobilenet_v2": _mobilenet(parts=3, first=2, step=1),
+}
 """By the beginning of an architecture's name."""
 
 

@@ -20,6 +20,7 @@ NEAREST, _LISTED = 3, 6
 # By the beginning of names. Auxiliary heads are there or not; torchvision drops them from some models it hands out.
 _VARIANTS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "cifar:resnet": ({}, {"shortcut": "padded"}),
+    "cifar:mobilenet_v2": ({}, {"projected": True}),
     "cifar:vgg": ({}, {"bias": True}),
     "restore:dncnn": ({}, {"depth": 20}, {"norm": True}, {"depth": 20, "norm": True}),
     "restore:srresnet": ({}, {"scale": 2}),

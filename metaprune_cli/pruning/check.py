@@ -247,7 +247,7 @@ def _random_like(example_inputs: ExampleInputs, batch: int, dtype: torch.dtype) 
 
 
 def _outputs(run: Callable[[], Any], seed: int = 0) -> list[Tensor]:
-    with torch.no_grad(), _seeded(seed), _NothingDropped():
+    with torch.no_grad(), _seeded(seed), _NothingDropped():  # type: ignore[no-untyped-call]
         return [tensor for tensor in leaves(run(), Tensor) if tensor.is_floating_point()]
 
 
@@ -257,7 +257,7 @@ def _seeded(seed: int) -> Iterator[None]:
     numpy = sys.modules.get("numpy")  # who draws with it has imported it
     before = random.getstate(), numpy and numpy.random.get_state()
     try:
-        with torch.random.fork_rng():  # type: ignore[no-untyped-call]
+        with torch.random.fork_rng():
             torch.manual_seed(seed)
             random.seed(seed)
             if numpy:

@@ -172,6 +172,7 @@ class _Writer:
             step.outputs,
             step.single,
         )
+        call: Callable[..., Any]
         if matrix is not None:
             call, things = times_matrix, [step.args[0], Value(matrix)]
         elif step.operator is aten.native_batch_norm.default and not names and self._used.isdisjoint(outputs[1:]):

@@ -19,9 +19,6 @@ from metaprune_cli.graph.program.script import CONSTANTS, Mode, Script
 from metaprune_cli.graph.trace.record import Value
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 
-_QUESTIONS = 64
-"""How often a program may be sent another way in one pass."""
-
 
 class Program(nn.Module):
     """Runs the operators that a model ran; what a model becomes where its class cannot follow a removal.
@@ -66,16 +63,21 @@ class Program(nn.Module):
                 expected="a model that runs in training mode on its example inputs",
                 next_step="call eval() first",
             )
-        drawn = _random_state() if script.otherwise and self.training else None
-        way: Script | None = script
-        for _ in range(_QUESTIONS):
+        return self._run(script, args, kwargs) if not script.answers else self._asking(script, args, kwargs)
+
+    def _asking(self, script: Script, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Run one way, and where data answers a question otherwise, the one for that answer from the start."""
+        drawn = _random_state() if self.training else None
+        way = script
+        for _ in script.ways:  # each answer that is found leaves fewer; a file may say what it likes
             try:
                 return self._run(way, args, kwargs)
             except OtherwiseError as error:
                 so_far = error.args
-            way = next((other for other in script.ways if other.answers[: len(so_far)] == so_far), None)
-            if way is None:
+            found = [other for other in script.ways if other.answers[: len(so_far)] == so_far]
+            if not found:
                 break
+            way = found[0]
             if drawn is not None:
                 _set_random_state(drawn)  # what was drawn before the question is drawn again
         raise InputError(

@@ -49,6 +49,7 @@ class Script:
         arguments: the model's arguments: name -> the nest that was given, tensors as values.
         varies: the sizes that may be others than the example's; None in older files, which do not say.
         otherwise: what runs where data answers the questions of the flow otherwise.
+        answers: what data answers where this runs; nothing, where it is not asked.
         paths: where the entries and constants are, module by module.
         interpreter: a function of the inputs, the entries and the constants, in this order.
     """
@@ -58,6 +59,7 @@ class Script:
     arguments: Mapping[str, Any]
     varies: tuple[Varying, ...] | None
     otherwise: tuple[Script, ...] = ()
+    answers: tuple[bool, ...] = field(init=False)
     paths: tuple[tuple[str, ...], ...] = field(init=False)
     interpreter: Interpreter = field(init=False)
 
@@ -66,11 +68,6 @@ class Script:
         """This and what runs otherwise."""
         return (self, *self.otherwise)
 
-    @property
-    def answers(self) -> tuple[bool, ...]:
-        """What data answers where this runs."""
-        return tuple(step.answer for step in self.recording.steps if step.answer is not None)
-
     def __deepcopy__(self, memo: dict[int, Any]) -> Script:
         return self
 
@@ -78,5 +75,7 @@ class Script:
         """Prepare at once: ``torch.compile`` cannot follow what is made on first use."""
         interpreter = Interpreter(self.recording, tuple(self.constants))
         object.__setattr__(self, "interpreter", interpreter)
+        answers = tuple(step.answer for step in self.recording.steps if step.answer is not None)
+        object.__setattr__(self, "answers", answers)
         names = [*self.recording.entries.values(), *(f"{CONSTANTS}.{name}" for name in self.constants.values())]
         object.__setattr__(self, "paths", tuple(tuple(name.split(".")) for name in names))
