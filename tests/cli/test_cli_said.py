@@ -129,6 +129,15 @@ def test_training_that_ends_below_its_start_is_said(
     assert run(*options, "-q").err == ""
 
 
+def test_training_of_what_was_not_repaired_is_told_of_the_better_start(model: Path, tmp_path: Path) -> None:
+    small, tuned = tmp_path / "small.safetensors", tmp_path / "tuned.safetensors"
+    train = ("--epochs", "1", *DIGITS)
+    for repair, is_said in (("none", True), ("bn", False)):
+        run("prune", model, "-s", "1.5", *DIGITS, "--repair", repair, "-o", small, "-q")
+        assert ("gives the training a better start" in run("finetune", small, *train, "-o", tuned).err) == is_said
+    assert "better start" not in run("finetune", tuned, *train, "-o", tmp_path / "again.safetensors").err
+
+
 def test_images_that_nothing_is_repaired_with_are_told_of(model: Path, tmp_path: Path) -> None:
     options = ("prune", model, "-s", "1.5", "-o", tmp_path / "small.safetensors")
     assert "--repair least-squares" in run(*options, *DIGITS).err
