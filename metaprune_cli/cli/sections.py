@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from metaprune_cli.config_loader import load_section, merged, sections
+from metaprune_cli.config_loader import Reference, load_section, merged, sections
 from metaprune_cli.errors import InputError
 
 DEFAULT_PARAMS = Path("params.yaml")
@@ -14,6 +15,8 @@ NO_FILE = "none"
 """Given in place of a settings file: the defaults hold."""
 NAME_IMAGES = ("dataset", "data_root", "task")
 """The options that say which images are meant."""
+DVC = "DVC_STAGE"
+"""Set in the environment of what DVC runs."""
 
 
 def params_file(params: Path | None) -> Path | None:
@@ -47,6 +50,36 @@ def about_images(file: Path) -> str:
     """What a settings file says of images, in a few words."""
     own = sections(file)["data"]
     return ", ".join(f"{name}: {own[name]}" for name in ("dataset", "task", "image_size") if name in own)
+
+
+def check_code(named: Mapping[str, str], file: Path, *, is_asked_for: bool) -> None:
+    """Refuse code that only a settings file names which nobody has named: a folder may be anybody's.
+
+    What DVC runs was written by whoever wrote the settings, and `dvc repro` runs all of it.
+
+    Args:
+        named: settings that may name code, by name.
+        file: the settings file.
+        is_asked_for: whether the user has named it; then what it names is remembered as the user's word.
+
+    Raises:
+        InputError: it names some.
+    """
+    code = {setting: value for setting, value in named.items() if value in Reference()}
+    if not code or DVC in os.environ:
+        return
+    from metaprune_cli.models.consent import note_named, was_named  # imports torch
+
+    for setting, value in code.items():
+        if is_asked_for:
+            note_named(value)
+        elif not was_named(value, file):
+            raise InputError(
+                f"{file} names code that would have to be imported, and importing runs it.",
+                got=f"{setting}: {value}",
+                where=file,
+                next_step=f"if you trust it, --params {file} once; or --params {NO_FILE}, which leaves {file} out",
+            )
 
 
 def read_section(

@@ -35,8 +35,8 @@ class Finetuned:
     """One model that was written; ``headline`` is the task's metric on the validation split, which is not the test set.
 
     ``before`` is that of the model as it was read. ``epochs`` is 0 where an earlier run had finished this model
-    already. With patience the model is that of ``best_epoch``. ``unrepaired``: whether units were removed last, and what
-    was left was not fitted to what the whole model did.
+    already. With patience the model is that of ``best_epoch``. ``unrepaired``: whether units were removed last, and
+    what was left was not fitted to what the whole model did.
     """
 
     input: str

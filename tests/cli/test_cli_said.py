@@ -99,7 +99,7 @@ def test_a_files_own_task_and_preprocessing_come_before_a_settings_file(
     path = model.resolve()
     monkeypatch.chdir(tmp_path)
     run("zoo", "import", path, "--mean", "0.5", "--std", "0.25", "-o", "zoo", "-q")
-    section = {"dataset": "digits", "task": "nowhere:task", "preprocessing": {"mean": [0.1], "std": [0.9]}}
+    section = {"dataset": "digits", "task": "denoising", "preprocessing": {"mean": [0.1], "std": [0.9]}}
     Path("params.yaml").write_text(yaml.safe_dump({"data": section, "prune": {"repair": "bn", "repair_images": 40}}))
     own = next(Path("zoo").rglob("*.safetensors"))
     run("prune", own, "-s", "1.5", "-o", "small.safetensors", "-q")
