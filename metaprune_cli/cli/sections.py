@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,28 +52,33 @@ def about_images(file: Path) -> str:
     return ", ".join(f"{name}: {own[name]}" for name in ("dataset", "task", "image_size") if name in own)
 
 
-def check_code(named: Mapping[str, str], file: Path, *, is_asked_for: bool) -> None:
+def check_code(
+    named: Mapping[str, str], said: Collection[str], file: Path | None, *, is_asked_for: bool, has_leave: bool
+) -> None:
     """Refuse code that only a settings file names which nobody has named: a folder may be anybody's.
 
-    What DVC runs was written by whoever wrote the settings, and `dvc repro` runs all of it.
+    What the user names, here or by naming the file, is remembered as their word. What DVC runs was written by whoever
+    wrote the settings, and `dvc repro` runs all of it.
 
     Args:
         named: settings that may name code, by name.
-        file: the settings file.
-        is_asked_for: whether the user has named it; then what it names is remembered as the user's word.
+        said: the settings that options gave.
+        file: the settings file, if there is one.
+        is_asked_for: whether the user has named it.
+        has_leave: whether what files name may be imported this once.
 
     Raises:
         InputError: it names some.
     """
     code = {setting: value for setting, value in named.items() if value in Reference()}
-    if not code or DVC in os.environ:
+    if not code:
         return
     from metaprune_cli.models.consent import note_named, was_named  # imports torch
 
     for setting, value in code.items():
-        if is_asked_for:
+        if setting in said or is_asked_for:
             note_named(value)
-        elif not was_named(value, file):
+        elif file is not None and not has_leave and DVC not in os.environ and not was_named(value, file):
             raise InputError(
                 f"{file} names code that would have to be imported, and importing runs it.",
                 got=f"{setting}: {value}",

@@ -93,11 +93,9 @@ class Settings:
         file = params_file(given.get("params")) if "params" in given else None
         overrides = dict.fromkeys(instead, ()) | said
         found = read_section(self.cls, self.section.name, file, overrides, if_said=self.section.if_said)
-        if file is not None and found is not None and not given.get("allow_import"):
-            named = {
-                name: value for name in code_settings(self.cls) if name not in said and (value := getattr(found, name))
-            }
-            check_code(named, file, is_asked_for=given["params"] is not None)
+        code = {name: value for name in code_settings(self.cls) if (value := getattr(found, name, None))}
+        leave = bool(given.get("allow_import"))
+        check_code(code, said, file, is_asked_for=given.get("params") is not None, has_leave=leave)
         if getattr(found, "task", None) is not None and "task" not in said:
             found = replace(found, task=None, usual_task=found.task)
         if "data_root" in said and "dataset" not in said:
