@@ -76,7 +76,7 @@ def compress(
         DataSettings | None,
         Section(
             "data",
-            only=("dataset", "data_root", "task", "batch_size", "workers", "augment"),
+            only=options.DATA | {"augment": "augment"},
             help={
                 "dataset": "Which images. Default: imagefolder with --data-root, else none.",
                 "augment": "How training images are varied: shifted, and mirrored. Default: crop-flip, but of digits "

@@ -155,11 +155,7 @@ Ddp = Annotated[
 ]
 AllowImport = Annotated[
     bool,
-    typer.Option(
-        "--allow-import",
-        help="Import the code that an artifact names; one beside it that you named here before needs no leave.",
-        rich_help_panel=MODEL_FILE,
-    ),
+    typer.Option("--allow-import", help="Import code that a file names and you never did.", rich_help_panel=MODEL_FILE),
 ]
 
 

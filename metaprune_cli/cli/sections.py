@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from metaprune_cli.config_loader import load_section, merged, sections
+from metaprune_cli.config_loader import Reference, load_section, merged, sections
 from metaprune_cli.errors import InputError
 
 DEFAULT_PARAMS = Path("params.yaml")
@@ -14,6 +15,8 @@ NO_FILE = "none"
 """Given in place of a settings file: the defaults hold."""
 NAME_IMAGES = ("dataset", "data_root", "task")
 """The options that say which images are meant."""
+DVC = "DVC_STAGE"
+"""Set in the environment of what DVC runs."""
 
 
 def params_file(params: Path | None) -> Path | None:
@@ -47,6 +50,41 @@ def about_images(file: Path) -> str:
     """What a settings file says of images, in a few words."""
     own = sections(file)["data"]
     return ", ".join(f"{name}: {own[name]}" for name in ("dataset", "task", "image_size") if name in own)
+
+
+def check_code(
+    named: Mapping[str, str], said: Collection[str], file: Path | None, *, is_asked_for: bool, has_leave: bool
+) -> None:
+    """Refuse code that only a settings file names which nobody has named: a folder may be anybody's.
+
+    What the user names, here or by naming the file, is remembered as their word. What DVC runs was written by whoever
+    wrote the settings, and `dvc repro` runs all of it.
+
+    Args:
+        named: settings that may name code, by name.
+        said: the settings that options gave.
+        file: the settings file, if there is one.
+        is_asked_for: whether the user has named it.
+        has_leave: whether what files name may be imported this once.
+
+    Raises:
+        InputError: it names some.
+    """
+    code = {setting: value for setting, value in named.items() if value in Reference()}
+    if not code:
+        return
+    from metaprune_cli.models.consent import note_named, was_named  # imports torch
+
+    for setting, value in code.items():
+        if setting in said or is_asked_for:
+            note_named(value)
+        elif file is not None and not has_leave and DVC not in os.environ and not was_named(value, file):
+            raise InputError(
+                f"{file} names code that would have to be imported, and importing runs it.",
+                got=f"{setting}: {value}",
+                where=file,
+                next_step=f"if you trust it, --params {file} once; or --params {NO_FILE}, which leaves {file} out",
+            )
 
 
 def read_section(

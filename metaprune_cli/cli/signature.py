@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 import typer
 
 from metaprune_cli.cli.completion import criteria, metanetworks
-from metaprune_cli.cli.sections import NO_FILE, about_images, params_file, read_section, unasked
+from metaprune_cli.cli.sections import NO_FILE, about_images, check_code, params_file, read_section, unasked
 from metaprune_cli.config.flags import OUTPUT, PANELS, Flag
 from metaprune_cli.config_loader import Reference
 from metaprune_cli.console.panel import print_note
@@ -93,6 +93,9 @@ class Settings:
         file = params_file(given.get("params")) if "params" in given else None
         overrides = dict.fromkeys(instead, ()) | said
         found = read_section(self.cls, self.section.name, file, overrides, if_said=self.section.if_said)
+        code = {name: value for name in code_settings(self.cls) if (value := getattr(found, name, None))}
+        leave = bool(given.get("allow_import"))
+        check_code(code, said, file, is_asked_for=given.get("params") is not None, has_leave=leave)
         if getattr(found, "task", None) is not None and "task" not in said:
             found = replace(found, task=None, usual_task=found.task)
         if "data_root" in said and "dataset" not in said:
@@ -181,6 +184,18 @@ def _without_strange_images(called: Callable[[Mapping[str, Any]], None], given: 
             )
 
 
+def code_settings(cls: Any) -> list[str]:
+    """The settings of a class that may name code of somebody's: ``package.module:name``."""
+    return [name for name, hint in get_type_hints(cls, include_extras=True).items() if _takes_code(hint)]
+
+
+def _takes_code(hint: Type) -> bool:
+    """Whether a setting, or one of the kinds that it may be of, is a name of something importable."""
+    within = get_args(hint)
+    beside = getattr(hint, "__metadata__", ())
+    return any(isinstance(one, Reference) for one in beside) or any(_takes_code(one) for one in within)
+
+
 def _bundle(hint: Type) -> Settings | Group | None:
     """What a parameter stands for, where it stands for several options."""
     if is_dataclass(hint):
@@ -246,9 +261,8 @@ def _kind(hint: Type) -> Type:
         return list[_kind(get_args(hint)[0])]  # type: ignore[misc]
     if origin in (None, Literal):
         return hint
-    kinds = [one for one in get_args(hint) if one is not type(None)]  # of a union; a name of one's own is any text
-    own = any(isinstance(limits, Reference) for one in kinds for limits in getattr(one, "__metadata__", ()))
-    return str if own else _kind(kinds[0])
+    kinds = [one for one in get_args(hint) if one is not type(None)]  # of a union
+    return str if _takes_code(hint) else _kind(kinds[0])  # a name of one's own is any text
 
 
 def _info(hint: Type) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -178,9 +179,24 @@ def load_test(settings: DataSettings) -> ImageSplit:
 
 
 def _read(settings: DataSettings, part: Part) -> Source:
-    source = classified(settings).read(settings, part)
+    try:
+        source = classified(settings).read(settings, part)
+    except InputError as error:
+        if there := ", ".join(f"--dataset {name}" for name in _lying_there(settings, part)):
+            said = {name: error.details[name] for name in ("expected", "got", "where")}
+            raise InputError(error.what, **said, next_step=f"these are files for {there}") from error
+        raise
     assert source is not None, f"{settings.dataset} has no {part} part"
     return _resized(source, settings)
+
+
+def _lying_there(settings: DataSettings, part: Part) -> Iterator[str]:
+    """The other data sets whose files are in the folder."""
+    for name, other in DATASETS.items():
+        if name != settings.dataset and settings.data_root is not None:
+            with suppress(InputError):
+                if other.find(replace(settings, dataset=name), part):
+                    yield name
 
 
 def _resized(source: Source, settings: DataSettings) -> Source:

@@ -113,8 +113,9 @@ def brought_in(course: Course) -> Path:
     target = course.folder / f"{stem(course.model)}{SUFFIX}"
 
     def work() -> Figures:
-        opened = open_model(course.model, course.source)
-        if course.data is not None and course.splits is not None:
+        if course.data is None or course.splits is None:
+            opened = open_model(course.model, course.source)
+        else:
             opened = open_fitting(course.model, course.source, course.splits, course.task)
             opened = replace(opened, task=course.data.task, preprocessing=course.data.preprocessing)
         made = Made.by("zoo", inputs={"model": course.model}, digests=code_of(opened.architecture.name))

@@ -16,6 +16,7 @@ from metaprune_cli.tasks import Metric
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.precision import resolved
 from metaprune_cli.training.progress import Progress
+from metaprune_cli.workflows.arms import is_removal
 from metaprune_cli.workflows.lineage import descent, trained_while_removing
 from metaprune_cli.workflows.loading import ModelSource, Opened
 from metaprune_cli.workflows.made import Made, code_of
@@ -34,7 +35,8 @@ class Finetuned:
     """One model that was written; ``headline`` is the task's metric on the validation split, which is not the test set.
 
     ``before`` is that of the model as it was read. ``epochs`` is 0 where an earlier run had finished this model
-    already. With patience the model is that of ``best_epoch``.
+    already. With patience the model is that of ``best_epoch``. ``unrepaired``: whether units were removed last, and
+    what was left was not fitted to what the whole model did.
     """
 
     input: str
@@ -45,6 +47,7 @@ class Finetuned:
     val_loss: float
     best_epoch: int | None = None
     before: float | None = None
+    unrepaired: bool = False
 
     @property
     def worse_by(self) -> float:
@@ -173,6 +176,7 @@ def _finetune(
         val_loss=metrics["val_loss"],
         best_epoch=int(metrics["best_epoch"]) if settings.patience else None,
         before=before,
+        unrepaired=bool(opened.lineage) and is_removal(opened.lineage[-1]) and "repair" not in opened.lineage[-1],
     )
 
 

@@ -13,7 +13,7 @@ from metaprune_cli.config import NOTHING_SAID, DataSettings, Preprocessing, Rest
 from metaprune_cli.config.restoration import REMEMBERED
 from metaprune_cli.errors import InputError
 from metaprune_cli.methods.registry import method_of_step
-from metaprune_cli.models.consent import note_named, was_named
+from metaprune_cli.models.consent import was_named
 from metaprune_cli.tasks import DEFAULT, Task, find_task
 from metaprune_cli.tasks.registry import is_own
 from metaprune_cli.workflows.preprocessing import with_preprocessing
@@ -77,9 +77,8 @@ def with_task(
             next_step=f"--task {next(iter(others.values()))}, or leave these models out",
             about="data",
         )
-    if data.task is not None and is_own(data.task):
-        note_named(data.task)
-    elif wanted != data.usual_task and is_own(wanted) and not (allow_import or was_named(wanted, next(iter(named)))):
+    asked = wanted in (data.task, data.usual_task) or allow_import
+    if is_own(wanted) and not asked and not was_named(wanted, next(iter(named))):
         raise InputError(
             "The file names a task that would have to be imported, and importing runs its code.",
             got=wanted,

@@ -11,10 +11,14 @@ import torch
 from cli_calling import call, run
 from torch import nn
 
+from metaprune_cli.models import Architecture, build
+
 CODE = """
+from pathlib import Path
+
 from torch import nn
 
-open("loaded", "a").write("x")
+Path("loaded").touch()
 
 
 class Own(nn.Sequential):
@@ -24,6 +28,10 @@ class Own(nn.Sequential):
 
 class Other(Own):
     pass
+
+
+def score(graph, tensors):
+    raise ValueError("it was called")
 """
 SMALL = "model.pruned-1.5x.safetensors"
 REFUSED = "importing runs its code"
@@ -109,6 +117,42 @@ def test_code_that_has_changed_is_named_anew(name: str) -> None:
     assert f"--arch {name}:Own" in said(ran.err)
     run("encode", SMALL, "--arch", f"{name}:Own", "-q")
     run("encode", SMALL, "-o", "again.safetensors", "-q")
+
+
+@pytest.fixture
+def opened() -> tuple[str, ...]:
+    """A model of digits, and how it is opened."""
+    torch.save(build(Architecture("cifar:resnet8", {"width": 0.25, "in_channels": 1})).state_dict(), "digits.pt")
+    return "digits.pt", "--arch", "cifar:resnet8", "--arch-arg", "width=0.25", "--arch-arg", "in_channels=1"
+
+
+CRITERION, TASK = "prune: {speedup: 1.5, criterion: 'NAME:score'}", "data: {dataset: digits, task: 'NAME:Own'}"
+
+
+@pytest.mark.parametrize(("command", "settings"), [("prune", CRITERION), ("eval", TASK)])
+def test_settings_that_nobody_named_run_nothing(
+    name: str, opened: tuple[str, ...], command: str, settings: str
+) -> None:
+    """Those of a downloaded folder are found by themselves."""
+    Path("params.yaml").write_text(settings.replace("NAME", name))
+    ran = call(command, *opened)
+    assert ran.code == 2
+    assert "params.yaml names code that would have to be imported" in said(ran.err)
+    assert not Path("loaded").exists()
+    call(command, *opened, "--params", "params.yaml")
+    assert Path("loaded").exists()
+    assert "names code" not in call(command, *opened).err  # it was asked for once, in this folder
+    Path(f"{name}.py").write_text(f"{CODE}CHANGED = True\n")
+    assert "has changed since you named it" in said(call(command, *opened).err)
+
+
+def test_what_dvc_runs_is_what_was_written_beside_it(
+    name: str, opened: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_STAGE", "prune")
+    Path("params.yaml").write_text(CRITERION.replace("NAME", name))
+    assert "names code" not in call("prune", *opened).err
+    assert Path("loaded").exists()
 
 
 def test_notes_where_others_can_write_count_for_nothing(name: str, state_folder: Path) -> None:

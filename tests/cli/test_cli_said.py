@@ -99,7 +99,7 @@ def test_a_files_own_task_and_preprocessing_come_before_a_settings_file(
     path = model.resolve()
     monkeypatch.chdir(tmp_path)
     run("zoo", "import", path, "--mean", "0.5", "--std", "0.25", "-o", "zoo", "-q")
-    section = {"dataset": "digits", "task": "nowhere:task", "preprocessing": {"mean": [0.1], "std": [0.9]}}
+    section = {"dataset": "digits", "task": "denoising", "preprocessing": {"mean": [0.1], "std": [0.9]}}
     Path("params.yaml").write_text(yaml.safe_dump({"data": section, "prune": {"repair": "bn", "repair_images": 40}}))
     own = next(Path("zoo").rglob("*.safetensors"))
     run("prune", own, "-s", "1.5", "-o", "small.safetensors", "-q")
@@ -127,6 +127,15 @@ def test_training_that_ends_below_its_start_is_said(
     assert "is worse than what it was made from, on the validation images: 99.00 % before" in ran.err
     assert ran.json["models"][0]["before_top1"] == 99.0
     assert run(*options, "-q").err == ""
+
+
+def test_training_of_what_was_not_repaired_is_told_of_the_better_start(model: Path, tmp_path: Path) -> None:
+    small, tuned = tmp_path / "small.safetensors", tmp_path / "tuned.safetensors"
+    train = ("--epochs", "1", *DIGITS)
+    for repair, is_said in (("none", True), ("bn", False)):
+        run("prune", model, "-s", "1.5", *DIGITS, "--repair", repair, "-o", small, "-q")
+        assert ("gives the training a better start" in run("finetune", small, *train, "-o", tuned).err) == is_said
+    assert "better start" not in run("finetune", tuned, *train, "-o", tmp_path / "again.safetensors").err
 
 
 def test_images_that_nothing_is_repaired_with_are_told_of(model: Path, tmp_path: Path) -> None:

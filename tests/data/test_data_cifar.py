@@ -13,7 +13,7 @@ import torch
 from metaprune_cli.config import DataSettings
 from metaprune_cli.data import load_splits, load_test
 from metaprune_cli.data.cifar import CIFAR10, CIFAR100, read_cifar
-from metaprune_cli.errors import CorruptFileError
+from metaprune_cli.errors import CorruptFileError, InputError
 
 PER_FILE = 8
 DATASETS = {"cifar10": CIFAR10, "cifar100": CIFAR100}
@@ -169,3 +169,12 @@ def test_a_pickle_that_asks_for_another_codec_is_refused(tmp_path):
     (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(asks)
     with pytest.raises(CorruptFileError, match=r"(?s)not a pickle of images.*codec 'unicode_escape', which is refused"):
         load_test(settings(tmp_path))
+
+
+def test_who_names_another_data_set_than_lies_there_is_told(tmp_path):
+    write(tmp_path, "cifar10", "binary")
+    with pytest.raises(InputError, match="these are files for --dataset cifar10"):
+        load_splits(settings(tmp_path, "imagefolder"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="put one folder for each class into train/"):
+        load_splits(settings(tmp_path / "empty", "imagefolder"))
