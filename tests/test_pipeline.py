@@ -26,8 +26,8 @@ TINY = {
     "prune": {"speedup": [1.5, 2], "repair": "least-squares", "repair_images": 64},
     "pruning-net": {"epochs": 1},
     "search": {"population": 2, "iterations": 1, "front": True, "leaders": 1, "images": 32, "verify": 32},
-    "dhp": {"epochs": 1},
-    "finetune": {"epochs": 2, "lr": 0.01},
+    "dhp": {"epochs": 4, "remove_every": 1},
+    "finetune": {"epochs": 5, "lr": 0.01},
     "eval": {"latency_runs": 2, "curve": [1.5, 2]},
 }
 
