@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,8 +28,12 @@ TITLES: dict[Step, str] = {
 
 EXPLANATION = (
     "± is the sample standard deviation over models. Gains are paired by the model of origin, the standard error is "
-    "that of their mean."
+    "that of their mean. Training MACs are what a model took to make since its base was trained, in multiply-adds: "
+    "three forward passes for every image of an epoch, one where a search asked a candidate; repairs, and what a "
+    "method learnt beforehand, once for all models, are apart."
 )
+MEANS = ("speedup", "macs", "params", "density", "latency_ms", "training_macs")
+"""The figures of a group of models that are shown as means."""
 
 
 DENSITY = Column("density", "Density", share, minor=True)
@@ -69,6 +73,7 @@ def summary_columns(metric: Metric, *, sparse: bool) -> tuple[Column, ...]:
         Column("params", "Params", count),
         *((DENSITY,) if sparse else ()),
         Column("latency_ms", "Latency ms", millis),
+        Column("training_macs", "Training MACs", count),
     )
 
 
@@ -149,6 +154,37 @@ def unequal_lines(summary: Summary) -> list[str]:
     return [_unequal(found) for found in summary.unequal]
 
 
+def learnt_lines(summary: Summary) -> list[str]:
+    """What methods have learnt once for all models, and from how many models on that is less than another arm's cost.
+
+    Compared are the mean costs of a model over all speed-ups, after the last step.
+    """
+    groups = [group for group in summary.groups if group.step == next(iter(summary.steps), None)]
+    costs = {arm: _mean(group.mean("training_macs") for group in groups if group.arm == arm) for arm in summary.arms}
+    lines = []
+    for arm in summary.arms:
+        once = _mean(group.mean("learnt_macs") for group in groups if group.arm == arm)
+        own = costs[arm]
+        if once is None or own is None:
+            continue
+        dearer = {other: cost - own for other, cost in costs.items() if cost is not None and cost > own}
+        pays = ", ".join(f"{math.ceil(once / more)} beside {other}" for other, more in dearer.items())
+        lines.append(
+            f"{arm}: {count(once)} multiply-adds once for all models"
+            + (
+                f"; less in all from so many models on: {pays}."
+                if pays
+                else "; no other arm costs more for each model."
+            )
+        )
+    return lines
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    found = [value for value in values if value is not None]
+    return sum(found) / len(found) if found else None
+
+
 def _unequal(found: Unequal) -> str:
     settings = ", ".join(f"{name} {ours} and {theirs}" for name, ours, theirs in found.settings)
     asked = ", ".join(map(times, found.speedups))
@@ -186,6 +222,8 @@ def markdown(rows: Sequence[Row], summary: Summary, setting: Mapping[str, Any], 
     parts.extend(table.markdown() for table in summary_tables(summary))
     if summary.steps:
         parts.append(f"{EXPLANATION}\n")
+    if lines := learnt_lines(summary):
+        parts.append("\n".join(f"- {shown(line)}" for line in lines) + "\n")
     if summary.unequal:
         parts.append("\n".join(f"- {shown(line)}" for line in unequal_lines(summary)) + "\n")
     if picture is not None:
@@ -207,7 +245,7 @@ def _summary_rows(summary: Summary, step: Step) -> list[dict[str, Any]]:
             group = summary.group(step, requested, arm)
             if group is None:
                 continue
-            means = {name: group.mean(name) for name in ("speedup", "macs", "params", "density", "latency_ms")}
+            means = {name: group.mean(name) for name in MEANS}
             named = {"requested": requested, "arm": arm, "models": len(group.rows)}
             rows.append(named | {"headline": group.headline} | means)
     return rows

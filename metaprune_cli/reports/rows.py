@@ -36,6 +36,8 @@ class Row:
         density: non-zero weights / weights, over all parameters of two dimensions or more; None on a curve.
         settings: what else has to be equal where arms are compared (see ``Descent``); not among its figures.
         further_macs: multiply-accumulates of inputs of other sizes, by their names.
+        training_macs: what the model took to make since its base was trained (see ``spending``); None: not known.
+        learnt_macs: what its methods have learnt before, once for all models; None: nothing, or not known.
     """
 
     name: str
@@ -57,6 +59,8 @@ class Row:
     density: float | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     further_macs: Mapping[str, int] = field(default_factory=dict)
+    training_macs: int | None = None
+    learnt_macs: int | None = None
 
     @property
     def headline(self) -> float:

@@ -35,6 +35,7 @@ from metaprune_cli.workflows.images import check_fits
 from metaprune_cli.workflows.lineage import base_candidates, base_of, descent
 from metaprune_cli.workflows.loading import ModelSource, Opened, open_model
 from metaprune_cli.workflows.paths import find_sources, short_names
+from metaprune_cli.workflows.spending import learnt, spent
 from metaprune_cli.workflows.task import task_of, with_task
 
 
@@ -126,7 +127,7 @@ def evaluate(
     compared = {opened.path: base_of(opened, candidates) for opened in every}
     start = [] if pruning is None else _unpruned(given)
     _check_against(settings.against, every, start, pruning, views)
-    rows, repair = common_repair(_rows(every, compared, _measure(every, views, progress)))
+    rows, repair = common_repair(_rows(every, compared, _measure(every, views, progress), views))
     setting = views.in_words() | repair
     if pruning is not None:
         by_path = dict(zip((opened.path for opened in every), rows, strict=True))
@@ -231,16 +232,25 @@ def _measure(every: Sequence[Opened], views: Views, progress: Progress) -> list[
     return found
 
 
-def _rows(every: Sequence[Opened], compared: Mapping[Path, Opened], measured: Sequence[Measured]) -> list[Row]:
+def _rows(
+    every: Sequence[Opened], compared: Mapping[Path, Opened], measured: Sequence[Measured], views: Views
+) -> list[Row]:
     by_path = {opened.path: one for opened, one in zip(every, measured, strict=True)}
     names = short_names([opened.path for opened in every])
     return [
-        _row(opened, names, by_path[opened.path], compared[opened.path], by_path[compared[opened.path].path])
+        _row(
+            opened,
+            names,
+            by_path[opened.path],
+            compared[opened.path],
+            by_path[compared[opened.path].path],
+            len(views.by_path[opened.path].splits.train),
+        )
         for opened in every
     ]
 
 
-def _row(opened: Opened, names: Mapping[Path, str], own: Measured, base: Opened, other: Measured) -> Row:
+def _row(opened: Opened, names: Mapping[Path, str], own: Measured, base: Opened, other: Measured, images: int) -> Row:
     found = descent(opened.lineage, opened.path)
     return Row(
         name=names[opened.path],
@@ -262,6 +272,8 @@ def _row(opened: Opened, names: Mapping[Path, str], own: Measured, base: Opened,
         density=own.density,
         settings=found.settings,
         further_macs=own.further_macs,
+        training_macs=spent(opened.lineage, other.macs, own.macs, images) if images else None,
+        learnt_macs=learnt(opened.lineage),
     )
 
 

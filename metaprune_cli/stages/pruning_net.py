@@ -35,6 +35,7 @@ from metaprune_cli.workflows.paths import check_targets, find_sources, plan_targ
 from metaprune_cli.workflows.pruning import PruningRun
 from metaprune_cli.workflows.samples import Samples
 from metaprune_cli.workflows.side_by_side import side_by_side
+from metaprune_cli.workflows.spending import PASSES, TRAINING
 from metaprune_cli.workflows.task import with_task
 from metaprune_cli.workflows.teachers import open_fitting
 from metaprune_cli.workflows.trainer import Trainer, shared_out
@@ -247,7 +248,8 @@ def _fitted(
             **shared,
         )
         score = score_on(result.model, splits.val, ranks=ranks, **shared)
-    metrics = {f"val_{score.metric.key}": score.headline, "val_loss": score.loss}
+    spent = round(PASSES * net.sampler.mean_macs() * len(splits.train) * settings.epochs)  # generating is apart
+    metrics = {f"val_{score.metric.key}": score.headline, "val_loss": score.loss, TRAINING: spent}
     trained = result.model.cpu()
     assert isinstance(trained, PruningNet)
     if ranks.first:

@@ -36,9 +36,10 @@ from metaprune_cli.workflows.rank_check import RankCheck, rank_check
 from metaprune_cli.workflows.samples import Samples
 from metaprune_cli.workflows.searching import Leader, Searched
 from metaprune_cli.workflows.searching import search as search_widths
+from metaprune_cli.workflows.spending import TRIED
 from metaprune_cli.workflows.structures import Structures
 from metaprune_cli.workflows.task import with_task
-from metaprune_cli.workflows.width_networks import method_giving, open_widths, width_kinds
+from metaprune_cli.workflows.width_networks import given_by, open_widths, width_kinds
 
 
 @dataclass(frozen=True)
@@ -263,7 +264,7 @@ def _search(
         for one, target in zip(found, job.targets, strict=True):
             pruned = (one.planned_for(job.run) if heirs else one.planned[place]).carried_out()
             if ranks.first:
-                _save(pruned, one, target, _made(group, job, call, one.goal), job, call)
+                _save(pruned, one, target, _made(group, job, call, one.goal), job, call, max(len(heirs), 1))
             checked = ranks.from_first(partial(_rank_check, job, one.goal, call, progress))
             if checked is not None and ranks.first:
                 report.write_rank_check(
@@ -311,7 +312,7 @@ def _made(group: Sequence[_Job], job: _Job, call: Call, goal: Target | None = No
     )
 
 
-def _save(pruned: Pruned, one: Searched, target: Path, made: Made, job: _Job, call: Call) -> None:
+def _save(pruned: Pruned, one: Searched, target: Path, made: Made, job: _Job, call: Call, shared_by: int) -> None:
     plan, settings = pruned.plan, call.settings
     model = pruned.model
     if settings.weights == "scratch":
@@ -327,8 +328,9 @@ def _save(pruned: Pruned, one: Searched, target: Path, made: Made, job: _Job, ca
         **({} if plan.quantity == "macs" else {"quantity": plan.quantity}),
         **({} if settings.repair == "none" or settings.weights == "scratch" else {"repair": settings.repair}),
         "weights": settings.weights,
-        **({} if job.of is None else {"method": method_giving(job.of.opened.path).name}),
+        **({} if job.of is None else given_by(job.of.opened.path)),
         "evaluated": len(one.history.candidates),
+        TRIED: one.asked_macs // shared_by,
         "fitness": one.chosen.verified.fitness,
         "seed": call.seed,
     }

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from metaprune_cli.config import Repair, Route, SearchSettings
 from metaprune_cli.data import Batch
-from metaprune_cli.data.batch import Split, batch_order, take
+from metaprune_cli.data.batch import Split, batch_order, size_of, take
 from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.methods.base import WidthWeights
 from metaprune_cli.metrics.macs import count_macs
@@ -114,6 +114,10 @@ class Judge:
                 tuple(probes),
                 torch.get_num_threads(),
             )
+
+    def number_of(self, images: Images) -> int:
+        """How many images these are, views counted."""
+        return sum(size_of(batch.targets) for batch in self.images[images])
 
     def quickly(self, kept: Bool[Tensor, " units"]) -> Judged:
         """By the images that judge, after as much of a repair as tells candidates apart."""

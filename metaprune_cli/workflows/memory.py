@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,10 +14,27 @@ from metaprune_cli.errors import CorruptFileError
 from metaprune_cli.training.distributed import Ranks
 from metaprune_cli.workflows.judging import UNFIT, Judged
 from metaprune_cli.workflows.made import Checkpoint
-from metaprune_cli.workflows.searching import Memory
 
 STATE = {"epoch": 0, "history": []}
 """A search has no epochs: with the verdicts that are there, it goes the way that it went."""
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """Verdicts on candidates: all searches of a call ask it first, and an interrupted run leaves it to the next.
+
+    Attributes:
+        known: by the units that stay, a byte for each.
+        save: is given all of them after every iteration; None: nobody keeps them.
+    """
+
+    known: dict[bytes, Judged] = field(default_factory=dict)
+    save: Callable[[Mapping[bytes, Judged]], None] | None = None
+
+    def keep(self) -> None:
+        """Leave them to the next run."""
+        if self.save is not None:
+            self.save(self.known)
 
 
 def memory_of(checkpoint: Checkpoint, *, resume: bool, ranks: Ranks) -> Memory:

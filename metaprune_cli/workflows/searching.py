@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from metaprune_cli.config import Scope, SearchSettings
 from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.methods.base import WidthWeights
+from metaprune_cli.pruning.cost import Cost
 from metaprune_cli.pruning.criteria import USUAL
 from metaprune_cli.pruning.measures import measure_for, remembered
 from metaprune_cli.pruning.plan import Plan, make_plan, plan_of
@@ -22,7 +23,8 @@ from metaprune_cli.pruning.width_space import Genes, WidthSpace
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.allowed import Allowed
-from metaprune_cli.workflows.judging import Judge, Judged
+from metaprune_cli.workflows.judging import Images, Judge, Judged
+from metaprune_cli.workflows.memory import Memory
 from metaprune_cli.workflows.planned import Planned
 from metaprune_cli.workflows.pruning import PruningRun
 from metaprune_cli.workflows.workers import Kept, Panel
@@ -64,6 +66,7 @@ class Searched:
         gain: how much lower the chosen one's fitness is than the better baseline's, and the standard error of that.
         planned: the plan for each model.
         place: what was searched.
+        asked_macs: multiply-adds of asking candidates and leaders on images, for each model and target.
     """
 
     goal: Target
@@ -73,6 +76,7 @@ class Searched:
     gain: tuple[float, float]
     planned: tuple[Planned, ...]
     place: Field
+    asked_macs: int = 0
 
     @property
     def found(self) -> bool:
@@ -151,6 +155,11 @@ class Field:
         return self.baselines["plain"][0]
 
     @cached_property
+    def macs(self) -> Callable[[Tensor], float]:
+        """Multiply-adds of what is left of one model."""
+        return Cost.of(self.allowed.graph).macs
+
+    @cached_property
     def probes(self) -> tuple[Tensor, ...]:
         """Choices that were found to be possible."""
         return tuple(_probes(self.spaces[0], self.measure, self.budget(0.0)))
@@ -186,24 +195,6 @@ class Field:
         before = self.measure(torch.ones_like(kept))
         plan = plan_of(self.allowed.graph, kept, self.goal, before, self.measure(kept))
         return replace(self.asked, run=run, plan=replace(plan, held=self.allowed.held), allowed=self.allowed)
-
-
-@dataclass(frozen=True, eq=False)
-class Memory:
-    """Verdicts on candidates: all searches of a call ask it first, and an interrupted run leaves it to the next.
-
-    Attributes:
-        known: by the units that stay, a byte for each.
-        save: is given all of them after every iteration; None: nobody keeps them.
-    """
-
-    known: dict[bytes, Judged] = field(default_factory=dict)
-    save: Callable[[Mapping[bytes, Judged]], None] | None = None
-
-    def keep(self) -> None:
-        """Leave them to the next run."""
-        if self.save is not None:
-            self.save(self.known)
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,7 +245,13 @@ class Search:
             seed=self.seed,
         )
         self.progress.end()
-        return tuple(self._chosen(place, budget, history) for place, budget in zip(fields, budgets, strict=True))
+        spent = sum(self._spent(first, "judging", first.kept(one.genes)) for one in history.candidates)
+        share = spent // len(fields)
+        return tuple(self._chosen(place, budget, history, share) for place, budget in zip(fields, budgets, strict=True))
+
+    def _spent(self, place: Field, images: Images, kept: Kept) -> int:
+        """Multiply-adds of asking a candidate of one model."""
+        return int(place.macs(kept[0])) * self.panel.judges[0].number_of(images)
 
     def _fitness(self, place: Field, some: Sequence[Genes]) -> list[float]:
         known, kept = self.memory.known, [place.kept(genes) for genes in some]
@@ -267,7 +264,7 @@ class Search:
         self.memory.keep()
         return [known[key].fitness for key in keys]
 
-    def _chosen(self, place: Field, budget: Budget, history: History) -> Searched:
+    def _chosen(self, place: Field, budget: Budget, history: History, spent: int) -> Searched:
         """The leaders judged again, on images that had no say and in full."""
         candidates = [one for one in history.within(budget) if math.isfinite(one.fitness)]
         best = [one for one in candidates if one.how not in BASELINES][: self.settings.leaders]
@@ -279,7 +276,8 @@ class Search:
         verdicts = self.panel.judged("verifying", [kept for _, kept, _ in todo])
         leaders = tuple(Leader(*one, verdict) for one, verdict in zip(todo, verdicts, strict=True))
         chosen, gain = choose(leaders)
-        return Searched(place.goal, history, leaders, chosen, gain, place.planned(chosen), place)
+        spent += sum(self._spent(place, "verifying", leader.kept) for leader in leaders)
+        return Searched(place.goal, history, leaders, chosen, gain, place.planned(chosen), place, spent)
 
 
 def choose(leaders: Sequence[Leader]) -> tuple[Leader, tuple[float, float]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from metaprune_cli.artifacts import is_artifact, read_artifact, read_kind
+from metaprune_cli.artifacts import is_artifact, read_artifact, read_document, read_kind
 from metaprune_cli.errors import InputError
-from metaprune_cli.methods.base import Method, WidthNetwork, WidthWeights
+from metaprune_cli.methods.base import WidthNetwork, WidthWeights
 from metaprune_cli.methods.registry import methods
 from metaprune_cli.models import Architecture
 from metaprune_cli.workflows.loading import ModelSource, Opened, open_model, preprocessing_of
+from metaprune_cli.workflows.spending import LEARNT, TRAINING
 
 
 def width_kinds() -> tuple[str, ...]:
@@ -17,10 +19,11 @@ def width_kinds() -> tuple[str, ...]:
     return tuple(method.learnt.kind for method in methods() if method.learnt is not None)
 
 
-def method_giving(path: Path) -> Method:
-    """The method that has learnt to give weights for widths, of a file that it has written."""
-    kind = read_kind(path)
-    return next(method for method in methods() if method.learnt is not None and method.learnt.kind == kind)
+def given_by(path: Path) -> dict[str, Any]:
+    """What a lineage says of a network that has learnt to give weights for widths: its method, and what it cost."""
+    kind, metrics = read_kind(path), read_document(path).get("metrics") or {}
+    method = next(one for one in methods() if one.learnt is not None and one.learnt.kind == kind)
+    return {"method": method.name} | ({LEARNT: metrics[TRAINING]} if TRAINING in metrics else {})
 
 
 def open_widths(path: Path, source: ModelSource) -> tuple[Opened, WidthWeights | None]:

@@ -86,7 +86,12 @@ def test_all_settings_that_cannot_be_used_are_named_at_once(traced):
     with pytest.raises(InputError) as caught:
         prune(case.model, case.inputs, graph=case.graph, **wrong)
     assert "4 settings of section 'prune' cannot be used" in caught.value.what
-    for text in ("scope: expected one of global, family", "did you mean 'group-l2'", "max_ratio", "'least-squares'"):
+    for text in (
+        "scope: expected one of auto, global, family",
+        "did you mean 'group-l2'",
+        "max_ratio",
+        "'least-squares'",
+    ):
         assert text in caught.value.what
 
 

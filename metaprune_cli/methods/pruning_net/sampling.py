@@ -45,6 +45,11 @@ class Sampler:
         most = max(whole / speedup, smallest)
         return self.space.within(generator, self.cost.macs, BAND * most, most)
 
+    def mean_macs(self, draws: int = 64) -> float:
+        """Multiply-adds of what is drawn, on average."""
+        generator = torch.Generator().manual_seed(0)
+        return sum(self.cost.macs(self.space.kept(self.draw(generator))) for _ in range(draws)) / draws
+
     def __deepcopy__(self, memo: object) -> Sampler:
         """Nothing in it ever changes."""
         return self
