@@ -137,7 +137,7 @@ def by_torch_pruning(bench: Bench, speedup: float, criterion: str) -> Choice:
     model, example = copy.deepcopy(bench.model).to(bench.device).eval(), bench.example.to(bench.device)
     if criterion == "taylor":
         for images, labels in bench.run(bench.pruning(criterion="taylor")).images.batches:
-            F.cross_entropy(model(images), labels).backward()  # type: ignore[arg-type]
+            F.cross_entropy(model(images), labels).backward()
         pruner, importance = tp.pruner.MetaPruner, tp.importance.GroupTaylorImportance()
     else:
         pruner, importance = tp.pruner.GroupNormPruner, tp.importance.GroupMagnitudeImportance(p=2)
