@@ -12,7 +12,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metaprune_cli.api.given import Data, samples_of
-from metaprune_cli.config import Normalising, PruneSettings, PruningRule, Reduction, Repair, Route, Scope, TransformSettings
+from metaprune_cli.config import (
+    Normalising,
+    PruneSettings,
+    PruningRule,
+    Reduction,
+    Repair,
+    Route,
+    Scope,
+    TransformSettings,
+)
 from metaprune_cli.config_loader import parse
 from metaprune_cli.data.batch import AnyBatch
 from metaprune_cli.graph.encode import decode, encode
