@@ -13,10 +13,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metaprune_cli.api.dhp import DHP
-from metaprune_cli.config import OptimSettings, PruneSettings, PruningNetSettings, SearchSettings, TransformSettings
+from metaprune_cli.api.prune import prune
+from metaprune_cli.config import (
+    OptimSettings,
+    PruneSettings,
+    PruningNetSettings,
+    PruningRule,
+    SearchSettings,
+    TransformSettings,
+)
 from metaprune_cli.methods.base import Scores, WidthWeights
 from metaprune_cli.methods.metanet import opened, rewritten
 from metaprune_cli.methods.pruning_net.training import untrained
+from metaprune_cli.metrics.macs import count_macs
 from metaprune_cli.pruning.criteria import by_unit
 from metaprune_cli.pruning.targets import Target
 from metaprune_cli.training.loop import recalibrate_
@@ -29,13 +38,28 @@ from metaprune_cli.workflows.width_spaces import widths_and_crops
 
 Choice = dict[str, Any]
 """``kept``: the units that stay; ``state``: the weights they are taken of, where these are not the network's."""
-POPULATION, TORCH_PRUNING_STEPS = 20, 400
+POPULATION, TORCH_PRUNING_STEPS, ROUNDS = 20, 400, 20
 
 
 def ranked(bench: Bench, speedup: float, state: dict[str, Tensor] | None = None, **settings: Any) -> Choice:
     """By the units' scores alone."""
     run = bench.run(bench.pruning(**settings), state)
     return {"kept": prune_to(run, Target("macs", factor=speedup)).plan.kept, "state": state}
+
+
+def in_rounds(bench: Bench, speedup: float) -> Choice:
+    """Globally ranked, a little at a time, and scored anew after every round; nothing is trained in between."""
+    model, example = bench.model, bench.example
+    whole, names = count_macs(model, example), {family.name for family in bench.graph.units.families}
+    most = PruneSettings.max_ratio
+    sizes = {family.name: len(family.units) for family in bench.graph.units.families}
+    floors = tuple(PruningRule(name, min_units=size - int(size * most)) for name, size in sizes.items() if size > 1)
+    for number in range(1, ROUNDS + 1):
+        factor = count_macs(model, example) / (whole / speedup ** (number / ROUNDS))
+        if factor > 1:
+            found = prune(model, example, speedup=factor, rules=(*floors, *bench.rules), normaliser="mean")
+            model = found.model
+    return {"kept": _kept_by(bench, model, names), "state": None}
 
 
 def by_metanet(bench: Bench, speedup: float) -> Choice:
@@ -137,7 +161,7 @@ def by_torch_pruning(bench: Bench, speedup: float, criterion: str) -> Choice:
     model, example = copy.deepcopy(bench.model).to(bench.device).eval(), bench.example.to(bench.device)
     if criterion == "taylor":
         for images, labels in bench.run(bench.pruning(criterion="taylor")).images.batches:
-            F.cross_entropy(model(images), labels).backward()  # type: ignore[arg-type]
+            F.cross_entropy(model(images), labels).backward()
         pruner, importance = tp.pruner.MetaPruner, tp.importance.GroupTaylorImportance()
     else:
         pruner, importance = tp.pruner.GroupNormPruner, tp.importance.GroupMagnitudeImportance(p=2)
@@ -183,6 +207,7 @@ UNTRAINED: Mapping[str, Chooser] = {
     "plain": lambda bench, speedup: ranked(bench, speedup, scope="global"),
     "uniform": lambda bench, speedup: ranked(bench, speedup, scope="family"),
     "taylor": lambda bench, speedup: ranked(bench, speedup, criterion="taylor"),
+    "rounds": in_rounds,
     "metanet": by_metanet,
     "searched": searched,
     "pruningnet": by_pruning_net,
