@@ -14,6 +14,7 @@ import pytest
 import typer.main
 from test_tutorials import EXAMPLE, Block, blocks_of, missing
 
+import metaprune_cli
 from metaprune_cli.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -106,3 +107,7 @@ def test_pictures_are_drawn_from_what_was_measured() -> None:
     ran = subprocess.run(command, cwd=DOCS / "pictures", check=True, capture_output=True, text=True, timeout=60)
     drawn = json.loads(ran.stdout)
     assert drawn == {path.stem: path.read_text() for path in (DOCS / "pictures").glob("*.svg")}
+
+
+def test_the_citation_is_of_this_version() -> None:
+    assert f"\nversion: {metaprune_cli.__version__}\n" in (ROOT / "CITATION.cff").read_text()
