@@ -14,6 +14,7 @@ import pytest
 import typer.main
 from test_tutorials import EXAMPLE, Block, blocks_of, missing
 
+import metaprune
 import metaprune_cli
 from metaprune_cli.cli import app
 
@@ -62,6 +63,15 @@ def test_every_command_that_is_shown_can_be_given(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_command_that_is_named_is_one(page: Path) -> None:
     assert set(re.findall(r"`metaprune ([a-z][a-z-]*)", page.read_text())) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_name_of_the_python_api_is_one(page: Path) -> None:
+    text = page.read_text()
+    assert set(re.findall(r"\bmp\.([A-Za-z_]\w*)", text)) <= set(metaprune.__all__)
+    for block in blocks_of(text):
+        if block.language == "python":
+            compile(block.text, page.name, "exec")
 
 
 def test_a_call_is_found_among_what_the_shell_does() -> None:
