@@ -64,9 +64,9 @@ def dhp(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Train while channels shrink away until the target is met (DHP); MODEL becomes MODEL.dhp-2x.safetensors.
+    """Train while channels shrink until the target is met (DHP); MODEL becomes MODEL.dhp-2x.safetensors.
 
-    One training passes all targets and saves a model at each, to be trained further by `metaprune finetune`. What may be
+    One training passes all targets and saves a model at each; `metaprune finetune` trains them further. What may be
     removed is set in section prune of params.yaml, everything else about the training in section finetune.
     """
     pruning = with_rules(_to_speedups(pruning, speedup or ()), ignore or (), rule or ())
