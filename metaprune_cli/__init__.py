@@ -1,4 +1,4 @@
-"""metaprune: make a trained PyTorch model easy to prune by passing it through another network, then prune it.
+"""metaprune: make a trained PyTorch model smaller and faster; prune, repair, finetune, measure and export it.
 
 The public names below load what they need when they are first used, so that ``metaprune --help`` loads no torch.
 """

@@ -14,6 +14,8 @@ import pytest
 import typer.main
 from test_tutorials import EXAMPLE, Block, blocks_of, missing
 
+import metaprune
+import metaprune_cli
 from metaprune_cli.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -63,6 +65,15 @@ def test_every_command_that_is_named_is_one(page: Path) -> None:
     assert set(re.findall(r"`metaprune ([a-z][a-z-]*)", page.read_text())) <= set(COMMANDS)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_name_of_the_python_api_is_one(page: Path) -> None:
+    text = page.read_text()
+    assert set(re.findall(r"\bmp\.([A-Za-z_]\w*)", text)) <= set(metaprune.__all__)
+    for block in blocks_of(text):
+        if block.language == "python":
+            compile(block.text, page.name, "exec")
+
+
 def test_a_call_is_found_among_what_the_shell_does() -> None:
     page = """
     for m in x; do metaprune prune "$m" \\
@@ -106,3 +117,7 @@ def test_pictures_are_drawn_from_what_was_measured() -> None:
     ran = subprocess.run(command, cwd=DOCS / "pictures", check=True, capture_output=True, text=True, timeout=60)
     drawn = json.loads(ran.stdout)
     assert drawn == {path.stem: path.read_text() for path in (DOCS / "pictures").glob("*.svg")}
+
+
+def test_the_citation_is_of_this_version() -> None:
+    assert f"\nversion: {metaprune_cli.__version__}\n" in (ROOT / "CITATION.cff").read_text()

@@ -41,7 +41,7 @@ from metaprune_cli.cli.examples import EXAMPLES
 app = typer.Typer(
     name="metaprune",
     cls=Edge,
-    help="Make a trained PyTorch model easy to prune by passing it through another network, then prune it.",
+    help="Make a trained PyTorch model smaller and faster: prune, repair, finetune, measure and export it.",
     epilog="Exit codes: 0 done, 2 bad input, 3 target out of reach, 4 corrupt or unsafe file, 5 another process of the "
     "run lost, 130 interrupted, 141 the reader has gone.",
     no_args_is_help=True,

@@ -103,7 +103,7 @@ def bench(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Latency, throughput and memory of models in turns, and a warning where MACs fell and latency did not."""
+    """Compare latency, throughput and memory of models; warn where MACs fell and latency did not."""
     source = model_file.source()
     from metaprune_cli.stages import bench as stage
     from metaprune_cli.workflows.device import pick_device

@@ -103,7 +103,7 @@ def compress(
 ) -> None:
     """Make a model smaller: remove, repair, train, measure and export, in one call; MODEL.compressed has all of it.
 
-    Called again after an interrupt, it goes on where it was. params.yaml is not read.
+    Called again after an interrupt, it continues where it stopped. params.yaml is not read.
     """
     if data is not None:
         data = _images(data, dataset, data_root, augment, task)

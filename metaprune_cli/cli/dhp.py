@@ -64,10 +64,10 @@ def dhp(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Train with weights generated from latents that shrink; MODEL is turned into MODEL.dhp-2x.safetensors.
+    """Train while channels shrink until the target is met (DHP); MODEL becomes MODEL.dhp-2x.safetensors.
 
-    One training passes all targets, and leaves a model at each, which `metaprune finetune` goes on with. What may go is
-    as in section prune of params.yaml, everything else about the training as in section finetune.
+    One training passes all targets and saves a model at each; `metaprune finetune` trains them further. What may be
+    removed is set in section prune of params.yaml, everything else about the training in section finetune.
     """
     pruning = with_rules(_to_speedups(pruning, speedup or ()), ignore or (), rule or ())
     source = model_file.source()

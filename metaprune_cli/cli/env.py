@@ -20,7 +20,7 @@ MISSING = "not found"
 @guarded
 @unfolded
 def env(as_json: options.Json = False, debug: options.Debug = False) -> None:
-    """Versions, processor, GPUs, compiler and settings of this machine: paste it into a bug report."""
+    """Print versions, processor, GPUs, compiler and settings of this machine, for a bug report."""
     from metaprune_cli.stages import env as stage
 
     found = stage.env()

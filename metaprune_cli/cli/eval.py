@@ -73,7 +73,7 @@ def evaluate(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """What the task measures (accuracy) on the test images, MACs, parameters, file size, latency; curves of them."""
+    """Measure accuracy (or the task's metrics) on test images, MACs, parameters, file size and latency."""
     source = model_file.source()
     from metaprune_cli.reports.report import models_table, summary_tables, unequal_lines
     from metaprune_cli.stages import eval as stage

@@ -53,7 +53,7 @@ def finetune(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Train models on; MODEL is turned into MODEL.finetuned.safetensors."""
+    """Train models further; MODEL becomes MODEL.finetuned.safetensors."""
     source = model_file.source()
     from metaprune_cli.stages import finetune as stage
     from metaprune_cli.workflows.device import pick_device

@@ -58,9 +58,9 @@ def iterate(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Prune in rounds and train after each; MODEL is turned into MODEL.iterated-2x.safetensors.
+    """Prune in rounds and train after each; MODEL becomes MODEL.iterated-2x.safetensors.
 
-    Everything else is as the sections prune and finetune of params.yaml say. The files of the rounds are in
+    Everything else is set in the sections prune and finetune of params.yaml. The files of the rounds are in
     MODEL.iterated-2x.rounds.
     """
     source = model_file.source()

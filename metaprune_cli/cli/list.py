@@ -113,7 +113,7 @@ def list_(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Architectures, criteria, data sets, methods, tasks and metanetworks by name."""
+    """List architectures, criteria, data sets, methods, tasks and metanetworks by name."""
     if kind is None:
         rows = [{"name": name, "about": about} for name, about in ABOUT.items()]
         show(

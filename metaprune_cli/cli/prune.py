@@ -72,9 +72,9 @@ def prune(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Remove what matters least until a model is X times cheaper; MODEL is turned into MODEL.pruned-2x.safetensors.
+    """Remove what matters least until a model is X times cheaper; MODEL becomes MODEL.pruned-2x.safetensors.
 
-    Weights are zeroed, and all shapes kept, by `metaprune sparsify`.
+    To zero weights and keep all shapes, use `metaprune sparsify`.
     """
     settings = with_rules(settings, ignore or (), rule or ())
     if data is None and settings.needs_images:

@@ -79,10 +79,10 @@ def search(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Search how wide each layer is to be; MODEL is turned into MODEL.searched-2x.safetensors.
+    """Search for the best width of each layer; MODEL becomes MODEL.searched-2x.safetensors.
 
-    Candidates are cropped, repaired and judged on training images that are split off for it; the best are judged again
-    on others, beside the same share of every layer and all units ranked together. Nothing is trained.
+    Candidates are cropped, repaired and judged on some of the training images; the best are judged again on others,
+    together with the same share of every layer and all units ranked together. Nothing is trained.
     """
     pruning = with_rules(replace(pruning, search=0, together=False), ignore or (), rule or ())
     source = model_file.source()

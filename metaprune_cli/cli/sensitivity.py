@@ -49,7 +49,7 @@ def sensitivity(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Accuracy, or what else the task measures, when each family alone loses its least important channels."""
+    """Measure accuracy (or the task's metric) when each family alone loses its least important channels."""
     source = model_file.source()
     from metaprune_cli.stages import sensitivity as stage
     from metaprune_cli.workflows.device import pick_device

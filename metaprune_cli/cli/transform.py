@@ -53,7 +53,7 @@ def transform(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Rewrite the weights of models with a metanetwork; MODEL is turned into MODEL.transformed.safetensors."""
+    """Rewrite the weights of models with a metanetwork; MODEL becomes MODEL.transformed.safetensors."""
     if recalibrate and data is None:
         data = DataSettings()
     source = model_file.source()
