@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,18 +11,14 @@ import typer
 from metaprune_cli.cli.completion import architectures
 from metaprune_cli.cli.own_code import own_name
 from metaprune_cli.cli.signature import Section
+from metaprune_cli.cli.texts import figures, key_value, shape
 from metaprune_cli.config import DataSettings, Logger, Preprocessing
 from metaprune_cli.config.flags import MODEL_FILE, OUTPUT, RUN, TECHNIQUES, WHICH_LAYERS
 from metaprune_cli.config_loader import parse
-from metaprune_cli.errors import InputError
 
 if TYPE_CHECKING:
     from metaprune_cli.workflows.loading import ModelSource
 
-Scalar = bool | int | float | str
-
-MOST_NUMBERS = 2**28
-"""Of one input: a gibibyte."""
 MOST_PROCESSES = 1024
 """Of models at a time, and of threads."""
 
@@ -304,26 +296,14 @@ def _preprocessing(file: ModelFile) -> Preprocessing:
         for name in ("image_size", "crop", "interpolation", "channels")
         if (value := getattr(file, name)) is not None
     }
-    said |= {name: _figures(text, f"--{name}") for name in ("mean", "std") if (text := getattr(file, name)) is not None}
+    said |= {name: figures(text, f"--{name}") for name in ("mean", "std") if (text := getattr(file, name)) is not None}
     return parse(Preprocessing, said, section="preprocessing", where="--mean, --std, --image-size and their like")
 
 
-def _figures(text: str, where: str) -> list[float]:
-    try:
-        return [float(part) for part in text.replace(" ", ",").split(",") if part]
-    except ValueError:
-        raise InputError(
-            "The figures of the channels cannot be read.",
-            expected="a number, or one for each channel, such as 0.485,0.456,0.406",
-            got=text[:200],
-            where=where,
-        ) from None
-
-
 def _source(code: ModelCode, input_shape: str | None = None) -> ModelSource:
-    args = dict(_key_value(text) for text in code.arch_arg or ())
+    args = dict(key_value(text) for text in code.arch_arg or ())
     arch = None if code.arch is None else own_name(code.arch)
-    shape = None if input_shape is None else _shape(input_shape)
+    sizes = None if input_shape is None else shape(input_shape)
     from metaprune_cli.models.consent import note_named  # imports torch: after all that can be refused without it
     from metaprune_cli.models.registry import is_factory
     from metaprune_cli.workflows.loading import ModelSource
@@ -333,71 +313,8 @@ def _source(code: ModelCode, input_shape: str | None = None) -> ModelSource:
     return ModelSource(
         arch=arch,
         arch_args=args,
-        input_shape=shape,
+        input_shape=sizes,
         trust_pickle=code.trust_pickle,
         allow_import=code.allow_import,
         key=code.key,
     )
-
-
-def pruning_rules(texts: Iterable[str]) -> list[dict[str, object]]:
-    """``MATCH: KEY=VALUE, KEY`` as the mappings of params.yaml; a key alone is true.
-
-    Raises:
-        InputError: a text is not of that form.
-    """
-    rules: list[dict[str, object]] = []
-    for text in texts:
-        match, colon, keys = text.rpartition(":")
-        parts = [part.strip() for part in keys.split(",")]
-        if not colon or not match.strip() or not all(re.fullmatch(r"\w+(=[^=]+)?", part) for part in parts):
-            raise InputError(
-                "A rule cannot be read.",
-                expected="MATCH: KEY=VALUE[, ...], such as 'layer1.*: max_ratio=0.5' or 'type:Linear: ignore'",
-                got=text,
-                where="--rule",
-            )
-        pairs = (part.partition("=") for part in parts)
-        rules.append(
-            {"match": match.strip()}
-            | {key: _scalar(value, "--rule") if equals else True for key, equals, value in pairs}
-        )
-    return rules
-
-
-def _key_value(text: str) -> tuple[str, Scalar]:
-    key, equals, value = text.partition("=")
-    if not (key and equals):
-        raise InputError(
-            "An argument of the architecture cannot be read.", expected="KEY=VALUE", got=text, where="--arch-arg"
-        )
-    return key.strip(), _scalar(value.strip(), "--arch-arg")
-
-
-def _scalar(text: str, where: str) -> Scalar:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for read in (int, float):
-        with suppress(ValueError):
-            number = read(text)
-            if not abs(number) < 2**63:  # nor is NaN
-                raise InputError(
-                    "A number cannot be used.", expected="a finite number of 64 bits", got=text[:100], where=where
-                )
-            return number
-    return text
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        shape = tuple(int(part) for part in text.replace("x", ",").split(","))
-    except ValueError:
-        shape = ()
-    if not shape or min(shape) < 1 or math.prod(shape) > MOST_NUMBERS:
-        raise InputError(
-            "The input shape cannot be read.",
-            expected=f"sizes without the batch, such as 3,224,224, of at most {MOST_NUMBERS} numbers together",
-            got=text,
-            where="--input-shape",
-        )
-    return shape

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.cli.signature import Section, unfolded
+from metaprune_cli.cli.texts import pruning_rules
 from metaprune_cli.config import DataSettings, PruneSettings
 from metaprune_cli.config_loader import parse
 from metaprune_cli.console.figures import count, scientific, times
@@ -112,7 +113,7 @@ def with_rules(settings: PruneSettings, ignore: Sequence[str], rules: Sequence[s
         InputError: a rule cannot be read.
     """
     texts = [*rules, *(f"{match}: ignore" for match in ignore)]
-    further = parse(PruneSettings, {"rules": options.pruning_rules(texts)}, section="prune", where="the options").rules
+    further = parse(PruneSettings, {"rules": pruning_rules(texts)}, section="prune", where="the options").rules
     return replace(settings, rules=settings.rules + further)
 
 
