@@ -41,6 +41,11 @@ def pruning_rules(texts: Iterable[str]) -> list[dict[str, object]]:
 
 
 def figures(text: str, where: str) -> list[float]:
+    """Numbers with commas or spaces between them.
+
+    Raises:
+        InputError: they are not; ``where`` is the option.
+    """
     try:
         return [float(part) for part in text.replace(" ", ",").split(",") if part]
     except ValueError:
@@ -53,6 +58,11 @@ def figures(text: str, where: str) -> list[float]:
 
 
 def key_value(text: str) -> tuple[str, Scalar]:
+    """``KEY=VALUE``; the value is a number or a truth value where it looks like one.
+
+    Raises:
+        InputError: it is not of that form.
+    """
     key, equals, value = text.partition("=")
     if not (key and equals):
         raise InputError(
@@ -62,18 +72,23 @@ def key_value(text: str) -> tuple[str, Scalar]:
 
 
 def shape(text: str) -> tuple[int, ...]:
+    """Sizes with commas, or x, between them.
+
+    Raises:
+        InputError: they are no sizes, or too large together.
+    """
     try:
-        shape = tuple(int(part) for part in text.replace("x", ",").split(","))
+        sizes = tuple(int(part) for part in text.replace("x", ",").split(","))
     except ValueError:
-        shape = ()
-    if not shape or min(shape) < 1 or math.prod(shape) > MOST_NUMBERS:
+        sizes = ()
+    if not sizes or min(sizes) < 1 or math.prod(sizes) > MOST_NUMBERS:
         raise InputError(
             "The input shape cannot be read.",
             expected=f"sizes without the batch, such as 3,224,224, of at most {MOST_NUMBERS} numbers together",
             got=text,
             where="--input-shape",
         )
-    return shape
+    return sizes
 
 
 def _scalar(text: str, where: str) -> Scalar:
