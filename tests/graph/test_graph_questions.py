@@ -151,6 +151,17 @@ def test_state_that_was_changed_before_a_question_is_not_changed_twice() -> None
         program.train()(IDS)
 
 
+def test_what_another_way_returns_stays() -> None:
+    class Early(Heads):
+        def forward(self, ids: Tensor) -> Tensor:
+            x = self.q(self.e(ids)).view(*ids.shape, 4, 8)
+            return x if x.isnan().any() else self.o(x.flatten(2))
+
+    locked = {family.name: family.locked for family in mp.encode(Early().eval(), IDS).units.families}
+    assert "no program can take its place" in str(locked["q"])
+    assert locked["e"] is None
+
+
 def test_all_answers_are_tried_and_too_many_refused() -> None:
     def ask(answers: Answers) -> None:
         if answers.next():

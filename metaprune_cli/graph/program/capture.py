@@ -106,6 +106,9 @@ class Captured:
         """
         tensors = slice_tensors(graph, kept)
         own_kept = _carried_over(graph, kept, self.own)
+        asks = any(way.recording.answers for ways in self.modes.values() for way in ways)
+        if asks and bool((~own_kept & ~self.own.units.prunable).any()):  # it returns them there, say
+            raise NumericsError("Another way in which the model may run needs what goes")
         scripts: dict[Mode, Script] = {}
         constants: dict[str, Tensor] = {}
         for mode, ways in self.modes.items():
