@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from metaprune_cli.stages.compress_results import Compressed, Smaller
 
 REPAIR: Repair = "least-squares"
-REPAIR_IMAGES = 1024
+REPAIR_IMAGES, REPAIR_PATCHES = 1024, 64
 """What is done where there are images and nobody says otherwise: it is worth ten points and more to whoever does not
-train, and seldom costs any to whoever does (docs/results/repair)."""
+train, and seldom costs any to whoever does (docs/results/repair). Of networks that keep the size of their images, one
+patch has thousands of positions to fit."""
 FILES = (label("what", ""), label("file", "File"))
 PLAN = (label("step", "Step"), label("does", "Does"), label("time", "Takes"))
 
@@ -103,7 +104,7 @@ def compress(
     if data is not None:
         data = _images(data, dataset, data_root, augment, task)
     if data is not None and repair is None:
-        pruning = replace(pruning, repair=REPAIR, repair_images=REPAIR_IMAGES)
+        pruning = replace(pruning, repair=REPAIR, repair_images=REPAIR_PATCHES if data.restores else REPAIR_IMAGES)
     source = model_file.source()
     from metaprune_cli.stages import compress as stage
     from metaprune_cli.workflows.device import pick_device
