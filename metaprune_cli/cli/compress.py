@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from metaprune_cli.workflows.compressed import Compressed, Smaller
 
 REPAIR: Repair = "least-squares"
-REPAIR_IMAGES = 1024
+REPAIR_IMAGES, REPAIR_PATCHES = 1024, 64
 """What is done where there are images and nobody says otherwise: it is worth ten points and more to whoever does not
-train, and seldom costs any to whoever does (docs/results/repair)."""
+train, and seldom costs any to whoever does (docs/results/repair). Of networks that keep the size of their images, one
+patch has thousands of positions to fit; without normalisation the size of their weights says nothing, so units are
+ranked by what images say: DnCNN at 2x, repaired alone, keeps 32.9 of 33.3 dB on validation images, by weights 22.5."""
 FILES = (label("what", ""), label("file", "File"))
 PLAN = (label("step", "Step"), label("does", "Does"), label("time", "Takes"))
 
@@ -67,6 +69,8 @@ def compress(
         ),
     ],
     repair: str | None = None,
+    criterion: str | None = None,
+    scope: str | None = None,
     training: Annotated[
         OptimSettings,
         Section("finetune", only=("epochs", "lr"), help={"epochs": "Of training what is left; 0: none."}),
@@ -108,7 +112,9 @@ def compress(
     if data is not None:
         data = _images(data, dataset, data_root, augment, task)
     if data is not None and repair is None:
-        pruning = replace(pruning, repair=REPAIR, repair_images=REPAIR_IMAGES)
+        pruning = replace(pruning, repair=REPAIR, repair_images=REPAIR_PATCHES if data.restores else REPAIR_IMAGES)
+    if data is not None and data.restores and criterion is None and scope is None:
+        pruning = replace(pruning, criterion="obd-c", scope="family")  # by weights they collapse: REPAIR_PATCHES
     source = model_file.source()
     from metaprune_cli.stages import compress as stage
     from metaprune_cli.workflows.device import pick_device

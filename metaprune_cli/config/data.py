@@ -82,5 +82,9 @@ class DataSettings:
         """The same where a folder alone is named: it holds images, unless a data set is meant that has files."""
         if self.dataset != "digits":
             return self
-        restores = (self.task or self.usual_task) in RESTORES
-        return replace(self, dataset="images" if restores else "imagefolder")
+        return replace(self, dataset="images" if self.restores else "imagefolder")
+
+    @property
+    def restores(self) -> bool:
+        """Whether the images are to be restored: they are patches, and have no classes."""
+        return (self.task or self.usual_task) in RESTORES or self.dataset in ("photos", "images")

@@ -183,14 +183,9 @@ def _read(settings: DataSettings, part: Part) -> Source:
         source = classified(settings).read(settings, part)
     except InputError as error:
         if there := ", ".join(f"--dataset {name}" for name in _lying_there(settings, part)):
-            said = error.details
-            raise InputError(
-                error.what,
-                expected=said["expected"],
-                got=said["got"],
-                where=said["where"],
-                next_step=f"these are files for {there}",
-            ) from error
+            expected, got, where = (error.details[name] for name in ("expected", "got", "where"))
+            step = f"these are files for {there}"
+            raise InputError(error.what, expected=expected, got=got, where=where, next_step=step) from error
         raise
     assert source is not None, f"{settings.dataset} has no {part} part"
     return _resized(source, settings)

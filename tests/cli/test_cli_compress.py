@@ -12,8 +12,11 @@ import torch
 from cli_calling import call, run
 
 from metaprune_cli.artifacts import file_sha256, read_document
+from metaprune_cli.config import PruneSettings
 from metaprune_cli.config.training import LR_AFTER_PRUNING
+from metaprune_cli.errors import InputError
 from metaprune_cli.models import load_model
+from metaprune_cli.stages import compress as stage
 from metaprune_cli.stages import compress_steps
 
 DIGITS = ("--dataset", "digits", "--batch-size", "128", "--latency-batch", "2", "--format", "safetensors")
@@ -182,3 +185,22 @@ def test_a_record_of_somebody_else_is_not_replaced(model: Path, tmp_path: Path) 
     assert ran.code == 2
     assert "not a record of such steps" in " ".join(ran.err.replace("│", " ").split())
     assert json.loads((tmp_path / "compress.json").read_text()) == {"mine": 1}
+
+
+def test_what_restores_images_is_ranked_by_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the size of its weights it collapses; and one patch repairs as much as many small images."""
+    monkeypatch.chdir(tmp_path)
+    asked: list[PruneSettings] = []
+
+    def stop(*_: object, pruning: PruneSettings, **__: object) -> None:
+        asked.append(pruning)
+        raise InputError("That is all.")
+
+    monkeypatch.setattr(stage, "compress", stop)
+    Path("net.pt").touch()
+    for further in ((), ("--criterion", "group-l2")):
+        call("compress", "net.pt", "--task", "denoising", "--dataset", "photos", *further)
+    assert [(one.criterion, one.scope, one.repair_images) for one in asked] == [
+        ("obd-c", "family", 64),
+        ("group-l2", "global", 64),
+    ]
