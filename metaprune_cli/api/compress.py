@@ -20,6 +20,7 @@ from metaprune_cli.api.finetune import finetune
 from metaprune_cli.api.given import Data, device_for, one_sample, samples_of, task_for
 from metaprune_cli.api.prune import prune
 from metaprune_cli.config import CompressSettings, DataSettings, OptimSettings, Repair
+from metaprune_cli.config.compressing import REPAIR, repair_images
 from metaprune_cli.data.splits import DATASETS
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.trace.tracer import ExampleInputs
@@ -36,7 +37,6 @@ from metaprune_cli.workflows.verdict import Verdict
 
 log = logging.getLogger(__name__)
 
-REPAIR_IMAGES = 1024
 RUNS = 20
 
 
@@ -114,7 +114,7 @@ def compress(
     place = device_for(device, model)
     example = _example(model, data, task, example_inputs)
     said: dict[str, Any] = {"data": data, "task": task, "seed": seed, "progress": progress}
-    given = {"repair_images": REPAIR_IMAGES, "repair": repair or ("none" if data is None else "least-squares")} | said
+    given = {"repair_images": repair_images(data), "repair": repair or ("none" if data is None else REPAIR)} | said
     remove = partial(prune, model, example, metanetwork=metanetwork, **(given | pruning))
     train = None
     if data is not None and epochs:

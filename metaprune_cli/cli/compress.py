@@ -13,7 +13,8 @@ import typer
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.cli.signature import Section, unfolded
-from metaprune_cli.config import CompressSettings, DataSettings, ExportSettings, OptimSettings, PruneSettings, Repair
+from metaprune_cli.config import CompressSettings, DataSettings, ExportSettings, OptimSettings, PruneSettings
+from metaprune_cli.config.compressing import REPAIR, repair_images
 from metaprune_cli.config.data import AUGMENTED, USUALLY
 from metaprune_cli.config.flags import OUTPUT
 from metaprune_cli.console.figures import count
@@ -24,12 +25,6 @@ from metaprune_cli.console.table import Table, label
 if TYPE_CHECKING:
     from metaprune_cli.workflows.compressed import Compressed, Smaller
 
-REPAIR: Repair = "least-squares"
-REPAIR_IMAGES, REPAIR_PATCHES = 1024, 64
-"""What is done where there are images and nobody says otherwise: it is worth ten points and more to whoever does not
-train, and seldom costs any to whoever does (docs/results/repair). Of networks that keep the size of their images, one
-patch has thousands of positions to fit; without normalisation the size of their weights says nothing, so units are
-ranked by what images say: DnCNN at 2x, repaired alone, keeps 32.9 of 33.3 dB on validation images, by weights 22.5."""
 FILES = (label("what", ""), label("file", "File"))
 PLAN = (label("step", "Step"), label("does", "Does"), label("time", "Takes"))
 
@@ -112,9 +107,7 @@ def compress(
     if data is not None:
         data = _images(data, dataset, data_root, augment, task)
     if data is not None and repair is None:
-        pruning = replace(pruning, repair=REPAIR, repair_images=REPAIR_PATCHES if data.restores else REPAIR_IMAGES)
-    if data is not None and data.restores and criterion is None and scope is None:
-        pruning = replace(pruning, criterion="obd-c", scope="family")  # by weights they collapse: REPAIR_PATCHES
+        pruning = replace(pruning, repair=REPAIR, repair_images=repair_images(data))
     source = model_file.source()
     from metaprune_cli.stages import compress as stage
     from metaprune_cli.workflows.device import pick_device

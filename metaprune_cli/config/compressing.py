@@ -5,10 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from metaprune_cli.config.choices import BatchSize, NonNegative
+from metaprune_cli.config.choices import BatchSize, NonNegative, Repair
+from metaprune_cli.config.data import DataSettings
 from metaprune_cli.config.flags import MEASURING, TRAINING, WHAT_GOES, Flag
 
 NO_METANET = "none"
+REPAIR: Repair = "least-squares"
+_IMAGES, _PATCHES = 1024, 64
+
+
+def repair_images(data: object) -> int:
+    """For the repair, which is done where there are images and nobody says otherwise.
+
+    It is worth ten points and more to whoever does not train, and seldom costs any to whoever does
+    (docs/results/repair). Of networks that keep the size of their images, one patch has thousands of positions to fit.
+    """
+    return _PATCHES if isinstance(data, DataSettings) and data.restores else _IMAGES
 
 
 @dataclass(frozen=True)
