@@ -60,6 +60,7 @@ def prune(
     route: Route = "auto",
     reduction: Reduction = "mean",
     normaliser: Normalising = "auto",
+    rescore: int = 1,
     batches: Iterable[AnyBatch] | int = PruneSettings.batches,
     gradients: Mapping[str, Tensor] | None = None,
     importance: Float[Tensor, "units ..."] | None = None,
@@ -102,6 +103,7 @@ def prune(
         reduction: of a unit's slices to one magnitude.
         normaliser: of a family's scores; ``auto``: for ``metanet`` that of the metanetwork, else ``max``, and ``rank``
             where a search starts.
+        rescore: in how many steps units are chosen, each scored on what the one before has left.
         batches: for criteria that need data: how many of ``data``'s, or inputs and targets themselves.
         gradients: of the loss, by state-dict entry, for the criterion ``taylor``.
         importance: what a metanetwork says of every unit, for the criterion ``metanet`` (see ``by_unit``).
@@ -131,6 +133,7 @@ def prune(
         route=route,
         reduction=reduction,
         normaliser=normaliser,
+        rescore=rescore,
         repair=repair,
         repair_images=repair_images,
         search=search,

@@ -57,7 +57,7 @@ class PruneSettings:
 
     The criterion ``auto`` is ``metanet`` for models whose units a metanetwork has scored, else ``group-l2``;
     ``package.module:function`` is a user's own. The normaliser ``auto`` is what that metanetwork was trained with, else
-    ``max``, and ``rank`` where a search starts from it.
+    ``max``, ``mean`` where units are scored anew, and ``rank`` where a search starts from it.
     """
 
     speedup: Annotated[
@@ -78,6 +78,9 @@ class PruneSettings:
     normaliser: Annotated[
         Normalising, Flag("What a layer's scores are divided by; rank: use the place in the layer instead.", RANKING)
     ] = "auto"
+    rescore: Annotated[
+        Count, Flag("Remove in N steps, each scored on what the one before has left; nothing is trained.", RANKING, "N")
+    ] = 1
     scope: Annotated[
         AskedScope,
         Flag(
@@ -123,6 +126,12 @@ class PruneSettings:
                 expected="scope global, or no search",
                 got=f"{self.search} trials in scope family",
                 where="prune.search",
+            )
+        if self.rescore > 1 and any(target.partition("=")[0].strip() == "drop" for target in self.target):
+            raise InputError(
+                "There is no half way to a target of drop, after which units could be scored anew.",
+                where="prune.rescore",
+                next_step="leave --rescore out, or give a target such as --speedup X",
             )
         if self.together and not self.search:
             raise InputError(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metaprune_cli.config import OF_METHODS, WITH_DATA, Criterion, Normaliser, Reduction
@@ -35,6 +35,7 @@ def unit_scores(
     generator: torch.Generator | None = None,
     reduction: Reduction = "mean",
     normaliser: Normaliser = "max",
+    kept: Bool[Tensor, " units"] | None = None,
 ) -> Float[Tensor, " units"]:
     """Score every unit: the higher, the more it matters; within each family the highest is 1 (``metanet``: about 1).
 
@@ -53,6 +54,7 @@ def unit_scores(
         reduction: of a unit's slices to one magnitude.
         normaliser: what scores are divided by, family by family: its maximum, mean or sum; ``none`` leaves them, and
             ``rank`` takes the place in the family for them, from 1 / size to 1.
+        kept: which units are still there, where ``tensors`` have zeros for the others; None: all.
 
     Returns:
         float32 or wider on the CPU, shape (units,).
@@ -72,7 +74,7 @@ def unit_scores(
         else:
             raw = _magnitude(graph, tensors, criterion, reduction)
         raw = raw.cpu()
-        scores = _lamp(raw, graph.units) if criterion == "lamp" else normalised(raw, graph.units, normaliser)
+        scores = _lamp(raw, graph.units) if criterion == "lamp" else normalised(raw, graph.units, normaliser, kept)
         return _weighed(scores, importance, criterion) if criterion in OF_METHODS else scores
 
 
@@ -296,8 +298,20 @@ def _reduce(rows: Iterable[Rows], units: Units, how: Literal["sum", "amax"] = "s
     return reduced, zeros.index_add(0, index, torch.ones_like(values))
 
 
-def normalised(raw: Float[Tensor, " units"], units: Units, by: Normaliser = "max") -> Float[Tensor, " units"]:
-    """Divide by the family's maximum, mean or sum; a family of nothing but zeros stays zero."""
+def normalised(
+    raw: Float[Tensor, " units"],
+    units: Units,
+    by: Normaliser = "max",
+    kept: Bool[Tensor, " units"] | None = None,
+) -> Float[Tensor, " units"]:
+    """Divide by the family's maximum, mean or sum; a family of nothing but zeros stays zero.
+
+    Args:
+        raw: the scores.
+        units: the families.
+        by: what they are divided by.
+        kept: which units count in the mean; None: all.
+    """
     if by == "none":
         return raw
     if by == "rank":
@@ -309,7 +323,9 @@ def normalised(raw: Float[Tensor, " units"], units: Units, by: Normaliser = "max
         whole = zeros.scatter_reduce(0, family_of, raw, "amax")
     else:
         whole = zeros.index_add(0, family_of, raw)
-        whole = whole / units.sizes.to(raw) if by == "mean" else whole
+        if by == "mean":
+            counted = raw.new_ones(len(raw)) if kept is None else kept.to(raw)
+            whole = whole / zeros.index_add(0, family_of, counted).clamp_min(1)
     return raw / torch.where(whole > 0, whole, 1.0)[family_of]
 
 

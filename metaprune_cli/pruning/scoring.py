@@ -59,6 +59,7 @@ def score_units(
     reduction: Reduction = "mean",
     normaliser: Normaliser = "max",
     seed: int = 0,
+    kept: Bool[Tensor, " units"] | None = None,
 ) -> Float[Tensor, " units"]:
     """Scores of a model's units by any criterion; arguments as in ``unit_scores``.
 
@@ -74,6 +75,7 @@ def score_units(
         reduction: of a unit's slices.
         normaliser: of a family's scores.
         seed: of ``random``.
+        kept: which units are still there, where the model has zeros for the others; None: all.
 
     Raises:
         InputError: there is no such criterion, it lacks what it needs, or a user's returned something else.
@@ -81,7 +83,7 @@ def score_units(
     tensors = model.state_dict()
     if ":" in criterion:
         table = UnitTable(graph, tensors, model, tuple(batches))
-        return normalised(_of_user(criterion, table), graph.units, normaliser)
+        return normalised(_of_user(criterion, table), graph.units, normaliser, kept)
     if criterion not in get_args(Criterion):
         raise InputError(
             "Unknown criterion.",
@@ -99,6 +101,7 @@ def score_units(
         generator=torch.Generator().manual_seed(seed),
         reduction=reduction,
         normaliser=normaliser,
+        kept=kept,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from jaxtyping import Bool
@@ -40,6 +40,16 @@ class Target:
     def limit_for(self, before: float) -> float:
         """The most there may be."""
         return self.limit if self.limit is not None else before / (self.factor or 1.0)
+
+    def steps(self, number: int, before: float) -> tuple[Target, ...]:
+        """So many targets on the way to this one, the last; each takes the same share of what the one before leaves.
+
+        Args:
+            number: of them.
+            before: how much of the quantity there is.
+        """
+        share = self.limit_for(before) / before
+        return (*(replace(self, factor=share ** (-k / number), limit=None) for k in range(1, number)), self)
 
     @property
     def tag(self) -> str:

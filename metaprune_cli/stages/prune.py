@@ -220,6 +220,7 @@ def _save(pruned: Pruned, target: Path, job: _Job, noted: Mapping[str, Any], bes
         **goal,
         **({} if settings.repair == "none" else {"repair": settings.repair}),
         **({"search": settings.search} if settings.search else {}),
+        **({"rescore": settings.rescore} if settings.rescore > 1 else {}),
         **({"together": len(beside)} if beside else {}),
         **noted,
     }

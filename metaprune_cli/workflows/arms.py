@@ -38,6 +38,7 @@ WORDS = {
     "hessian": "ranked by the Hessian's diagonal",
     "activation": "ranked by what the units send",
     "searched": "the layers' widths searched for",
+    "rescored": "in steps, scored anew after each",
     "from-scratch": "the weights anew",
     REPAIRED: "what is left repaired without training",
     "taught": "finetuned with a teacher",
@@ -90,6 +91,7 @@ def arm_of(
     after: Sequence[Mapping[str, Any]] = (),
     rounds: int = 1,
     searched: bool = False,
+    rescored: bool = False,
     scratch: bool = False,
     usual: str = "group-l2",
 ) -> Arm:
@@ -105,6 +107,7 @@ def arm_of(
         rounds: how often units were removed.
         searched: whether widths were searched for in the last pruning; of a method that needs a search it goes without
             saying.
+        rescored: whether units were scored anew on the way.
         scratch: whether nothing of the model but its widths was kept then.
         usual: the criterion that goes without saying where no method has scored the units: the task's own.
     """
@@ -120,6 +123,7 @@ def arm_of(
         (str(criterion), criterion not in (None, scored or usual)),
         ("uniform", scope == "family" and not having),
         ("searched", searched and not any("widths" in method.proposes for method in having)),
+        ("rescored", rescored),
         ("from-scratch", scratch),
         (f"{rounds}-rounds", rounds > 1),
         *((word, any(step.get(key) and step.get("epochs", 1) for step in after)) for key, word in FINETUNED.items()),

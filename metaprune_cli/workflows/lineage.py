@@ -65,6 +65,7 @@ def descent(lineage: Lineage, path: Path) -> Descent:
         after=training,
         rounds=len(removals),
         searched=removal.get("command") == "search" or removal.get("search", 0) > 0,
+        rescored=removal.get("rescore", 1) > 1,
         scratch=removal.get("weights") == "scratch",
         usual=removal.get("usual", "group-l2"),
     )

@@ -22,6 +22,7 @@ from metaprune_cli.graph.trials import Trials
 from metaprune_cli.metrics.calling import device_of
 from metaprune_cli.pruning.check import Check, check
 from metaprune_cli.pruning.criteria import USUAL
+from metaprune_cli.pruning.masking import masked_copy
 from metaprune_cli.pruning.plan import Plan
 from metaprune_cli.pruning.ranking import Limits
 from metaprune_cli.pruning.repair import Original, RepairedLayer, repaired
@@ -67,6 +68,7 @@ class Pruned:
             "max_ratio": settings.max_ratio,
             "seed": settings.seed,
             **({"search": settings.search} if settings.search else {}),
+            **({"rescore": settings.rescore} if settings.rescore > 1 else {}),
             **self.plan.to_document(),
             "route": self.route,
             "check": asdict(self.checked),
@@ -149,12 +151,12 @@ class PruningRun:
 
     @property
     def normaliser(self) -> Normaliser:
-        """``auto``: for a method's criterion that of its scores, else ranks where a search starts, or max."""
+        """``auto``: of a method's scores theirs, else ranks where a search starts, mean if scored anew, or max."""
         if self.settings.normaliser != "auto":
             return self.settings.normaliser
         if self.importance is not None and self.criterion == self.importance.criterion:
             return self.importance.normaliser
-        return "rank" if self.settings.search else "max"
+        return "rank" if self.settings.search else "mean" if self.settings.rescore > 1 else "max"
 
     @cached_property
     def limits(self) -> Limits:
@@ -174,8 +176,15 @@ class PruningRun:
             self._scores[at] = self._scored(at)
         return self._scores[at]
 
-    def _scored(self, speedup: float) -> Tensor:
+    def scores_left(self, kept: Bool[Tensor, " units"], speedup: float = USUAL) -> Float[Tensor, " units"]:
+        """The scores of the units that are left when the others are gone; those come below all of them."""
+        scores = self.scores(speedup) if bool(kept.all()) else self._scored(speedup, kept)
+        return torch.where(kept, scores, scores.min() - 1)
+
+    def _scored(self, speedup: float, kept: Tensor | None = None) -> Tensor:
         criterion, model, batches = self.criterion, self.model, tuple[AnyBatch, ...]()
+        if kept is not None:
+            model = masked_copy(model, self.graph, kept)
         if self.gradients is None and (criterion in WITH_DATA or ":" in criterion) and self.images.batches:
             model, batches = copy.deepcopy(model).to(self.device).eval(), self.images.batches
         return score_units(
@@ -189,6 +198,7 @@ class PruningRun:
             reduction=self.settings.reduction,
             normaliser=self.normaliser,
             seed=self.settings.seed,
+            kept=kept,
         )
 
     def remove(self, plan: Plan) -> Pruned:

@@ -363,11 +363,19 @@ def check_searchable(goals: Sequence[Target]) -> None:
 
 
 def ranked(run: PruningRun, goal: Target, scope: Scope, measure: Measure) -> Planned:
-    """The plan by a model's scores alone; it has passed its trial."""
-    scores = run.scores(goal.factor or USUAL)
+    """The plan by a model's scores alone, in as many steps as the settings say; it has passed its trial."""
+    speedup, number = goal.factor or USUAL, run.settings.rescore
+    scores = run.scores(speedup)
+    everything = torch.ones_like(scores, dtype=torch.bool)
+    way = goal.steps(number, measure(everything)) if number > 1 else (goal,)
 
     def make(allowed: Allowed) -> Plan:
-        return make_plan(allowed.graph, scores, goal, scope=scope, limits=allowed.limits, measure=measure)
+        kept = everything
+        for step in way:
+            left = run.scores_left(kept, speedup)
+            plan = make_plan(allowed.graph, left, step, scope=scope, limits=allowed.limits, measure=measure)
+            kept = plan.kept
+        return plan
 
     return Planned.of(run, make, lambda kept: float(scores[kept].sum()))
 

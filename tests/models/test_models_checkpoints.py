@@ -14,12 +14,12 @@ from typing import Any
 import numpy
 import pytest
 import torch
-from metaprune_cli.models.digest import model_sha256
 from torch import Tensor, nn
 
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.models import Loaded, open_model
 from metaprune_cli.models.adapting import check_numbers
+from metaprune_cli.models.digest import model_sha256
 from metaprune_cli.workflows.paths import find_sources
 
 States = dict[str, Tensor]

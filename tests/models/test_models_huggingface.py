@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from metaprune_cli.models.digest import model_sha256
 from pretrained import SIZED, made, saved
 
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.graph import encode
 from metaprune_cli.models import Architecture, build, open_model, save_model
+from metaprune_cli.models.digest import model_sha256
 from metaprune_cli.models.examples import example_inputs
 
 pytest.importorskip("transformers")

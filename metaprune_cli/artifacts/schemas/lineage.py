@@ -31,6 +31,7 @@ class Step(Record):
     scope: Literal["global", "family"] = "global"
     repair: Text | None = None
     search: Count = 0
+    rescore: Count = 1
     evaluated: Count = 0
     fitness: Number = 0.0
     weights: Text | None = None
