@@ -34,7 +34,7 @@ class SearchResult:
     Attributes:
         pruned: the smaller model, as ``mp.prune`` returns it.
         history: everything that was tried.
-        leaders: what was judged again, on images that had no say; ``plain`` and ``uniform`` first.
+        leaders: what was judged again, on images that had no say; ``plain``, ``uniform`` and ``rescored`` first.
         chosen: the one of them that was taken.
         gain: by how much the best that was found has a lower fitness than the better of the two, and the standard error
             of that; where it is less than two of those, the better of the two is what was taken.
@@ -82,7 +82,7 @@ def search(
         F(g) = mean over images of loss(repair(crop(model, g))),  band · budget ≤ cost(g) ≤ budget
 
     without any training. What needs no search (``plain``: all units ranked together; ``uniform``: the same share of
-    every family) is among the candidates, and is returned unless the best is better on other images by more than two
+    every family; ``rescored``: together, in 20 steps, scored anew after each) is among the candidates, and is returned unless the best is better on other images by more than two
     standard errors of the paired difference.
 
     With the settings of ``metaprune search`` it computes what that computes, to the bit.

@@ -34,7 +34,7 @@ from metaprune_cli.workflows.planning import goals_of
 from metaprune_cli.workflows.pruning import Pruned, PruningRun
 from metaprune_cli.workflows.rank_check import RankCheck, rank_check
 from metaprune_cli.workflows.samples import Samples
-from metaprune_cli.workflows.searching import Leader, Searched
+from metaprune_cli.workflows.searching import BASELINES, Leader, Searched
 from metaprune_cli.workflows.searching import search as search_widths
 from metaprune_cli.workflows.spending import TRIED
 from metaprune_cli.workflows.structures import Structures
@@ -46,11 +46,11 @@ from metaprune_cli.workflows.width_networks import given_by, open_widths, width_
 class SearchedFile:
     """One model, and what was found for it.
 
-    ``how`` says where the chosen widths come from; ``plain`` and ``uniform`` where nothing that was found is better by
-    more than chance. ``fitness`` and ``headline`` are of the images that had no say, after the whole repair, as are
-    those of ``baselines``; ``gain`` is how much lower the fitness of the best that was found is than the better
-    baseline's, ``error`` its standard error. ``taus`` are what a rank check found: Kendall's τ by fitness, and its 95 %
-    interval.
+    ``how`` says where the chosen widths come from; ``plain``, ``uniform`` and ``rescored`` where nothing that was found
+    is better by more than chance. ``fitness`` and ``headline`` are of the images that had no say, after the whole
+    repair, as are those of ``baselines``; ``gain`` is how much lower the fitness of the best that was found is than the
+    best baseline's, ``error`` its standard error. ``taus`` are what a rank check found: Kendall's τ by fitness, and its
+    95 % interval.
     """
 
     input: str
@@ -375,9 +375,7 @@ def _described(
         metric=call.images.task.metrics[0],
         fitness=chosen.fitness,
         headline=chosen.headline,
-        baselines={
-            how: (baselines[how].verified.fitness, baselines[how].verified.headline) for how in ("plain", "uniform")
-        },
+        baselines={how: (baselines[how].verified.fitness, baselines[how].verified.headline) for how in BASELINES},
         gain=one.gain[0],
         error=one.gain[1],
         route=pruned.route,

@@ -19,7 +19,8 @@ from metaprune_cli.training.progress import Progress, Silence
 from metaprune_cli.workflows.allowed import Allowed
 from metaprune_cli.workflows.planned import Planned
 from metaprune_cli.workflows.pruning import Pruned, PruningRun
-from metaprune_cli.workflows.searching import check_searchable, ranked, search
+from metaprune_cli.workflows.ranking import ranked
+from metaprune_cli.workflows.searching import check_searchable, search
 
 
 def goals_of(settings: PruneSettings) -> tuple[Target, ...]:
@@ -58,7 +59,7 @@ def prune_to(run: PruningRun, goal: Target, progress: Progress | None = None) ->
 
 def _ranked(group: Sequence[PruningRun], goal: Target, progress: Progress) -> Sequence[Planned]:  # noqa: ARG001 - as below
     """By each model's scores alone."""
-    return [ranked(run, goal, run.scope, _measure(run, goal)) for run in group]
+    return [ranked(run, goal, _measure(run, goal), run.scope) for run in group]
 
 
 def planned_by(run: PruningRun, scores: Tensor, goal: Target, *, fill: bool = True) -> Planned:

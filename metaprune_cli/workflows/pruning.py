@@ -176,6 +176,10 @@ class PruningRun:
             self._scores[at] = self._scored(at)
         return self._scores[at]
 
+    def ranked_in(self, steps: int) -> PruningRun:
+        """The same, whose units are scored in so many steps and not searched for."""
+        return replace(self, settings=replace(self.settings, rescore=steps, search=0, together=False))
+
     def scores_left(self, kept: Bool[Tensor, " units"], speedup: float = USUAL) -> Float[Tensor, " units"]:
         """The scores of the units that are left when the others are gone; those come below all of them."""
         scores = self.scores(speedup) if bool(kept.all()) else self._scored(speedup, kept)

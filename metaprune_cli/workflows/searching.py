@@ -16,7 +16,7 @@ from metaprune_cli.methods.base import WidthWeights
 from metaprune_cli.pruning.cost import Cost
 from metaprune_cli.pruning.criteria import USUAL
 from metaprune_cli.pruning.measures import measure_for, remembered
-from metaprune_cli.pruning.plan import Plan, make_plan, plan_of
+from metaprune_cli.pruning.plan import plan_of
 from metaprune_cli.pruning.targets import Measure, Target
 from metaprune_cli.pruning.width_search import Budget, Candidate, Evolution, History, How, evolve
 from metaprune_cli.pruning.width_space import Genes, WidthSpace
@@ -27,10 +27,16 @@ from metaprune_cli.workflows.judging import Images, Judge, Judged
 from metaprune_cli.workflows.memory import Memory
 from metaprune_cli.workflows.planned import Planned
 from metaprune_cli.workflows.pruning import PruningRun
+from metaprune_cli.workflows.ranking import ranked
 from metaprune_cli.workflows.workers import Kept, Panel
 
-BASELINES: Mapping[How, Scope] = {"plain": "global", "uniform": "family"}
-"""What needs no search: as it is called, and the scope of the ranking that gives it."""
+BASELINES: Mapping[How, tuple[Scope, int | None]] = {
+    "plain": ("global", None),
+    "uniform": ("family", None),
+    "rescored": ("global", 20),
+}
+"""What needs no search: as it is called, the scope of the ranking that gives it, and in how many steps (None: as the
+settings say). Units that are scored anew on the way are worth more than many trials (docs/results/published)."""
 PROBES = 3
 """Random widths that the model has to be able to do with before any are judged, beside the smallest."""
 SURE = 2.0
@@ -90,7 +96,7 @@ class Searched:
         """
         place, how = self.place, self.chosen.how
         if how in BASELINES:
-            return ranked(run, self.goal, BASELINES[how], place.measure)
+            return ranked(run, self.goal, place.measure, *BASELINES[how])
         space = place.spaces[0]
         kept = space.ordered_by(run.scores(self.goal.factor or USUAL)).kept(space.genes_of(self.chosen.kept[0]))
         return place.keeping(run, kept)
@@ -133,7 +139,7 @@ class Field:
         first = runs[0]
         check_searchable([goal])
         measure = remembered(measure_for(goal, first.model, first.graph, first.example, first.device))
-        baselines = {how: tuple(ranked(run, goal, scope, measure) for run in runs) for how, scope in BASELINES.items()}
+        baselines = {how: tuple(ranked(run, goal, measure, *by) for run in runs) for how, by in BASELINES.items()}
         plain = baselines["plain"][0]
         knows = weights is not None and weights.space is not None
         allowed = plain.allowed if knows else _settled(plain, goal, measure)
@@ -175,13 +181,12 @@ class Field:
         return tuple(space.kept(genes) for space in self.spaces)
 
     def starts(self) -> list[tuple[How, Genes]]:
-        """What needs no search, as genes, as far as the space has it."""
+        """The widths of what needs no search; a ``start`` where the space gives them to other units."""
         found: list[tuple[How, Genes]] = []
         for how, some in self.baselines.items():
             for planned, space in zip(some, self.spaces, strict=True):
                 genes = space.genes_of(planned.plan.kept)
-                if torch.equal(space.kept(genes), planned.plan.kept):
-                    found.append((how, genes))
+                found.append((how if torch.equal(space.kept(genes), planned.plan.kept) else "start", genes))
         return found
 
     def planned(self, leader: Leader) -> tuple[Planned, ...]:
@@ -360,24 +365,6 @@ def check_searchable(goals: Sequence[Target]) -> None:
             got="drop",
             next_step="leave one of the two out",
         )
-
-
-def ranked(run: PruningRun, goal: Target, scope: Scope, measure: Measure) -> Planned:
-    """The plan by a model's scores alone, in as many steps as the settings say; it has passed its trial."""
-    speedup, number = goal.factor or USUAL, run.settings.rescore
-    scores = run.scores(speedup)
-    everything = torch.ones_like(scores, dtype=torch.bool)
-    way = goal.steps(number, measure(everything)) if number > 1 else (goal,)
-
-    def make(allowed: Allowed) -> Plan:
-        kept = everything
-        for step in way:
-            left = run.scores_left(kept, speedup)
-            plan = make_plan(allowed.graph, left, step, scope=scope, limits=allowed.limits, measure=measure)
-            kept = plan.kept
-        return plan
-
-    return Planned.of(run, make, lambda kept: float(scores[kept].sum()))
 
 
 def _settled(plain: Planned, goal: Target, measure: Measure) -> Allowed:

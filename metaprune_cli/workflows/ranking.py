@@ -1,0 +1,32 @@
+"""The plan by a model's scores alone, all at once or in steps."""
+
+from __future__ import annotations
+
+import torch
+
+from metaprune_cli.config import Scope
+from metaprune_cli.pruning.criteria import USUAL
+from metaprune_cli.pruning.plan import Plan, make_plan
+from metaprune_cli.pruning.targets import Measure, Target
+from metaprune_cli.workflows.allowed import Allowed
+from metaprune_cli.workflows.planned import Planned
+from metaprune_cli.workflows.pruning import PruningRun
+
+
+def ranked(run: PruningRun, goal: Target, measure: Measure, scope: Scope, rescore: int | None = None) -> Planned:
+    """The plan by a model's scores alone, in so many steps (None: as the settings say); it has passed its trial."""
+    ranking = run if rescore is None else run.ranked_in(rescore)
+    speedup, number = goal.factor or USUAL, ranking.settings.rescore
+    scores = ranking.scores(speedup)
+    everything = torch.ones_like(scores, dtype=torch.bool)
+    way = goal.steps(number, measure(everything)) if number > 1 else (goal,)
+
+    def make(allowed: Allowed) -> Plan:
+        kept = everything
+        for step in way:
+            left = ranking.scores_left(kept, speedup)
+            plan = make_plan(allowed.graph, left, step, scope=scope, limits=allowed.limits, measure=measure)
+            kept = plan.kept
+        return plan
+
+    return Planned.of(run, make, lambda kept: float(scores[kept].sum()))
