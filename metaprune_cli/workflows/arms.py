@@ -157,8 +157,9 @@ def explained(arm: Arm) -> str:
 
 
 def nouns(some: Sequence[Method]) -> str:
-    """What methods work with, in a sentence: ``metanetwork``, ``metanetwork or hypernetwork``."""
-    return " or ".join(dict.fromkeys(method.noun for method in some))
+    """What methods work with, in a sentence: ``metanetwork``, ``metanetwork, PruningNet or hypernetwork``."""
+    *first, last = dict.fromkeys(method.noun for method in some)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _as_a_whole() -> dict[Arm, str]:
