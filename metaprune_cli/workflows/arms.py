@@ -158,8 +158,8 @@ def explained(arm: Arm) -> str:
 
 def nouns(some: Sequence[Method]) -> str:
     """What methods work with, in a sentence: ``metanetwork``, ``metanetwork, PruningNet or hypernetwork``."""
-    *first, last = dict.fromkeys(method.noun for method in some)
-    return f"{', '.join(first)} or {last}" if first else last
+    names = list(dict.fromkeys(method.noun for method in some))
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _as_a_whole() -> dict[Arm, str]:
