@@ -99,7 +99,7 @@ def prune(
         round_to: where units of a family go, what stays is a multiple of this.
         route: ``class``: only what the model's class can follow goes; ``program``: the smaller model is a program of
             its operators, for inputs of the sizes it was recorded for; ``auto``: the class where that costs
-            little, or where the model generates.
+            little, or where it has ``generate`` or ``save_pretrained``.
         reduction: of a unit's slices to one magnitude.
         normaliser: of a family's scores; ``auto``: for ``metanet`` that of the metanetwork, else ``max``, and ``rank``
             where a search starts.

@@ -95,7 +95,7 @@ class PruneSettings:
         Route,
         Flag(
             "class: only what the model's class can follow; program: a program of its operators; auto: the class where "
-            "that costs little, or where the model generates, which no program does.",
+            "that costs little, or where it has `generate` or `save_pretrained`, which no program has.",
             WHAT_GOES,
         ),
     ] = "auto"

@@ -18,6 +18,8 @@ from metaprune_cli.workflows.pruning import Pruned, PruningRun
 
 Make = Callable[[Allowed], Plan]
 """A plan for the target, of what may go."""
+OF_CLASSES = ("generate", "save_pretrained")
+"""Methods for which people keep a class: what is left by a program has none of them."""
 CHEAP = 0.02
 """The share of a plan's score that it may cost to stay in the class, where nobody says which route."""
 
@@ -45,7 +47,7 @@ class Planned:
         """A plan by the route that the settings ask for.
 
         ``auto`` takes what any route can do, and where that is a program, the class instead if it reaches the target
-        too and little of the score is lost; a model that generates stays in its class at any price: no program can.
+        too and little of the score is lost; a model whose class generates, or saves itself, stays in it at any price.
 
         Args:
             run: the model.
@@ -64,8 +66,8 @@ class Planned:
             kept = cls.settled(run, make, allowed, "class")
         except TargetError:
             return free
-        generates = callable(getattr(run.model, "generate", None))
-        return kept if generates or score(kept.plan.kept) >= (1 - CHEAP) * score(free.plan.kept) else free
+        owns = any(callable(getattr(run.model, name, None)) for name in OF_CLASSES)
+        return kept if owns or score(kept.plan.kept) >= (1 - CHEAP) * score(free.plan.kept) else free
 
     @classmethod
     def settled(cls, run: PruningRun, make: Make, allowed: Allowed, asked: Route) -> Planned:

@@ -109,14 +109,14 @@ def test_another_branch_runs_after_pruning() -> None:
 
 def test_a_constant_of_a_width_keeps_the_width_where_flow_depends_on_data() -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
-        assert x.isfinite().all()
+        x = x[:, x[0, :, 0].isfinite()]  # so many rows as the data says: there is no program
         q, k = m.q(x), m.k(x)
         return m.o((q @ k.mT / torch.tensor(float(q.size(-1))).sqrt()).softmax(-1) @ m.v(x))
 
     layers = {name: nn.Linear(6, 8) for name in "qkv"}
     graph = mp.encode(Net(forward, **layers, o=nn.Linear(8, 3)), sequence())
     reasons = {family.locked for family in graph.units.families}
-    assert "its removal changes a constant in the program" in reasons
+    assert any(reason and reason.startswith("its removal changes a constant in the program; ") for reason in reasons)
     assert int(graph.units.prunable.sum()) == 8  # the values' width
 
 

@@ -229,7 +229,7 @@ def test_what_a_number_is_made_of_is_found(number: str) -> None:
 
 
 def test_recording_costs_little_more_than_for_batches_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In passes: six recordings and a trace in each mode, one more to see whether there is a batch; they were three."""
+    """In passes: six recordings and a trace in each mode, two to see whether there is a batch, and a question."""
     passes = []
 
     def counted(*args: Any) -> Any:
@@ -238,7 +238,7 @@ def test_recording_costs_little_more_than_for_batches_alone(monkeypatch: pytest.
 
     monkeypatch.setattr("metaprune_cli.graph.program.capture.record_pass", counted)
     whole(Windows(4), random(1, 3, 8, 8))
-    assert len(passes) <= 13
+    assert len(passes) <= 14
 
 
 Document = dict[str, Any]

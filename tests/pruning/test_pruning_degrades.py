@@ -45,9 +45,9 @@ class BothOrNone(nn.Module):
         self.a, self.b, self.c = nn.Linear(4, 16), nn.Linear(16, 16), nn.Linear(16, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.isnan().any():  # control flow on data: there is no program
-            return x
         h = self.a(x).relu()
+        if float(h.sum()) > 1e9:  # control flow on numbers that parameters make: there is no program
+            return x
         g = self.b(h).relu()
         assert h.size(1) + g.size(1) > 21, "together they are too narrow"
         out: Tensor = self.c(g)
