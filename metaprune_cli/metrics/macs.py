@@ -65,7 +65,19 @@ def _grouped_flops(rows: Any, weight: Any, *_: Any, **__: Any) -> int:
     return 2 * int(math.prod(rows)) * int(weight[-1])
 
 
-_MORE_FLOPS = {torch.ops.aten._grouped_mm: _grouped_flops}
+def _vector_flops(matrix: Any, *_: Any, **__: Any) -> int:
+    return 2 * int(math.prod(matrix))
+
+
+def _sum_flops(_: Any, matrix: Any, *__: Any, **___: Any) -> int:
+    return _vector_flops(matrix)
+
+
+_MORE_FLOPS = {
+    torch.ops.aten._grouped_mm: _grouped_flops,
+    torch.ops.aten.mv: _vector_flops,
+    torch.ops.aten.addmv: _sum_flops,
+}
 """Products that torch does not count."""
 
 

@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from metaprune_cli.errors import InputError
+from metaprune_cli.graph import encode
 from metaprune_cli.metrics import count_macs, count_params
 
 
@@ -112,3 +113,16 @@ def test_inputs_of_the_wrong_shape_are_refused():
 def test_shared_parameters_count_once():
     layer = nn.Linear(3, 3, bias=False)
     assert count_params(nn.Sequential(layer, layer, nn.BatchNorm1d(3))) == 9 + 6
+
+
+def test_a_matrix_times_a_vector_counts() -> None:
+    class Scored(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.v = nn.Linear(4, 6), nn.Parameter(torch.randn(6))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.a(x) @ self.v
+
+    model, x = Scored(), torch.randn(1, 5, 4)
+    assert count_macs(model, x) == encode(model, x).macs == 5 * (4 * 6 + 6)

@@ -94,6 +94,7 @@ def matrix_product(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict
     if left_elements is not None and right_elements is not None:
         return factors(trace, func, left_elements, right_elements, out)
     if out.dim() < 2 and trace.ids(left) is None and trace.ids(right) is None:
+        _count_vector(trace, left, out)
         lost(trace, func, [e for e in (left_elements, right_elements) if e is not None])
         return None
     if right_elements is not None:
@@ -102,8 +103,15 @@ def matrix_product(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict
         flipped = left_elements.view(lambda index: index.transpose(-1, -2) if index.dim() > 1 else index)
         return _project(trace, func, (right, flipped, -2), args, out, bias)
     if left.dim() < 2 or right.dim() < 2:
+        _count_vector(trace, left, out)
         return unknown(trace, func, args, kwargs, out)
     return _between_activations(trace, func, left, right, out)
+
+
+def _count_vector(trace: Tracer, matrix: Tensor, out: Tensor) -> None:
+    """A matrix times a vector of which no neurons are known; products of two vectors do not count."""
+    if out.dim() == 1:
+        trace.builder.multiply(torch.zeros(1, dtype=torch.int64), matrix.numel())
 
 
 def embedding(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:

@@ -53,7 +53,7 @@ def factors(trace: Tracer, func: Any, left: Elements, right: Elements, out: Any)
         return _by_vector(trace, left, right)
     inner = left.index.size(-1)
     if left.companions or right.companions or left.index.dim() != 2 or right.index.dim() != 2:
-        if out.dim() > 1:
+        if out.dim() > 0:
             trace.builder.multiply(torch.zeros(1, dtype=torch.int64), out.numel() * inner)
         lost(trace, func, [left, right])
         return None
@@ -67,5 +67,6 @@ def _by_vector(trace: Tracer, left: Elements, right: Elements) -> Label:
     if left.index.dim() == 1:
         trace.builder.escort(right, left)
         return None
+    trace.builder.multiply(torch.zeros(1, dtype=torch.int64), left.index.numel())
     trace.builder.escort(left, right.view(lambda index: index.expand(left.index.shape)))
     return left.view(lambda index: index[:, 0])  # of every row one, to know the row by
