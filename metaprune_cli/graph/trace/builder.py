@@ -45,7 +45,7 @@ class StructureBuilder:
         self.notes: dict[str, str] = {}
         self.counting = True
         self._kinds: dict[str, list[str]] = {}
-        self._escorts: dict[str, list[tuple[Tensor, Elements]]] = {}
+        self._escorts: dict[str, list[tuple[Tensor, Elements, int]]] = {}
 
     def note(self, entry: str, reason: str) -> None:
         """Remember why (part of) an entry has no place in the graph; the first reason stays."""
@@ -88,12 +88,15 @@ class StructureBuilder:
         order = known.elements.argsort()
         return known.neurons[order][torch.searchsorted(known.elements[order], elements)]
 
-    def escort(self, weight: Elements, vector: Elements) -> None:
-        """A vector by whose elements those of a weight (equal shapes) were multiplied: it goes with their neurons."""
+    def escort(self, weight: Elements, vector: Elements, work: int = 0) -> None:
+        """A vector by whose elements those of a weight (equal shapes) were multiplied: it goes with their neurons.
+
+        Each element of the weight took so much ``work``.
+        """
         elements, place = weight.real().reshape(-1), vector.real().reshape(-1)
         of = torch.full((int(elements.max()) + 1,), _NOWHERE)
         of[elements] = place
-        self._escorts.setdefault(weight.entry, []).append((of, vector))
+        self._escorts.setdefault(weight.entry, []).append((of, vector, work))
 
     def contract(self, weight: Elements, sources: Ids, kernel: tuple[int, ...], positions: int) -> Ids | None:
         """Edges from ``sources`` (groups, in) through ``weight``, viewed as (groups, out, in, taps).
@@ -118,7 +121,8 @@ class StructureBuilder:
             folded = weight.view(lambda index: index.squeeze(3).unflatten(2, (-1, taps)))
             return self.contract(folded, sources[:, ::taps], (taps,), positions)
         key = (weight.entry, grid, tuple(weight.index.shape))
-        positions = positions + weight.work if self.counting else 0
+        escorts = self._escorts.get(weight.entry, [])
+        positions = positions + weight.work + sum(work for *_, work in escorts) if self.counting else 0
         parts = self._parts(key)
         if parts and bool((sources == CONSTANT).all()):
             for part in parts:  # a constant, such as a first hidden state, is whatever the neurons need it to be
@@ -141,7 +145,7 @@ class StructureBuilder:
             self.neurons.span(sources, weight.mixes)
         for companion in weight.companions:
             self._accompany(companion, (sources, destinations), kernel)
-        for of, vector in self._escorts.get(weight.entry, ()):
+        for of, vector, _ in escorts:
             beside = torch.where(weight.real() < of.numel(), of[weight.real().clamp(max=of.numel() - 1)], _NOWHERE)
             self._accompany(Elements(vector.entry, beside), (sources, destinations), kernel)
         return destinations

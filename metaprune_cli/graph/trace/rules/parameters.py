@@ -67,6 +67,5 @@ def _by_vector(trace: Tracer, left: Elements, right: Elements) -> Label:
     if left.index.dim() == 1:
         trace.builder.escort(right, left)
         return None
-    trace.builder.multiply(torch.zeros(1, dtype=torch.int64), left.index.numel())
-    trace.builder.escort(left, right.view(lambda index: index.expand(left.index.shape)))
+    trace.builder.escort(left, right.view(lambda index: index.expand(left.index.shape)), work=1)
     return left.view(lambda index: index[:, 0])  # of every row one, to know the row by
