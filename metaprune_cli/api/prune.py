@@ -101,8 +101,8 @@ def prune(
             its operators, for inputs of the sizes it was recorded for; ``auto``: the class where that costs
             little, or where it has ``generate`` or ``save_pretrained``.
         reduction: of a unit's slices to one magnitude.
-        normaliser: of a family's scores; ``auto``: for ``metanet`` that of the metanetwork, else ``max``, and ``rank``
-            where a search starts.
+        normaliser: of a family's scores; ``auto``: for ``metanet`` that of the metanetwork, else ``max``, ``mean``
+            where units are scored anew, and ``rank`` where a search starts.
         rescore: in how many steps units are chosen, each scored on what the one before has left.
         batches: for criteria that need data: how many of ``data``'s, or inputs and targets themselves.
         gradients: of the loss, by state-dict entry, for the criterion ``taylor``.

@@ -181,16 +181,12 @@ def _is_sound(values: Tensor, is_parameter: bool) -> bool:
 
 def _as(tensor: Tensor, own: Tensor | None) -> Tensor:
     """In the type that the model has: what it computes in, and whole numbers that were cast with all the others."""
-    if own is None or not tensor.is_floating_point():
+    if own is None or own.is_complex() or not tensor.is_floating_point():
         return tensor
-    if own.is_floating_point() or _is_whole(tensor):
-        return tensor.to(own.dtype)
+    cast = tensor.to(own.dtype)
+    if own.is_floating_point() or (not tensor.is_meta and torch.equal(cast.to(tensor.dtype), tensor)):
+        return cast
     return tensor
-
-
-def _is_whole(tensor: Tensor) -> bool:
-    """Whether nothing but whole numbers is in it."""
-    return not tensor.is_meta and bool((tensor == tensor.trunc()).all() & tensor.isfinite().all())
 
 
 def _listing(names: list[str], most: int = _LISTED) -> str:

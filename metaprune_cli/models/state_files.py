@@ -48,13 +48,13 @@ def read_state_file(
         CorruptFileError: damaged, of an unknown format, or a pickle with more than tensors that is not trusted.
     """
     if is_index(path):
-        return _of_parts(path, trust_pickle, most_tensors)
+        return _of_parts(path, trust_pickle, most_tensors, key)
     check_whole(path)
     part, notes = chosen(_open(path, trust_pickle, most_tensors, home), path, key)
     return StateFile(part if isinstance(part, nn.Module) else plain_tensors(part, path), tuple(notes))
 
 
-def _of_parts(index: Path, trust_pickle: bool, most_tensors: int | None) -> StateFile:
+def _of_parts(index: Path, trust_pickle: bool, most_tensors: int | None, key: str | None) -> StateFile:
     """The tensors of all files that an index names."""
     together: dict[str, Tensor] = {}
     files = parts_of(index)
@@ -63,7 +63,9 @@ def _of_parts(index: Path, trust_pickle: bool, most_tensors: int | None) -> Stat
         if isinstance(part, nn.Module):
             raise InputError("A part of a model is a pickled module.", expected="a state dict", where=file)
         together.update(plain_tensors(part, file))
-    return StateFile(together, (f"took all {len(files)} files of it",))
+    whole, notes = chosen(together, index, key)
+    assert not isinstance(whole, nn.Module)
+    return StateFile(dict(whole), (f"took all {len(files)} files of it", *notes))
 
 
 def _open(path: Path, trust_pickle: bool, most_tensors: int | None, home: str | None) -> object:

@@ -66,7 +66,7 @@ def stem(path: Path) -> str:
     """A file's name without its suffix and without the ``.graph`` of a neuron graph; a folder's whole name."""
     if path.is_dir():
         return path.resolve().name
-    path = path.with_name(path.name.removesuffix(INDEX_SUFFIX))
+    path = path.with_name(path.name.removesuffix(INDEX_SUFFIX) or path.name)
     return path.name.removesuffix(path.suffix).removesuffix(".graph")
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
 from typer.testing import CliRunner
 
 from metaprune_cli.cli import app
@@ -48,3 +51,11 @@ def run(*arguments: object) -> Ran:
     ran = call(*arguments)
     assert ran.code == 0, ran.err
     return ran
+
+
+def lay_own_code(folder: Path, code: str, test: str) -> str:
+    """Write a module and weights for its class into a folder; its name is another for each test: imports stay."""
+    name = f"own_{abs(hash(test))}"
+    (folder / f"{name}.py").write_text(code)
+    torch.save(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).state_dict(), folder / "model.pt")
+    return name

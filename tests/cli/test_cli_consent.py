@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_calling import call, run
-from torch import nn
+from cli_calling import call, lay_own_code, run
 
 from metaprune_cli.models import Architecture, build
 
@@ -42,10 +41,7 @@ def name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
     """The name of a module in the working directory, another one for each test: what was imported stays."""
     (tmp_path / "own").mkdir()
     monkeypatch.chdir(tmp_path / "own")
-    name = f"named_{abs(hash(request.node.name))}"
-    Path(f"{name}.py").write_text(CODE)
-    torch.save(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).state_dict(), "model.pt")
-    return name
+    return lay_own_code(Path(), CODE, request.node.name)
 
 
 def prune(name: str) -> None:

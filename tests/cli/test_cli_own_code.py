@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
-from cli_calling import call, run
-from torch import nn
+from cli_calling import call, lay_own_code, run
 
 from metaprune_cli.artifacts import read_document
 from metaprune_cli.cli.completion import architectures, criteria, metanetworks
@@ -37,10 +35,7 @@ class _Private:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     """The name of a module in the working directory, another one for each test: what was imported stays."""
     monkeypatch.chdir(tmp_path)
-    name = f"own_{abs(hash(request.node.name))}"
-    Path(f"{name}.py").write_text(CODE)
-    torch.save(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).state_dict(), "model.pt")
-    return name
+    return lay_own_code(Path(), CODE, request.node.name)
 
 
 def test_a_file_of_code_is_its_module(here: str) -> None:

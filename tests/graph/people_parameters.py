@@ -42,6 +42,11 @@ def spectral_norm_parametrization() -> nn.Module:
     return three_layers(parametrizations.spectral_norm)
 
 
+@ENTRIES.add(lambda: torch.randn(1, 4), 0.9, comparable=False)
+def spectral_norm_of_two_by_one() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 2), nn.ReLU(), parametrizations.spectral_norm(nn.Linear(2, 1)))
+
+
 @ENTRIES.add(image, 0.9, comparable=False)
 def spectral_norm_on_every_kind_of_layer() -> nn.Module:
     spectral = parametrizations.spectral_norm

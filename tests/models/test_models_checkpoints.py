@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.models import Loaded, open_model
-from metaprune_cli.models.adapting import check_numbers
+from metaprune_cli.models.adapting import Adapted, check_numbers
 from metaprune_cli.models.digest import model_sha256
 from metaprune_cli.workflows.paths import find_sources
 
@@ -215,12 +215,12 @@ def test_arrays_of_numpy_are_named(tmp_path: Path) -> None:
         open_model(tmp_path / "m.npz", arch=ARCH)
 
 
-def in_parts(folder: Path) -> Path:
-    """The states in two files, and their index."""
-    names = list(states())
-    files = {name: f"pytorch_model-0000{1 + (i > 3)}-of-00002.bin" for i, name in enumerate(names)}
+def in_parts(folder: Path, entries: States | None = None) -> Path:
+    """The entries (the states, if none are given) in two files, and their index."""
+    entries = entries or states()
+    files = {name: f"pytorch_model-0000{1 + (i > 3)}-of-00002.bin" for i, name in enumerate(entries)}
     for file in sorted(set(files.values())):
-        torch.save({name: states()[name] for name in names if files[name] == file}, folder / file)
+        torch.save({name: tensor for name, tensor in entries.items() if files[name] == file}, folder / file)
     index = folder / "pytorch_model.bin.index.json"
     index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": files}))
     return index
@@ -236,6 +236,14 @@ def test_a_model_in_several_files_is_opened_by_its_index(tmp_path: Path) -> None
     before = model_sha256(index)
     torch.save({}, tmp_path / "pytorch_model-00002-of-00002.bin")
     assert model_sha256(index) != before
+
+
+def test_a_key_takes_a_part_of_a_model_in_several_files(tmp_path: Path) -> None:
+    index = in_parts(tmp_path, before("teacher.") | {"other": torch.zeros(2)})
+    loaded = open_model(index, arch=ARCH, input_shape=(3, 8, 8), key="teacher")
+    torch.testing.assert_close(loaded.model.state_dict(), states(), rtol=0, atol=0)
+    with pytest.raises(InputError, match="no state dict under 'student'"):
+        open_model(index, arch=ARCH, key="student")
 
 
 def test_a_part_of_a_model_names_the_index(tmp_path: Path) -> None:
@@ -259,6 +267,24 @@ def test_a_folder_without_a_model_says_what_is_in_it(tmp_path: Path) -> None:
 def test_a_whole_number_that_is_none_any_more_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"1 mismatched: n\.num_batches_tracked \[\] for \[\] of whole numbers"):
         opened({**states(), "n.num_batches_tracked": torch.tensor(0.5)}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("own", "value", "taken"),
+    [
+        (torch.int64, 3.0, True),
+        (torch.bool, 1.0, True),
+        (torch.bool, 2.0, False),
+        (torch.uint8, 300.0, False),
+        (torch.int64, float("inf"), False),
+        (torch.int64, 0.5, False),
+        (torch.complex64, 1.0, False),
+    ],
+)
+def test_a_cast_back_loses_nothing(own: torch.dtype, value: float, taken: bool, tmp_path: Path) -> None:
+    adapted = Adapted("own", tmp_path)({"x": torch.zeros(2, dtype=own)}, {"x": torch.full((2,), value)})
+    assert (adapted["x"].dtype == own) is taken
+    assert adapted["x"].to(torch.float32).tolist() == [value, value]
 
 
 def test_exported_programs_are_named_as_what_they_are(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ class StructureBuilder:
         index = companion.real()
         if index.stride(3) == 0 or index.size(3) == 1:
             index, kernel = index[..., :1], ()
-        if index.unique().numel() == index.numel():
+        if index.unique().numel() == index.numel() and bool((index != _NOWHERE).all()):
             grid = affine(Elements(companion.entry, index))
             if grid is not None:
                 self._connect((companion.entry, grid, tuple(index.shape)), kernel, ends, 0)
