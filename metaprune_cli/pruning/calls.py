@@ -61,8 +61,10 @@ class Call:
 
     def add_(self, change: Float[Tensor, "groups k out"]) -> None:
         """Add to the parameter."""
-        new = change[0] if self.geometry is None else change.transpose(1, 2).reshape(self.weight.shape)
-        self.weight.add_(new.to(self.weight))
+        self.weight.add_(self._laid_out(change).to(self.weight))
+
+    def _laid_out(self, matrix: Tensor) -> Tensor:
+        return matrix[0] if self.geometry is None else matrix.transpose(1, 2).reshape(self.weight.shape)
 
     def part_of(self, whole: Tensor) -> Shaped[Tensor, "groups k out"]:
         """Of a tensor of the parameter's shape the part that is used here, as in :meth:`matrix`."""
@@ -76,12 +78,26 @@ class Call:
         features = self.weight.size(1 if self.geometry is None else 0)
         return self.out.numel() // max(features, 1)
 
+    @property
+    def axis(self) -> int:
+        """Of ``out``, that of the features."""
+        return self.out.dim() - 1 if self.geometry is None else 1
+
     def outputs(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows out"]:
         """Some rows of what came out."""
+        return rows_of(self.out, self.axis, rows)
+
+    def product(self, matrix: Float[Tensor, "groups k out"], bias: Float[Tensor, " features"]) -> Tensor:
+        """What would come out with other weights, laid out as ``out``."""
+        bias = bias.to(self.x)
         if self.geometry is None:
-            return self.out.reshape(-1, self.out.size(-1))[rows]
-        sample, *place = self._places(rows)
-        return _at(self.out, sample, place)
+            return torch.addmm(bias, self.x, matrix[0].to(self.x))
+        lie, nothing = self.geometry, (0,) * len(self.geometry.stride)
+        weight = self._laid_out(matrix).to(self.x)
+        out: Tensor = aten.convolution(
+            self.x, weight, bias, lie.stride, lie.padding, lie.dilation, False, nothing, lie.groups
+        )
+        return out
 
     def inputs(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, "groups rows k"]:
         """What those rows were computed from."""
@@ -99,6 +115,12 @@ class Call:
     def _places(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Sample and position of every row of the output (n, out, *positions)."""
         return torch.unravel_index(rows, (self.out.size(0), *self.out.shape[2:]))
+
+
+def rows_of(tensor: Tensor, axis: int, rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows features"]:
+    """Single rows, one for each place along all axes but that of the features."""
+    features_last = tensor.movedim(axis, -1)
+    return features_last[torch.unravel_index(rows, features_last.shape[:-1])]
 
 
 def _at(tensor: Tensor, sample: Tensor, place: Sequence[Tensor]) -> Tensor:
@@ -128,11 +150,20 @@ class Calls(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operator, and show it."""
         kwargs = kwargs or {}
-        if self._normalised is not None and _uses_statistics(function, args):
+        if self._normalised is not None and uses_statistics(function, args):
             self._normalised(args[0], args[3], args[4])
         out = function(*args, **kwargs)
         made = self._call(function, args, out)
-        return function(*args, **kwargs) if made is not None and self._seen(made) else out
+        if made is not None and self._seen(made):
+            out = function(*args, **kwargs)
+        self._passed(function, args, kwargs, out, made)
+        return out
+
+    def _passed(self, function: Any, args: Any, kwargs: Any, out: Any, made: Call | None) -> None:
+        """For those who follow what comes out: an operator has run, and will not be run again."""
+
+    def _is_known(self, tensor: Tensor) -> bool:
+        return tensor.untyped_storage().data_ptr() in self._known
 
     def _call(self, function: Any, args: Any, out: Any) -> Call | None:
         geometry = bias = None
@@ -151,7 +182,7 @@ class Calls(TorchDispatchMode):
         return None if known is None else Call(*known, weight, bias, x, out, geometry)
 
 
-def _uses_statistics(function: Any, args: Any) -> bool:
+def uses_statistics(function: Any, args: Any) -> bool:
     """Some operator batch_norm(x, weight, bias, running_mean, running_var, ...), and it has running statistics."""
     return "batch_norm" in function.__name__ and len(args) > 4 and all(isinstance(a, Tensor) for a in args[3:5])
 

@@ -12,6 +12,10 @@ inputs, held out; where none serves, the layer stays as it is.
 
 Least squares on sampled positions are those of He et al. (arXiv 1707.06168, section 3.1). In the order of the pass,
 held to the weights that are there, for any network of these operators, is ours.
+
+The last layer that adds to a sum, as to a residual connection, is fitted to the sum instead: Y is then what the sum was
+in the original less what the other summands are now, so that it also makes up for what they have lost (He et al.,
+section 3.2, do so for the branches of a ResNet).
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -35,9 +40,12 @@ from metaprune_cli.metrics.calling import call, laid_out
 from metaprune_cli.pruning.calls import Call, Calls, seen_whole
 from metaprune_cli.pruning.masking import mask_tensors
 from metaprune_cli.pruning.ridge import Fit, fitted
+from metaprune_cli.pruning.sums import Sums, Term
 
 ROWS_PER_UNKNOWN = 4
-LEAST_ROWS = 4096
+LEAST_ROWS = 16384
+LEAST_FACTOR = 1e-6
+"""A layer whose output is multiplied by less than this until it is added to a sum cannot make up for the sum."""
 NOTHING_LOST = 1e-6
 """Relative error below which a layer is left as it is."""
 
@@ -106,10 +114,10 @@ def repaired(
         original = Original(torch.Generator()) if how == "bn" else Original.of(model, inputs, seed)
     small = copied(small)
     samples = next((tensor.size(0) for tensor in pytree.tree_leaves(inputs) if isinstance(tensor, Tensor)), 1)
-    names = {buffer.data_ptr(): name for name, buffer in small.named_buffers()}
-    fitting = _Fitting(original, masks(graph, kept), how == "least-squares", samples, _normalised(graph), names)
+    means = dict(small.named_buffers())
+    fitting = _Fitting(original, masks(graph, kept), how == "least-squares", samples, _normalised(graph), means)
     inputs = laid_out(small, inputs)  # asks the model, and nobody is to watch
-    with seen_whole(small), Calls(small.named_parameters(), fitting.seen, fitting.statistics):
+    with seen_whole(small), Sums(small.named_parameters(), fitting.seen, fitting.added, fitting.statistics):
         call(small, inputs)
     weights = dict.fromkeys(block.param for block in graph.blocks) if how != "bn" else {}
     return small, tuple(fitting.done.get(name) or _left_alone(name, original) for name in weights)
@@ -136,7 +144,7 @@ def repaired_weights(
         run(whole)
     masked = {name: tensor.clone() for name, tensor in mask_tensors(graph, whole, kept).items()}
     fitting = _Fitting(
-        original, masks(graph, kept), weights=True, samples=0, normalised=_normalised(graph), names={}, sliced=False
+        original, masks(graph, kept), weights=True, samples=0, normalised=_normalised(graph), means={}, sliced=False
     )
     with Calls(masked.items(), fitting.seen):
         run(masked)
@@ -177,15 +185,19 @@ class Original:
     most_rows: int | None = None
     targets: dict[Key, _Target] = field(default_factory=dict)
     repeated: set[Key] = field(default_factory=set)
+    sums: dict[Key, _Sum] = field(default_factory=dict)
     parts: _Parts = field(default_factory=_Parts)
+    _met: list[tuple[Term, Tensor]] = field(default_factory=list)
 
     @classmethod
     def of(cls, model: nn.Module, inputs: ExampleInputs, seed: int = 0, most_rows: int | None = None) -> Original:
         """One pass over the inputs; at ``most_rows`` positions of each layer, where that is said."""
         original = cls(torch.Generator().manual_seed(seed), most_rows)
         inputs = laid_out(model, inputs)
-        with seen_whole(model), Calls(model.named_parameters(), original.seen):
+        sums = Sums(model.named_parameters(), original.seen, original.added)
+        with seen_whole(model), sums:
             call(model, inputs)
+        original.settle(sums.shared)
         return original
 
     def seen(self, made: Call) -> bool:
@@ -201,6 +213,26 @@ class Original:
         self.targets[key] = _Target(rows, made.outputs(rows), replace(made, x=nothing, out=nothing))
         return False
 
+    def added(self, term: Term, total: Tensor) -> None:
+        """Take down what a sum is that a layer is the last to add to."""
+        target = self.targets[self.parts.key(term.made)]
+        self._met.append((replace(term, made=target.made), term.rows(total, target.rows)))
+
+    def settle(self, shared: Mapping[int, int]) -> None:
+        """Keep of every layer the last sum at which nothing else has seen its outputs yet."""
+        for term, outputs in self._met:
+            if term.stage <= shared.get(term.number, term.stage):
+                self.sums[self.parts.key(term.made)] = _Sum(term.stage, outputs)
+        self._met.clear()
+
+
+@dataclass(frozen=True, eq=False)
+class _Sum:
+    """What a sum was in the original, at the rows of the layer that is the last to add to it."""
+
+    stage: int
+    outputs: Float[Tensor, "rows out"]
+
 
 @dataclass(eq=False)
 class _Fitting:
@@ -211,7 +243,7 @@ class _Fitting:
     weights: bool
     samples: int
     normalised: Mapping[str, str]
-    names: Mapping[int, str]
+    means: Mapping[str, Tensor]
     sliced: bool = True
     shifts: dict[str, Tensor] = field(default_factory=dict)
     done: dict[str, RepairedLayer] = field(default_factory=dict)
@@ -222,11 +254,47 @@ class _Fitting:
         target = self.original.targets.get(key)
         if target is None or key in self.original.repeated or not (self.weights or made.bias is not None):
             return False
-        wanted, mask = target.outputs, self.masks.get(made.param)
+        if self.weights and key in self.original.sums:
+            return False  # its turn comes with the sum
+        fit = self._fit(made, target, target.outputs, made.outputs(target.rows))
+        if fit is None:
+            return False
+        if self.weights:
+            made.add_(fit.change)
+        if made.bias is not None:
+            made.bias.add_(fit.shift.flatten().to(made.bias))
+        elif made.param in self.normalised:
+            self.shifts[self.normalised[made.param]] = fit.shift.flatten()
+        return True
+
+    def added(self, term: Term, total: Tensor) -> None:
+        """Fit the last layer that adds to a sum so that the sum is what it was; what others lost goes with it."""
+        made = term.made
+        key = self.parts.key(made)
+        found = self.original.sums.get(key)
+        if not self.weights or found is None or found.stage != term.stage or key in self.original.repeated:
+            return
+        target = self.original.targets[key]
+        fit = self._fit(made, target, found.outputs, term.rows(total, target.rows))
+        if fit is None:
+            return
+        by = term.factor.double().where(term.factor.abs() > LEAST_FACTOR, torch.inf).view(len(fit.shift), 1, -1)
+        change, shift = fit.change / by, (fit.shift / by).flatten()
+        made.add_(change)
+        term.add_to_(total, change, shift)
+        if made.bias is not None:
+            made.bias.add_(shift.to(made.bias))
+        elif made.param in self.normalised:
+            mean = self.means[self.normalised[made.param]]
+            mean.sub_(shift.to(mean))
+
+    def _fit(self, made: Call, target: _Target, wanted: Tensor, got: Tensor) -> Fit | None:
+        """What a layer has to do besides, if that helps; ``wanted`` has all the outputs that the original had."""
+        mask = self.masks.get(made.param)
         left = None if mask is None else target.left(mask)
         if left is not None and self.sliced:
             wanted = wanted[:, left]
-        missing = wanted - made.outputs(target.rows)
+        missing = wanted - got
         if left is not None and not self.sliced:
             missing = missing * left
         scale = float((wanted - wanted.mean(0)).norm()) or 1.0
@@ -239,31 +307,13 @@ class _Fitting:
             )
         if before < NOTHING_LOST:
             self.done[made.param] = RepairedLayer(made.param, reason="nothing was lost")
-            return False
-        fit = self._fit_(made, target.rows, missing)
-        if fit is None:
-            self.done[made.param] = RepairedLayer(
-                made.param, before, before, reason="no fit would help on other inputs"
-            )
-            return False
-        self.done[made.param] = RepairedLayer(made.param, before, fit.missing / scale)
-        return True
-
-    def _fit_(self, made: Call, rows: Tensor, missing: Tensor) -> Fit | None:
-        """Change the layer, if that helps."""
-        x = made.inputs(rows) if self.weights else missing.new_zeros(1, len(rows), 0)
-        y = missing.view(len(rows), x.size(0), -1).transpose(0, 1)
-        centred = made.bias is not None or made.param in self.normalised
-        fit = fitted(x, y, self._held_out(made, rows), centred=centred)
-        if fit is None:
             return None
-        if self.weights:
-            made.add_(fit.change)
-        shift = fit.shift.flatten()
-        if made.bias is not None:
-            made.bias.add_(shift.to(made.bias))
-        elif centred:
-            self.shifts[self.normalised[made.param]] = shift
+        x = made.inputs(target.rows) if self.weights else missing.new_zeros(1, len(missing), 0)
+        y = missing.view(len(missing), x.size(0), -1).transpose(0, 1)
+        centred = made.bias is not None or made.param in self.normalised
+        fit = fitted(x, y, self._held_out(made, target.rows), centred=centred)
+        why = "no fit would help on other inputs" if fit is None else None
+        self.done[made.param] = RepairedLayer(made.param, before, before if fit is None else fit.missing / scale, why)
         return fit
 
     def _held_out(self, made: Call, rows: Tensor) -> Tensor:
@@ -283,9 +333,13 @@ class _Fitting:
             variance.copy_(x.var(dims))
             mean.copy_(x.mean(dims))
             return
-        shift = self.shifts.get(self.names.get(mean.data_ptr(), ""))
-        if shift is not None:
-            mean.sub_(shift.to(mean))
+        name = self._names.get(mean.data_ptr(), "")
+        if name in self.shifts:
+            mean.sub_(self.shifts[name].to(mean))
+
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        return {mean.data_ptr(): name for name, mean in self.means.items()}
 
 
 def _left_alone(param: str, original: Original) -> RepairedLayer:

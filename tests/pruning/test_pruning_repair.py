@@ -221,3 +221,137 @@ def test_statistics_are_those_of_all_images(traced, how, monkeypatch):
     monkeypatch.setattr(_Fitting, "statistics", watched)
     repaired(small, case.model, case.graph, plan.kept, images_for(case), how)
     assert set(seen) == {64}
+
+
+class Branch(nn.Module):
+    """What enters, and what a layer makes of it, joined somehow."""
+
+    def __init__(self, branch, join):
+        super().__init__()
+        self.branch, self.join = branch, join
+
+    def forward(self, x):
+        return self.join(x, self.branch(x))
+
+
+class Scale(nn.Module):
+    def __init__(self, *shape):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.rand(*shape) + 0.5)
+
+    def forward(self, x):
+        return self.gamma * x
+
+
+class Move(nn.Module):
+    def __init__(self, *order):
+        super().__init__()
+        self.order = order
+
+    def forward(self, x):
+        return x.permute(*self.order)
+
+
+def conv(width=8):
+    return nn.Conv2d(width, width, 3, padding=1, bias=False)
+
+
+def written_to(x, y):
+    y += x
+    return y
+
+
+def seen_elsewhere(x, y):
+    """The branch's outputs are read before they are added to."""
+    return (x + y) * y.mean((2, 3), keepdim=True).sigmoid()
+
+
+def twice(x, y):
+    return x.roll(1, 0) + (x + y)
+
+
+JOINED = {
+    "added": ([conv(), nn.ReLU(), conv()], torch.add),
+    "added in place": ([conv(), nn.ReLU(), conv()], written_to),
+    "subtracted": ([conv(), nn.ReLU(), nn.Conv2d(8, 8, 1)], torch.sub),
+    "a multiple": ([conv(), nn.ReLU(), conv()], lambda x, y: torch.add(x, y, alpha=-0.3)),
+    "normalised": ([conv(), nn.BatchNorm2d(8), nn.ReLU(), conv(), nn.BatchNorm2d(8)], torch.add),
+    "scaled": ([conv(), nn.ReLU(), conv(), Scale(8, 1, 1)], torch.add),
+    "depthwise": ([conv(), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=8)], torch.add),
+    "channels last": (
+        [conv(), Move(0, 2, 3, 1), nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8), Scale(8), Move(0, 3, 1, 2)],
+        torch.add,
+    ),
+    "two sums": ([conv(), nn.ReLU(), conv()], twice),
+}
+
+
+def residual(layers, join):
+    """A network of two such blocks, with statistics that are some."""
+    torch.manual_seed(0)
+    blocks = [Branch(nn.Sequential(*copy.deepcopy(layers)), join) for _ in range(2)]
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_var, 0.1, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    return model.eval()
+
+
+def halved(model):
+    x = torch.randn(1, 3, 6, 6)
+    graph = encode(model, x)
+    plan = make_plan(graph, torch.rand(graph.units.num_units, generator=torch.Generator().manual_seed(0)), 1.6)
+    return graph, plan.kept, apply_plan(model, graph, plan, x)
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_the_last_layer_of_a_branch_makes_up_for_the_sum(name, monkeypatch):
+    model = residual(*JOINED[name])
+    graph, kept, small = halved(model)
+    images = torch.randn(128, 3, 6, 6)
+    original = Original.of(model, images)
+    assert len(original.sums) == 2
+    totals, fit_sum = [], _Fitting.added
+
+    def noted(self, term, total):
+        fit_sum(self, term, total)
+        if self.original.sums[self.parts.key(term.made)].stage == term.stage:
+            totals.append(total)
+
+    monkeypatch.setattr(_Fitting, "added", noted)
+    better, layers = repaired(small, model, graph, kept, images, "least-squares", original=original)
+    again = []
+    handles = [block.register_forward_hook(lambda *_args: again.append(_args[2])) for block in list(better)[1:3]]
+    better(images)
+    [handle.remove() for handle in handles]
+    for total, computed in zip(totals, again, strict=True):  # what was changed is what is computed
+        assert_close(total, computed, rtol=1e-4, atol=1e-4)
+    alone = Original.of(model, images)
+    alone.sums.clear()
+    without, _ = repaired(small, model, graph, kept, images, "least-squares", original=alone)
+    assert sum(layer.after is not None for layer in layers) >= 4
+    assert error(better, model, images) < error(without, model, images) * 1.02
+
+
+def test_a_layer_is_not_changed_after_something_else_has_seen_what_it_gave():
+    model = residual([conv(), nn.ReLU(), conv()], seen_elsewhere)
+    assert not Original.of(model, torch.randn(16, 3, 6, 6)).sums
+
+
+@pytest.mark.parametrize("name", ["residual", "vit"])
+def test_a_program_adds_up_what_its_class_does(traced, name, monkeypatch):
+    case = traced(name)
+    by = {}
+    fit_sum = _Fitting.added
+
+    def noted(self, term, total):
+        if self.original.sums.get(self.parts.key(term.made)):
+            by[route].add(term.made.param)
+        fit_sum(self, term, total)
+
+    monkeypatch.setattr(_Fitting, "added", noted)
+    for route in ("class", "program"):
+        by[route] = set()
+        prune(case.model, case.inputs, speedup=1.5, repair="least-squares", repair_inputs=images_for(case), route=route)
+    assert by["class"] == by["program"] != set()
