@@ -45,9 +45,7 @@ class Term:
         """Those rows of the sum to which the same rows of the call's outputs are added."""
         return rows_of(total, self.axis, rows)
 
-    def add_to_(
-        self, total: Tensor, change: Float[Tensor, "groups k out"], shift: Float[Tensor, " out"]
-    ) -> None:
+    def add_to_(self, total: Tensor, change: Float[Tensor, "groups k out"], shift: Float[Tensor, " features"]) -> None:
         """Change the sum as it changes when the call's matrix and bias do."""
         shape = total.movedim(self.axis, -1).shape
         more = self.made.product(change, shift).movedim(self.made.axis, -1) * self.factor
