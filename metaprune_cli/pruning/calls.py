@@ -87,15 +87,14 @@ class Call:
         """Some rows of what came out."""
         return rows_of(self.out, self.axis, rows)
 
-    def product(self, matrix: Float[Tensor, "groups k out"], bias: Float[Tensor, " features"]) -> Tensor:
-        """What would come out with other weights, laid out as ``out``."""
-        bias = bias.to(self.x)
-        if self.geometry is None:
-            return torch.addmm(bias, self.x, matrix[0].to(self.x))
-        lie, nothing = self.geometry, (0,) * len(self.geometry.stride)
+    def product(self, matrix: Float[Tensor, "groups k out"]) -> Tensor:
+        """What would come out with another weight and no bias, laid out as ``out``."""
         weight = self._laid_out(matrix).to(self.x)
+        if self.geometry is None:
+            return self.x @ weight
+        lie, nothing = self.geometry, (0,) * len(self.geometry.stride)
         out: Tensor = aten.convolution(
-            self.x, weight, bias, lie.stride, lie.padding, lie.dilation, False, nothing, lie.groups
+            self.x, weight, None, lie.stride, lie.padding, lie.dilation, False, nothing, lie.groups
         )
         return out
 

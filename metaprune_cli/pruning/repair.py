@@ -43,7 +43,9 @@ from metaprune_cli.pruning.ridge import Fit, fitted
 from metaprune_cli.pruning.sums import Sums, Term
 
 ROWS_PER_UNKNOWN = 4
-LEAST_ROWS = 16384
+LEAST_ROWS, USUAL_ROWS = 4096, 16384
+MOST_NUMBERS = 2**22
+"""Outputs of a layer that are kept beyond what its unknowns ask for: 16 MB in single precision."""
 LEAST_FACTOR = 1e-6
 """A layer whose output is multiplied by less than this until it is added to a sum cannot make up for the sum."""
 NOTHING_LOST = 1e-6
@@ -153,11 +155,19 @@ def repaired_weights(
 
 @dataclass(frozen=True, eq=False)
 class _Target:
-    """What one layer of the original gave at ``rows``, and the call (without its activations)."""
+    """What is wanted of one layer at ``rows``, and the call (without its activations).
+
+    Attributes:
+        rows: which of the layer's outputs.
+        outputs: what they were in the original, or what the sum was to which the layer is the last to add.
+        made: the call.
+        stage: of the sum (see ``Term.stage``); 0: the layer's own outputs.
+    """
 
     rows: Int[Tensor, " rows"]
     outputs: Float[Tensor, "rows out"]
     made: Call
+    stage: int = 0
 
     def left(self, mask: Bool[Tensor, ...]) -> Bool[Tensor, " out"]:
         """Which of the outputs are left, by what is left of the parameter."""
@@ -185,9 +195,8 @@ class Original:
     most_rows: int | None = None
     targets: dict[Key, _Target] = field(default_factory=dict)
     repeated: set[Key] = field(default_factory=set)
-    sums: dict[Key, _Sum] = field(default_factory=dict)
     parts: _Parts = field(default_factory=_Parts)
-    _met: list[tuple[Term, Tensor]] = field(default_factory=list)
+    _met: list[tuple[int, _Target]] = field(default_factory=list)
 
     @classmethod
     def of(cls, model: nn.Module, inputs: ExampleInputs, seed: int = 0, most_rows: int | None = None) -> Original:
@@ -207,7 +216,9 @@ class Original:
             self.repeated.add(key)
             return False
         unknowns = made.matrix().size(1)
-        wanted = min(made.num_rows, self.most_rows or max(LEAST_ROWS, ROWS_PER_UNKNOWN * unknowns))
+        features = made.out.numel() // max(made.num_rows, 1)
+        enough = max(min(USUAL_ROWS, MOST_NUMBERS // max(features, 1)), LEAST_ROWS, ROWS_PER_UNKNOWN * unknowns)
+        wanted = min(made.num_rows, self.most_rows or enough)
         rows = torch.randperm(made.num_rows, generator=self.generator)[:wanted].to(made.out.device)
         nothing = torch.empty(0)
         self.targets[key] = _Target(rows, made.outputs(rows), replace(made, x=nothing, out=nothing))
@@ -216,22 +227,14 @@ class Original:
     def added(self, term: Term, total: Tensor) -> None:
         """Take down what a sum is that a layer is the last to add to."""
         target = self.targets[self.parts.key(term.made)]
-        self._met.append((replace(term, made=target.made), term.rows(total, target.rows)))
+        self._met.append((term.number, replace(target, outputs=term.rows(total, target.rows), stage=term.stage)))
 
     def settle(self, shared: Mapping[int, int]) -> None:
-        """Keep of every layer the last sum at which nothing else has seen its outputs yet."""
-        for term, outputs in self._met:
-            if term.stage <= shared.get(term.number, term.stage):
-                self.sums[self.parts.key(term.made)] = _Sum(term.stage, outputs)
+        """Want of every layer the last sum before which nothing else has seen its outputs."""
+        for number, target in self._met:
+            if target.stage <= shared.get(number, target.stage):
+                self.targets[self.parts.key(target.made)] = target
         self._met.clear()
-
-
-@dataclass(frozen=True, eq=False)
-class _Sum:
-    """What a sum was in the original, at the rows of the layer that is the last to add to it."""
-
-    stage: int
-    outputs: Float[Tensor, "rows out"]
 
 
 @dataclass(eq=False)
@@ -254,7 +257,7 @@ class _Fitting:
         target = self.original.targets.get(key)
         if target is None or key in self.original.repeated or not (self.weights or made.bias is not None):
             return False
-        if self.weights and key in self.original.sums:
+        if target.stage:
             return False  # its turn comes with the sum
         fit = self._fit(made, target, target.outputs, made.outputs(target.rows))
         if fit is None:
@@ -271,17 +274,18 @@ class _Fitting:
         """Fit the last layer that adds to a sum so that the sum is what it was; what others lost goes with it."""
         made = term.made
         key = self.parts.key(made)
-        found = self.original.sums.get(key)
-        if not self.weights or found is None or found.stage != term.stage or key in self.original.repeated:
+        target = self.original.targets.get(key)
+        fits = self.weights or made.bias is not None
+        if target is None or target.stage != term.stage or key in self.original.repeated or not fits:
             return
-        target = self.original.targets[key]
-        fit = self._fit(made, target, found.outputs, term.rows(total, target.rows))
+        fit = self._fit(made, target, target.outputs, term.rows(total, target.rows))
         if fit is None:
             return
-        by = term.factor.double().where(term.factor.abs() > LEAST_FACTOR, torch.inf).view(len(fit.shift), 1, -1)
-        change, shift = fit.change / by, (fit.shift / by).flatten()
-        made.add_(change)
-        term.add_to_(total, change, shift)
+        by = term.factor.double().where(term.factor.abs() > LEAST_FACTOR, torch.inf)
+        change, shift = fit.change / by.view(len(fit.shift), 1, -1), fit.shift.flatten() / by
+        term.add_to_(total, change if self.weights else None, shift)
+        if self.weights:
+            made.add_(change)
         if made.bias is not None:
             made.bias.add_(shift.to(made.bias))
         elif made.param in self.normalised:

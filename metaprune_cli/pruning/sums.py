@@ -45,11 +45,15 @@ class Term:
         """Those rows of the sum to which the same rows of the call's outputs are added."""
         return rows_of(total, self.axis, rows)
 
-    def add_to_(self, total: Tensor, change: Float[Tensor, "groups k out"], shift: Float[Tensor, " features"]) -> None:
+    def add_to_(
+        self, total: Tensor, change: Float[Tensor, "groups k out"] | None, shift: Float[Tensor, " features"]
+    ) -> None:
         """Change the sum as it changes when the call's matrix and bias do."""
-        shape = total.movedim(self.axis, -1).shape
-        more = self.made.product(change, shift).movedim(self.made.axis, -1) * self.factor
-        total.add_(more.reshape(shape).movedim(-1, self.axis).to(total))
+        features_last = total.movedim(self.axis, -1)  # a view
+        features_last.add_((shift * self.factor).to(total))
+        if change is not None:
+            more = self.made.product(change).movedim(self.made.axis, -1) * self.factor
+            features_last.add_(more.reshape(features_last.shape).to(total))
 
 
 Added = Callable[[Term, Tensor], None]
