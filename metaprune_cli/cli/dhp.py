@@ -55,6 +55,7 @@ def dhp(
     resume: options.Resume = False,
     jobs: options.Jobs = 1,
     ddp: options.Ddp = False,
+    log: options.Log = None,
     model_file: options.ModelFile,
     data: options.Data,
     params: options.Params = None,
@@ -73,10 +74,15 @@ def dhp(
     source = model_file.source()
     from metaprune_cli.stages import dhp as stage
     from metaprune_cli.workflows.device import pick_device
+    from metaprune_cli.workflows.logs import logged
     from metaprune_cli.workflows.ranks import ranks_on
 
     where = pick_device(device)
-    with ranks_on(where) as ranks, listening(quiet or not ranks.first) as progress:
+    with (
+        ranks_on(where) as ranks,
+        listening(quiet or not ranks.first) as shown,
+        logged(shown, log if ranks.first or not ddp else None, jobs=jobs) as progress,
+    ):
         done = stage.dhp(
             models or (),
             output,

@@ -64,7 +64,7 @@ def finetune(
     with (
         ranks_on(where) as ranks,
         listening(quiet or not ranks.first) as shown,
-        logged(shown, log if ranks.first else None, jobs=jobs) as progress,
+        logged(shown, log if ranks.first or not ddp else None, jobs=jobs) as progress,
     ):
         tuned = stage.finetune(
             models,

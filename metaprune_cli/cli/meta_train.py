@@ -57,6 +57,7 @@ def meta_train(
     settings: Annotated[MetaTrainSettings, Section("meta-train")],
     metanet: Annotated[MetanetSettings, Section("metanet")],
     resume: options.Resume = False,
+    log: options.Log = None,
     allow_import: options.AllowImport = False,
     data: options.TestData,
     params: options.Params = None,
@@ -69,10 +70,15 @@ def meta_train(
     source = options.ModelFile(allow_import=allow_import).source()
     from metaprune_cli.stages import meta_train as stage
     from metaprune_cli.workflows.device import pick_device
+    from metaprune_cli.workflows.logs import logged
     from metaprune_cli.workflows.ranks import ranks_on
 
     where = pick_device(device)
-    with ranks_on(where) as ranks, listening(quiet or not ranks.first) as progress:
+    with (
+        ranks_on(where) as ranks,
+        listening(quiet or not ranks.first) as shown,
+        logged(shown, log if ranks.first else None) as progress,
+    ):
         trained = stage.meta_train(
             graphs,
             validation or (),

@@ -133,7 +133,7 @@ Log = Annotated[
     Logger | None,
     typer.Option(
         "--log",
-        help="Also send every epoch's figures to this service, through its own package. Default: none.",
+        help="Also send every epoch's metrics to this tracker (its package must be installed). Default: none.",
         rich_help_panel=RUN,
     ),
 ]

@@ -61,7 +61,7 @@ def zoo(
     with (
         ranks_on(where) as ranks,
         listening(quiet or not ranks.first) as shown,
-        logged(shown, log if ranks.first else None, jobs=jobs) as progress,
+        logged(shown, log if ranks.first or not ddp else None, jobs=jobs) as progress,
     ):
         if files:
             members = ranks.from_first(
