@@ -56,6 +56,20 @@ class Reference:
     def __str__(self) -> str:
         return "package.module:function"
 
+    is_code = __contains__
+
+
+@dataclass(frozen=True)
+class NameOrReference:
+    """Text that may name something importable: it does with a prefix that is none of the ``known`` ones."""
+
+    known: tuple[str, ...]
+
+    def is_code(self, value: str) -> bool:
+        """Whether using this value would import code."""
+        prefix, colon, _ = value.partition(":")
+        return bool(colon) and prefix not in self.known
+
 
 def read_params(path: Path) -> dict[str, Any]:
     """The sections of a params file; an empty file has none.

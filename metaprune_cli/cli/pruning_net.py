@@ -101,5 +101,5 @@ def pruning_net(
         )
     if ranks.first:
         rows, metric = [one.to_document() for one in trained], trained[0].metric
-        shown = (*COLUMNS, Column(f"val_{metric.key}", f"Validation {metric.in_title}", metric.write))
-        show({"pruning_nets": rows}, Table("", shown, rows), as_json=as_json)
+        columns = (*COLUMNS, Column(f"val_{metric.key}", f"Validation {metric.in_title}", metric.write))
+        show({"pruning_nets": rows}, Table("", columns, rows), as_json=as_json)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from metaprune_cli.config.choices import (
+    ArchName,
     BelowOne,
     Count,
     Natural,
@@ -91,7 +92,7 @@ class OptimSettings:
 class ZooMember:
     """``count`` models of one architecture in the zoo; ``heldout`` further ones are kept out of meta-training."""
 
-    arch: str = "cifar:resnet8"
+    arch: ArchName = "cifar:resnet8"
     arch_args: dict[str, bool | int | float | str] = field(default_factory=dict)
     count: Natural = 4
     heldout: Natural = 1

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from metaprune_cli.config.choices import ARCHITECTURES
 from metaprune_cli.errors import InputError
 from metaprune_cli.models import vision
 from metaprune_cli.models.architecture import Architecture
@@ -85,7 +86,7 @@ def names_in(prefix: str) -> list[str]:
 
 def is_factory(name: str) -> bool:
     """Whether a name stands for code of somebody else's, which has to be imported."""
-    return ":" in name and name.partition(":")[0] not in (*_OWN, *PACKAGES)
+    return ARCHITECTURES.is_code(name)
 
 
 def shows_in_its_keys(name: str) -> bool:
