@@ -13,7 +13,7 @@ from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.cli.signature import Section, unfolded
 from metaprune_cli.config import BenchSettings
-from metaprune_cli.config.flags import MEASURING, OUTPUT
+from metaprune_cli.config.flags import MEASURING
 from metaprune_cli.console.figures import count, millis, share, times
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
@@ -86,15 +86,7 @@ def bench(
             help="Threads of the CPU. Default: PyTorch's.",
         ),
     ] = None,
-    draw: Annotated[
-        Path | None,
-        typer.Option(
-            "--draw",
-            metavar="FILE.png",
-            help="Draw the times, their spread, and what was gained.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
+    draw: options.Draw = None,
     model_file: options.ModelFile,
     data: options.Shape,
     params: options.Params = None,

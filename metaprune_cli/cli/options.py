@@ -37,6 +37,10 @@ Output = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+Draw = Annotated[
+    Path | None,
+    typer.Option("--draw", metavar="FILE.png", help="Also draw the results as a picture.", rich_help_panel=OUTPUT),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan; write nothing.", rich_help_panel=OUTPUT)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.", rich_help_panel=OUTPUT)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.", rich_help_panel=OUTPUT)]

@@ -69,6 +69,7 @@ def search(
             help="With a PruningNet: models of its structure, or a folder of them, that all get the widths found.",
         ),
     ] = None,
+    draw: options.Draw = None,
     resume: options.Resume = False,
     jobs: options.Jobs = 1,
     model_file: options.ModelFile,
@@ -107,6 +108,7 @@ def search(
             jobs=jobs,
             ranks=ranks,
             heirs=heirs or (),
+            drawing=draw,
         )
     if not ranks.first:
         return

@@ -41,6 +41,7 @@ def sensitivity(
         PruneSettings,
         Section("prune", only=("criterion", "seed"), help={"criterion": "How units are scored, as prune takes it."}),
     ],
+    draw: options.Draw = None,
     model_file: options.ModelFile,
     data: options.Data,
     params: options.Params = None,
@@ -64,6 +65,7 @@ def sensitivity(
             data=data,
             device=pick_device(device),
             progress=progress,
+            drawing=draw,
         )
     show({"models": [model.to_document() for model in found]}, *map(_table, found), as_json=as_json)
     if output is not None and not quiet:
