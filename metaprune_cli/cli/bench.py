@@ -68,8 +68,9 @@ def bench(
         typer.Option(
             "--base",
             metavar="PATH",
-            help="What speed-ups are against: a file, or a folder with each model's own base. "
-            "Default: the model it was made from if that is given too, else the first.",
+            help="What speed-ups are relative to: a file, or a folder that contains each model's own "
+            "base. Default: the model it was made from, if that is given too; otherwise the first "
+            "model.",
             rich_help_panel=MEASURING,
         ),
     ] = None,
@@ -83,7 +84,7 @@ def bench(
             rich_help_panel=MEASURING,
             min=1,
             max=options.MOST_PROCESSES,
-            help="Threads of the CPU. Default: PyTorch's.",
+            help="Number of CPU threads. Default: PyTorch's.",
         ),
     ] = None,
     draw: options.Draw = None,
@@ -95,7 +96,7 @@ def bench(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Compare latency, throughput and memory of models; warn where MACs fell and latency did not."""
+    """Compare latency, throughput and memory of models; warn if MACs fell but latency did not."""
     source = model_file.source()
     from metaprune_cli.stages import bench as stage
     from metaprune_cli.workflows.device import pick_device

@@ -30,7 +30,9 @@ def finetune(
     models: options.Models,
     output: options.Output = None,
     *,
-    settings: Annotated[OptimSettings, Section("finetune", help={"epochs": "Epochs; 0 with --recalibrate."})],
+    settings: Annotated[
+        OptimSettings, Section("finetune", help={"epochs": "Training epochs; may be 0 with --recalibrate."})
+    ],
     teacher: options.Teacher = None,
     resume: options.Resume = False,
     jobs: options.Jobs = 1,
@@ -39,7 +41,8 @@ def finetune(
         bool,
         typer.Option(
             "--in-all",
-            help="Count the epochs for which a model was trained while its units went: equal training for all.",
+            help="Count epochs that a model was already trained for while it was being pruned (dhp), "
+            "so that all models get the same training.",
             rich_help_panel=TRAINING,
         ),
     ] = False,
@@ -53,7 +56,7 @@ def finetune(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Train models further; MODEL becomes MODEL.finetuned.safetensors."""
+    """Train models further, usually after pruning; MODEL becomes MODEL.finetuned.safetensors."""
     source = model_file.source()
     from metaprune_cli.stages import finetune as stage
     from metaprune_cli.workflows.device import pick_device

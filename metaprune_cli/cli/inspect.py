@@ -62,7 +62,10 @@ VERBATIM = (label("name", "Kept as it is"), label("reason", "Because"))
 @unfolded
 def inspect(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Any artifact: a model, a graph, a checkpoint, a metanetwork …")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="Any file written by metaprune: a model, a graph, a checkpoint, a metanetwork …"
+        ),
     ],
     draw: Annotated[
         Path | None,
@@ -70,15 +73,15 @@ def inspect(
             "--draw",
             rich_help_panel=OUTPUT,
             metavar="FILE",
-            help="Draw a model or a neuron graph. FILE.png: each layer's width and share of the multiply-adds; "
-            "FILE.svg: the layers and what couples them.",
+            help="Draw a model or a neuron graph. FILE.png: each layer's width and share of the "
+            "multiply-adds; FILE.svg: the layers and how they are coupled.",
         ),
     ] = None,
     allow_import: options.AllowImport = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Show what is in an artifact, after checking its digest."""
+    """Show what is in a file written by metaprune, after checking its digest."""
     from metaprune_cli.stages import inspect as stage
 
     source = options.ModelFile(allow_import=allow_import).source() if draw is not None else None

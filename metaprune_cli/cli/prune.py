@@ -73,9 +73,9 @@ def prune(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Remove what matters least until a model is X times cheaper; MODEL becomes MODEL.pruned-2x.safetensors.
+    """Remove the least important channels until a target is met; MODEL becomes MODEL.pruned-2x.safetensors.
 
-    To zero weights and keep all shapes, use `metaprune sparsify`.
+    To set weights to zero without changing any shape, use `metaprune sparsify`.
     """
     settings = with_rules(settings, ignore or (), rule or ())
     if data is None and settings.needs_images:

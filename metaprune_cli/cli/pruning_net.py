@@ -47,7 +47,7 @@ def pruning_net(
         list[Path] | None,
         typer.Argument(
             metavar="MODEL...",
-            help="Models, or folders of them; none: the architecture that --arch names, from scratch.",
+            help="Models, or folders of them. Without any: the architecture given by --arch, from scratch.",
             show_default=False,
         ),
     ] = None,
@@ -57,7 +57,7 @@ def pruning_net(
     pruning: Annotated[
         PruneSettings,
         Section(
-            "prune", only=PRUNING, help={"criterion": "By which units stay, of a trained model; as prune takes it."}
+            "prune", only=PRUNING, help={"criterion": "How units are ranked if the model is trained, as in prune."}
         ),
     ],
     resume: options.Resume = False,
@@ -72,7 +72,7 @@ def pruning_net(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Train one network that gives a model's weights for any widths; MODEL becomes MODEL.pruningnet.safetensors."""
+    """Train a network that generates a model's weights for any widths; MODEL becomes MODEL.pruningnet.safetensors."""
     source = model_file.source()
     from metaprune_cli.stages import pruning_net as stage
     from metaprune_cli.workflows.device import pick_device

@@ -39,7 +39,7 @@ def sensitivity(
     settings: Annotated[SensitivitySettings, Section("sensitivity")],
     pruning: Annotated[
         PruneSettings,
-        Section("prune", only=("criterion", "seed"), help={"criterion": "How units are scored, as prune takes it."}),
+        Section("prune", only=("criterion", "seed"), help={"criterion": "How units are scored, as in prune."}),
     ],
     draw: options.Draw = None,
     model_file: options.ModelFile,
@@ -50,7 +50,7 @@ def sensitivity(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Measure accuracy (or the task's metric) when each family alone loses its least important channels."""
+    """Measure how much accuracy (or the task's metric) drops if each layer alone is pruned."""
     source = model_file.source()
     from metaprune_cli.stages import sensitivity as stage
     from metaprune_cli.workflows.device import pick_device

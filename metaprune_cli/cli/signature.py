@@ -24,7 +24,7 @@ DEFAULT = "Default: "
 COMPLETED = {"criterion": criteria, "metanet": metanetworks}
 """What a shell completes of options that are settings, by their names."""
 Wide = Annotated[
-    bool, typer.Option("--wide", help="Print every column, however narrow the terminal.", rich_help_panel=OUTPUT)
+    bool, typer.Option("--wide", help="Print all columns, even if the terminal is too narrow.", rich_help_panel=OUTPUT)
 ]
 Type = Any  # an annotation, as it is at run time
 
