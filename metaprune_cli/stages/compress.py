@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from metaprune_cli.workflows.steps import Steps
 from metaprune_cli.workflows.task import task_of, with_task
 from metaprune_cli.workflows.verdict import Verdict
 
+log = logging.getLogger(__name__)
 REWRITES = "transform"
 """The command of methods that come before the removal; those that remove units themselves have commands of their own,
 and a place here once they can be told how far to go as ``prune`` can."""
@@ -166,6 +168,8 @@ def _all(course: Course, metanetwork: Path | None, command: str) -> Compressed:
     base = steps.brought_in(course)
     start = base if metanetwork is None else steps.rewritten(course, base, metanetwork)
     whole = None if course.data is None else steps.judged(course, "whole", base)
+    if whole is not None and (doubt := steps.doubted(course, base, whole)):
+        log.warning(doubt)
     limit, metric = course.settings.max_drop, course.task.metrics[0]
     made: list[_Made] = []
     for speedup in _wanted(course):

@@ -91,7 +91,7 @@ def test_what_is_done_is_not_done_again_and_what_has_changed_is(
     run(*again, "--epochs", "2")
     assert called == ["export", "finetune", "export"]
     said_of_steps = [record.getMessage() for record in caplog.records if record.name.endswith(".steps")]
-    assert said_of_steps == ["finetune-2x: done anew, since finetune.epochs was 1, is 2"]
+    assert said_of_steps == ["Settings or inputs have changed, so steps run again: finetune.epochs was 1, is 2"]
 
 
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
