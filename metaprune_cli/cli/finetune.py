@@ -18,8 +18,8 @@ from metaprune_cli.console.table import Column, Table, label
 BEST = Column("best_epoch", "Of epoch")
 MOST_NOTES = 3
 UNREPAIRED = (
-    "What was pruned here was not repaired: `metaprune prune … --repair least-squares` with the same images takes "
-    "seconds and gives the training a better start."
+    "This model was pruned without repair. `metaprune prune … --repair least-squares` with "
+    "the same images takes seconds and gives training a better start."
 )
 """Said of models that come from a removal as it is."""
 

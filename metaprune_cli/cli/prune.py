@@ -34,16 +34,19 @@ COLUMNS = (
 )
 HELD_COLUMNS = (label("model", "Model"), label("family", "Family"), label("reason", "Locked because"))
 PROGRAM = (
-    "By route program: the class cannot follow, so the smaller model is a program of its operators. It takes any "
-    "batch, but only inputs of the size it was made for, and has none of its class's methods (generate, say); "
-    "--route class keeps the class."
+    "The model's class could not adapt to the new sizes, so the smaller model is a program of "
+    "its operators (route program). It takes any batch size, but only inputs of the size it "
+    "was made for, and has none of the class's methods (such as generate). Use --route class "
+    "to keep the class."
 )
 """What it means that a model is a program."""
-BY_TASK = "Units are ranked by {0} on images, scope {1}, as is best for {2}; --criterion and --scope say otherwise."
+BY_TASK = "Units are ranked by {0} on images with scope {1}, which works best for {2}; change this "
+"with --criterion and --scope."
 """Said where the task chose."""
 UNREPAIRED = (
-    "The images could do more: --repair least-squares fits what is left to what the whole model did on them. "
-    "That takes seconds, and without training it is usually worth ten points of accuracy and more."
+    "With these images you could also repair the model: --repair least-squares fits what is "
+    "left to what the original model computed on them. It takes seconds and, without "
+    "training, usually gains ten points of accuracy or more."
 )
 """Said where there are images and nothing is repaired."""
 FAMILY_COLUMNS = (

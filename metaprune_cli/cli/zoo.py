@@ -103,5 +103,5 @@ def _files(given: Sequence[Path]) -> Sequence[Path]:
     if not given or given[0] != Path("import") or given[0].exists():
         return given
     if len(given) == 1:
-        raise InputError("Nothing to import is named.", next_step="metaprune zoo import MODEL...")
+        raise InputError("No models to import were given.", next_step="metaprune zoo import MODEL...")
     return given[1:]

@@ -101,7 +101,7 @@ class MetaTrainSettings:
         n_of_m(self.pattern, where="meta-train.pattern")
         if self.lookahead and self.objective in ("unstructured", "n:m", "l1"):
             raise InputError(
-                "Only structured pruning is looked at through steps of finetuning.",
+                "Lookahead steps of finetuning only work with structured pruning.",
                 expected="0",
                 got=self.lookahead,
                 where="meta-train.lookahead",

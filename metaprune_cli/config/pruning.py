@@ -132,20 +132,20 @@ class PruneSettings:
     def __post_init__(self) -> None:
         if self.search and self.scope == "family":
             raise InputError(
-                "Where every family loses the same share, there is nothing to search for.",
+                "With scope family every layer loses the same share, so there is nothing to search for.",
                 expected="scope global, or no search",
                 got=f"{self.search} trials in scope family",
                 where="prune.search",
             )
         if self.rescore > 1 and any(target.partition("=")[0].strip() == "drop" for target in self.target):
             raise InputError(
-                "There is no half way to a target of drop, after which units could be scored anew.",
+                "--rescore cannot be combined with a target of drop, because its steps are not known in advance.",
                 where="prune.rescore",
                 next_step="leave --rescore out, or give a target such as --speedup X",
             )
         if self.together and not self.search:
             raise InputError(
-                "Models are put together for a search, and there is none.",
+                "--together only has an effect with a search.",
                 where="prune.together",
                 next_step="--search N, or leave it out",
             )
@@ -195,7 +195,7 @@ class SparsifySettings:
         rows_by_columns(self.block, where="sparsify.block")
         if self.kernel_only and pattern != (2, 4):
             raise InputError(
-                "PyTorch has kernels for 2:4 alone.", expected="2:4", got=self.pattern, where="sparsify.pattern"
+                "PyTorch only has kernels for 2:4.", expected="2:4", got=self.pattern, where="sparsify.pattern"
             )
 
 

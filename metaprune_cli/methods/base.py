@@ -75,7 +75,7 @@ class Proposal:
             wrong.append(f"kept units of shape {list(self.kept.shape)}")
         if wrong:
             raise InputError(
-                "What is proposed does not fit the model.",
+                "The method's proposal does not fit the model.",
                 expected=f"weights of the model's own shapes, and one value for each of {units} units",
                 got="\n".join(wrong),
             )

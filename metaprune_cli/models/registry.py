@@ -197,10 +197,10 @@ def _builder(architecture: Architecture, device: str, allow_import: bool) -> Bui
         raise _unknown(architecture.name)
     if not allow_import:
         raise InputError(
-            "The file names a factory that would have to be imported, and importing runs its code.",
+            "The file names a model class or factory that would have to be imported, and importing runs its code.",
             got=architecture.name,
-            next_step="if you trust the file and the module, add --allow-import, or name the factory with --arch: "
-            "in the folder where it lies, that is remembered",
+            next_step="if you trust the file and the module, add --allow-import, or name it with --arch; "
+            "metaprune remembers that for the folder that contains it",
         )
     return import_named(architecture.name, "factory", where="--arch")
 

@@ -50,7 +50,7 @@ def check_drawing(place: Path | None) -> None:
     if place is None:
         return
     if place.suffix.lower() != ".png":
-        raise InputError("The picture is a PNG file.", expected="FILE.png", got=str(place), where="--draw")
+        raise InputError("The picture must be a PNG file.", expected="FILE.png", got=str(place), where="--draw")
     check_targets([place], PICTURE)
 
 

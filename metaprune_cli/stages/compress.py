@@ -36,9 +36,9 @@ REWRITES = "transform"
 """The command of methods that come before the removal; those that remove units themselves have commands of their own,
 and a place here once they can be told how far to go as ``prune`` can."""
 WITHOUT_IMAGES = (
-    "Without images nothing is repaired, trained or measured. Removal alone costs much: a small CIFAR-10 network of "
-    "62.6 % is left with 11.6 % at 4x, with 56.2 % where its images repair it, before any training. "
-    "Add --dataset imagefolder --data-root DIR."
+    "Without images nothing is repaired, trained or measured, and removal alone costs a lot: "
+    "at 4x, a small CIFAR-10 network drops from 62.6 % to 11.6 %, but only to 56.2 % if it is "
+    "repaired with images, before any training. Add --dataset imagefolder --data-root DIR."
 )
 
 
@@ -103,12 +103,12 @@ def compress(
 def _check(model: Path, settings: CompressSettings, pruning: PruneSettings, data: DataSettings | None) -> None:
     if find_sources([model], ("model",)).many:
         raise InputError(
-            "This command takes one model.",
+            "This command takes a single model.",
             got=f"a folder: {model}",
             next_step='for file in FOLDER/*.safetensors; do metaprune compress "$file" …; done',
         )
     if settings.method is not None and settings.method not in (known := [one.name for one in methods()]):
-        raise InputError("There is no such method.", expected=", ".join(known), got=settings.method, where="--method")
+        raise InputError("Unknown method.", expected=", ".join(known), got=settings.method, where="--method")
     if data is None and (settings.max_drop is not None or pruning.needs_images):
         wanted = "--max-drop" if settings.max_drop is not None else "the criterion, repair or search"
         raise InputError(f"{wanted} needs images.", next_step="add --dataset and --data-root", where="--dataset")
@@ -125,7 +125,7 @@ def _metanetwork(settings: CompressSettings) -> Path | None:
         own = next(one for one in methods() if one.name == settings.method)
         if own.command != REWRITES:
             raise InputError(
-                "This method has a command of its own.",
+                "This method has its own command.",
                 got=own.name,
                 where="--method",
                 next_step=f"metaprune {own.command}, then metaprune finetune",
@@ -302,11 +302,11 @@ def _notes_after(course: Course, models: Sequence[Smaller], *, tested: bool) -> 
                 "it is kept; a smaller --lr or more --epochs may help."
             )
     if course.data is not None and not _trains(course) and models:
-        yield "Nothing was trained; --epochs 10, say, usually wins back much of what is lost."
+        yield "Nothing was trained. Training, for example with --epochs 10, usually recovers much of the loss."
     if course.data is not None and not tested:
         yield (
-            "There are no test images (test/CLASS): the figures are of validation images, which the whole model may "
-            "have been trained on."
+            "There are no test images (test/CLASS), so accuracy was measured on validation images, "
+            "which the original model may have been trained on."
         )
 
 

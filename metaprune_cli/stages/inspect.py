@@ -128,7 +128,7 @@ def _draw(
     """Draw a graph, or a model's; the figures of its layers, where these are what was drawn."""
     if artifact.kind not in DRAWN:
         raise InputError(
-            "Only a model or a neuron graph can be drawn.",
+            "Only models and neuron graphs can be drawn.",
             expected=f"an artifact of kind {' or '.join(DRAWN)}",
             got=f"kind {artifact.kind}",
             where=artifact.path,

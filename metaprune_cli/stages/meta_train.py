@@ -174,7 +174,7 @@ def _split(train: Sources, validation: Sequence[Path]) -> tuple[list[Path], list
         return files, [file.path for file in find_sources(validation, ("graph",)).files]
     if len(files) < 2:
         raise InputError(
-            "There is no graph left to choose the epoch by.",
+            "There is no graph left for choosing the best epoch.",
             expected="at least two graphs, or --validation",
             got=f"{len(files)} graph",
             next_step="--validation GRAPH, with graphs that are not trained on",

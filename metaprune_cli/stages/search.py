@@ -199,7 +199,7 @@ def beside(target: Path, source: Source) -> tuple[Path, Path]:
 def _check(goals: Sequence[Target], settings: SearchSettings) -> None:
     if settings.front and len({goal.quantity for goal in goals}) > 1:
         raise InputError(
-            "One search cannot weigh different quantities against each other.",
+            "One search cannot combine targets of different quantities.",
             expected="targets of one quantity, such as several speed-ups",
             got=", ".join(goal.tag for goal in goals),
             where="--front",
@@ -212,7 +212,7 @@ def _check_heirs(todo: Sequence[_Job], heirs: Sequence[_Job], settings: SearchSe
     network, *others = todo
     if others or network.weights is None:
         raise InputError(
-            "Models take over the widths that one network was searched for.",
+            "--models needs exactly one network that was searched.",
             expected="one network that gives weights for widths",
             got=f"{len(todo)} files" if others else "a model",
             where="--models",
@@ -229,7 +229,7 @@ def _check_heirs(todo: Sequence[_Job], heirs: Sequence[_Job], settings: SearchSe
     strange = [str(heir.opened.path) for heir in heirs if heir.run.graph.units.signature != signature]
     if strange:
         raise InputError(
-            "Some models are of another structure than the network.",
+            "Some models have a different structure than the network.",
             expected=f"models such as {network.opened.path} is of",
             got="\n".join(strange),
             where="--models",

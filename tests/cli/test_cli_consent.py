@@ -114,7 +114,7 @@ def test_code_that_has_changed_is_named_anew(name: str) -> None:
         file.write("WIDER = True\n")
     ran = call("encode", SMALL)
     assert ran.code == 2
-    assert "has changed since you named it" in said(ran.err)
+    assert "has changed since you last named it" in said(ran.err)
     assert f"--arch {name}:Own" in said(ran.err)
     run("encode", SMALL, "--arch", f"{name}:Own", "-q")
     run("encode", SMALL, "-o", "again.safetensors", "-q")
@@ -146,7 +146,7 @@ def test_settings_that_nobody_named_run_nothing(
     assert Path("loaded").exists()
     assert "names code" not in call(command, *opened).err  # it was asked for once, in this folder
     Path(f"{name}.py").write_text(f"{CODE}CHANGED = True\n")
-    assert "has changed since you named it" in said(call(command, *opened).err)
+    assert "has changed since you last named it" in said(call(command, *opened).err)
 
 
 def test_what_dvc_runs_is_what_was_written_beside_it(

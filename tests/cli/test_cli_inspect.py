@@ -65,6 +65,6 @@ def test_a_pruned_model_is_drawn_with_its_widths_before_and_after(work: Path, mo
 def test_other_artifacts_cannot_be_drawn(work: Path, tmp_path: Path) -> None:
     ran = call("inspect", "metanet.safetensors", "--draw", tmp_path / "metanet.png")
     assert ran.code == 2
-    assert "Only a model or a neuron graph can be drawn" in ran.err
+    assert "Only models and neuron graphs can be drawn" in ran.err
     assert "kind metanetwork" in ran.err
     assert run("inspect", "metanet.safetensors", "--json").json["drawing"] is None

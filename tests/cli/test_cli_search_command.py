@@ -151,7 +151,11 @@ def test_a_killed_worker_is_one_message(model: Path, tmp_path: Path, monkeypatch
         (["-s", "2", "--ignore", "*"], 3, "0% of each family may go"),
         (["-s", "2", "--ignore", "nowhere*"], 2, "A rule matches nothing in this model"),
         (["--target", "drop=1"], 2, "cannot be searched for with a target of drop"),
-        (["--front", "--target", "macs=2x", "--target", "params=3x"], 2, "cannot weigh different quantities"),
+        (
+            ["--front", "--target", "macs=2x", "--target", "params=3x"],
+            2,
+            "cannot combine targets of different quantities",
+        ),
         (["-s", "2", "--jobs", "-1"], 2, "--jobs"),
         (["-s", "2", "--weights", "borrowed"], 2, "borrowed"),
         (["-s", "2", "--mutate", "1.5"], 2, "mutate"),

@@ -51,7 +51,7 @@ def test_all_models_are_drawn_in_one_picture(work: Path, model: Path, tmp_path: 
     assert is_png(tmp_path / "new" / "two.png")
     ran = call("sensitivity", model, "--draw", tmp_path / "two.svg")
     assert ran.code == 2
-    assert "The picture is a PNG file" in ran.err
+    assert "The picture must be a PNG file" in ran.err
 
 
 def test_a_file_in_the_way_is_said_before_any_work(model: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_without_a_place_nothing_is_drawn(graph: Path) -> None:
         ("other.svg", "<svg xmlns='http://www.w3.org/2000/svg'/>", "not a drawing of ours"),
         ("text.svg", "words", "not a drawing of ours"),
         ("empty.svg", "", "not a drawing of ours"),
-        ("picture.jpg", None, "The picture is a PNG file"),
+        ("picture.jpg", None, "The picture must be a PNG file"),
         ("model.png", "words", "not a picture"),
         ("a.svg", "folder", "is a folder"),
     ],
