@@ -40,9 +40,6 @@ PROGRAM = (
     "to keep the class."
 )
 """What it means that a model is a program."""
-BY_TASK = "Units are ranked by {0} on images with scope {1}, which works best for {2}; change this "
-"with --criterion and --scope."
-"""Said where the task chose."""
 UNREPAIRED = (
     "With these images you could also repair the model: --repair least-squares fits what is "
     "left to what the original model computed on them. It takes seconds and, without "
@@ -104,7 +101,7 @@ def prune(
     if not quiet and any(model.route == "program" for model in pruned):
         print_note(PROGRAM)
     if not quiet and pruned[0].as_task is not None:
-        print_note(BY_TASK.format(*(getattr(pruned[0], name) for name in ("criterion", "scope", "as_task"))))
+        print_note(stage.ranked_for_task(pruned[0].criterion, pruned[0].scope, pruned[0].as_task))
     if not quiet and dataset is not None and settings.repair == "none":
         print_note(UNREPAIRED)
 

@@ -19,6 +19,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.methods.registry import learnt_by, methods
 from metaprune_cli.stages import compress_steps as steps
 from metaprune_cli.stages.compress_steps import Course
+from metaprune_cli.stages.prune import ranked_for_task
 from metaprune_cli.tasks import Metric
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.compressed import Compressed, Smaller
@@ -263,7 +264,7 @@ def _described(
         measured_on = None if metric is None else "test" if tested else "validation"
         models.append(_named(one, verdict, whole, files, measured_on))
     report = course.folder / "report.html" if tested else None
-    notes = (*_notes_before(course), *_notes_after(course, models, tested=tested))
+    notes = (*_notes_before(course), *_ranking(made), *_notes_after(course, models, tested=tested))
     return Compressed(course.folder, tuple(models), report, notes)
 
 
@@ -289,6 +290,12 @@ def _named(
 
 def _notes_before(course: Course) -> tuple[str, ...]:
     return (WITHOUT_IMAGES,) if course.data is None else ()
+
+
+def _ranking(made: Sequence[_Made]) -> tuple[str, ...]:
+    figures = made[0].figures
+    task = figures.get("as_task")
+    return (ranked_for_task(figures["criterion"], figures["scope"], task),) if task else ()
 
 
 def _notes_after(course: Course, models: Sequence[Smaller], *, tested: bool) -> Iterator[str]:

@@ -39,7 +39,19 @@ Figures = tuple[Mapping[str, Any], Sequence[Path]]
 """Of a step: what it has to say, and the files that it wrote."""
 
 
-SAID = ("achieved", "speedup", "macs_before", "macs_after", "params_before", "params_after", "error", "route")
+SAID = (
+    "achieved",
+    "speedup",
+    "macs_before",
+    "macs_after",
+    "params_before",
+    "params_after",
+    "error",
+    "route",
+    "criterion",
+    "scope",
+    "as_task",
+)
 """What is kept of a removal."""
 
 

@@ -108,7 +108,7 @@ def test_plain_weights_need_an_architecture(model: nn.Module, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "options", "text"),
     [
-        ("small.bin", {}, "(?s)does not say in which format.*torch-export"),
+        ("small.bin", {}, "(?s)does not tell the export format.*torch-export"),
         ("small.pt2", {"format": "onxx"}, "did you mean 'onnx'"),
         ("taken.pt2", {}, "exists and is not an export of ours"),
         ("missing/\0.pt2", {}, "Nothing was written"),

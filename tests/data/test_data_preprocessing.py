@@ -69,7 +69,7 @@ def test_pictures_are_resized_and_cropped_as_torchvision_does(size: tuple[int, i
 
 
 def test_figures_for_other_channels_are_refused() -> None:
-    with pytest.raises(InputError, match=r"(?s)another number of channels.*each of the 1 channels.*0\.485 0\.456"):
+    with pytest.raises(InputError, match=r"(?s)a different number of channels.*each of the 1 channels.*0\.485 0\.456"):
         load_splits(digits(mean=IMAGENET[0]))
 
 

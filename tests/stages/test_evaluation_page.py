@@ -116,7 +116,7 @@ def test_the_page_opens_with_the_verdict() -> None:
     verdict = text.index("fewer multiply-adds")
     assert text.index("<h1>") < verdict < text.index("<h2>")
     assert "top-1 92.0 → 91.0 %; best of 2 arms: metanet</p>" in text
-    assert text.index("How it was measured") > text.index("Every model")
+    assert text.index("How it was measured") > text.index("All models")
 
 
 def test_what_was_not_finetuned_is_beside_what_was() -> None:

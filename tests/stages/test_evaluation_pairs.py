@@ -52,7 +52,7 @@ def test_units_that_go_in_training_need_no_repair_to_be_compared() -> None:
     rows = [*(row("a", f"{arm} repaired", repair="least-squares") for arm in arms), row("a", "dhp")]
     named, words = common_repair(rows)
     assert [one.arm for one in named] == ["plain", "metanet", "dhp"]
-    assert "not trained while it was pruned" in words["Repaired"]
+    assert "not trained while being pruned" in words["Repaired"]
     summary = summarise(named)
     assert pairs(summary) == [("metanet", "plain"), ("dhp", "plain")]
     assert summary.unequal == ()
