@@ -93,7 +93,7 @@ def rules(found: Sensitivity, max_drop: float) -> str:
     ]
     metric = found.metric
     lost = f"{max_drop:g} {metric.difference_unit}".rstrip()
-    said = f"# {line(found.input)}: what each family can lose by itself for {lost} of {metric.written(found.headline)}"
+    said = f"# {line(found.input)}: for each family, the max_ratio that costs {lost} of {metric.written(found.headline)}"
     return "\n".join([said, "prune:", "  rules:", *lines, ""])
 
 
@@ -108,7 +108,7 @@ def draw(models: Sequence[Sensitivity], path: Path) -> None:
         for axes, found, some in zip(panels, models, names, strict=True):
             _draw_model(axes, found, some)
             if len(models) > 1:
-                axes.set_title(plotted(f"{line(found.input)}: {axes.get_title()}"), fontsize=10)
+                axes.set_title(plotted(f"{Path(found.input).stem}: {axes.get_title()}"), fontsize=10)
 
 
 def _draw_model(axes: Axes, found: Sensitivity, names: Sequence[str]) -> None:

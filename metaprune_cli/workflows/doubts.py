@@ -12,7 +12,7 @@ from torch import nn
 from metaprune_cli.config import DataSettings, Preprocessing
 from metaprune_cli.data import Splits
 from metaprune_cli.tasks import Task
-from metaprune_cli.tasks.classification import Classification
+from metaprune_cli.tasks.base import image_arguments
 from metaprune_cli.tasks.measuring import measure
 
 MUCH = 10.0
@@ -42,9 +42,9 @@ def doubt(
         headline: the task's first metric on the validation images.
         device: where it runs.
     """
-    if not isinstance(task, Classification) or not splits.num_classes or splits.item_shape is None:
+    guessing, channels = task.guessing(splits), image_arguments(splits).get("in_channels")
+    if guessing is None or channels is None:
         return None
-    guessing, channels = 100 / splits.num_classes, splits.item_shape[0]
     enough = min(2 * guessing, guessing + MUCH)
     if headline >= enough:
         return None

@@ -181,7 +181,7 @@ def test_lineages_leave_out_what_was_not_done() -> None:
     lineage = ({"command": "finetune", "input": "x.pt", "recalibrated": False, "digest": "f" * 64, "scored": True},)
     text = html(replace(contents([row("a")]), lineages={"a": lineage, "b": ()}))
     assert "<b>finetune</b> x.pt, digest ffffffffffff…, scored</li>" in text
-    assert "its file does not say" in text
+    assert "not recorded in its file" in text
 
 
 def test_without_pruned_models_every_model_is_a_point() -> None:
