@@ -93,7 +93,9 @@ def rules(found: Sensitivity, max_drop: float) -> str:
     ]
     metric = found.metric
     lost = f"{max_drop:g} {metric.difference_unit}".rstrip()
-    said = f"# {line(found.input)}: for each family, the max_ratio that costs {lost} of {metric.written(found.headline)}"
+    said = (
+        f"# {line(found.input)}: for each family, the max_ratio that costs {lost} of {metric.written(found.headline)}"
+    )
     return "\n".join([said, "prune:", "  rules:", *lines, ""])
 
 
