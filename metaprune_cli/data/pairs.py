@@ -147,7 +147,7 @@ def _check_small(
     if wrong:
         raise InputError(
             "Images and their low-resolution versions do not match.",
-            expected=f"sides that are {scale} times those of the small version, but for less than {scale} pixels",
+            expected=f"sides {scale} times those of the low-resolution version, to within {scale} pixels",
             got="\n".join(wrong[:8]),
             where=photographs[0].path.parent,
             next_step=f"choose the scale they were made for with --scale, or take the folder X{scale} away",

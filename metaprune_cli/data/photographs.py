@@ -152,7 +152,7 @@ def _with_small(folder: Path, images: Sequence[Path], scale: int) -> list[Photog
     if missing := [path.name for path in images if path.stem not in by_stem]:
         raise InputError(
             "Some images have no low-resolution version.",
-            expected=f"one for each image of {folder.name}/, called like it, perhaps with x{scale} at the end",
+            expected=f"one for each image of {folder.name}/, with the same name, with or without x{scale} at the end",
             got=f"none for {len(missing)} of {len(images)}: {', '.join(missing[:8])}",
             where=small,
             next_step="add them, or remove the folder; they are then computed by bicubic downscaling",
