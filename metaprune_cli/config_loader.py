@@ -56,6 +56,20 @@ class Reference:
     def __str__(self) -> str:
         return "package.module:function"
 
+    is_code = __contains__
+
+
+@dataclass(frozen=True)
+class NameOrReference:
+    """Text that may name something importable: it does with a prefix that is none of the ``known`` ones."""
+
+    known: tuple[str, ...]
+
+    def is_code(self, value: str) -> bool:
+        """Whether using this value would import code."""
+        prefix, colon, _ = value.partition(":")
+        return bool(colon) and prefix not in self.known
+
 
 def read_params(path: Path) -> dict[str, Any]:
     """The sections of a params file; an empty file has none.
@@ -85,7 +99,7 @@ def parse(cls: type[Settings], values: Any, *, section: str, where: object) -> S
         raise InputError(
             f"{count} of section '{section}' cannot be used:\n" + "\n".join(f"  - {problem}" for problem in problems),
             where=where,
-            next_step="correct them; what is left out takes its default",
+            next_step="correct them; settings that are left out have their defaults",
         )
     return settings
 
@@ -303,7 +317,7 @@ def sections(path: Path) -> dict[str, Any]:
             "Unknown section " + "; ".join(misspelt),
             expected=", ".join(SECTIONS),
             where=path,
-            next_step="rename it; names of your own are fine where they resemble no section",
+            next_step="rename it; your own sections are fine if their names do not resemble these",
         )
     return content
 

@@ -75,7 +75,7 @@ def check_readable(path: Path, what: str = "The file") -> None:
             expected="a regular file",
             got=problem,
             where=printable(path),
-            next_step="check the path and its permissions; what comes through a pipe has to be in a file first",
+            next_step="check the path and its permissions; pipes are not supported, so save the data to a file first",
         )
 
 

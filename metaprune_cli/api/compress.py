@@ -203,7 +203,7 @@ def _example(
         return given
     if data is None:
         raise InputError(
-            "Nothing says what the model takes.",
+            "The shape of the model's input is not known.",
             where="example_inputs",
             next_step="data=…, or example_inputs=torch.zeros(1, 3, 224, 224)",
         )

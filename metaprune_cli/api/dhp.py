@@ -95,7 +95,9 @@ class DHP(nn.Module):
         guard_convolutions()
         used = _settings(settings or DhpSettings(), start=start, shrink=shrink, embedding=embedding)
         if steps < 1:
-            raise InputError("There are no steps to shrink in.", expected="at least 1", got=steps, where="steps")
+            raise InputError(
+                "There are no steps left in which to shrink.", expected="at least 1", got=steps, where="steps"
+            )
         graph = graph or encode(model, example_inputs)
         own = copied(model).cpu()
         example = pytree.tree_map_only(Tensor, lambda tensor: tensor.cpu(), example_inputs)

@@ -79,10 +79,10 @@ def _format_of(target: Path) -> ExportFormat:
     found = [name for name, form in FORMATS.items() if target.name.endswith(form.ending)]
     if not found:
         raise InputError(
-            "The file's name does not say in which format it is to be.",
+            "The file name does not tell the export format.",
             expected=", ".join(f"{form.ending} ({name})" for name, form in FORMATS.items()),
             got=target.name,
-            next_step='say so: format="onnx"',
+            next_step='give the format: format="onnx"',
         )
     return found[0]
 

@@ -97,7 +97,7 @@ def _settings(settings: OptimSettings, epochs: int | None, lr: float | None) -> 
     used = parse(OptimSettings, dataclasses.asdict(settings) | said, section="finetune", where="mp.finetune")
     if used.epochs == 0 and not used.recalibrate:
         raise InputError(
-            "Nothing would be done: no epochs and no recalibration.",
+            "There is nothing to do: no epochs and no recalibration.",
             where="epochs",
             next_step="epochs=10, or OptimSettings(recalibrate=True) for BatchNorm statistics alone",
         )

@@ -106,7 +106,7 @@ def check_takes(model: nn.Module, split: Split, task: Task) -> None:
             expected=f"inputs that the model takes, and outputs and targets for {task.name}",
             got=f"{type(error).__name__}: {error}"[:400],
             where="data",
-            next_step="check shapes and types; a task of another kind is an argument: task=…",
+            next_step="check shapes and types; for another kind of task, pass task=…",
         ) from error
 
 

@@ -131,7 +131,7 @@ def search(
     graph = graph or encode(model, example_inputs)
     if weights is not None and not isinstance(weights, WidthWeights):
         raise InputError(
-            "This gives no weights for widths.",
+            "This object does not provide weights for widths.",
             expected="an object with tensors_for(kept), space and repair",
             got=type(weights).__name__,
             where="weights",

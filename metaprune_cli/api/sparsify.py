@@ -97,7 +97,7 @@ def sparsify(
         kernel_only=kernel_only,
     )
     if kernel_only and asked.pattern != (2, 4):
-        raise InputError("PyTorch has kernels for 2:4 alone.", expected="2:4", got=pattern, where="pattern")
+        raise InputError("PyTorch only has kernels for 2:4.", expected="2:4", got=pattern, where="pattern")
     plan = make_zero_plan(graph or encode(model, example_inputs), model.state_dict(), asked)
     return Sparsified(zeroed_copy(model, plan.masks), plan)
 

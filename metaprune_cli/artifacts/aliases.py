@@ -43,7 +43,7 @@ def join_aliases(tensors: Mapping[str, Tensor], aliases: Mapping[str, str]) -> d
             "The names of shared tensors in the file are not those of its tensors.",
             expected="second names, each of a tensor in the file",
             got="\n".join(wrong[:_LISTED]),
-            next_step="make the file again",
+            next_step="create the file again",
         )
     return {**tensors, **{name: tensors[first] for name, first in aliases.items()}}
 

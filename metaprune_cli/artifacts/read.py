@@ -88,11 +88,11 @@ def read_artifact(
             expected=f"digest {document['digest']}",
             got=f"digest {digest.hexdigest()}",
             where=path,
-            next_step="copy or make the file again",
+            next_step="copy or create the file again",
         )
     if kind is not None and document["kind"] != kind:
         raise InputError(
-            "The file is an artifact of another kind.",
+            "The file is a different kind of artifact.",
             expected=f"kind {kind}",
             got=f"kind {document['kind']}",
             where=path,
@@ -180,7 +180,7 @@ def _refuse_foreign(start: bytes, path: Path) -> None:
     for magic, description in _FOREIGN.items():
         if start.startswith(magic) and not start.startswith(_START, LENGTH_BYTES):
             raise CorruptFileError(
-                "The file is not an artifact of metaprune.",
+                "The file was not written by metaprune.",
                 expected="a safetensors file written by metaprune",
                 got=description,
                 where=path,
@@ -206,19 +206,19 @@ def _check_version(version: object, path: Path) -> None:
         return
     newer = isinstance(version, int) and version > layout.FORMAT_VERSION
     raise CorruptFileError(
-        "The file's format version is not one that this metaprune reads.",
+        "This version of metaprune cannot read the file's format version.",
         expected=f"format version {layout.FORMAT_VERSION}",
         got=f"format version {version}",
         where=path,
-        next_step="upgrade metaprune" if newer else "make the file again with this metaprune",
+        next_step="upgrade metaprune" if newer else "create the file again with this version of metaprune",
     )
 
 
 def _corrupt(path: Path, got: str, expected: str = "an artifact written by metaprune") -> CorruptFileError:
     return CorruptFileError(
-        "The file is damaged, or no artifact of metaprune.",
+        "The file is damaged, or was not written by metaprune.",
         expected=expected,
         got=got,
         where=path,
-        next_step="copy or make the file again",
+        next_step="copy or create the file again",
     )

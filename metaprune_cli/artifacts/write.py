@@ -102,9 +102,9 @@ def _check_replaceable(path: Path, kind: str) -> None:
         found = "a damaged artifact"
     if found != kind:
         raise InputError(
-            "There is already something else at this place; it was not replaced.",
+            "A different file already exists there; it was not overwritten.",
             expected=f"a new file, or an artifact of kind {kind}",
             got="a folder" if path.is_dir() else found,
             where=path,
-            next_step="choose another place with -o, or remove what is there",
+            next_step="choose another path with -o, or remove the existing file",
         )

@@ -41,9 +41,9 @@ from metaprune_cli.cli.examples import EXAMPLES
 app = typer.Typer(
     name="metaprune",
     cls=Edge,
-    help="Make a trained PyTorch model smaller and faster: prune, repair, finetune, measure and export it.",
+    help="Make trained PyTorch models smaller and faster: prune, repair, finetune, evaluate and export them.",
     epilog="Exit codes: 0 done, 2 bad input, 3 target out of reach, 4 corrupt or unsafe file, 5 another process of the "
-    "run lost, 130 interrupted, 141 the reader has gone.",
+    "run was lost, 130 interrupted, 141 output closed early.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -13,7 +13,7 @@ from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
 from metaprune_cli.cli.signature import Section, unfolded
 from metaprune_cli.config import BenchSettings
-from metaprune_cli.config.flags import MEASURING, OUTPUT
+from metaprune_cli.config.flags import MEASURING
 from metaprune_cli.console.figures import count, millis, share, times
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
@@ -68,8 +68,9 @@ def bench(
         typer.Option(
             "--base",
             metavar="PATH",
-            help="What speed-ups are against: a file, or a folder with each model's own base. "
-            "Default: the model it was made from if that is given too, else the first.",
+            help="What speed-ups are relative to: a file, or a folder that contains each model's own "
+            "base. Default: the model it was made from, if that is given too; otherwise the first "
+            "model.",
             rich_help_panel=MEASURING,
         ),
     ] = None,
@@ -83,18 +84,10 @@ def bench(
             rich_help_panel=MEASURING,
             min=1,
             max=options.MOST_PROCESSES,
-            help="Threads of the CPU. Default: PyTorch's.",
+            help="Number of CPU threads. Default: PyTorch's.",
         ),
     ] = None,
-    draw: Annotated[
-        Path | None,
-        typer.Option(
-            "--draw",
-            metavar="FILE.png",
-            help="Draw the times, their spread, and what was gained.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
+    draw: options.Draw = None,
     model_file: options.ModelFile,
     data: options.Shape,
     params: options.Params = None,
@@ -103,7 +96,7 @@ def bench(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Compare latency, throughput and memory of models; warn where MACs fell and latency did not."""
+    """Compare latency, throughput and memory of models; warn if MACs fell but latency did not."""
     source = model_file.source()
     from metaprune_cli.stages import bench as stage
     from metaprune_cli.workflows.device import pick_device

@@ -93,7 +93,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         if (problem := _problem(value))
     ]
     if problems:
-        raise InputError("Some options cannot be used.", expected="finite numbers of 64 bits", got="\n".join(problems))
+        raise InputError("Some options are invalid.", expected="finite numbers of 64 bits", got="\n".join(problems))
     paths = [path for name in INPUTS for path in _values(parameters.get(name)) if isinstance(path, Path)]
     found = {path: unreadable(path) for path in paths if path != IMPORT}
     problems = [f"{printable(path)}: {words}" for path, words in found.items() if words not in (None, FOLDER)]
@@ -104,7 +104,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     ]
     if problems:
         raise InputError(
-            "Some inputs cannot be used." if len(problems) > 1 else "An input cannot be used.",
+            "Some inputs are invalid." if len(problems) > 1 else "An input is invalid.",
             expected="files, or folders of artifacts; for images a folder",
             got="\n".join(problems),
             next_step="check the paths",

@@ -36,7 +36,7 @@ def compress(
         Path,
         typer.Argument(
             metavar="MODEL",
-            help="Your model: a weights file, an artifact of metaprune, or a Hugging Face folder.",
+            help="Your model: a weights file, a file written by metaprune, or a Hugging Face folder.",
             show_default=False,
         ),
     ],
@@ -46,7 +46,7 @@ def compress(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Folder for all that is made. Default: MODEL.compressed, beside it.",
+            help="Folder for all results. Default: MODEL.compressed, next to the model.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -58,8 +58,8 @@ def compress(
             "prune",
             only=("speedup", "criterion", "scope", "max_ratio", "repair", "search"),
             help={
-                "repair": "Without training: fit what is left to what the whole model did on images. Default: "
-                "least-squares where there are images."
+                "repair": "Restore accuracy without training: fit what is left to what the original model "
+                "computed on images. Default: least-squares if images are given."
             },
         ),
     ],
@@ -68,7 +68,7 @@ def compress(
     scope: str | None = None,
     training: Annotated[
         OptimSettings,
-        Section("finetune", only=("epochs", "lr"), help={"epochs": "Of training what is left; 0: none."}),
+        Section("finetune", only=("epochs", "lr"), help={"epochs": "Epochs of finetuning; 0: no training."}),
     ],
     exporting: Annotated[ExportSettings, Section("export", only=("format",))],
     data: Annotated[
@@ -77,9 +77,9 @@ def compress(
             "data",
             only=options.DATA | {"augment": "augment"},
             help={
-                "dataset": "Which images. Default: imagefolder with --data-root, else none.",
-                "augment": "How training images are varied: shifted, and mirrored. Default: crop-flip, but of digits "
-                "none, of svhn crop.",
+                "dataset": "The data set. Default: imagefolder with --data-root, otherwise none.",
+                "augment": "Augmentation of training images: shifts (crop) and mirroring (flip). Default: "
+                "crop-flip; for digits none, for svhn crop.",
             },
             if_said=True,
         ),
@@ -90,7 +90,9 @@ def compress(
     task: str | None = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Show the plan and about how long it takes.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "--dry-run", help="Show the plan and an estimate of the time; run nothing.", rich_help_panel=OUTPUT
+        ),
     ] = False,
     model_file: options.ModelFile,
     log: options.Log = None,
@@ -100,9 +102,9 @@ def compress(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Make a model smaller: remove, repair, train, measure and export, in one call; MODEL.compressed has all of it.
+    """Prune, repair, finetune, evaluate and export a model in one call; results go to MODEL.compressed.
 
-    Called again after an interrupt, it continues where it stopped. params.yaml is not read.
+    Run it again after an interruption and it continues where it stopped. It does not read params.yaml.
     """
     if data is not None:
         data = _images(data, dataset, data_root, augment, task)

@@ -27,14 +27,14 @@ def coverage(
             "--suite",
             rich_help_panel=MODELS,
             metavar="NAME|FILE",
-            help="torchvision (all of it), transformers, timm, segmentation, detection, diffusion, audio, medical, "
-            "graphs, or your models: a YAML or Python file.",
+            help="torchvision (all of it), transformers, timm, segmentation, detection, diffusion, "
+            "audio, medical, graphs, or a YAML or Python file of your own models.",
         ),
     ] = "torchvision",
     only: Annotated[
         list[str] | None,
         typer.Option(
-            "--only", rich_help_panel=MODELS, metavar="GLOB", help="Only models with such names; may be repeated."
+            "--only", rich_help_panel=MODELS, metavar="GLOB", help="Only models whose names match; may be repeated."
         ),
     ] = None,
     *,
@@ -42,7 +42,11 @@ def coverage(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", rich_help_panel=OUTPUT, metavar="FILE", help="JSON file; rows already in it are kept."
+            "--output",
+            "-o",
+            rich_help_panel=OUTPUT,
+            metavar="FILE",
+            help="JSON file for the results; rows already in it are kept.",
         ),
     ] = None,
     markdown: Annotated[
@@ -51,15 +55,17 @@ def coverage(
     ] = None,
     allow_import: Annotated[
         bool,
-        typer.Option("--allow-import", rich_help_panel=MODELS, help="Run a Python file to read its table MODELS."),
+        typer.Option(
+            "--allow-import", rich_help_panel=MODELS, help="Allow a Python file to be run to read its MODELS table."
+        ),
     ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", rich_help_panel=RUN, help="Try every model again.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", rich_help_panel=RUN, help="Test every model again.")] = False,
     params: options.Params = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Encode, decode, prune, run, train, save, load and compare every model of a suite; exit code 3 if one fails."""
+    """Test metaprune on every model of a suite: encode, prune, train, save, load, compare. Exit code 3 if one fails."""
     from metaprune_cli.stages import coverage as stage
     from metaprune_cli.workflows.coverage import report
 

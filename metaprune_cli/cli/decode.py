@@ -28,7 +28,7 @@ def decode(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Turn neuron graphs back into models, bit for bit; GRAPH.graph becomes GRAPH.decoded.safetensors."""
+    """Convert neuron graphs back to models, bit for bit; GRAPH.graph becomes GRAPH.decoded.safetensors."""
     source = options.ModelFile(allow_import=allow_import).source()
     from metaprune_cli.stages import decode as stage
 

@@ -28,7 +28,7 @@ def dhp(
         list[Path] | None,
         typer.Argument(
             metavar="MODEL...",
-            help="Model files, or folders of our model artifacts; none: a new model of --arch.",
+            help="Model files, or folders of models written by metaprune. Without any: a new model of --arch.",
             show_default=False,
         ),
     ] = None,
@@ -42,7 +42,7 @@ def dhp(
             "-s",
             metavar="X",
             rich_help_panel=WHAT_GOES,
-            help="MACs before / after; one training passes several: 2,3,4. Default: 2, or prune.speedup.",
+            help="MACs before / MACs after. One training run can reach several: 2,3,4. Default: 2, or prune.speedup.",
         ),
     ] = None,
     pruning: Annotated[PruneSettings, Section("prune", only=("max_ratio", "round_to", "keep_heads", "route"))],
@@ -55,6 +55,7 @@ def dhp(
     resume: options.Resume = False,
     jobs: options.Jobs = 1,
     ddp: options.Ddp = False,
+    log: options.Log = None,
     model_file: options.ModelFile,
     data: options.Data,
     params: options.Params = None,
@@ -64,19 +65,24 @@ def dhp(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Train while channels shrink until the target is met (DHP); MODEL becomes MODEL.dhp-2x.safetensors.
+    """Train while channels shrink away, until the target is met (DHP); MODEL becomes MODEL.dhp-2x.safetensors.
 
-    One training passes all targets and saves a model at each; `metaprune finetune` trains them further. What may be
-    removed is set in section prune of params.yaml, everything else about the training in section finetune.
+    One training run reaches all targets and saves a model at each; `metaprune finetune` trains them further. What may
+    be removed is set in section prune of params.yaml, everything else about the training in section finetune.
     """
     pruning = with_rules(_to_speedups(pruning, speedup or ()), ignore or (), rule or ())
     source = model_file.source()
     from metaprune_cli.stages import dhp as stage
     from metaprune_cli.workflows.device import pick_device
+    from metaprune_cli.workflows.logs import logged
     from metaprune_cli.workflows.ranks import ranks_on
 
     where = pick_device(device)
-    with ranks_on(where) as ranks, listening(quiet or not ranks.first) as progress:
+    with (
+        ranks_on(where) as ranks,
+        listening(quiet or not ranks.first) as shown,
+        logged(shown, log if ranks.first or not ddp else None, jobs=jobs) as progress,
+    ):
         done = stage.dhp(
             models or (),
             output,

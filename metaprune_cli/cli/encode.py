@@ -34,7 +34,7 @@ def encode(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Turn models into neuron graphs; MODEL becomes MODEL.graph.safetensors."""
+    """Convert models to neuron graphs; MODEL becomes MODEL.graph.safetensors."""
     source = model_file.source()
     from metaprune_cli.stages import encode as stage
 

@@ -30,7 +30,10 @@ Report = Annotated[
 Page = Annotated[
     Path | None,
     typer.Option(
-        "--report", metavar="FILE.html", help="One HTML file with tables, curves and widths.", rich_help_panel=OUTPUT
+        "--report",
+        metavar="FILE.html",
+        help="Write one HTML page with tables, curves and layer widths.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 Base = Annotated[
@@ -38,8 +41,9 @@ Base = Annotated[
     typer.Option(
         "--base",
         metavar="PATH",
-        help="What speed-ups are against: a file, or a folder with each model's own base. "
-        "Default: the model each was made from, if it is given too or lies beside it; else the first.",
+        help="What speed-ups are relative to: a file, or a folder that contains each model's own "
+        "base. Default: the model each was made from, if it is given too or is in the same "
+        "folder; otherwise the first model.",
         rich_help_panel=MEASURING,
     ),
 ]
@@ -47,7 +51,7 @@ Curve = Annotated[
     bool,
     typer.Option(
         "--curve",
-        help="Also prune each unpruned model further and further, without finetuning it.",
+        help="Also prune each unpruned model to a series of speed-ups, without finetuning.",
         rich_help_panel=CURVE,
     ),
 ]

@@ -11,11 +11,11 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         "--data-root images",
         "zoo": "metaprune zoo -o zoo --dataset digits --jobs 0",
         "encode": "metaprune encode model.pt --arch torchvision:resnet50",
-        "meta-train": "metaprune meta-train zoo/train --validation zoo/validation -o metanet.safetensors",
+        "meta-train": "metaprune meta-train graphs/train --validation graphs/validation -o metanet.safetensors",
         "transform": "metaprune transform model.safetensors --metanet metanet.safetensors",
         "pruning-net": "metaprune pruning-net model.safetensors --epochs 20 -o model.pruningnet.safetensors",
-        "prune": "metaprune prune model.pt --arch torchvision:resnet50 --speedup 2 --repair bn --dataset imagefolder "
-        "--data-root images",
+        "prune": "metaprune prune model.pt --arch torchvision:resnet50 --speedup 2 --repair least-squares "
+        "--dataset imagefolder --data-root images",
         "search": "metaprune search model.safetensors --speedup 2 --speedup 4 -o searched --jobs 0",
         "sparsify": "metaprune sparsify model.pt --arch torchvision:vit_b_16 --kind n:m --pattern 2:4",
         "finetune": "metaprune finetune model.pruned-2x.safetensors --epochs 20 --lr 0.01 --teacher model.safetensors",
@@ -24,7 +24,7 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         "sensitivity": "metaprune sensitivity model.safetensors --ratio 0.5 -o sensitivity",
         "eval": "metaprune eval model.safetensors model.pruned-2x.safetensors --report report.html",
         "decode": "metaprune decode model.graph.safetensors",
-        "inspect": "metaprune inspect model.graph.safetensors --draw graph.svg",
+        "inspect": "metaprune inspect model.pruned-2x.safetensors --draw layers.png",
         "export": "metaprune export model.pruned-2x.safetensors --format onnx",
         "bench": "metaprune bench model.safetensors model.pruned-2x.safetensors --batch 1,8 --threads 1",
         "coverage": "metaprune coverage --only 'resnet*' --image-size 64 -o coverage.json --markdown coverage.md",

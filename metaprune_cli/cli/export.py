@@ -43,9 +43,9 @@ def export(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Write models for use without metaprune: MODEL.weights.safetensors, MODEL.pt2, MODEL.onnx, MODEL.ts.pt, MODEL.hf.
+    """Export models for use without metaprune: MODEL.weights.safetensors, MODEL.pt2, MODEL.onnx, MODEL.ts.pt, MODEL.hf.
 
-    Each file is read again, run, and compared with the model before it is kept.
+    Every file is read back, run, and compared with the model before it is kept.
     """
     settings = replace(settings, format=tuple(dict.fromkeys(settings.format)))
     source = model_file.source()

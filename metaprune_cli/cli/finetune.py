@@ -18,8 +18,8 @@ from metaprune_cli.console.table import Column, Table, label
 BEST = Column("best_epoch", "Of epoch")
 MOST_NOTES = 3
 UNREPAIRED = (
-    "What was pruned here was not repaired: `metaprune prune … --repair least-squares` with the same images takes "
-    "seconds and gives the training a better start."
+    "This model was pruned without repair. `metaprune prune … --repair least-squares` with "
+    "the same images takes seconds and gives training a better start."
 )
 """Said of models that come from a removal as it is."""
 
@@ -30,7 +30,9 @@ def finetune(
     models: options.Models,
     output: options.Output = None,
     *,
-    settings: Annotated[OptimSettings, Section("finetune", help={"epochs": "Epochs; 0 with --recalibrate."})],
+    settings: Annotated[
+        OptimSettings, Section("finetune", help={"epochs": "Training epochs; may be 0 with --recalibrate."})
+    ],
     teacher: options.Teacher = None,
     resume: options.Resume = False,
     jobs: options.Jobs = 1,
@@ -39,7 +41,8 @@ def finetune(
         bool,
         typer.Option(
             "--in-all",
-            help="Count the epochs for which a model was trained while its units went: equal training for all.",
+            help="Count epochs that a model was already trained for while it was being pruned (dhp), "
+            "so that all models get the same training.",
             rich_help_panel=TRAINING,
         ),
     ] = False,
@@ -53,7 +56,7 @@ def finetune(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Train models further; MODEL becomes MODEL.finetuned.safetensors."""
+    """Train models further, usually after pruning; MODEL becomes MODEL.finetuned.safetensors."""
     source = model_file.source()
     from metaprune_cli.stages import finetune as stage
     from metaprune_cli.workflows.device import pick_device
@@ -64,7 +67,7 @@ def finetune(
     with (
         ranks_on(where) as ranks,
         listening(quiet or not ranks.first) as shown,
-        logged(shown, log if ranks.first else None, jobs=jobs) as progress,
+        logged(shown, log if ranks.first or not ddp else None, jobs=jobs) as progress,
     ):
         tuned = stage.finetune(
             models,

@@ -23,14 +23,16 @@ COLUMNS = (label("file", "File"), label("state", ""))
 @guarded
 @unfolded
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder; created if need be.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The folder; created if necessary.", show_default=False)
+    ],
     model: Annotated[
         Path | None,
         typer.Option(
             "--model",
             rich_help_panel=MODEL_FILE,
             metavar="FILE",
-            help="Your trained model. Default: one is trained, see --arch.",
+            help="Your trained model. Default: train one, see --arch.",
         ),
     ] = None,
     *,
@@ -42,17 +44,17 @@ def init(
             "--metanet",
             rich_help_panel=MODEL_FILE,
             metavar="FILE",
-            help="A metanetwork: prune with it and without, and compare.",
+            help="A metanetwork: prune with and without it, and compare.",
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", rich_help_panel=OUTPUT, help="Replace dvc.yaml and params.yaml.")
+        bool, typer.Option("--force", rich_help_panel=OUTPUT, help="Overwrite dvc.yaml and params.yaml.")
     ] = False,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Lay down dvc.yaml and params.yaml that prune, finetune and evaluate your model: `dvc repro` runs them."""
+    """Create a dvc.yaml and params.yaml that prune, finetune and evaluate your model; run them with `dvc repro`."""
     source = code.source()
     from metaprune_cli.stages import init as stage
 

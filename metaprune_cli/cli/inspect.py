@@ -40,6 +40,13 @@ FAMILIES = (
     Column("macs_share", "of all", share),
     label("locked", "Locked because"),
 )
+LAYERS = (
+    label("name", "Layer"),
+    Column("before", "Channels before"),
+    Column("width", "now"),
+    Column("macs", "MACs", count),
+    Column("macs_share", "of all", share),
+)
 SAVINGS = "Families, and what the model saves if one alone shrinks as far as it can (a locked one: if it could)"
 ZEROED = (
     label("name", "Entry"),
@@ -55,21 +62,30 @@ VERBATIM = (label("name", "Kept as it is"), label("reason", "Because"))
 @unfolded
 def inspect(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Any artifact: a model, a graph, a checkpoint, a metanetwork …")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="Any file written by metaprune: a model, a graph, a checkpoint, a metanetwork …"
+        ),
     ],
     draw: Annotated[
         Path | None,
         typer.Option(
-            "--draw", rich_help_panel=OUTPUT, metavar="FILE.svg", help="Draw a neuron graph: its layers and couplings."
+            "--draw",
+            rich_help_panel=OUTPUT,
+            metavar="FILE",
+            help="Draw a model or a neuron graph. FILE.png: each layer's width and share of the "
+            "multiply-adds; FILE.svg: the layers and how they are coupled.",
         ),
     ] = None,
+    allow_import: options.AllowImport = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Show what is in an artifact, after checking its digest."""
+    """Show what is in a file written by metaprune, after checking its digest."""
     from metaprune_cli.stages import inspect as stage
 
-    found = stage.inspect(file, draw)
+    source = options.ModelFile(allow_import=allow_import).source() if draw is not None else None
+    found = stage.inspect(file, draw, source)
     show(asdict(found), *_tables(found), as_json=as_json)
 
 
@@ -83,6 +99,9 @@ def _tables(found: Inspection) -> Iterator[Table]:
         yield Table(SAVINGS, FAMILIES, found.graph["families"])
         if verbatim := found.graph["verbatim"]:
             yield Table("", VERBATIM, [{"name": name, "reason": reason} for name, reason in verbatim.items()])
+    if found.layers is not None:
+        rows = [asdict(layer) | {"before": layer.before or layer.width} for layer in found.layers]
+        yield Table("Layers", LAYERS, rows)
     if found.kind == "hypernetwork":
         yield Table("Widths", WIDTHS, list(_widths(found.document)))
     if found.zeros is not None:

@@ -32,10 +32,10 @@ def iterate(
             "prune",
             only=("speedup", "target", "criterion", "repair", "seed"),
             help={
-                "speedup": "After all rounds together; may be repeated.",
-                "target": "Something else, as prune takes it: params=4x.",
-                "criterion": "How units are scored, as prune takes it.",
-                "repair": "In every round, before the training.",
+                "speedup": "Speed-up after all rounds; may be repeated.",
+                "target": "Another kind of target, as in prune: params=4x.",
+                "criterion": "How units are scored, as in prune.",
+                "repair": "Repair in every round, before training.",
             },
         ),
     ],
@@ -44,7 +44,7 @@ def iterate(
         Section(
             "finetune",
             only={"last_epochs": "epochs", "lr": "lr"},
-            help={"last_epochs": "After the last round; also finetune.epochs in params.yaml."},
+            help={"last_epochs": "Training epochs after the last round; also finetune.epochs in params.yaml."},
         ),
     ],
     resume: options.Resume = False,
@@ -58,9 +58,9 @@ def iterate(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Prune in rounds and train after each; MODEL becomes MODEL.iterated-2x.safetensors.
+    """Prune in rounds, with training after each one; MODEL becomes MODEL.iterated-2x.safetensors.
 
-    Everything else is set in the sections prune and finetune of params.yaml. The files of the rounds are in
+    All other settings come from the sections prune and finetune of params.yaml. The models of each round are in
     MODEL.iterated-2x.rounds.
     """
     source = model_file.source()

@@ -91,23 +91,23 @@ def list_(
         str | None,
         typer.Argument(
             metavar="|".join(ABOUT),
-            help="What to list; without it, what can be listed.",
+            help="What to list. Without it: what can be listed.",
             autocompletion=_kinds,
             show_default=False,
         ),
     ] = None,
     pattern: Annotated[
         str | None,
-        typer.Argument(metavar="FILTER", help="A part of a name, or a pattern: 'cifar:*'.", show_default=False),
+        typer.Argument(metavar="FILTER", help="Part of a name, or a pattern: 'cifar:*'.", show_default=False),
     ] = None,
     data_root: Annotated[
         Path | None,
-        typer.Option("--data-root", metavar="DIR", help="Folder the images are in.", rich_help_panel=DATA),
+        typer.Option("--data-root", metavar="DIR", help="Folder that contains the images.", rich_help_panel=DATA),
     ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(
-            "--folder", rich_help_panel=DATA, metavar="DIR", help="Folder of metanetworks, sub-folders included."
+            "--folder", rich_help_panel=DATA, metavar="DIR", help="Folder of metanetworks, searched recursively."
         ),
     ] = None,
     as_json: options.Json = False,

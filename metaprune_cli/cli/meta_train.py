@@ -32,7 +32,8 @@ COLUMNS = (
 def meta_train(
     graphs: Annotated[list[Path], typer.Argument(metavar="GRAPH...", help="Graphs to train on, or folders of them.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="The metanetwork.", rich_help_panel=OUTPUT)
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="Output file for the metanetwork.", rich_help_panel=OUTPUT),
     ],
     validation: Annotated[
         list[Path] | None,
@@ -40,7 +41,7 @@ def meta_train(
             "--validation",
             rich_help_panel=DATA,
             metavar="GRAPH",
-            help="Graphs to choose the epoch by; may be repeated. Default: the last one.",
+            help="Graphs used to choose the best epoch; may be repeated. Default: the last one.",
         ),
     ] = None,
     shares: Annotated[
@@ -49,14 +50,15 @@ def meta_train(
             "--shares",
             rich_help_panel=DATA,
             metavar="PRUNED",
-            help="Pruned models of the zoo, or folders of them, that show how much each layer is to lose "
-            "(see prune --search); may be repeated.",
+            help="Pruned models of the zoo, or folders of them, as examples of how much each layer "
+            "should lose (see prune --search); may be repeated.",
         ),
     ] = None,
     *,
     settings: Annotated[MetaTrainSettings, Section("meta-train")],
     metanet: Annotated[MetanetSettings, Section("metanet")],
     resume: options.Resume = False,
+    log: options.Log = None,
     allow_import: options.AllowImport = False,
     data: options.TestData,
     params: options.Params = None,
@@ -65,14 +67,19 @@ def meta_train(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Train a metanetwork on a zoo of neuron graphs, and keep its best epoch."""
+    """Train a metanetwork on a zoo of neuron graphs and keep its best epoch."""
     source = options.ModelFile(allow_import=allow_import).source()
     from metaprune_cli.stages import meta_train as stage
     from metaprune_cli.workflows.device import pick_device
+    from metaprune_cli.workflows.logs import logged
     from metaprune_cli.workflows.ranks import ranks_on
 
     where = pick_device(device)
-    with ranks_on(where) as ranks, listening(quiet or not ranks.first) as progress:
+    with (
+        ranks_on(where) as ranks,
+        listening(quiet or not ranks.first) as shown,
+        logged(shown, log if ranks.first else None) as progress,
+    ):
         trained = stage.meta_train(
             graphs,
             validation or (),

@@ -25,7 +25,9 @@ MOST_PROCESSES = 1024
 # files
 Models = Annotated[
     list[Path],
-    typer.Argument(metavar="MODEL...", help="Model files, or folders of our model artifacts.", show_default=False),
+    typer.Argument(
+        metavar="MODEL...", help="Model files, or folders of models written by metaprune.", show_default=False
+    ),
 ]
 Output = Annotated[
     Path | None,
@@ -33,9 +35,13 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="PATH",
-        help="Output file; a folder for several results. Default: beside the input.",
+        help="Output file, or a folder if there are several results. Default: next to the input.",
         rich_help_panel=OUTPUT,
     ),
+]
+Draw = Annotated[
+    Path | None,
+    typer.Option("--draw", metavar="FILE.png", help="Also draw the results as a picture.", rich_help_panel=OUTPUT),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan; write nothing.", rich_help_panel=OUTPUT)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.", rich_help_panel=OUTPUT)]
@@ -48,7 +54,7 @@ Ignore = Annotated[
         "--ignore",
         metavar="MATCH",
         rich_help_panel=WHICH_LAYERS,
-        help="Layers that keep all of their outputs: a glob, re:..., type:CLASS; may be repeated.",
+        help="Layers whose outputs are not pruned: a glob, re:REGEX or type:CLASS; may be repeated.",
     ),
 ]
 Rule = Annotated[
@@ -57,7 +63,8 @@ Rule = Annotated[
         "--rule",
         metavar="RULE",
         rich_help_panel=WHICH_LAYERS,
-        help="'MATCH: KEY=VALUE,...' with max_ratio, min_ratio, min_units, round_to, ignore, tie; may be repeated.",
+        help="Rule for matching layers, 'MATCH: KEY=VALUE,...' with max_ratio, min_ratio, "
+        "min_units, round_to, ignore, tie; may be repeated.",
     ),
 ]
 
@@ -68,7 +75,7 @@ Teacher = Annotated[
         "--teacher",
         metavar="MODEL",
         rich_help_panel=TECHNIQUES,
-        help="Also learn from this model's outputs; a folder: each model from its own base in it.",
+        help="Also learn from this model's outputs. A folder: each model learns from its own base in it.",
     ),
 ]
 
@@ -97,7 +104,7 @@ Params = Annotated[
     typer.Option(
         "--params",
         metavar="FILE",
-        help="Settings file, or none; flags override it. Default: ./params.yaml, if there is one.",
+        help="Settings file, or 'none'; options override it. Default: ./params.yaml, if it exists.",
         rich_help_panel=RUN,
     ),
 ]
@@ -106,15 +113,15 @@ Device = Annotated[
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(
-        "--seed", metavar="N", min=0, max=2**63 - 1, help="Seed of everything random. Default: 0.", rich_help_panel=RUN
-    ),
+    typer.Option("--seed", metavar="N", min=0, max=2**63 - 1, help="Random seed. Default: 0.", rich_help_panel=RUN),
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=RUN)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback if there is an error.", rich_help_panel=RUN)]
 Resume = Annotated[
     bool,
     typer.Option(
-        "--resume", help="Continue from the checkpoint of an interrupted run, if one fits.", rich_help_panel=RUN
+        "--resume",
+        help="Continue from the checkpoint of an interrupted run, if there is one with the same settings.",
+        rich_help_panel=RUN,
     ),
 ]
 Jobs = Annotated[
@@ -125,7 +132,7 @@ Jobs = Annotated[
         metavar="N",
         min=0,
         max=MOST_PROCESSES,
-        help="Models to process in parallel, each in its own process; 0: one for every core.",
+        help="Number of models to process in parallel; 0: one per core.",
         rich_help_panel=RUN,
     ),
 ]
@@ -133,7 +140,7 @@ Log = Annotated[
     Logger | None,
     typer.Option(
         "--log",
-        help="Also send every epoch's figures to this service, through its own package. Default: none.",
+        help="Also send every epoch's metrics to this tracker (its package must be installed). Default: none.",
         rich_help_panel=RUN,
     ),
 ]
@@ -141,13 +148,17 @@ Ddp = Annotated[
     bool,
     typer.Option(
         "--ddp",
-        help="Under torchrun: all processes train each model together, rather than one model each.",
+        help="Under torchrun: all processes train each model together, instead of one model each.",
         rich_help_panel=RUN,
     ),
 ]
 AllowImport = Annotated[
     bool,
-    typer.Option("--allow-import", help="Import code that a file names and you never did.", rich_help_panel=MODEL_FILE),
+    typer.Option(
+        "--allow-import",
+        help="Allow importing code that is named only in a file, never by you.",
+        rich_help_panel=MODEL_FILE,
+    ),
 ]
 
 
@@ -160,8 +171,8 @@ class ModelCode:
         typer.Option(
             "--arch",
             metavar="NAME",
-            help="cifar:resnet56, torchvision:resnet50, timm:NAME, hf:CLASS, or yours: mynet.py:MyNet, "
-            "package.module:factory. Default: as the file says.",
+            help="Architecture: cifar:resnet56, torchvision:resnet50, timm:NAME, hf:CLASS, or your "
+            "own: mynet.py:MyNet, package.module:factory. Default: as stored in the file.",
             rich_help_panel=MODEL_FILE,
             autocompletion=architectures,
         ),
@@ -171,7 +182,7 @@ class ModelCode:
         typer.Option(
             "--arch-arg",
             metavar="KEY=VALUE",
-            help="Argument of the architecture; may be repeated.",
+            help="Argument passed to the architecture; may be repeated.",
             rich_help_panel=MODEL_FILE,
         ),
     ] = None
@@ -180,14 +191,17 @@ class ModelCode:
         typer.Option(
             "--key",
             metavar="NAME",
-            help="Which state dict to take from a file with several: state_dict_ema, model.ema, or a prefix of names.",
+            help="Which state dict to use if the file contains several: state_dict_ema, model.ema, or "
+            "a prefix of parameter names.",
             rich_help_panel=MODEL_FILE,
         ),
     ] = None
     trust_pickle: Annotated[
         bool,
         typer.Option(
-            "--trust-pickle", help="Unpickle whole modules; this runs code from the file.", rich_help_panel=MODEL_FILE
+            "--trust-pickle",
+            help="Allow unpickling whole modules; this runs code from the file.",
+            rich_help_panel=MODEL_FILE,
         ),
     ] = False
     allow_import: AllowImport = False
@@ -210,7 +224,7 @@ class ModelFile(ModelCode):
         typer.Option(
             "--input-shape",
             metavar="C,H,W",
-            help="Shape of one input, without the batch: 3,224,224. Default: as the file or the images say.",
+            help="Shape of one input, without the batch dimension: 3,224,224. Default: from the file or the images.",
             rich_help_panel=MODEL_FILE,
         ),
     ] = None
@@ -219,7 +233,8 @@ class ModelFile(ModelCode):
         typer.Option(
             "--preprocessing",
             metavar="NAME",
-            help="As for known weights: torchvision:resnet50, timm:convnext_atto; the options below override it.",
+            help="Use the preprocessing of published weights: torchvision:resnet50, "
+            "timm:convnext_atto. The options below override it.",
             rich_help_panel=MODEL_FILE,
         ),
     ] = None
@@ -228,20 +243,20 @@ class ModelFile(ModelCode):
         typer.Option(
             "--mean",
             metavar="M,M,M",
-            help="Subtracted from pixels in [0, 1], by channel. Default: as the file says, else the data set's.",
+            help="Mean per channel, for pixels in [0, 1]. Default: as stored in the file, otherwise the data set's.",
             rich_help_panel=MODEL_FILE,
         ),
     ] = None
     std: Annotated[
         str | None,
-        typer.Option("--std", metavar="S,S,S", help="Then divides them, by channel.", rich_help_panel=MODEL_FILE),
+        typer.Option("--std", metavar="S,S,S", help="Standard deviation per channel.", rich_help_panel=MODEL_FILE),
     ] = None
     image_size: Annotated[
         int | None,
         typer.Option(
             "--image-size",
             metavar="N",
-            help="Side that images are resized to. Default: as the file says, else their own.",
+            help="Resize images to N x N pixels. Default: as stored in the file, otherwise their own size.",
             rich_help_panel=MODEL_FILE,
         ),
     ] = None
@@ -250,7 +265,7 @@ class ModelFile(ModelCode):
         typer.Option(
             "--crop",
             metavar="SHARE",
-            help="Share of the resized image's side that a centre crop keeps, 0.5 to 1.",
+            help="Centre crop: share of the resized image's side to keep, 0.5 to 1.",
             rich_help_panel=MODEL_FILE,
         ),
     ] = None
@@ -259,7 +274,7 @@ class ModelFile(ModelCode):
         typer.Option(
             "--interpolation",
             metavar="NAME",
-            help="How images are resized: nearest, bilinear or bicubic.",
+            help="Interpolation for resizing: nearest, bilinear or bicubic.",
             rich_help_panel=MODEL_FILE,
         ),
     ] = None

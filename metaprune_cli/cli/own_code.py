@@ -39,7 +39,7 @@ def own_name(arch: str) -> str:
     if colon:
         return f"{module}:{name}"
     raise InputError(
-        "Which class or function of this file is the model?",
+        "The file contains no model by itself: name the class or function.",
         expected="\n".join(f"--arch {module}:{found}" for found in _makers(file))
         or "a class or a function: it has none",
         got=arch,

@@ -34,16 +34,16 @@ COLUMNS = (
 )
 HELD_COLUMNS = (label("model", "Model"), label("family", "Family"), label("reason", "Locked because"))
 PROGRAM = (
-    "By route program: the class cannot follow, so the smaller model is a program of its operators. It takes any "
-    "batch, but only inputs of the size it was made for, and has none of its class's methods (generate, say); "
-    "--route class keeps the class."
+    "The model's class could not adapt to the new sizes, so the smaller model is a program of "
+    "its operators (route program). It takes any batch size, but only inputs of the size it "
+    "was made for, and has none of the class's methods (such as generate). Use --route class "
+    "to keep the class."
 )
 """What it means that a model is a program."""
-BY_TASK = "Units are ranked by {0} on images, scope {1}, as is best for {2}; --criterion and --scope say otherwise."
-"""Said where the task chose."""
 UNREPAIRED = (
-    "The images could do more: --repair least-squares fits what is left to what the whole model did on them. "
-    "That takes seconds, and without training it is usually worth ten points of accuracy and more."
+    "With these images you could also repair the model: --repair least-squares fits what is "
+    "left to what the original model computed on them. It takes seconds and, without "
+    "training, usually gains ten points of accuracy or more."
 )
 """Said where there are images and nothing is repaired."""
 FAMILY_COLUMNS = (
@@ -73,9 +73,9 @@ def prune(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Remove what matters least until a model is X times cheaper; MODEL becomes MODEL.pruned-2x.safetensors.
+    """Remove the least important channels until a target is met; MODEL becomes MODEL.pruned-2x.safetensors.
 
-    To zero weights and keep all shapes, use `metaprune sparsify`.
+    To set weights to zero without changing any shape, use `metaprune sparsify`.
     """
     settings = with_rules(settings, ignore or (), rule or ())
     if data is None and settings.needs_images:
@@ -101,7 +101,7 @@ def prune(
     if not quiet and any(model.route == "program" for model in pruned):
         print_note(PROGRAM)
     if not quiet and pruned[0].as_task is not None:
-        print_note(BY_TASK.format(*(getattr(pruned[0], name) for name in ("criterion", "scope", "as_task"))))
+        print_note(stage.ranked_for_task(pruned[0].criterion, pruned[0].scope, pruned[0].as_task))
     if not quiet and dataset is not None and settings.repair == "none":
         print_note(UNREPAIRED)
 

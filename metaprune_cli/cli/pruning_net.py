@@ -47,7 +47,7 @@ def pruning_net(
         list[Path] | None,
         typer.Argument(
             metavar="MODEL...",
-            help="Models, or folders of them; none: the architecture that --arch names, from scratch.",
+            help="Models, or folders of them. Without any: the architecture given by --arch, from scratch.",
             show_default=False,
         ),
     ] = None,
@@ -57,12 +57,13 @@ def pruning_net(
     pruning: Annotated[
         PruneSettings,
         Section(
-            "prune", only=PRUNING, help={"criterion": "By which units stay, of a trained model; as prune takes it."}
+            "prune", only=PRUNING, help={"criterion": "How units are ranked if the model is trained, as in prune."}
         ),
     ],
     resume: options.Resume = False,
     jobs: options.Jobs = 1,
     ddp: options.Ddp = False,
+    log: options.Log = None,
     model_file: options.ModelFile,
     data: options.Data,
     params: options.Params = None,
@@ -71,14 +72,19 @@ def pruning_net(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Train one network that gives a model's weights for any widths; MODEL becomes MODEL.pruningnet.safetensors."""
+    """Train a network that generates a model's weights for any widths; MODEL becomes MODEL.pruningnet.safetensors."""
     source = model_file.source()
     from metaprune_cli.stages import pruning_net as stage
     from metaprune_cli.workflows.device import pick_device
+    from metaprune_cli.workflows.logs import logged
     from metaprune_cli.workflows.ranks import ranks_on
 
     where = pick_device(device)
-    with ranks_on(where) as ranks, listening(quiet or not ranks.first) as progress:
+    with (
+        ranks_on(where) as ranks,
+        listening(quiet or not ranks.first) as shown,
+        logged(shown, log if ranks.first or not ddp else None, jobs=jobs) as progress,
+    ):
         trained = stage.pruning_net(
             models or (),
             output,
@@ -95,5 +101,5 @@ def pruning_net(
         )
     if ranks.first:
         rows, metric = [one.to_document() for one in trained], trained[0].metric
-        shown = (*COLUMNS, Column(f"val_{metric.key}", f"Validation {metric.in_title}", metric.write))
-        show({"pruning_nets": rows}, Table("", shown, rows), as_json=as_json)
+        columns = (*COLUMNS, Column(f"val_{metric.key}", f"Validation {metric.in_title}", metric.write))
+        show({"pruning_nets": rows}, Table("", columns, rows), as_json=as_json)

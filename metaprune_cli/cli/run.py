@@ -82,14 +82,14 @@ def report(error: Exception, further: Sequence[tuple[str, str]] = ()) -> int:
         error = _from_system(error)
     if _is_for_want_of_memory(error):
         error = InputError(
-            "There is not enough memory for this.",
+            "Out of memory.",
             got=str(error).splitlines()[0][:200] if str(error) else None,
-            next_step="smaller batches or images, fewer --jobs, or a machine with more; a file may claim to be larger "
-            "than it is",
+            next_step="use smaller batches or images, fewer --jobs, or a machine with more memory; a file may "
+            "also claim to be larger than it is",
         )
     if isinstance(error, RecursionError):
         error = InputError(
-            "Something that was read is nested too deeply.",
+            "An input is nested too deeply.",
             expected="fewer levels of lists, mappings or modules inside each other",
             next_step="look at the files that were given; --debug shows where it was",
         )
@@ -164,7 +164,7 @@ def _check_surroundings() -> None:
         Path.cwd()
     except OSError as error:
         raise InputError(
-            "The working directory does not exist any more.", got=error.strerror, next_step="change to another one"
+            "The working directory no longer exists.", got=error.strerror, next_step="change to another one"
         ) from error
 
 

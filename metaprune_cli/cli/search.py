@@ -39,8 +39,8 @@ def search(
             "prune",
             only=PRUNING,
             help={
-                "target": "Something else, as prune takes it: params=4x, latency=3ms.",
-                "criterion": "Which units of a layer stay: those that score highest, as prune takes it.",
+                "target": "Another kind of target, as in prune: params=4x, latency=3ms.",
+                "criterion": "How units are scored; the highest in each layer are kept. As in prune.",
             },
         ),
     ],
@@ -51,13 +51,16 @@ def search(
             "--ignore",
             metavar="MATCH",
             rich_help_panel=WHICH_LAYERS,
-            help="Layers that keep all of their outputs, as in prune; may be repeated.",
+            help="Layers whose outputs are not pruned, as in prune; may be repeated.",
         ),
     ] = None,
     rule: Annotated[
         list[str] | None,
         typer.Option(
-            "--rule", metavar="RULE", rich_help_panel=WHICH_LAYERS, help="As prune takes it; may be repeated."
+            "--rule",
+            metavar="RULE",
+            rich_help_panel=WHICH_LAYERS,
+            help="Rule for matching layers, as in prune; may be repeated.",
         ),
     ] = None,
     heirs: Annotated[
@@ -66,9 +69,11 @@ def search(
             "--models",
             metavar="MODEL",
             rich_help_panel=OUTPUT,
-            help="With a PruningNet: models of its structure, or a folder of them, that all get the widths found.",
+            help="With a PruningNet: prune these models of the same structure, or all in a folder, to "
+            "the widths that are found.",
         ),
     ] = None,
+    draw: options.Draw = None,
     resume: options.Resume = False,
     jobs: options.Jobs = 1,
     model_file: options.ModelFile,
@@ -81,8 +86,8 @@ def search(
 ) -> None:
     """Search for the best width of each layer; MODEL becomes MODEL.searched-2x.safetensors.
 
-    Candidates are cropped, repaired and judged on some of the training images; the best are judged again on others,
-    together with the same share of every layer and all units ranked together. Nothing is trained.
+    Candidates are pruned, repaired and evaluated on training images; the best are evaluated again on other images and
+    compared with plans that need no search. Nothing is trained.
     """
     pruning = with_rules(replace(pruning, search=0, together=False), ignore or (), rule or ())
     source = model_file.source()
@@ -107,6 +112,7 @@ def search(
             jobs=jobs,
             ranks=ranks,
             heirs=heirs or (),
+            drawing=draw,
         )
     if not ranks.first:
         return

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from metaprune_cli.config_loader import Reference, load_section, merged, sections
+from metaprune_cli.config_loader import load_section, merged, sections
 from metaprune_cli.errors import InputError
 
 DEFAULT_PARAMS = Path("params.yaml")
@@ -53,7 +53,7 @@ def about_images(file: Path) -> str:
 
 
 def check_code(
-    named: Mapping[str, str], said: Collection[str], file: Path | None, *, is_asked_for: bool, has_leave: bool
+    code: Mapping[str, str], said: Collection[str], file: Path | None, *, is_asked_for: bool, has_leave: bool
 ) -> None:
     """Refuse code that only a settings file names which nobody has named: a folder may be anybody's.
 
@@ -61,7 +61,7 @@ def check_code(
     wrote the settings, and `dvc repro` runs all of it.
 
     Args:
-        named: settings that may name code, by name.
+        code: settings that name code, and what they name.
         said: the settings that options gave.
         file: the settings file, if there is one.
         is_asked_for: whether the user has named it.
@@ -70,7 +70,6 @@ def check_code(
     Raises:
         InputError: it names some.
     """
-    code = {setting: value for setting, value in named.items() if value in Reference()}
     if not code:
         return
     from metaprune_cli.models.consent import note_named, was_named  # imports torch

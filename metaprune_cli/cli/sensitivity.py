@@ -39,8 +39,9 @@ def sensitivity(
     settings: Annotated[SensitivitySettings, Section("sensitivity")],
     pruning: Annotated[
         PruneSettings,
-        Section("prune", only=("criterion", "seed"), help={"criterion": "How units are scored, as prune takes it."}),
+        Section("prune", only=("criterion", "seed"), help={"criterion": "How units are scored, as in prune."}),
     ],
+    draw: options.Draw = None,
     model_file: options.ModelFile,
     data: options.Data,
     params: options.Params = None,
@@ -49,7 +50,7 @@ def sensitivity(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Measure accuracy (or the task's metric) when each family alone loses its least important channels."""
+    """Measure how much accuracy (or the task's metric) drops if each layer alone is pruned."""
     source = model_file.source()
     from metaprune_cli.stages import sensitivity as stage
     from metaprune_cli.workflows.device import pick_device
@@ -64,6 +65,7 @@ def sensitivity(
             data=data,
             device=pick_device(device),
             progress=progress,
+            drawing=draw,
         )
     show({"models": [model.to_document() for model in found]}, *map(_table, found), as_json=as_json)
     if output is not None and not quiet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ import typer
 from metaprune_cli.cli.completion import criteria, metanetworks
 from metaprune_cli.cli.sections import NO_FILE, about_images, check_code, params_file, read_section, unasked
 from metaprune_cli.config.flags import OUTPUT, PANELS, Flag
-from metaprune_cli.config_loader import Reference
+from metaprune_cli.config_loader import NameOrReference, Reference
 from metaprune_cli.console.panel import print_note
 from metaprune_cli.console.table import WIDE
 from metaprune_cli.errors import InputError
@@ -24,7 +24,7 @@ DEFAULT = "Default: "
 COMPLETED = {"criterion": criteria, "metanet": metanetworks}
 """What a shell completes of options that are settings, by their names."""
 Wide = Annotated[
-    bool, typer.Option("--wide", help="Print every column, however narrow the terminal.", rich_help_panel=OUTPUT)
+    bool, typer.Option("--wide", help="Print all columns, even if the terminal is too narrow.", rich_help_panel=OUTPUT)
 ]
 Type = Any  # an annotation, as it is at run time
 
@@ -93,9 +93,8 @@ class Settings:
         file = params_file(given.get("params")) if "params" in given else None
         overrides = dict.fromkeys(instead, ()) | said
         found = read_section(self.cls, self.section.name, file, overrides, if_said=self.section.if_said)
-        code = {name: value for name in code_settings(self.cls) if (value := getattr(found, name, None))}
         leave = bool(given.get("allow_import"))
-        check_code(code, said, file, is_asked_for=given.get("params") is not None, has_leave=leave)
+        check_code(dict(code_in(found)), said, file, is_asked_for=given.get("params") is not None, has_leave=leave)
         if getattr(found, "task", None) is not None and "task" not in said:
             found = replace(found, task=None, usual_task=found.task)
         if "data_root" in said and "dataset" not in said:
@@ -184,16 +183,24 @@ def _without_strange_images(called: Callable[[Mapping[str, Any]], None], given: 
             )
 
 
-def code_settings(cls: Any) -> list[str]:
-    """The settings of a class that may name code of somebody's: ``package.module:name``."""
-    return [name for name, hint in get_type_hints(cls, include_extras=True).items() if _takes_code(hint)]
+def code_in(settings: Any) -> Iterator[tuple[str, str]]:
+    """What settings name that would have to be imported (``package.module:name``), and which setting names it."""
+    if not is_dataclass(settings):
+        return
+    hints = get_type_hints(type(settings), include_extras=True)
+    for one in fields(settings):
+        value = getattr(settings, one.name)
+        if isinstance(value, str) and any(kind.is_code(value) for kind in _references(hints[one.name])):
+            yield one.name, value
+        for number, item in enumerate(value if isinstance(value, tuple) else (value,)):
+            place = f"{one.name}[{number}]" if isinstance(value, tuple) else one.name
+            yield from ((f"{place}.{name}", named) for name, named in code_in(item))
 
 
-def _takes_code(hint: Type) -> bool:
-    """Whether a setting, or one of the kinds that it may be of, is a name of something importable."""
-    within = get_args(hint)
-    beside = getattr(hint, "__metadata__", ())
-    return any(isinstance(one, Reference) for one in beside) or any(_takes_code(one) for one in within)
+def _references(hint: Type) -> list[Reference | NameOrReference]:
+    """What says of a setting, or of one of the kinds that it may be of, that it names something importable."""
+    beside = [one for one in getattr(hint, "__metadata__", ()) if isinstance(one, Reference | NameOrReference)]
+    return beside + [found for one in get_args(hint) for found in _references(one)]
 
 
 def _bundle(hint: Type) -> Settings | Group | None:
@@ -262,7 +269,7 @@ def _kind(hint: Type) -> Type:
     if origin in (None, Literal):
         return hint
     kinds = [one for one in get_args(hint) if one is not type(None)]  # of a union
-    return str if _takes_code(hint) else _kind(kinds[0])  # a name of one's own is any text
+    return str if _references(hint) else _kind(kinds[0])  # a name of one's own is any text
 
 
 def _info(hint: Type) -> Any:

@@ -96,9 +96,9 @@ def sparsify(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Zero the weights of smallest magnitude; MODEL becomes MODEL.sparse-0.8, .sparse-2of4 or .sparse-4x1-0.5.
+    """Set the smallest weights to zero; MODEL becomes MODEL.sparse-0.8, .sparse-2of4 or .sparse-4x1-0.5.
 
-    No shape changes; to make models smaller, use `metaprune prune`.
+    Shapes do not change; to make models smaller, use `metaprune prune`.
     """
     source = model_file.source()
     from metaprune_cli.stages import sparsify as stage

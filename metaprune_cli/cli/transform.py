@@ -37,7 +37,7 @@ def transform(
         typer.Option(
             "--metanet",
             metavar="FILE|NAME",
-            help="The metanetwork, or the name of one of ours.",
+            help="File of a metanetwork, or the name of a built-in one.",
             rich_help_panel=MODELS,
             autocompletion=metanetworks,
         ),

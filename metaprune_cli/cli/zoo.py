@@ -26,17 +26,23 @@ def zoo(
     models: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="MODEL", help="`import` and models: use these instead of training some.", show_default=False
+            metavar="MODEL",
+            help="`import` followed by models: use these instead of training new ones.",
+            show_default=False,
         ),
     ] = None,
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", metavar="FOLDER", help="Gets train/, validation/ and heldout/.", rich_help_panel=OUTPUT
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Output folder, with train/, validation/ and heldout/.",
+            rich_help_panel=OUTPUT,
         ),
     ] = Path("zoo"),
     *,
-    settings: Annotated[ZooSettings, Section("zoo", only=OPTIONS, help={"epochs": "Epochs for each model."})],
+    settings: Annotated[ZooSettings, Section("zoo", only=OPTIONS, help={"epochs": "Training epochs for each model."})],
     resume: options.Resume = False,
     jobs: options.Jobs = 1,
     ddp: options.Ddp = False,
@@ -49,7 +55,7 @@ def zoo(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Train the models of params.yaml's section zoo; `zoo import MODEL...` takes models that exist already."""
+    """Train the models listed in section zoo of params.yaml; `zoo import MODEL...` uses existing models instead."""
     files = _files(models or [])
     source = model_file.source()
     from metaprune_cli.stages import zoo as stage
@@ -61,7 +67,7 @@ def zoo(
     with (
         ranks_on(where) as ranks,
         listening(quiet or not ranks.first) as shown,
-        logged(shown, log if ranks.first else None, jobs=jobs) as progress,
+        logged(shown, log if ranks.first or not ddp else None, jobs=jobs) as progress,
     ):
         if files:
             members = ranks.from_first(
@@ -97,5 +103,5 @@ def _files(given: Sequence[Path]) -> Sequence[Path]:
     if not given or given[0] != Path("import") or given[0].exists():
         return given
     if len(given) == 1:
-        raise InputError("Nothing to import is named.", next_step="metaprune zoo import MODEL...")
+        raise InputError("No models to import were given.", next_step="metaprune zoo import MODEL...")
     return given[1:]

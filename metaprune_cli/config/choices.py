@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from metaprune_cli.config_loader import Range
+from metaprune_cli.config_loader import NameOrReference, Range
 
 Natural = Annotated[int, Range(at_least=0)]
 Count = Annotated[int, Range(at_least=1)]
@@ -17,6 +17,10 @@ Positive = Annotated[float, Range(above=0)]
 Fraction = Annotated[float, Range(above=0, below=1)]
 BelowOne = Annotated[float, Range(at_least=0, below=1)]
 Speedup = Annotated[float, Range(above=1)]
+
+ARCHITECTURES = NameOrReference(("cifar", "restore", "torchvision", "timm", "hf"))
+"""Names of architectures; any other prefix is a module to be imported."""
+ArchName = Annotated[str, ARCHITECTURES]
 
 DatasetName = Literal["digits", "cifar10", "cifar100", "svhn", "imagefolder", "photos", "images"]
 PixelKind = Literal["gray", "rgb"]

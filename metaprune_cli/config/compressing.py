@@ -32,26 +32,27 @@ class CompressSettings:
     """
 
     metanet: Annotated[
-        str, Flag("What rewrites the weights first: none, builtin, or the file of a metanetwork.", WHAT_GOES, "NAME")
+        str, Flag("Metanetwork that rewrites the weights first: none, builtin, or a file.", WHAT_GOES, "NAME")
     ] = NO_METANET
     method: Annotated[
         str | None,
         Flag(
-            "What decides what goes: a name of `metaprune list methods`.",
+            "Pruning method: a name from `metaprune list methods`.",
             WHAT_GOES,
             "NAME",
-            default="the criterion alone, or what --metanet says",
+            default="only the criterion, or as --metanet implies",
         ),
     ] = None
     max_drop: Annotated[
         NonNegative | None,
         Flag(
-            "Take the largest speed-up at which accuracy (or the task's first metric) on validation images is no "
-            "worse by more; where one speed-up is given, smaller ones are tried too.",
+            "Take the largest speed-up that costs at most this much accuracy (or of the task's "
+            "first metric) on validation images. If one speed-up is given, smaller ones are tried "
+            "too.",
             WHAT_GOES,
             "POINTS",
         ),
     ] = None
     # on photos it brought nothing that shows, on digits a half to one and a half points (docs/finetuning.md)
-    teacher: Annotated[bool, Flag("Also learn from the whole model's outputs while finetuning.", TRAINING)] = False
-    batch: Annotated[BatchSize, Flag("Items in one timed forward pass.", MEASURING, "N", ("--latency-batch",))] = 8
+    teacher: Annotated[bool, Flag("While finetuning, also learn from the original model's outputs.", TRAINING)] = False
+    batch: Annotated[BatchSize, Flag("Batch size for measuring latency.", MEASURING, "N", ("--latency-batch",))] = 8

@@ -43,7 +43,7 @@ class DataSettings:
 
     dataset: Annotated[DatasetName, Flag("The data set.", DATA)] = "digits"
     data_root: Annotated[
-        str | None, Flag("Folder the images are in; digits and photos need none.", DATA, "DIR", kind=Path)
+        str | None, Flag("Folder that contains the images; not needed for digits and photos.", DATA, "DIR", kind=Path)
     ] = None
     image_size: Annotated[
         Pixels | None,
@@ -51,22 +51,26 @@ class DataSettings:
             "Side of the images, in pixels.",
             DATA,
             "N",
-            default="their own; of folders with images of several sizes: 224",
+            default="their own, or 224 for folders with images of different sizes",
         ),
     ] = None
     split_seed: Seed = 0
     val_fraction: Fraction = 0.15
     train_limit: Count | None = None
-    augment: Annotated[Augmentation, Flag("How training images are varied: shifted, and mirrored.", DATA)] = "none"
-    batch_size: Annotated[BatchSize, Flag("Images per training step, and per pass.", DATA, "N")] = 64
-    workers: Annotated[Processes, Flag("Processes that load images; 0: this one loads them.", DATA, "N")] = 0
+    augment: Annotated[
+        Augmentation, Flag("Augmentation of training images: shifts (crop) and mirroring (flip).", DATA)
+    ] = "none"
+    batch_size: Annotated[BatchSize, Flag("Batch size.", DATA, "N")] = 64
+    workers: Annotated[
+        Processes, Flag("Number of processes that load images; 0: load in the main process.", DATA, "N")
+    ] = 0
     task: Annotated[
         TaskName | Annotated[str, Reference()] | None,
         Flag(
-            "What models are for: a name of `metaprune list tasks`, or package.module:task.",
+            "What the models do: a name from `metaprune list tasks`, or package.module:task.",
             DATA,
             "NAME",
-            default="as the files of the models say",
+            default="as stored in the model files",
         ),
     ] = None
     preprocessing: Preprocessing = NOTHING_SAID

@@ -24,22 +24,22 @@ class DhpSettings:
     epochs: Annotated[Count, Flag("Epochs of training with generated weights.", TRAINING, "N")] = 10
     start: Annotated[
         Start,
-        Flag("Start from the model's weights or from new ones; auto: from the model's, if there is one.", TRAINING),
+        Flag("Start from the model's weights or from random ones; auto: from the model's, if there is one.", TRAINING),
     ] = "auto"
     shrink: Annotated[
         Shrinking,
         Flag(
-            "scheduled: MACs fall step by step, the smallest latents go; threshold: as published, until the target is "
-            "met.",
+            "scheduled: MACs fall step by step, smallest latents first; threshold: as published, "
+            "until the target is met.",
             WHAT_GOES,
         ),
     ] = "scheduled"
     embedding: Annotated[
-        Natural, Flag("Size of the generator's embedding (published: 8); 0: the compact form.", TRAINING, "N")
+        Natural, Flag("Size of the generator's embedding (8 in the paper); 0: compact form.", TRAINING, "N")
     ] = 0
     power: NonNegative = 0.0  # of group-l2, which trained models' latents begin with; 0: all begin with 1
     strength: Annotated[
-        NonNegative, Flag("At every step latents shrink by X times the learning rate.", WHAT_GOES, "X")
+        NonNegative, Flag("Shrink latents by X times the learning rate at every step.", WHAT_GOES, "X")
     ] = 3e-4
     threshold: Positive = 5e-3  # below it a unit is gone, with threshold
     check_every: Count = 100  # steps, with threshold

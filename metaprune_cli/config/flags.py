@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-WHAT_GOES, WHICH_LAYERS, ROUNDS = "What goes", "Which layers", "Rounds"
+WHAT_GOES, WHICH_LAYERS, ROUNDS = "How much to remove", "Which layers", "Rounds"
 RANKING, SEARCH, REPAIR = "Ranking", "Search", "Repair"
-TRAINING, TECHNIQUES = "Training", "Techniques"
+TRAINING, TECHNIQUES = "Training", "Training techniques"
 MODELS, MEASURING, CURVE = "Models", "Measuring", "Curve"
 OUTPUT, MODEL_FILE, DATA, RUN = "Output", "Model file", "Data", "Run"
-RESTORATION = "Data of super-resolution and denoising"
+RESTORATION = "Super-resolution and denoising"
 PANELS = (
     *(WHAT_GOES, WHICH_LAYERS, ROUNDS, RANKING, SEARCH, REPAIR, TRAINING, TECHNIQUES),
     *(MODELS, MEASURING, CURVE, MODEL_FILE, DATA, RESTORATION, OUTPUT, RUN),
@@ -41,4 +41,4 @@ class Flag:
     instead_of: tuple[str, ...] = ()
 
 
-SEED = Flag("Seed for everything random.", RUN, "N")
+SEED = Flag("Random seed.", RUN, "N")

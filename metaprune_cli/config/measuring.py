@@ -21,17 +21,17 @@ class EvalSettings:
     against: Annotated[
         tuple[str, ...],
         Flag(
-            "Also compare every other arm with this one; may be repeated.",
+            "Also compare all other arms with this one; may be repeated.",
             MEASURING,
             "ARM",
-            default="every method's arm with every baseline",
+            default="each method's arm with each baseline",
         ),
     ] = ()
-    batch_size: Annotated[BatchSize, Flag("Images per batch in evaluation.", MEASURING, "N")] = 256
-    latency_batch: Annotated[BatchSize, Flag("Images in one timed forward pass.", MEASURING, "N")] = 1
-    latency_runs: Annotated[Count, Flag("Timed forward passes of each model.", MEASURING, "N")] = 30
+    batch_size: Annotated[BatchSize, Flag("Batch size for evaluation.", MEASURING, "N")] = 256
+    latency_batch: Annotated[BatchSize, Flag("Batch size for measuring latency.", MEASURING, "N")] = 1
+    latency_runs: Annotated[Count, Flag("Number of timed forward passes per model.", MEASURING, "N")] = 30
     curve: Annotated[
-        tuple[Speedup, ...], Flag("A speed-up on the curve; may be repeated.", CURVE, "X", ("--speedup", "-s"))
+        tuple[Speedup, ...], Flag("Speed-up to include in the curve; may be repeated.", CURVE, "X", ("--speedup", "-s"))
     ] = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
     batches: Count = 16
     seed: Annotated[Seed, SEED] = 0
@@ -46,14 +46,16 @@ class CoverageSettings:
     """
 
     speedup: Annotated[
-        tuple[Speedup, ...], Flag("MACs before / after; may be repeated.", WHAT_GOES, "X", ("--speedup", "-s"))
+        tuple[Speedup, ...], Flag("MACs before / MACs after; may be repeated.", WHAT_GOES, "X", ("--speedup", "-s"))
     ] = (1.5, 2.5)
-    max_ratio: Annotated[Fraction, Flag("Most of a family that may go.", WHAT_GOES, "R")] = 0.95
+    max_ratio: Annotated[
+        Fraction, Flag("Largest share of a layer's channels (or heads) that may be removed.", WHAT_GOES, "R")
+    ] = 0.95
     timeout_s: Annotated[Positive, Flag("Time limit per model.", RUN, "SECONDS", ("--timeout",))] = 3600.0
     memory_gb: Annotated[Positive, Flag("Memory limit per model.", RUN, "GB", ("--memory",))] = 20.0
     image_size: Annotated[
         Pixels | None,
-        Flag("Use smaller images, for speed, where a model accepts them.", MODELS, "N", default="their own"),
+        Flag("Use smaller images, for speed, for models that accept them.", MODELS, "N", default="their own size"),
     ] = None
     jobs: Annotated[
         Annotated[int, Range(at_least=1, at_most=1024)], Flag("Models tried in parallel.", RUN, "N", ("--jobs", "-j"))
@@ -71,7 +73,7 @@ class ExportSettings:
     format: Annotated[
         tuple[ExportFormat, ...],
         Flag(
-            "May be repeated. torchscript is deprecated in PyTorch: prefer torch-export.",
+            "Export format; may be repeated. torchscript is deprecated in PyTorch: prefer torch-export.",
             OUTPUT,
             "safetensors|torch-export|onnx|torchscript|huggingface",
             ("--format", "-f"),
@@ -79,9 +81,11 @@ class ExportSettings:
         ),
     ] = ("torch-export",)
     static_batch: Annotated[
-        BatchSize | None, Flag("Export for batches of exactly N.", OUTPUT, "N", default="of any size")
+        BatchSize | None, Flag("Export for a fixed batch size of N.", OUTPUT, "N", default="any batch size")
     ] = None
-    tolerance: Annotated[Positive, Flag("Largest relative error allowed in the file's outputs.", OUTPUT, "E")] = 1e-4
+    tolerance: Annotated[
+        Positive, Flag("Largest relative error allowed in the outputs of the exported file.", OUTPUT, "E")
+    ] = 1e-4
     inputs: Count = 3
     batch: BatchSize = 4
 
@@ -97,7 +101,9 @@ class BenchSettings:
     batch: Annotated[
         tuple[BatchSize, ...], Flag("Batch sizes, such as 1,8,64.", MEASURING, "N,N", ("--batch", "-b"), kind=str)
     ] = (1,)
-    runs: Annotated[Annotated[int, Range(at_least=5)], Flag("Timed forward passes of each model.", MEASURING, "N")] = 30
+    runs: Annotated[
+        Annotated[int, Range(at_least=5)], Flag("Number of timed forward passes per model.", MEASURING, "N")
+    ] = 30
     warmup: Count = 5
     layer_runs: Count = 5
     claim: Speedup = 1.1

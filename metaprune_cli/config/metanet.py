@@ -81,9 +81,11 @@ class MetaTrainSettings:
     clip: Positive = 1.0
     precision: Precision = "auto"  # of the images' passes; auto: bfloat16 on CUDA devices that have it, else float32
     # models of the zoo whose mean gradient is one step; several processes share them out
-    members_per_step: Annotated[Count, Flag("Graphs per step; several processes divide them.", TRAINING, "N")] = 1
+    members_per_step: Annotated[
+        Count, Flag("Graphs per training step; several processes divide them among themselves.", TRAINING, "N")
+    ] = 1
     batches: Count = 1
-    batch_size: Annotated[BatchSize, Flag("Images on which a model is judged in one step.", TRAINING, "N")] = 128
+    batch_size: Annotated[BatchSize, Flag("Images per model in one training step.", TRAINING, "N")] = 128
     validate_every: Count = 5
     seed: Annotated[Seed, SEED] = 0
     backend: Backend = "blocks"
@@ -99,7 +101,7 @@ class MetaTrainSettings:
         n_of_m(self.pattern, where="meta-train.pattern")
         if self.lookahead and self.objective in ("unstructured", "n:m", "l1"):
             raise InputError(
-                "Only structured pruning is looked at through steps of finetuning.",
+                "Lookahead steps of finetuning only work with structured pruning.",
                 expected="0",
                 got=self.lookahead,
                 where="meta-train.lookahead",
@@ -114,10 +116,10 @@ class TransformSettings:
     recalibrate: Annotated[
         bool,
         Flag(
-            "Measure BatchNorm statistics anew on training images.",
+            "Re-estimate BatchNorm statistics on training images.",
             DATA,
             names=("--recalibrate/--no-recalibrate",),
-            default="yes, where a data set is given",
+            default="yes, if a data set is given",
         ),
     ] = True
     batches: Count = 16

@@ -64,7 +64,7 @@ class Preprocessing:
             figures = getattr(self, name)
             if len(figures) not in (0, 1, count):
                 raise InputError(
-                    "The preprocessing is for images of another number of channels.",
+                    "The preprocessing has a different number of channels than the images.",
                     expected=f"one {name}, or one for each of the {count} channels",
                     got=" ".join(f"{value:g}" for value in figures),
                     where=f"--{name}, or the model's document",

@@ -30,7 +30,7 @@ from metaprune_cli.errors import InputError
 
 SCORED = (
     f"How units are scored: {', '.join(get_args(Ranking))}, or package.module:function. "
-    "auto: by a metanetwork if one has, else group-l2."
+    "auto: by a metanetwork's scores if the model has them, otherwise group-l2."
 )
 
 
@@ -67,50 +67,60 @@ class PruneSettings:
     target: Annotated[
         tuple[str, ...],
         Flag(
-            "Something else: params=2x, macs=50%, size=10MB, memory=4MiB, latency=3ms; drop=0.5: as far as accuracy "
-            "(or the task's first metric) on validation images is not worse by more; may be repeated.",
+            "Another kind of target: params=2x, macs=50%, size=10MB, memory=4MiB, latency=3ms; or "
+            "drop=0.5, the most that accuracy (or the task's first metric) may drop on validation "
+            "images. May be repeated.",
             WHAT_GOES,
             "QUANTITY=AMOUNT",
         ),
     ] = ()
     criterion: Annotated[Ranking | Annotated[str, Reference()], Flag(SCORED, RANKING, "NAME")] = "auto"
-    reduction: Annotated[Reduction, Flag("How a unit's slices become one number.", RANKING)] = "mean"
+    reduction: Annotated[Reduction, Flag("How the scores of a unit's slices are combined into one.", RANKING)] = "mean"
     normaliser: Annotated[
-        Normalising, Flag("What a layer's scores are divided by; rank: use the place in the layer instead.", RANKING)
+        Normalising,
+        Flag("What the scores of a layer are divided by; rank: use a unit's position in its layer instead.", RANKING),
     ] = "auto"
     rescore: Annotated[
-        Count, Flag("Remove in N steps, each scored on what the one before has left; nothing is trained.", RANKING, "N")
+        Count,
+        Flag("Remove in N steps and score what is left again after each; nothing is trained in between.", RANKING, "N"),
     ] = 1
     scope: Annotated[
         AskedScope,
         Flag(
-            "Rank all units together, or take the same share of each family; auto: global, or as suits the task.",
+            "Rank channels across all layers (global), or remove the same share of each layer "
+            "(family); auto: global, unless the task prefers the other.",
             RANKING,
         ),
     ] = "auto"
-    max_ratio: Annotated[Fraction, Flag("Most of a family that may go.", WHAT_GOES, "R")] = 0.8
-    round_to: Annotated[Count, Flag("Keep a multiple of N channels in each layer that shrinks.", WHAT_GOES, "N")] = 1
-    keep_heads: Annotated[bool, Flag("Remove no attention heads.", WHAT_GOES)] = False
+    max_ratio: Annotated[
+        Fraction, Flag("Largest share of a layer's channels (or heads) that may be removed.", WHAT_GOES, "R")
+    ] = 0.8
+    round_to: Annotated[Count, Flag("Keep a multiple of N channels in every pruned layer.", WHAT_GOES, "N")] = 1
+    keep_heads: Annotated[bool, Flag("Do not remove attention heads.", WHAT_GOES)] = False
     route: Annotated[
         Route,
         Flag(
-            "class: only what the model's class can follow; program: a program of its operators; auto: the class where "
-            "that costs little, or where it has `generate` or `save_pretrained`, which no program has.",
+            "class: keep the model's class, and remove only what it can adapt to; program: "
+            "rewrite the model as a program of its operators; auto: keep the class if that costs "
+            "little, or if it has `generate` or `save_pretrained`, which programs lack.",
             WHAT_GOES,
         ),
     ] = "auto"
     rules: tuple[PruningRule, ...] = ()
-    batches: Annotated[Count, Flag("Training batches for criteria that need data.", RANKING, "N")] = 4
+    batches: Annotated[Count, Flag("Number of training batches for criteria that need data.", RANKING, "N")] = 4
     repair: Annotated[
-        Repair, Flag("Without training: fit what is left to what the whole model did on images.", REPAIR)
+        Repair,
+        Flag(
+            "Restore accuracy without training: fit what is left to what the original model computed on images.", REPAIR
+        ),
     ] = "none"
-    repair_images: Annotated[Count, Flag("Training images for the repair.", REPAIR, "N")] = 512
+    repair_images: Annotated[Count, Flag("Number of training images used for the repair.", REPAIR, "N")] = 512
     search: Annotated[
-        Natural, Flag("Try N other ways to divide the removal among layers, judged on images.", SEARCH, "N")
+        Natural, Flag("Try N other ways to divide the removal among layers, evaluated on images.", SEARCH, "N")
     ] = 0
     search_images: Count = 1024
     # one search for all models of a structure: what it finds is less a matter of chance
-    together: Annotated[bool, Flag("One search for all models of the same structure.", SEARCH)] = False
+    together: Annotated[bool, Flag("Run one search for all models of the same structure.", SEARCH)] = False
     seed: Annotated[Seed, SEED] = 0
 
     @property
@@ -122,20 +132,20 @@ class PruneSettings:
     def __post_init__(self) -> None:
         if self.search and self.scope == "family":
             raise InputError(
-                "Where every family loses the same share, there is nothing to search for.",
+                "With scope family every layer loses the same share, so there is nothing to search for.",
                 expected="scope global, or no search",
                 got=f"{self.search} trials in scope family",
                 where="prune.search",
             )
         if self.rescore > 1 and any(target.partition("=")[0].strip() == "drop" for target in self.target):
             raise InputError(
-                "There is no half way to a target of drop, after which units could be scored anew.",
+                "--rescore cannot be combined with a target of drop, because its steps are not known in advance.",
                 where="prune.rescore",
                 next_step="leave --rescore out, or give a target such as --speedup X",
             )
         if self.together and not self.search:
             raise InputError(
-                "Models are put together for a search, and there is none.",
+                "--together only has an effect with a search.",
                 where="prune.together",
                 next_step="--search N, or leave it out",
             )
@@ -145,31 +155,36 @@ class PruneSettings:
 class SparsifySettings:
     """Section ``sparsify``: which weights are zeroed; all shapes stay."""
 
-    kind: Annotated[ZeroKind, Flag("Single weights, all but N of every M, or blocks.", WHAT_GOES)] = "unstructured"
+    kind: Annotated[
+        ZeroKind, Flag("What to set to zero: single weights, all but N of every M weights, or blocks.", WHAT_GOES)
+    ] = "unstructured"
     sparsity: Annotated[
         tuple[Fraction, ...],
-        Flag("Fraction of weights to zero, for all kinds but n:m; may be repeated.", WHAT_GOES, "X"),
+        Flag("Fraction of weights to set to zero, for all kinds except n:m; may be repeated.", WHAT_GOES, "X"),
     ] = (0.8,)
     # in YAML in quotes, where 2:4 is the number 124
-    pattern: Annotated[str, Flag("N of every M weights stay; for kind n:m.", WHAT_GOES, "N:M")] = "2:4"
+    pattern: Annotated[str, Flag("Keep N of every M weights; for kind n:m.", WHAT_GOES, "N:M")] = "2:4"
     block: Annotated[str, Flag("Block size, outputs x inputs; for kind block.", WHAT_GOES, "RxC")] = "4x1"
     scope: Annotated[
-        Scope, Flag("One threshold for all layers, or the same fraction of each; not for n:m.", WHAT_GOES)
+        Scope, Flag("One threshold for all layers, or the same fraction of each layer; not for n:m.", WHAT_GOES)
     ] = "global"
     # of those layers whose outputs, or inputs, are the model's
     classifier: Annotated[
         bool,
         Flag(
-            "Zero weights of the last layers too.", WHICH_LAYERS, names=("--include-classifier/--exclude-classifier",)
+            "Also set weights of the last layers to zero.",
+            WHICH_LAYERS,
+            names=("--include-classifier/--exclude-classifier",),
         ),
     ] = False
     first: Annotated[
-        bool, Flag("Zero weights of the first layers too.", WHICH_LAYERS, names=("--include-first/--exclude-first",))
+        bool,
+        Flag("Also set weights of the first layers to zero.", WHICH_LAYERS, names=("--include-first/--exclude-first",)),
     ] = True
     kernel_only: Annotated[
         bool,
         Flag(
-            "Of 2:4: only layers that PyTorch's 2:4 kernels take.",
+            "With 2:4: only layers that PyTorch's 2:4 kernels support.",
             WHICH_LAYERS,
             names=("--kernel-only/--no-kernel-only",),
         ),
@@ -180,7 +195,7 @@ class SparsifySettings:
         rows_by_columns(self.block, where="sparsify.block")
         if self.kernel_only and pattern != (2, 4):
             raise InputError(
-                "PyTorch has kernels for 2:4 alone.", expected="2:4", got=self.pattern, where="sparsify.pattern"
+                "PyTorch only has kernels for 2:4.", expected="2:4", got=self.pattern, where="sparsify.pattern"
             )
 
 
@@ -192,14 +207,23 @@ class IterateSettings:
     before the headline metric on validation images is so much worse than the whole model's (points of accuracy).
     """
 
-    rounds: Annotated[Count, Flag("How many.", ROUNDS, "N")] = 4
+    rounds: Annotated[Count, Flag("Number of rounds.", ROUNDS, "N")] = 4
     schedule: Annotated[
-        Rounds, Flag("Take the same share in every round, the same amount, or most of it early (AGP).", ROUNDS)
+        Rounds,
+        Flag(
+            "Remove the same share in every round (geometric), the same amount (linear), or most "
+            "of it early (cubic, AGP).",
+            ROUNDS,
+        ),
     ] = "geometric"
-    epochs: Annotated[Count, Flag("Epochs of training after every round.", ROUNDS, "N")] = 2
+    epochs: Annotated[Count, Flag("Training epochs after every round.", ROUNDS, "N")] = 2
     max_drop: Annotated[
         NonNegative | None,
-        Flag("Stop before the headline metric (accuracy) on validation images is worse by more.", ROUNDS, "POINTS"),
+        Flag(
+            "Stop before accuracy (or the task's first metric) on validation images drops by more than this.",
+            ROUNDS,
+            "POINTS",
+        ),
     ] = None
 
 
@@ -211,9 +235,9 @@ class SensitivitySettings:
     """
 
     ratios: Annotated[
-        tuple[Fraction, ...], Flag("Share of a family that is removed; may be repeated.", WHAT_GOES, "R", ("--ratio",))
+        tuple[Fraction, ...], Flag("Share of a layer to remove; may be repeated.", WHAT_GOES, "R", ("--ratio",))
     ] = (0.25, 0.5, 0.75, 0.9)
-    images: Annotated[Count, Flag("Validation images to use, at most.", MEASURING, "N")] = 2048
+    images: Annotated[Count, Flag("Maximum number of validation images to use.", MEASURING, "N")] = 2048
     max_drop: Annotated[
-        NonNegative, Flag("For the rules: points that one family may cost by itself.", WHAT_GOES, "POINTS")
+        NonNegative, Flag("For the rules: how many points pruning one layer alone may cost.", WHAT_GOES, "POINTS")
     ] = 1.0

@@ -34,12 +34,12 @@ class PruningNetSettings:
     are those that section ``prune`` allows.
     """
 
-    start: Annotated[Start, Flag("Start from the model's weights, or from new ones.", TRAINING)] = "trained"
+    start: Annotated[Start, Flag("Start from the model's weights, or from random ones.", TRAINING)] = "trained"
     generator: Annotated[
         GeneratorName,
         Flag(
-            "What widths add to weights: 32 directions in full, factored, or nothing (shared); auto: full up to 256 "
-            "MiB, then factored.",
+            "How weights depend on widths: 32 directions in full, factored, or not at all "
+            "(shared); auto: full up to 256 MiB, then factored.",
             TRAINING,
         ),
     ] = "auto"
@@ -49,11 +49,14 @@ class PruningNetSettings:
         Flag("What a layer's weights depend on: its own widths, its neighbours' too, or all widths.", TRAINING),
     ] = "own"
     sampling: Annotated[
-        SamplingName, Flag("Draw widths that meet a random speed-up, or each layer's by itself.", TRAINING)
+        SamplingName,
+        Flag(
+            "Draw widths that meet a random speed-up (budget), or each layer's width independently (uniform).", TRAINING
+        ),
     ] = "budget"
-    speedup_max: Annotated[Speedup, Flag("Largest speed-up that is drawn.", WHAT_GOES, "X")] = 8.0
+    speedup_max: Annotated[Speedup, Flag("Largest speed-up to draw.", WHAT_GOES, "X")] = 8.0
     # the whole network, the smallest and two random ones in every step, all of which learn from the first
-    sandwich: Annotated[bool, Flag("In each step train the whole, the smallest and random networks.", TRAINING)] = False
+    sandwich: Annotated[bool, Flag("Train the full, the smallest and random networks in each step.", TRAINING)] = False
     epochs: Annotated[Count, Flag("Training epochs.", TRAINING, "N")] = 20
     optimizer: OptimizerName = "sgd"
     lr: Annotated[Positive, Flag("Peak learning rate.", TRAINING, "X")] = 0.05

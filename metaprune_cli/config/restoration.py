@@ -26,10 +26,10 @@ class RestorationSettings:
     scale: Annotated[
         Scale | None,
         Flag(
-            "How many times larger super-resolution makes images.",
+            "Upscaling factor of super-resolution.",
             RESTORATION,
             "N",
-            default=f"as the files of the models say, or {SCALE}",
+            default=f"as stored in the model files, or {SCALE}",
         ),
     ] = None
     sigma: Annotated[
@@ -38,31 +38,31 @@ class RestorationSettings:
             "Standard deviation of the noise, for pixels from 0 to 255.",
             RESTORATION,
             "LEVEL",
-            default=f"as the files of the models say, or {SIGMA:g}",
+            default=f"as stored in the model files, or {SIGMA:g}",
         ),
     ] = None
     pixels: Annotated[
         PixelKind | None,
         Flag(
-            "What images are read as.",
+            "Colour mode of the images.",
             RESTORATION,
-            default="as the files of the models say, or gray for denoising, rgb for super-resolution",
+            default="as stored in the model files, otherwise gray for denoising and rgb for super-resolution",
         ),
     ] = None
     tests: Annotated[
         tuple[str, ...],
         Flag(
-            "Folder of test images below the data folder; may be repeated.",
+            "Folder of test images inside the data folder; may be repeated.",
             RESTORATION,
             "NAME",
             names=("--test-set",),
-            default="all of the known ones that are there",
+            default="all known ones that exist",
         ),
     ] = ()
     tile: Annotated[
         Pixels | None,
         Flag(
-            "Side of the overlapping tiles in which images are evaluated, to save memory.",
+            "Evaluate images in overlapping tiles of N x N pixels, to save memory.",
             RESTORATION,
             "N",
             default="whole images",
@@ -71,10 +71,10 @@ class RestorationSettings:
     multiple: Annotated[
         Multiple | None,
         Flag(
-            "Images are padded to sides that are a multiple of this.",
+            "Pad images so that their sides are a multiple of N.",
             RESTORATION,
             "N",
-            default="as the architecture asks, or 1",
+            default="as the architecture needs, or 1",
         ),
     ] = None
     patches: Count = 1024

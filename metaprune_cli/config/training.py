@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from metaprune_cli.config.choices import (
+    ArchName,
     BelowOne,
     Count,
     Natural,
@@ -36,10 +37,10 @@ class OptimSettings:
     lr: Annotated[
         Positive | None,
         Flag(
-            "Learning rate at its highest.",
+            "Peak learning rate.",
             TRAINING,
             "X",
-            default=f"{USUAL_LR:g}, of models that were pruned {LR_AFTER_PRUNING:g}",
+            default=f"{USUAL_LR:g}, or {LR_AFTER_PRUNING:g} for pruned models",
         ),
     ] = None
     momentum: BelowOne = 0.9
@@ -60,23 +61,22 @@ class OptimSettings:
         bool, Flag("Re-estimate BatchNorm statistics at the end.", TRAINING, names=("--recalibrate/--no-recalibrate",))
     ] = False
     sparsity: Annotated[
-        NonNegative, Flag("Sparse learning: pull unimportant units to zero (try 5e-4).", TECHNIQUES, "X")
+        NonNegative, Flag("Sparse learning: pull unimportant units towards zero (try 5e-4).", TECHNIQUES, "X")
     ] = 0.0
     sparsity_alpha: Annotated[float, Range(above=1)] = 4.0  # the least important unit is pulled so many times harder
     # two images in one, their shares from Beta(mixup, mixup); 0: not
-    mixup: Annotated[NonNegative, Flag("Mixup with shares from Beta(X, X) (try 0.2).", TECHNIQUES, "X")] = 0.0
+    mixup: Annotated[NonNegative, Flag("Mixup, with shares from Beta(X, X) (try 0.2).", TECHNIQUES, "X")] = 0.0
     # a rectangle of another image, its share from Beta(cutmix, cutmix); 0: not
-    cutmix: Annotated[NonNegative, Flag("CutMix with shares from Beta(X, X) (try 1).", TECHNIQUES, "X")] = 0.0
-    clip: Annotated[NonNegative, Flag("Clip the gradient's norm to this (try 1); 0: do not clip.", TECHNIQUES, "X")] = (
-        0.0
-    )
+    cutmix: Annotated[NonNegative, Flag("CutMix, with shares from Beta(X, X) (try 1).", TECHNIQUES, "X")] = 0.0
+    clip: Annotated[NonNegative, Flag("Clip the gradient norm to X (try 1); 0: do not clip.", TECHNIQUES, "X")] = 0.0
     # decay, by the step, of the average of the weights that is evaluated and kept; 0: no average
     ema: Annotated[
         BelowOne,
-        Flag("Keep an exponential moving average of the weights with this decay (try 0.999).", TECHNIQUES, "X"),
+        Flag("Use an exponential moving average of the weights with decay X (try 0.999); 0: off.", TECHNIQUES, "X"),
     ] = 0.0
     patience: Annotated[
-        Natural, Flag("Stop after N epochs without improvement and keep the best; 0: keep the last.", TECHNIQUES, "N")
+        Natural,
+        Flag("Stop after N epochs without improvement and keep the best epoch; 0: keep the last.", TECHNIQUES, "N"),
     ] = 0
     stop_on: StopOn = "loss"  # what is better, on the validation images
     distill_weight: Annotated[float, Range(at_least=0, at_most=1)] = 0.5  # of a teacher; the labels have the rest
@@ -91,7 +91,7 @@ class OptimSettings:
 class ZooMember:
     """``count`` models of one architecture in the zoo; ``heldout`` further ones are kept out of meta-training."""
 
-    arch: str = "cifar:resnet8"
+    arch: ArchName = "cifar:resnet8"
     arch_args: dict[str, bool | int | float | str] = field(default_factory=dict)
     count: Natural = 4
     heldout: Natural = 1
@@ -102,6 +102,8 @@ class ZooSettings:
     """Section ``zoo``: the models trained for meta-training, and those held out of it."""
 
     members: tuple[ZooMember, ...] = (ZooMember(),)
-    validation: Annotated[Natural, Flag("How many of the models choose the metanetwork's epoch.", TRAINING, "N")] = 1
+    validation: Annotated[
+        Natural, Flag("How many of the models are used to choose the metanetwork's best epoch.", TRAINING, "N")
+    ] = 1
     seed: Annotated[Seed, SEED] = 0
     train: OptimSettings = field(default_factory=OptimSettings)

@@ -166,4 +166,4 @@ def _hushed() -> Iterator[None]:
 
 
 def _written(figures: dict[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    return "  ".join(f"{name} {value:.4g}" for name, value in figures.items() if name != "epoch")

@@ -87,7 +87,7 @@ def _binary(label_bytes: int) -> Callable[[Path], Arrays]:
         raw = np.fromfile(path, np.uint8)
         if not raw.size or raw.size % record:
             raise CorruptFileError(
-                "A CIFAR file is truncated or has another layout.",
+                "A CIFAR file is truncated or has a different layout.",
                 expected=f"a multiple of {record} bytes",
                 got=f"{raw.size} bytes",
                 where=path,

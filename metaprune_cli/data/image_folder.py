@@ -215,7 +215,7 @@ def open_picture(path: str, mode: str | None = None) -> Image.Image | Unreadable
                 expected=f"a picture of at most {MOST_PIXELS} pixels in a format that Pillow reads",
                 got=f"{type(error).__name__}: {error}",
                 where=path,
-                next_step="make the file again, or take it out of the folder",
+                next_step="replace the file, or remove it from the folder",
             )
         )
 

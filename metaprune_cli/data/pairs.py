@@ -80,7 +80,7 @@ def read_pairs(photographs: Sequence[Photograph], pixels: PixelKind, scale: int,
     opened = [_opened(each.path) for each in photographs]
     if pixels == "rgb" and not mixed and all(picture.mode in _GRAY for picture in opened):
         raise InputError(
-            "These images are gray, and colours are wanted.",
+            "The images are gray, but colour images are needed.",
             expected="images of three colours",
             got=f"{len(opened)} gray images, such as {photographs[0].path.name}",
             where=photographs[0].path.parent,
@@ -132,7 +132,7 @@ def _check_sides(photographs: Sequence[Photograph], images: Sequence[Tensor]) ->
             expected=f"at least {LEAST_SIDE} pixels a side",
             got=", ".join(short[:8]),
             where=photographs[0].path.parent,
-            next_step="take them out of the folder",
+            next_step="remove them from the folder",
         )
 
 
@@ -146,8 +146,8 @@ def _check_small(
     ]
     if wrong:
         raise InputError(
-            "Images and their small versions do not match.",
-            expected=f"sides that are {scale} times those of the small version, but for less than {scale} pixels",
+            "Images and their low-resolution versions do not match.",
+            expected=f"sides {scale} times those of the low-resolution version, to within {scale} pixels",
             got="\n".join(wrong[:8]),
             where=photographs[0].path.parent,
             next_step=f"choose the scale they were made for with --scale, or take the folder X{scale} away",

@@ -91,7 +91,7 @@ def training(settings: DataSettings, scale: int) -> list[Photograph]:
             expected=f"images in one of the folders {', '.join(TRAIN)}, or in this folder itself",
             got=_listed(root),
             where=root,
-            next_step="put images there, or give another folder with --data-root",
+            next_step="put images there, or choose another folder with --data-root",
         )
     return _with_small(folder, found, scale)
 
@@ -151,11 +151,11 @@ def _with_small(folder: Path, images: Sequence[Path], scale: int) -> list[Photog
     by_stem = {path.stem.removesuffix(f"x{scale}"): path for path in _images(small)}
     if missing := [path.name for path in images if path.stem not in by_stem]:
         raise InputError(
-            "Some images have no small version.",
-            expected=f"one for each image of {folder.name}/, called like it, perhaps with x{scale} at the end",
+            "Some images have no low-resolution version.",
+            expected=f"one for each image of {folder.name}/, with the same name, with or without x{scale} at the end",
             got=f"none for {len(missing)} of {len(images)}: {', '.join(missing[:8])}",
             where=small,
-            next_step="add them, or take the folder away: then they are made, bicubic",
+            next_step="add them, or remove the folder; they are then computed by bicubic downscaling",
         )
     return [Photograph(path, by_stem[path.stem]) for path in images]
 
@@ -166,7 +166,7 @@ def _missing(names: Iterable[str], root: Path, got: str) -> InputError:
         expected=f"images in {', '.join(names)}: {TEST_LAYOUT}",
         got=got,
         where=root,
-        next_step="put the test sets there, or name the folders that hold yours: --test-set NAME",
+        next_step="put the test sets there, or name their folders with --test-set NAME",
     )
 
 

@@ -141,7 +141,7 @@ def _chosen(found: list[Photograph], settings: DataSettings) -> list[Photograph]
 def _split(found: list[Photograph], settings: DataSettings) -> tuple[list[Photograph], list[Photograph]]:
     if len(found) < 2:
         raise InputError(
-            "There are too few images to split a validation set off.",
+            "There are too few images to split off a validation set.",
             expected="at least two training images, or images in val/",
             got=len(found),
             where=settings.data_root,
@@ -160,5 +160,5 @@ def _check_patches(train: Pairs, side: int, settings: DataSettings) -> None:
             expected=f"at least {side * train.scale} pixels a side",
             got=f"{len(small)}: {', '.join(small[:8])}",
             where=settings.data_root,
-            next_step="ask for smaller patches with --image-size or data.image_size, or take these images away",
+            next_step="use smaller patches (--image-size or data.image_size), or remove these images",
         )

@@ -159,7 +159,7 @@ def load_splits(settings: DataSettings) -> Splits:
         val = _whole(_resized(own, settings), settings)
     if not (len(train) and len(val)):
         raise InputError(
-            "There are too few images to split a validation set off.",
+            "There are too few images to split off a validation set.",
             expected="at least one image in both",
             got=f"{len(train)} for training, {len(val)} for validation",
             where="data.val_fraction, data.train_limit",

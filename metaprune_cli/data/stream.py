@@ -126,7 +126,7 @@ def check_sizes(inputs: Any, targets: Any, *, where: str) -> None:
         )
     if len(set(sizes[0] + sizes[1])) > 1:
         raise InputError(
-            "Inputs and targets are not of the same samples.",
+            "Inputs and targets have different numbers of samples.",
             expected="tensors of equally many samples",
             got=f"{sizes[0][0]} inputs and {sizes[1][0]} targets" if sizes[0] != sizes[1] else f"{sizes[0]}",
             where=where,

@@ -57,7 +57,7 @@ def _read_mat(path: Path) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"X {pixels.shape}, y from {labels.min()} to {labels.max()}")
     except Exception as error:  # damaged .mat files fail in every way there is
         raise CorruptFileError(
-            "An SVHN file is damaged, or is no MATLAB file of images.",
+            "An SVHN file is damaged, or is not a MATLAB file of images.",
             expected="X (32, 32, 3, n) and y (n, 1) with labels from 1 to 10",
             got=f"{type(error).__name__}: {error}",
             where=path,

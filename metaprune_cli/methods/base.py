@@ -75,7 +75,7 @@ class Proposal:
             wrong.append(f"kept units of shape {list(self.kept.shape)}")
         if wrong:
             raise InputError(
-                "What is proposed does not fit the model.",
+                "The method's proposal does not fit the model.",
                 expected=f"weights of the model's own shapes, and one value for each of {units} units",
                 got="\n".join(wrong),
             )
@@ -178,7 +178,7 @@ class Method:
     Attributes:
         name: in a word; arms are called by it.
         about: what it does, in a line.
-        noun: what it works with, for sentences: "Gain by the metanetwork".
+        noun: what it works with, for sentences: "Gain from the metanetwork".
         command: the subcommand that carries a proposal out; a lineage with this step has the method in its arm.
         proposes: what it may propose. With units among it, the command removes them itself; with widths, a search does.
         done: what the command did to a model, for sentences: "rewritten by the metanetwork".

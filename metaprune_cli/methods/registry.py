@@ -28,7 +28,7 @@ METHODS: tuple[Method, ...] = (
         command="transform",
         proposes=("weights", "scores"),
         done="rewritten by the metanetwork",
-        chosen="ranked as it says",
+        chosen="ranked by its scores",
         criterion="metanet",
         learnt=Learnt(
             kind="metanetwork",
@@ -47,7 +47,7 @@ METHODS: tuple[Method, ...] = (
         noun="PruningNet",
         command="pruning-net",
         proposes=("weights", "widths"),
-        done="its layers' widths searched for with the weights of a PruningNet",
+        done="layer widths found by search with the weights of a PruningNet",
         learnt=Learnt(
             kind="hypernetwork",
             listed="pruningnets",
@@ -65,7 +65,7 @@ METHODS: tuple[Method, ...] = (
         command="dhp",
         proposes=("weights", "units"),
         done="trained with generated weights",
-        chosen="the units of the smallest latents removed",
+        chosen="units with the smallest latents removed",
         source="arXiv 2003.13683",
     ),
 )

@@ -60,7 +60,7 @@ class Adapted:
             bare = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
             bare = renamed(bare, own_names(self.architecture, bare))
             if wanted & bare.keys():
-                self.notes.append(f"took the prefix {prefix} off all names")
+                self.notes.append(f"removed the prefix {prefix} from all names")
                 return bare
         for prefix in prefixes(own)[1:]:
             longer = {prefix + name: tensor for name, tensor in state.items()}
@@ -79,14 +79,14 @@ class Adapted:
                 found[prefix] = below
         if len(found) > 1:
             raise InputError(
-                "There are several models in one state dict, and nothing says which is meant.",
+                "The state dict contains several models; choose one.",
                 expected="one of them",
                 got=", ".join(f"names that begin with {prefix}" for prefix in found),
                 where=self.where,
                 next_step=f"--key {next(iter(found)).removesuffix('.')}",
             )
         for prefix, below in found.items():
-            self.notes.append(f"took the {len(below)} of {len(state)} entries that begin with {prefix}")
+            self.notes.append(f"using the {len(below)} of {len(state)} entries that begin with {prefix}")
             return below
         return None
 
@@ -158,11 +158,11 @@ def check_numbers(entries: Mapping[str, tuple[Tensor, bool]], where: Path) -> No
             wrong.append(f"{name}: {int(bad.sum())} of {tensor.numel()}")
     if wrong:
         raise InputError(
-            "There are values in the file that are not numbers.",
+            "The file contains values that are not finite (NaN or infinity).",
             expected="finite numbers",
             got="\n".join([*wrong[:_LISTED], *(["..."] if len(wrong) > _LISTED else [])]),
             where=where,
-            next_step="take the file of an earlier epoch: the training that made this one has diverged",
+            next_step="use the file of an earlier epoch; the training that produced this one diverged",
         )
 
 

@@ -47,7 +47,7 @@ def was_named(name: str, file: Path) -> bool:
         return False
     if note != f"{code_digest(name, here)} {name}\n".encode():
         raise InputError(
-            "The code that the file names has changed since you named it on a command line here.",
+            "The code that this file names has changed since you last named it on a command line here.",
             expected="the code as it was",
             got=name,
             where=file,

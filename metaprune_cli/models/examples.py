@@ -48,7 +48,7 @@ def example_inputs(architecture: Architecture, model: nn.Module | None = None) -
         usual = PACKAGES[family].inputs(name, architecture.args)
     if usual is None:
         raise InputError(
-            "Nothing says what the model takes.",
+            "The shape of the model's input is not known.",
             expected=f"an input shape, or an attribute {ATTRIBUTE} of the model or of its factory",
             where=architecture.name,
             next_step="--input-shape 3,224,224, without the batch",

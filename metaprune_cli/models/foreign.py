@@ -27,7 +27,7 @@ def told_by_names(states: Mapping[str, Tensor], where: Path) -> tuple[Architectu
     for prefix, named in _all_readings(states):
         complete = _completed_shapes(named)
         if has(signature(complete)):
-            said = [f"took the prefix {prefix} off all names"] if prefix else []
+            said = [f"removed the prefix {prefix} from all names"] if prefix else []
             return recognise(complete, where), named, said
         share = next((share for _, share in nearest(complete)), 0.0)
         if share > best:

@@ -39,7 +39,7 @@ def chosen(content: object, path: Path, key: str | None = None) -> tuple[Part, l
     name = next((name for usual in _USUAL for name in found if name.split(".")[0] == usual), None)
     if name is None and len(found) > 1:
         raise InputError(
-            "There are several state dicts in the file, and nothing says which is meant.",
+            "The file contains several state dicts; choose one.",
             expected="one of them",
             got=_listing(found),
             where=path,
@@ -47,8 +47,8 @@ def chosen(content: object, path: Path, key: str | None = None) -> tuple[Part, l
         )
     name = name or next(iter(found))
     others = [other for other in found if other != name]
-    beside = f" (there is {_listing(others)} too: --key takes it)" if others else ""
-    return found[name], [f"took the entry {name}{beside}"]
+    beside = f" (the file also has {_listing(others)}; choose it with --key)" if others else ""
+    return found[name], [f"using entry {name}{beside}"]
 
 
 def _parts(content: object, name: str, seen: set[int]) -> Iterator[tuple[str, Part]]:
@@ -71,17 +71,17 @@ def _parts(content: object, name: str, seen: set[int]) -> Iterator[tuple[str, Pa
 def _named(found: Mapping[str, Part], content: object, key: str, path: Path) -> tuple[Part, list[str]]:
     if key in found:
         others = [name for name in found if name != key]
-        return found[key], [f"took the entry {key}" + (f", of {_listing([key, *others])}" if others else "")]
+        return found[key], [f"using entry {key}" + (f", of {_listing([key, *others])}" if others else "")]
     inside = {name: part for name, part in found.items() if name.startswith(f"{key}.")}
     if len(inside) == 1:
         name, part = next(iter(inside.items()))
-        return part, [f"took the entry {name}"]
+        return part, [f"using entry {name}"]
     whole = found.get("")
     if isinstance(whole, Mapping):
         prefix = f"{key}."
         below = {name.removeprefix(prefix): value for name, value in whole.items() if str(name).startswith(prefix)}
         if below:
-            return below, [f"took the {len(below)} of {len(whole)} entries that begin with {prefix}"]
+            return below, [f"using the {len(below)} of {len(whole)} entries that begin with {prefix}"]
     keys = [str(name) for name in content] if isinstance(content, Mapping) else []
     raise InputError(
         f"There is no state dict under {key!r} in the file.",
@@ -98,8 +98,8 @@ def _none(content: object, path: Path) -> InputError:
         inside = [f"{str(key)[:100]}: {type(value).__name__}" for key, value in content.items()]
         got = "; ".join(inside[:_LISTED]) or "nothing"
     return InputError(
-        "There is no state dict in the file.",
-        expected="names and tensors, at the top or under a key",
+        "The file contains no state dict.",
+        expected="names and tensors, at the top level or under a key",
         got=got,
         where=path,
         next_step="save torch.save(model.state_dict(), path) and name the architecture with --arch",

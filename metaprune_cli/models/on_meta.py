@@ -61,7 +61,7 @@ class _Factories(TorchFunctionMode):
             self.values += _values(kwargs.get("size", args))
         if self.tensors > limits.tensors or self.values > limits.values:
             raise TooLargeError(
-                "The architecture with these arguments is far larger than what the file holds.",
+                "With these arguments the architecture is far larger than the contents of the file.",
                 expected=f"at most {limits.tensors} tensors, and {limits.values} values where they need memory",
                 got="more",
                 next_step="check the arguments, --arch and --arch-arg; do not trust a file that says them",

@@ -56,7 +56,7 @@ def check_kind(head: bytes, path: Path) -> None:
     """
     if not head:
         raise CorruptFileError(
-            "The file is empty.", expected=_STATE_DICT, where=path, next_step="copy or make it again"
+            "The file is empty.", expected=_STATE_DICT, where=path, next_step="copy or create it again"
         )
     named = [_BY_SUFFIX[path.suffix]] if path.suffix in _BY_SUFFIX else []
     begun = [(what, next_step) for start, what, next_step in _KINDS if head.lower().startswith(start.lower())]
@@ -80,11 +80,11 @@ def check_zip(path: Path, most_tensors: int | None) -> None:
             "The file is damaged, or it was not written by torch.save.",
             got=str(error),
             where=path,
-            next_step="copy or make the file again",
+            next_step="copy or create the file again",
         ) from error
     if records and all(record.filename.endswith(".npy") for record in records):
         raise InputError(
-            "The file holds arrays of NumPy.",
+            "The file contains NumPy arrays.",
             expected=_STATE_DICT,
             where=path,
             next_step="torch.save({name: torch.from_numpy(array) for name, array in numpy.load(path).items()}, other)",
@@ -95,11 +95,11 @@ def check_zip(path: Path, most_tensors: int | None) -> None:
     tensors = sum("/data/" in record.filename for record in records)
     if most_tensors is not None and tensors > most_tensors:
         raise InputError(
-            "The architecture of this state dict cannot be any that is known.",
+            "The state dict does not match any known architecture.",
             expected=f"at most {most_tensors} tensors, with all that known architectures have and what trained them",
             got=f"{tensors} tensors",
             where=path,
-            next_step="name it: --arch package.module:factory --arch-arg key=value",
+            next_step="name the architecture: --arch package.module:factory --arch-arg key=value",
         )
     inside, outside = sum(record.file_size for record in records), path.stat().st_size
     if inside > outside or any(record.compress_type != ZIP_STORED for record in records):

@@ -43,11 +43,12 @@ def open_pickle(path: Path, trust_pickle: bool, home: str | None = None) -> obje
                 return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CorruptFileError(
-            "The file holds Python objects other than tensors, and opening those can run any code; or it is damaged.",
+            "The file contains Python objects other than tensors, and loading them can run arbitrary "
+            "code; or it is damaged.",
             expected="a state dict, as torch.save(model.state_dict(), path) writes it",
             got=_unsafe_part(str(error)),
             where=path,
-            next_step="save the state dict instead; --trust-pickle opens it all the same, if you trust who made it",
+            next_step="save the state dict instead; or use --trust-pickle, if you trust whoever made the file",
         ) from error
     except InputError:
         raise
@@ -58,7 +59,7 @@ def open_pickle(path: Path, trust_pickle: bool, home: str | None = None) -> obje
             "The file is damaged, or it was not written by torch.save.",
             got=str(error).partition(". ")[0] or type(error).__name__,
             where=path,
-            next_step="copy or make the file again",
+            next_step="copy or create the file again",
         ) from error
 
 
@@ -82,7 +83,7 @@ def _trusted(path: Path, home: str | None) -> object:
 def _without_code(error: Exception, path: Path) -> InputError:
     of_script = "__main__" in str(error)
     return InputError(
-        "The file holds a module whose code is not here.",
+        "The file contains a pickled module whose code cannot be found.",
         expected="the classes it names, importable from the working directory",
         got=f"{type(error).__name__}: {error}",
         where=path,

@@ -34,10 +34,10 @@ def plain_tensors(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
     if problems or not content:
         listed = "; ".join(problems[:_LISTED])
         raise InputError(
-            "There is no state dict in the file."
+            "The file contains no state dict."
             if len(problems) == len(content)
             else "Some entries of the state dict cannot be used.",
-            expected="names and dense tensors with numbers, at the top or under state_dict, model or model_state_dict",
+            expected="names and dense tensors, at the top level or under state_dict, model or model_state_dict",
             got=f"{listed} ({len(problems)} of {len(content)})" if problems else "nothing",
             where=path,
             next_step="save torch.save(model.state_dict(), path), on the CPU, dense and dequantised, and name the "

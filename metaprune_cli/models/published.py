@@ -76,11 +76,11 @@ def _interpolation(name: str) -> Interpolation:
 
 def _unknown(name: str, problem: str) -> InputError:
     return InputError(
-        "There are no known weights of this name.",
+        "There are no known weights with this name.",
         expected="torchvision:resnet50, torchvision:ResNet50_Weights.IMAGENET1K_V1 or timm:convnext_atto",
         got=f"{name}: {problem}",
         where="--preprocessing",
-        next_step="say the figures themselves: --mean, --std, --image-size, --interpolation",
+        next_step="give the values instead: --mean, --std, --image-size, --interpolation",
     )
 
 

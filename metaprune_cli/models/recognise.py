@@ -65,7 +65,7 @@ def recognise(shapes: Shapes, where: Path | None = None) -> Architecture:
             return fitted
     if same_keys:
         raise InputError(
-            "The architecture of this state dict cannot be told from its keys and shapes.",
+            "The architecture cannot be recognised from the keys and shapes of the state dict.",
             expected="the keys and shapes of a known architecture",
             got=f"the keys of {' or '.join(same_keys)}, with other shapes",
             where=where,
@@ -83,7 +83,7 @@ def unknown(shapes: Shapes, where: Path | None) -> InputError:
         lines += [f"nearest: {shares}", *_differences(likest[0][0], shapes)]
     file = "FILE" if where is None else where.name
     return InputError(
-        "The architecture of this state dict cannot be told from its keys and shapes.",
+        "The architecture cannot be recognised from the keys and shapes of the state dict.",
         expected="the keys and shapes of a known architecture",
         got="\n".join(lines),
         where=where,
@@ -140,7 +140,7 @@ def check_args(told: Architecture, args: Mapping[str, Any], where: Path) -> None
             expected=", ".join(f"{key}={value}" for key, value in wrong.items()),
             got=", ".join(f"{key}={args[key]}" for key in wrong),
             where=where,
-            next_step="leave --arch-arg out, or give the file that was meant",
+            next_step="leave out --arch-arg, or use the file you meant",
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from metaprune_cli.config.choices import ARCHITECTURES
 from metaprune_cli.errors import InputError
 from metaprune_cli.models import vision
 from metaprune_cli.models.architecture import Architecture
@@ -85,7 +86,7 @@ def names_in(prefix: str) -> list[str]:
 
 def is_factory(name: str) -> bool:
     """Whether a name stands for code of somebody else's, which has to be imported."""
-    return ":" in name and name.partition(":")[0] not in (*_OWN, *PACKAGES)
+    return ARCHITECTURES.is_code(name)
 
 
 def shows_in_its_keys(name: str) -> bool:
@@ -196,10 +197,10 @@ def _builder(architecture: Architecture, device: str, allow_import: bool) -> Bui
         raise _unknown(architecture.name)
     if not allow_import:
         raise InputError(
-            "The file names a factory that would have to be imported, and importing runs its code.",
+            "The file names a model class or factory that would have to be imported, and importing runs its code.",
             got=architecture.name,
-            next_step="if you trust the file and the module, add --allow-import, or name the factory with --arch: "
-            "in the folder where it lies, that is remembered",
+            next_step="if you trust the file and the module, add --allow-import, or name it with --arch; "
+            "metaprune remembers that for the folder that contains it",
         )
     return import_named(architecture.name, "factory", where="--arch")
 

@@ -33,7 +33,7 @@ def parts_of(index: Path) -> list[Path]:
     wrong = [file for file in files if Path(file).name != file or not (index.parent / file).is_file()]
     if wrong or not files:
         raise CorruptFileError(
-            "The index of the weights names files that are not in its folder.",
+            "The index of the weights names files outside its folder.",
             expected="names of files beside it",
             got=", ".join(wrong[:_LISTED])[:400] or "none",
             where=index,
@@ -76,7 +76,7 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError(f"a {type(content).__name__}")
     except (ValueError, OSError, RecursionError) as error:
         raise CorruptFileError(
-            "The file is not what save_pretrained writes.",
+            "The file was not written by save_pretrained.",
             expected="a JSON object",
             got=str(error)[:200],
             where=path,

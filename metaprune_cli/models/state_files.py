@@ -61,11 +61,11 @@ def _of_parts(index: Path, trust_pickle: bool, most_tensors: int | None, key: st
     for file in files:
         part, _ = chosen(_open(file, trust_pickle, most_tensors, None), file)
         if isinstance(part, nn.Module):
-            raise InputError("A part of a model is a pickled module.", expected="a state dict", where=file)
+            raise InputError("One part of the model is a pickled module.", expected="a state dict", where=file)
         together.update(plain_tensors(part, file))
     whole, notes = chosen(together, index, key)
     assert not isinstance(whole, nn.Module)
-    return StateFile(dict(whole), (f"took all {len(files)} files of it", *notes))
+    return StateFile(dict(whole), (f"using all {len(files)} files of the model", *notes))
 
 
 def _open(path: Path, trust_pickle: bool, most_tensors: int | None, home: str | None) -> object:
@@ -90,9 +90,9 @@ def _open(path: Path, trust_pickle: bool, most_tensors: int | None, home: str | 
         raise InputError("The file does not fit in memory.", got=str(error), where=path) from error
     except (ValueError, OSError) as error:
         raise CorruptFileError(
-            "The file is neither a sound safetensors file nor one that torch.save wrote.",
-            expected="an artifact of metaprune, or a state dict in .pt, .pth or .safetensors",
+            "The file is neither a valid safetensors file nor one written by torch.save.",
+            expected="a file written by metaprune, or a state dict in .pt, .pth or .safetensors",
             got=str(error),
             where=path,
-            next_step="copy or make the file again",
+            next_step="copy or create the file again",
         ) from error

@@ -49,7 +49,7 @@ def builder(name: str) -> Callable[..., nn.Module]:
                 expected="arguments that say how the model is built",
                 got=", ".join(refused),
                 where="--arch-arg",
-                next_step="leave them out, and give the file of the weights as MODEL",
+                next_step="leave them out, and pass the weights file as MODEL",
             )
         model: nn.Module = package.create_model(name, pretrained=False, **args)
         return model

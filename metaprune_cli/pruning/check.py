@@ -99,7 +99,7 @@ def check(
             refused = error
     said = f"{type(refused).__name__}: {refused}".splitlines()[0][:300]
     if _runs(model, _random_like(example_inputs, 1, torch.float32), training=training):
-        raise NumericsError("The pruned model does not run where the original does.", got=said)
+        raise NumericsError("The pruned model fails to run, although the original runs.", got=said)
     return Check(None, False, f"the model does not run on random inputs: {said}", None, "own")
 
 
@@ -207,7 +207,7 @@ def _judged(measured: _Measured) -> _Measured:
             "The pruned model does not compute what the masked original computes.",
             expected=f"a relative error of at most {TOLERANCE:g}",
             got=f"{measured.error:.3g}",
-            next_step="leave out the layers concerned (--ignore); metaprune prune finds them by itself",
+            next_step="exclude the layers concerned (--ignore); `metaprune prune` does so by itself",
         )
     return measured
 
@@ -287,7 +287,7 @@ class _NothingDropped(TorchDispatchMode):
 def _relative_error(found: list[Tensor], expected: list[Tensor]) -> float:
     shapes, wanted = [tuple(t.shape) for t in found], [tuple(t.shape) for t in expected]
     if shapes != wanted:
-        raise NumericsError("The pruned model's outputs have other shapes.", expected=wanted, got=shapes)
+        raise NumericsError("The shapes of the pruned model's outputs have changed.", expected=wanted, got=shapes)
     if not expected:
         raise NoReferenceError("the model returns no floating-point numbers")
     difference = torch.stack([(f - e).norm() for f, e in zip(found, expected, strict=True)]).norm()

@@ -277,7 +277,7 @@ def _as_far_as(order: Order, measure: Measure, limit: float, without: Callable[[
             f"Nothing can be removed at a loss of {limit:g} points.",
             expected=f"a loss of {cost:g} points",
             got=f"{limit:g}",
-            next_step="allow for more, give --repair least-squares, or loosen the rules",
+            next_step="allow a larger loss, add --repair least-squares, or loosen the rules",
         )
     return _Selection(without(low), 0.0, cost)
 

@@ -108,7 +108,7 @@ def _check_matched(rules: Sequence[PruningRule], meant: Mapping[int, list[int]],
             expected="a layer, parameter or family (a glob, or re: and a regular expression), type:CLASS or kind:heads",
             got="; ".join(f"'{match}'{did_you_mean(match, known)}" for match in wrong),
             where="prune.rules",
-            next_step="metaprune inspect lists the families; correct the rule or leave it out",
+            next_step="`metaprune inspect` lists the families; correct the rule or leave it out",
         )
 
 
@@ -127,7 +127,7 @@ def _check_room(graph: NeuronGraph, most: torch.Tensor, least: torch.Tensor) -> 
     tight = (least > most).nonzero().flatten().tolist()
     if tight:
         raise InputError(
-            "More is to go of a family than may.",
+            "A rule asks for more to be removed than is allowed.",
             expected="min_ratio not above max_ratio and what min_units leaves",
             got=", ".join(f"{graph.units.families[f].name}: {least[f]} of at most {most[f]}" for f in tight[:5]),
             where="prune.rules",

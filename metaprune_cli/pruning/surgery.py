@@ -30,7 +30,7 @@ class UnfitError(NumericsError):
             what,
             expected="a removal that the model's class or its program can follow",
             got=reason,
-            next_step="leave out the layers concerned (--ignore); metaprune prune finds them by itself",
+            next_step="exclude the layers concerned (--ignore); `metaprune prune` does so by itself",
         )
         self.kept, self.reason = kept, reason
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from metaprune_cli.config import DataSettings, EvalSettings
 from metaprune_cli.data import Split, Splits
+from metaprune_cli.data.patches import WholeSplit
 from metaprune_cli.metrics.latency import Latency, measure_interleaved
 from metaprune_cli.metrics.macs import count_macs
 from metaprune_cli.tasks import Score, Task, measure
@@ -56,7 +57,9 @@ class Conditions:
     def _on(self, test: str, model: nn.Module, name: str) -> Score:
         size, split = self.settings.batch_size, self.tests[test]
         batches = split.batches(size, device=self.device)
-        seen = counted(batches, self.progress, f"{test} {name}".rstrip(), math.ceil(len(split) / size))
+        one_by_one = isinstance(split, WholeSplit)
+        steps = len(split) if one_by_one else math.ceil(len(split) / size)
+        seen = counted(batches, self.progress, f"{test} {name}".rstrip(), steps)
         return measure(model, seen, self.device, self.task)
 
     def latencies(self, models: Mapping[str, nn.Module]) -> dict[str, Latency]:

@@ -63,9 +63,9 @@ def invited(
         if row.origin != origin:
             continue
         asked = row.requested or 1.0
-        title = "whole model" if row.requested is None else f"{row.arm} {times(asked)}"
+        title = "original model" if row.requested is None else f"{row.arm} {times(asked)}"
         if row.requested is None and row.arm != "plain":
-            title = f"{row.arm}, whole"
+            title = f"{row.arm}, unpruned"
         steps = (row.epochs, Invited(title, asked, models[path], by_path[path]))
         if (asked, row.arm) not in found or found[asked, row.arm][0] <= row.epochs:
             found[asked, row.arm] = steps
@@ -88,8 +88,8 @@ def _wall(number: int, exhibit: Exhibit, guests: Sequence[Invited]) -> Wall:
     detail = _detail(wanted)
     given = task.given(exhibit)
     before = (
-        Shown("what is given", _caption(task, given, exhibit), png_of(detail(task.picture(given)))),
-        Shown("what is wanted", "the original", png_of(detail(wanted))),
+        Shown("input", _caption(task, given, exhibit), png_of(detail(task.picture(given)))),
+        Shown("target", "the original image", png_of(detail(wanted))),
     )
     hung: dict[float, list[Shown]] = {1.0: list(before)}
     for guest in guests:

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 from metaprune_cli.console.figures import millis, times
 from metaprune_cli.console.text import plotted
-from metaprune_cli.errors import InputError
-from metaprune_cli.reports.png import is_png, picture
+from metaprune_cli.reports.png import picture
 from metaprune_cli.workflows.bench.rig import Row
-from metaprune_cli.workflows.paths import Replaceable, check_targets, replace_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,23 +21,6 @@ ROOM = 1.7  # times that, for what is said behind
 COLOURS = {"as promised": "#009E73", "lags": "#D55E00", "unclear": "#E69F00"}
 """By verdict; what there is no claim about is grey, the whole model among them."""
 NO_CLAIM = "#8a949e"
-
-
-def check_place(drawing: Path) -> None:
-    """Make sure, before anything is measured, that the picture can be written and destroys nothing.
-
-    Raises:
-        InputError: it cannot, or would, or is not named as a PNG file.
-    """
-    if drawing.suffix.lower() != ".png":
-        raise InputError("The picture is a PNG file.", expected="FILE.png", got=str(drawing), where="--draw")
-    check_targets([drawing], Replaceable("a picture", is_png))
-
-
-def write(rows: Sequence[Row], drawing: Path) -> None:
-    """Write the picture, and the folders it is in."""
-    drawing.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(drawing, lambda part: draw(rows, part))
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:

@@ -16,7 +16,7 @@ from metaprune_cli.reports.picture import step_title
 from metaprune_cli.reports.plots import colours, rows_chart, step_chart, swatch
 from metaprune_cli.reports.png import data_uri
 from metaprune_cli.reports.report import (
-    EXPLANATION,
+    SPREAD,
     against,
     models_table,
     unequal_lines,
@@ -87,7 +87,8 @@ def html(contents: Contents) -> str:
         unpruned_lines=unpruned_lines,
         tables=page_tables(summary),
         verdicts=verdicts(summary),
-        explanation=EXPLANATION,
+        explanation=SPREAD,
+        spreads=any(len(group.rows) > 1 for group in summary.groups),
         unequal_lines=unequal_lines,
         pruned_arms=[arm for arm in arms if any(one.arm == arm for one in contents.widths)],
         networks=list(networks(contents.widths, arms)),

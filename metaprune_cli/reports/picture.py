@@ -47,7 +47,7 @@ def draw(rows: Sequence[Row], summary: Summary, path: Path) -> None:
         for axes, step in zip(panels, steps, strict=False):
             _draw_step(axes, summary, step)
         if steps:
-            title = "lines: mean over the models; bands: ± its standard error; arrows: means below the axis"
+            title = "lines: mean over models; bands: standard error; arrows: means below the axis"
             columns = 2 if len(steps) > 1 else 1
             figure.legend(*_legend(panels), loc="outside lower center", ncols=columns, frameon=False, title=title)
         else:

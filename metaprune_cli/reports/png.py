@@ -1,16 +1,19 @@
-"""Pictures: the only place that makes and writes them."""
+"""Pictures: the only place that makes them, and that says where one may be written."""
 
 from __future__ import annotations
 
 import base64
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
+
+from metaprune_cli.errors import InputError
+from metaprune_cli.workflows.paths import Replaceable, check_targets, replace_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +36,29 @@ def is_png(file: Path) -> bool:
     """Whether a file begins as a picture of this kind does."""
     with file.open("rb") as content:
         return content.read(len(MARK)) == MARK
+
+
+PICTURE = Replaceable("a picture", is_png)
+
+
+def check_drawing(place: Path | None) -> None:
+    """Make sure, before any work is done, that ``--draw`` can write its picture and destroys nothing.
+
+    Raises:
+        InputError: it cannot, or would, or is not named as a PNG file.
+    """
+    if place is None:
+        return
+    if place.suffix.lower() != ".png":
+        raise InputError("The picture must be a PNG file.", expected="FILE.png", got=str(place), where="--draw")
+    check_targets([place], PICTURE)
+
+
+def write_drawing(place: Path | None, draw: Callable[[Path], None]) -> None:
+    """Let ``draw`` make the picture, and the folders it is in; nothing where there is no place for one."""
+    if place is not None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(place, draw)
 
 
 def data_uri(png: bytes) -> str:

@@ -26,11 +26,14 @@ TITLES: dict[Step, str] = {
 }
 
 
+SPREAD = (
+    "± is the sample standard deviation over models. Differences are paired by base model; their standard error is "
+    "that of the mean."
+)
 EXPLANATION = (
-    "± is the sample standard deviation over models. Gains are paired by the model of origin, the standard error is "
-    "that of their mean. Training MACs are what a model took to make since its base was trained, in multiply-adds: "
-    "three forward passes for every image of an epoch, one where a search asked a candidate; repairs, and what a "
-    "method learnt beforehand, once for all models, are apart."
+    f"{SPREAD} Training MACs are what it took to make one model since its base was trained, in multiply-adds: three "
+    "forward passes for every image of an epoch, one for every image on which a search evaluates a candidate. They do "
+    "not include repairs, or what a method learned once for all models, which is listed separately."
 )
 MEANS = ("speedup", "macs", "params", "density", "latency_ms", "training_macs")
 """The figures of a group of models that are shown as means."""
@@ -145,8 +148,8 @@ def _comparison(differences: Sequence[Difference]) -> str:
     """What the differences are of."""
     having = [method for one in differences for method in methods_of(one.arm)]
     if all(methods_of(one.arm) and not methods_of(one.against) for one in differences):
-        return f"Gain by the {nouns(having)}"
-    return "One arm minus another"
+        return f"Gain from the {nouns(having)}"
+    return "Differences between arms"
 
 
 def unequal_lines(summary: Summary) -> list[str]:
@@ -199,7 +202,7 @@ def models_table(rows: Sequence[Row]) -> Table:
     metrics = rows[0].score.metrics if rows else ()
     sizes = list(rows[0].further_macs) if rows else ()
     columns = model_columns(metrics, sizes, sparse=_sparse(rows))
-    return Table("Every model", columns, [_model_row(row) for row in rows])
+    return Table("All models", columns, [_model_row(row) for row in rows])
 
 
 def markdown(rows: Sequence[Row], summary: Summary, setting: Mapping[str, Any], picture: str | None = None) -> str:

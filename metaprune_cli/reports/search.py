@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from metaprune_cli.console.sheet import csv_text
 from metaprune_cli.console.text import plotted
 from metaprune_cli.pruning.width_search import Candidate
-from metaprune_cli.reports.png import is_png, picture
+from metaprune_cli.reports.png import PICTURE, picture
 from metaprune_cli.workflows.paths import Replaceable, check_targets, replace_file
 from metaprune_cli.workflows.rank_check import RankCheck
 from metaprune_cli.workflows.searching import BASELINES, Searched
@@ -31,7 +31,7 @@ def check_places(table: Path, drawing: Path) -> None:
     """
     begins = ",".join(FIRST_COLUMNS).encode()
     check_targets([table], Replaceable("a table of an earlier search", lambda file: _begins(file, begins)))
-    check_targets([drawing], Replaceable("a picture", is_png))
+    check_targets([drawing], PICTURE)
 
 
 def write(found: Sequence[Searched], table: Path, drawing: Path) -> None:
@@ -41,7 +41,7 @@ def write(found: Sequence[Searched], table: Path, drawing: Path) -> None:
     names = [name for name in rows[0] if name not in FIRST_COLUMNS]
     text = csv_text(rows, [*FIRST_COLUMNS, *names])
     replace_file(table, partial(Path.write_text, data=text, encoding="utf-8"))
-    replace_file(drawing, lambda part: draw(found, part))
+    replace_file(drawing, partial(draw, {table.name: found}))
 
 
 def write_rank_check(checked: RankCheck, table: Path) -> None:
@@ -90,27 +90,34 @@ def records(found: Sequence[Searched]) -> Iterator[dict[str, Any]]:
                 }
 
 
-def draw(found: Sequence[Searched], path: Path) -> None:
-    """A PNG: left every candidate over what it costs, with the front and what was chosen; right the iterations."""
-    with picture(path, 10, 4.2) as figure:
-        left, right = figure.subplots(1, 2)
-        drawn: set[int] = set()
-        for one in found:
-            if id(one.history) not in drawn:
-                _draw_candidates(left, one, first=not drawn)
-                _draw_iterations(right, one, label=one.goal.tag)
-                drawn.add(id(one.history))
-            for leader in one.leaders:
-                if leader.candidate and leader.how in BASELINES:
-                    left.plot(leader.candidate.cost, leader.candidate.fitness, "ks" if leader.how == "plain" else "k^")
-                    left.annotate(leader.how, (leader.candidate.cost, leader.candidate.fitness), fontsize=7)
-            if one.chosen.candidate:
-                left.plot(one.chosen.candidate.cost, one.chosen.candidate.fitness, "o", ms=10, mfc="none", mec="red")
-        left.set_xlabel(plotted(found[0].goal.quantity))
-        left.set_ylabel("fitness (lower is better)")
-        left.legend(fontsize=7)
-        right.set_xlabel("iteration")
-        right.legend(fontsize=7)
+def draw(searches: Mapping[str, Sequence[Searched]], path: Path) -> None:
+    """A PNG, a row for each search: left the candidates, the front and what was chosen; right the iterations."""
+    with picture(path, 10, 4.2 * len(searches)) as figure:
+        panels = figure.subplots(len(searches), 2, squeeze=False)
+        for (left, right), (name, found) in zip(panels, searches.items(), strict=True):
+            _draw_search(left, right, found)
+            if len(searches) > 1:
+                left.set_title(plotted(name), fontsize=9, loc="left")
+
+
+def _draw_search(left: Axes, right: Axes, found: Sequence[Searched]) -> None:
+    drawn: set[int] = set()
+    for one in found:
+        if id(one.history) not in drawn:
+            _draw_candidates(left, one, first=not drawn)
+            _draw_iterations(right, one, label=one.goal.tag)
+            drawn.add(id(one.history))
+        for leader in one.leaders:
+            if leader.candidate and leader.how in BASELINES:
+                left.plot(leader.candidate.cost, leader.candidate.fitness, "ks" if leader.how == "plain" else "k^")
+                left.annotate(leader.how, (leader.candidate.cost, leader.candidate.fitness), fontsize=7)
+        if one.chosen.candidate:
+            left.plot(one.chosen.candidate.cost, one.chosen.candidate.fitness, "o", ms=10, mfc="none", mec="red")
+    left.set_xlabel(plotted(found[0].goal.quantity))
+    left.set_ylabel("fitness (lower is better)")
+    left.legend(fontsize=7)
+    right.set_xlabel("iteration")
+    right.legend(fontsize=7)
 
 
 def _draw_candidates(axes: Axes, one: Searched, *, first: bool) -> None:

@@ -83,7 +83,7 @@ def write(found: Sensitivity, max_drop: float, folder: Path) -> None:
     texts = {"sensitivity.csv": csv_text(rows, list(rows[0])), "rules.yaml": rules(found, max_drop)}
     for name, text in texts.items():
         replace_file(folder / name, partial(Path.write_text, data=text, encoding="utf-8"))
-    replace_file(folder / "sensitivity.png", lambda part: draw(found, part))
+    replace_file(folder / "sensitivity.png", partial(draw, [found]))
 
 
 def rules(found: Sensitivity, max_drop: float) -> str:
@@ -93,28 +93,38 @@ def rules(found: Sensitivity, max_drop: float) -> str:
     ]
     metric = found.metric
     lost = f"{max_drop:g} {metric.difference_unit}".rstrip()
-    said = f"# {line(found.input)}: what each family can lose by itself for {lost} of {metric.written(found.headline)}"
+    said = (
+        f"# {line(found.input)}: for each family, the max_ratio that costs {lost} of {metric.written(found.headline)}"
+    )
     return "\n".join([said, "prune:", "  rules:", *lines, ""])
 
 
-def draw(found: Sensitivity, path: Path) -> None:
-    """A PNG: families downwards in the order of the network, ratios across, what is lost in numbers and shades."""
+def draw(models: Sequence[Sensitivity], path: Path) -> None:
+    """A PNG, a panel for each model: families downwards in the order of the network, ratios across, losses in it."""
+    names = [[plotted(f"{row.title}, {row.units}") for row in found.families] for found in models]
+    left = LEFT_INCHES + LETTER_INCHES * max(0, *(len(name) - LETTERS for some in names for name in some))
+    heights = [1.4 + ROW_INCHES * len(some) for some in names]
+    width = left + COLUMN_INCHES * max(len(found.families[0].drops) for found in models)
+    with picture(path, width, sum(heights)) as figure:
+        panels = figure.subplots(len(models), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for axes, found, some in zip(panels, models, names, strict=True):
+            _draw_model(axes, found, some)
+            if len(models) > 1:
+                axes.set_title(plotted(f"{Path(found.input).stem}: {axes.get_title()}"), fontsize=10)
+
+
+def _draw_model(axes: Axes, found: Sensitivity, names: Sequence[str]) -> None:
     ratios = list(found.families[0].drops)
     lost = [[row.drops[ratio] for ratio in ratios] for row in found.families]
-    names = [plotted(f"{row.title}, {row.units}") for row in found.families]
-    left = LEFT_INCHES + LETTER_INCHES * max(0, *(len(name) - LETTERS for name in names))
-    width, height = left + COLUMN_INCHES * len(ratios), 1.4 + ROW_INCHES * len(lost)
     metric, digits = found.metric, max(found.metric.digits - 1, 0)
     unit = metric.difference_unit.capitalize() if metric.unit == "%" else metric.title
-    with picture(path, width, height) as figure:
-        axes = figure.subplots()
-        _draw_squares(axes, lost, DARKEST * metric.resolution, digits)
-        axes.set_xticks(range(len(ratios)), [share(ratio) for ratio in ratios])
-        axes.set_yticks(range(len(lost)), names, fontsize=8)
-        axes.tick_params(length=0)
-        axes.set_xlabel("of its channels or heads removed, lowest scores first")
-        title = f"{unit} lost of {found.headline:.{digits}f} {metric.unit}".rstrip()
-        axes.set_title(plotted(title), fontsize=10)
+    _draw_squares(axes, lost, DARKEST * metric.resolution, digits)
+    axes.set_xticks(range(len(ratios)), [share(ratio) for ratio in ratios])
+    axes.set_yticks(range(len(lost)), names, fontsize=8)
+    axes.tick_params(length=0)
+    axes.set_xlabel("share of its channels or heads removed, lowest scores first")
+    title = f"{unit} lost of {found.headline:.{digits}f} {metric.unit}".rstrip()
+    axes.set_title(plotted(title), fontsize=10)
 
 
 def _draw_squares(axes: Axes, lost: Sequence[Sequence[float]], darkest: float, digits: int) -> None:

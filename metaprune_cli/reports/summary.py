@@ -151,5 +151,5 @@ def common_repair(rows: Sequence[Row]) -> tuple[list[Row], dict[str, str]]:
         return list(rows), {}
     named = [replace(row, arm=row.arm.removesuffix(f" {REPAIRED}")) for row in rows]
     return named, {
-        "Repaired": "whatever was not trained while it was pruned was fitted, without training, to what the whole did"
+        "Repaired": "models not trained while being pruned were fitted to the original model, without training"
     }

@@ -14,7 +14,7 @@ from metaprune_cli.reports.summary import Summary
 from metaprune_cli.workflows.lineage import Step
 from metaprune_cli.workflows.verdict import Verdict
 
-SHORT: dict[Step, str] = {"pruned": "as pruned", "recalibrated": "BatchNorm anew", "finetuned": "finetuned"}
+SHORT: dict[Step, str] = {"pruned": "as pruned", "recalibrated": "recalibrated", "finetuned": "finetuned"}
 """A step as the heading of a column."""
 
 

@@ -87,7 +87,7 @@ def networks(widths: Sequence[Widths], arms: Sequence[Arm]) -> Iterator[Network]
         origins = len({one.origin for one in some})
         yield Network(
             f"{architecture}, {origins} model{'s' if origins > 1 else ''}",
-            tuple((f"asked for {times(speedup)}", _bars(models, arms)) for speedup, models in asked.items()),
+            tuple((f"target {times(speedup)}", _bars(models, arms)) for speedup, models in asked.items()),
             tuple(family for family in some[0].families if family.locked),
         )
 

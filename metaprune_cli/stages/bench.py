@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.trace.tracer import call
 from metaprune_cli.reports import latency
+from metaprune_cli.reports.png import check_drawing, write_drawing
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.bench.rig import Rig, Row, Warned
 from metaprune_cli.workflows.inputs import shaped
@@ -70,8 +72,7 @@ def bench(
     Raises:
         InputError: a path or a model cannot be used, or two models do not take the same inputs.
     """
-    if drawing is not None:
-        latency.check_place(drawing)
+    check_drawing(drawing)
     given = _open(models, source, data)
     bases = [] if base is None else _open([base], source, data)
     files = {opened.path.resolve(): opened for opened in [*bases, *given]}
@@ -86,8 +87,7 @@ def bench(
     with _threads(threads):
         rig = Rig(models_by_name, compared, settings, device)
         found = _measure(rig, progress)
-    if drawing is not None:
-        latency.write(found.rows, drawing)
+    write_drawing(drawing, functools.partial(latency.draw, found.rows))
     return found
 
 

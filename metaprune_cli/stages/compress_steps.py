@@ -26,6 +26,7 @@ from metaprune_cli.stages import bench, eval, export, finetune, prune, transform
 from metaprune_cli.tasks import Task
 from metaprune_cli.training.precision import resolved
 from metaprune_cli.training.progress import Progress
+from metaprune_cli.workflows.doubts import doubt
 from metaprune_cli.workflows.loading import ModelSource, open_model, save
 from metaprune_cli.workflows.made import Made, code_of
 from metaprune_cli.workflows.paths import SUFFIX, stem
@@ -38,7 +39,19 @@ Figures = tuple[Mapping[str, Any], Sequence[Path]]
 """Of a step: what it has to say, and the files that it wrote."""
 
 
-SAID = ("achieved", "speedup", "macs_before", "macs_after", "params_before", "params_after", "error", "route")
+SAID = (
+    "achieved",
+    "speedup",
+    "macs_before",
+    "macs_after",
+    "params_before",
+    "params_after",
+    "error",
+    "route",
+    "criterion",
+    "scope",
+    "as_task",
+)
 """What is kept of a removal."""
 
 
@@ -210,6 +223,15 @@ def judged(course: Course, name: str, path: Path) -> float:
         return {"headline": trainer.headline(opened)}, []
 
     return float(course.run(f"validate-{name}", work, {"model": path}).figures["headline"])
+
+
+def doubted(course: Course, path: Path, headline: float) -> str | None:
+    """What is to be said of a whole model that does no better than guessing; None where it does."""
+    data, splits = course.data, course.splits
+    assert data is not None
+    assert splits is not None
+    model = open_fitting(path, course.ours, splits, course.task).model
+    return doubt(model, data, splits, course.task, headline, course.device)
 
 
 def exported(course: Course, path: Path, speedup: float) -> list[Path]:

@@ -24,7 +24,7 @@ from metaprune_cli.tasks import Metric, measure
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.loop import RECALIBRATION_BATCHES, fit, recalibrate_, steps_in
 from metaprune_cli.training.precision import resolved
-from metaprune_cli.training.progress import Progress
+from metaprune_cli.training.progress import About, Progress
 from metaprune_cli.training.seeds import seeded
 from metaprune_cli.training.state import TrainState
 from metaprune_cli.workflows.beginning import Begun, Course, Job, new_source, open_job, what_goes
@@ -192,7 +192,7 @@ def _train(writing: _Writing, teacher: nn.Module | None, progress: Progress) -> 
             augment=trainer.data.augment != "none",
             seed=writing.course.seed,
             device=trainer.device,
-            progress=progress,
+            progress=About(progress, opened.path.name),
             val=trainer.splits.val,
             teacher=teacher,
             state=writing.resumed(checkpoint) if trainer.resume else None,

@@ -116,7 +116,7 @@ def finetune(
     """
     if settings.epochs == 0 and not settings.recalibrate:
         raise InputError(
-            "Nothing would be done: no epochs and no recalibration.",
+            "There is nothing to do: no epochs and no recalibration.",
             where="finetune.epochs",
             next_step="--epochs N, or --recalibrate for BatchNorm statistics alone",
         )

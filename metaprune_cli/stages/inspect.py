@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,16 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.graph.drawing.svg import MARK, draw
 from metaprune_cli.graph.parts import is_structure
+from metaprune_cli.reports.layers import LayerFigures, layers_of
+from metaprune_cli.reports.layers import draw as draw_layers
+from metaprune_cli.reports.png import check_drawing, write_drawing
+from metaprune_cli.workflows.loading import ModelSource, open_model
 from metaprune_cli.workflows.paths import Rendering, stem
 from metaprune_cli.workflows.zeros import KEY, Zeros
 
 DRAWING = Rendering("drawing", ".svg", MARK)
+DRAWN = ("graph", "model")
+"""The kinds of artifacts that can be drawn."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,8 @@ class Inspection:
         document: the rest of its document: architecture, made_by, inputs, metrics, lineage, …
         tensors: names, types and shapes.
         graph: sizes, families with their figures and locks, and what is kept verbatim; for neuron graphs.
-        drawing: where the graph was drawn.
+        drawing: where it was drawn.
+        layers: what a picture of the layers shows; None where there is none.
         zeros: of a sparse model or its graph: for each sparse entry its values, and how many of them are not zero.
     """
 
@@ -66,29 +74,33 @@ class Inspection:
     tensors: tuple[TensorSummary, ...]
     graph: Mapping[str, Any] | None
     drawing: str | None
+    layers: tuple[LayerFigures, ...] | None
     zeros: tuple[EntryZeros, ...] | None
 
 
 _SHOWN_APART = ("kind", "format_version", "digest", "structure")
 
 
-def inspect(path: Path, drawing: Path | None = None) -> Inspection:
+def inspect(path: Path, drawing: Path | None = None, source: ModelSource | None = None) -> Inspection:
     """Read any artifact and describe it.
 
     Args:
         path: the file.
-        drawing: where to draw it, an SVG file; for neuron graphs.
+        drawing: where to draw a graph, or a model, which is traced for that: a PNG file gets each layer's width and its
+            share of the multiply-adds, an SVG file the graph of layers and couplings.
+        source: how a model that is to be drawn is opened.
 
     Raises:
         InputError: there is no such file; or it cannot be drawn, or not there.
         CorruptFileError: it is damaged, not an artifact, or of an unknown version or kind.
     """
-    if drawing is not None:
+    if drawing is not None and drawing.suffix.lower() == DRAWING.suffix:
         DRAWING.check(drawing, "--draw")
+    else:
+        check_drawing(drawing)
     artifact = read_artifact(path, wanted=_wanted)
     graph = _graph(artifact) if artifact.kind == "graph" else None
-    if drawing is not None:
-        _draw(graph, artifact, drawing)
+    layers = None if drawing is None else _draw(graph, artifact, drawing, source or ModelSource())
     return Inspection(
         path=str(path),
         kind=artifact.kind,
@@ -100,6 +112,7 @@ def inspect(path: Path, drawing: Path | None = None) -> Inspection:
         tensors=tuple(_tensor(name, tensor) for name, tensor in sorted(artifact.tensors.items())),
         graph=None if graph is None else graph.summary(),
         drawing=None if drawing is None else str(drawing),
+        layers=layers,
         zeros=_zeros(artifact, artifact.tensors if graph is None else graph.tensors),
     )
 
@@ -109,16 +122,26 @@ def _wanted(document: Mapping[str, Any], name: str) -> bool:
     return is_structure(name) or KEY in document
 
 
-def _draw(graph: NeuronGraph | None, artifact: Artifact, target: Path) -> None:
-    if graph is None:
+def _draw(
+    graph: NeuronGraph | None, artifact: Artifact, target: Path, source: ModelSource
+) -> tuple[LayerFigures, ...] | None:
+    """Draw a graph, or a model's; the figures of its layers, where these are what was drawn."""
+    if artifact.kind not in DRAWN:
         raise InputError(
-            "Only a neuron graph can be drawn.",
-            expected="an artifact of kind graph",
+            "Only models and neuron graphs can be drawn.",
+            expected=f"an artifact of kind {' or '.join(DRAWN)}",
             got=f"kind {artifact.kind}",
             where=artifact.path,
-            next_step="make one of a model with `metaprune encode`",
+            next_step="leave --draw out",
         )
-    DRAWING.write(target, draw(graph, stem(artifact.path)))
+    graph = graph or open_model(Path(artifact.path), source).neuron_graph()
+    name = stem(Path(artifact.path))
+    if target.suffix.lower() == DRAWING.suffix:
+        DRAWING.write(target, draw(graph, name))
+        return None
+    layers = layers_of(graph, artifact.document.get("pruning"))
+    write_drawing(target, functools.partial(draw_layers, layers, name))
+    return layers
 
 
 def _tensor(name: str, tensor: Tensor) -> TensorSummary:

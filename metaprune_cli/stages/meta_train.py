@@ -20,7 +20,7 @@ from metaprune_cli.methods.metanet.learning.meta import meta_train as train_meta
 from metaprune_cli.tasks import Task
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.precision import resolved
-from metaprune_cli.training.progress import Progress
+from metaprune_cli.training.progress import About, Progress
 from metaprune_cli.training.seeds import seed_everything
 from metaprune_cli.training.state import TrainState
 from metaprune_cli.workflows.device import threads_for
@@ -120,7 +120,7 @@ def meta_train(
                 settings,
                 task=task,
                 device=device,
-                progress=progress,
+                progress=About(progress, output.name),
                 augment=data.augment != "none",
                 state=ranks.from_first(checkpoint.load) if resume else None,
                 on_epoch=(lambda state: _keep(state, checkpoint, history_file)) if ranks.first else None,
@@ -174,7 +174,7 @@ def _split(train: Sources, validation: Sequence[Path]) -> tuple[list[Path], list
         return files, [file.path for file in find_sources(validation, ("graph",)).files]
     if len(files) < 2:
         raise InputError(
-            "There is no graph left to choose the epoch by.",
+            "There is no graph left for choosing the best epoch.",
             expected="at least two graphs, or --validation",
             got=f"{len(files)} graph",
             next_step="--validation GRAPH, with graphs that are not trained on",

@@ -72,6 +72,14 @@ class PrunedFile:
     as_task: str | None
 
 
+def ranked_for_task(criterion: str, scope: str, task: str) -> str:
+    """What is said where the task has chosen how units are ranked."""
+    return (
+        f"Units are ranked by {criterion} on images with scope {scope}, which works best for {task}; change this with "
+        "--criterion and --scope."
+    )
+
+
 def prune(
     models: Sequence[Path],
     output: Path | None,

@@ -23,7 +23,7 @@ from metaprune_cli.pruning.cost import speedup
 from metaprune_cli.tasks import Metric
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.precision import resolved
-from metaprune_cli.training.progress import Progress
+from metaprune_cli.training.progress import About, Progress
 from metaprune_cli.training.replicas import score_on
 from metaprune_cli.training.seeds import derive
 from metaprune_cli.workflows.anew import architecture_of, new_model, with_new_weights
@@ -240,7 +240,7 @@ def _fitted(
             splits.train,
             settings,
             augment=trainer.data.augment != "none",
-            progress=progress,
+            progress=About(progress, opened.path.name),
             val=splits.val,
             state=ranks.from_first(checkpoint.load) if trainer.resume else None,
             on_epoch=checkpoint.save if ranks.first else None,

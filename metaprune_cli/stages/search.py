@@ -19,6 +19,7 @@ from metaprune_cli.methods.base import WidthWeights
 from metaprune_cli.pruning.surgery import Taken, without
 from metaprune_cli.pruning.targets import Target
 from metaprune_cli.reports import search as report
+from metaprune_cli.reports.png import check_drawing, write_drawing
 from metaprune_cli.stages.prune import for_images, further_of
 from metaprune_cli.tasks import Metric
 from metaprune_cli.training.distributed import ALONE, Ranks
@@ -40,6 +41,9 @@ from metaprune_cli.workflows.spending import TRIED
 from metaprune_cli.workflows.structures import Structures
 from metaprune_cli.workflows.task import with_task
 from metaprune_cli.workflows.width_networks import given_by, open_widths, width_kinds
+
+NAMED = 2
+"""Models of one search that its picture names."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ def search(
     jobs: int = 1,
     ranks: Ranks = ALONE,
     heirs: Sequence[Path] = (),
+    drawing: Path | None = None,
 ) -> tuple[SearchedFile, ...]:
     """Search the widths of every model for every target.
 
@@ -141,6 +146,7 @@ def search(
         ranks: the processes of this run; they share the candidates out among themselves.
         heirs: models of the structure that one such network is of: one search finds the widths of all of them, and each
             keeps units of its own. None: what is written is the network's own model.
+        drawing: where to draw all searches, a PNG file, beside the picture of each.
 
     Raises:
         TargetError: a target cannot be met, or no family may lose anything.
@@ -151,6 +157,7 @@ def search(
     )
     goals = goals_of(pruning)
     _check(goals, settings)
+    check_drawing(drawing)
     sources = find_sources(models, ("model", *width_kinds()))
     inheriting = find_sources(heirs, ("model",)) if heirs else sources
     targets = plan_targets(inheriting, output, [f"searched-{goal.tag}" for goal in goals], "model")
@@ -168,13 +175,18 @@ def search(
         return _Job(opened, run, file, row, weights, of)
 
     todo = [job(file, row) for file, row in zip(sources.files, targets, strict=not heirs)]
+    given: list[_Job] = []
     if heirs:
         given = [job(file, row, todo[0]) for file, row in zip(inheriting.files, targets, strict=True)]
         _check_heirs(todo, given, settings)
-        return tuple(_search(todo, call, progress, resume, jobs, ranks, given))
     done: list[SearchedFile] = []
+    searches: dict[str, Sequence[Searched]] = {}
     for group in _groups(todo, together=settings.together and all(job.weights is None for job in todo)):
-        done.extend(_search(group, call, progress, resume, jobs, ranks))
+        rows, found = _search(group, call, progress, resume, jobs, ranks, given)
+        searches[", ".join(str(job.opened.path) for job in group[:NAMED])] = found
+        done.extend(rows)
+    if ranks.first:
+        write_drawing(drawing, partial(report.draw, searches))
     return tuple(done)
 
 
@@ -187,7 +199,7 @@ def beside(target: Path, source: Source) -> tuple[Path, Path]:
 def _check(goals: Sequence[Target], settings: SearchSettings) -> None:
     if settings.front and len({goal.quantity for goal in goals}) > 1:
         raise InputError(
-            "One search cannot weigh different quantities against each other.",
+            "One search cannot combine targets of different quantities.",
             expected="targets of one quantity, such as several speed-ups",
             got=", ".join(goal.tag for goal in goals),
             where="--front",
@@ -200,7 +212,7 @@ def _check_heirs(todo: Sequence[_Job], heirs: Sequence[_Job], settings: SearchSe
     network, *others = todo
     if others or network.weights is None:
         raise InputError(
-            "Models take over the widths that one network was searched for.",
+            "--models needs exactly one network that was searched.",
             expected="one network that gives weights for widths",
             got=f"{len(todo)} files" if others else "a model",
             where="--models",
@@ -217,7 +229,7 @@ def _check_heirs(todo: Sequence[_Job], heirs: Sequence[_Job], settings: SearchSe
     strange = [str(heir.opened.path) for heir in heirs if heir.run.graph.units.signature != signature]
     if strange:
         raise InputError(
-            "Some models are of another structure than the network.",
+            "Some models have a different structure than the network.",
             expected=f"models such as {network.opened.path} is of",
             got="\n".join(strange),
             where="--models",
@@ -243,7 +255,7 @@ def _search(
     jobs: int,
     ranks: Ranks,
     heirs: Sequence[_Job] = (),
-) -> list[SearchedFile]:
+) -> tuple[list[SearchedFile], Sequence[Searched]]:
     """The models of one search, or its heirs, for all targets; everything is found before anything is written."""
     first = group[0]
     checkpoint = _made(group, first, call).checkpoint(first.targets[0])
@@ -274,7 +286,7 @@ def _search(
     if ranks.first:
         report.write(found, table, drawing)
         checkpoint.discard()
-    return rows
+    return rows, found
 
 
 def _rank_check(job: _Job, goal: Target, call: Call, progress: Progress) -> RankCheck | None:

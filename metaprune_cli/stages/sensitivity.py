@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from metaprune_cli.pruning.cost import Cost
 from metaprune_cli.pruning.masking import masked_copy
 from metaprune_cli.pruning.sensitivity import bearable, without_lowest
 from metaprune_cli.reports.files import check_folder
-from metaprune_cli.reports.sensitivity import FamilySensitivity, Sensitivity, write
+from metaprune_cli.reports.png import check_drawing, write_drawing
+from metaprune_cli.reports.sensitivity import FamilySensitivity, Sensitivity, draw, write
 from metaprune_cli.tasks import measure
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.calibration import Calibration
@@ -35,6 +37,7 @@ def sensitivity(
     data: DataSettings,
     device: torch.device,
     progress: Progress,
+    drawing: Path | None = None,
 ) -> tuple[Sensitivity, ...]:
     """Try every family of every model by itself, at each ratio; nothing is removed, the units' weights are zeroed.
 
@@ -47,11 +50,13 @@ def sensitivity(
         data: the images; those of the validation split.
         device: where the models run.
         progress: is told about each family.
+        drawing: where to draw the losses of all models, a PNG file.
 
     Raises:
         TargetError: a model has no family that can lose anything.
         InputError: a model does not fit the images, or something cannot be written.
     """
+    check_drawing(drawing)
     sources = find_sources(models, ("model",))
     folders = [
         None if output is None else output / file.relative.with_name(stem(file.path)) if sources.many else output
@@ -73,6 +78,7 @@ def sensitivity(
         if folder is not None:
             write(result, settings.max_drop, folder)
         found.append(result)
+    write_drawing(drawing, functools.partial(draw, found))
     return tuple(found)
 
 

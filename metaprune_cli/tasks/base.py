@@ -231,6 +231,10 @@ class Task(Protocol):
         """The conventions of its figures, in words, by label; for reports."""
         return {}
 
+    def guessing(self, splits: Splits) -> float | None:  # noqa: ARG002 - where the samples are of classes
+        """The first metric of a model that only guesses; None where the data do not say."""
+        return None
+
     def counted(self, model: nn.Module, splits: Splits) -> Mapping[str, tuple[int, ...]]:  # noqa: ARG002 - of images
         """Shapes of inputs, by name, for which a model's MACs are counted beside those of the example."""
         return {}

@@ -62,6 +62,10 @@ class Classification(Task):
         own, other = (F.log_softmax(_scores(scores) / temperature, 1) for scores in (output, taught))
         return temperature**2 * F.kl_div(own, other, log_target=True, reduction="batchmean")
 
+    def guessing(self, splits: Splits) -> float | None:
+        """The accuracy of guessing, in percent."""
+        return 100 / splits.num_classes if splits.num_classes else None
+
     def smoothed(self, amount: float) -> Classification:
         """The same with so much of every label spread over all classes."""
         return replace(self, smoothing=amount)

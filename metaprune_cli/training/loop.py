@@ -154,7 +154,7 @@ def fit(
         best = better_of(best, learner.result, record, settings, task.metrics[0])
         if on_epoch is not None:
             on_epoch(learner.state(history, best))
-        progress.step(**{name: value for name, value in record.items() if name != "epoch"})
+        progress.step(**record)
     progress.end()
     if best is not None:
         learner.result.load_state_dict(dict(best.weights))

@@ -14,7 +14,7 @@ from metaprune_cli.methods.registry import method_of_step, methods, methods_in, 
 Arm = str
 
 BASELINES: Mapping[Arm, str] = MappingProxyType(
-    {"plain": "units of all layers ranked together", "uniform": "the same share of every layer"}
+    {"plain": "channels of all layers ranked together", "uniform": "the same share of every layer removed"}
 )
 """The arms of the pipeline in which no method has a part, and what is done in them."""
 
@@ -24,27 +24,27 @@ ZEROED = re.compile(r"\d+:\d+|(unstructured|\d+x\d+)-[\d.e-]+%(-by-layer)?")
 ROUNDS = re.compile(r"(\d+)-rounds")
 """A word that says in how many rounds units were removed."""
 WORDS = {
-    "sparse": "group sparsity before pruning",
+    "sparse": "sparse training before pruning",
     "finetuned": "finetuned before pruning",
-    "group-l2": "ranked by group-l2 alone",
+    "group-l2": "ranked by group-l2 only",
     "group-l1": "ranked by group-l1",
-    "bn-scale": "ranked by the norms' scales",
-    "taylor": "ranked by what the loss would change",
-    "random": "units drawn at random",
-    "uniform": "the same share of every layer",
-    "fpgm": "ranked by distance to others",
-    "lamp": "ranked by group-l2 over what is no smaller",
-    "obd-c": "ranked by what the loss would change, second order",
-    "hessian": "ranked by the Hessian's diagonal",
-    "activation": "ranked by what the units send",
-    "searched": "the layers' widths searched for",
-    "rescored": "in steps, scored anew after each",
-    "from-scratch": "the weights anew",
-    REPAIRED: "what is left repaired without training",
+    "bn-scale": "ranked by BatchNorm scales",
+    "taylor": "ranked by the estimated change of the loss",
+    "random": "ranked at random",
+    "uniform": "the same share of every layer removed",
+    "fpgm": "ranked by distance to the other units",
+    "lamp": "ranked by LAMP scores",
+    "obd-c": "ranked by the estimated change of the loss, second order",
+    "hessian": "ranked by the diagonal of the Hessian",
+    "activation": "ranked by activations",
+    "searched": "layer widths found by search",
+    "rescored": "in steps, scored again after each",
+    "from-scratch": "trained from scratch",
+    REPAIRED: "repaired without training",
     "taught": "finetuned with a teacher",
-    "mixup": "finetuned on mixed images",
-    "cutmix": "finetuned on images pasted together",
-    "ema": "finetuned, the weights averaged",
+    "mixup": "finetuned with mixup",
+    "cutmix": "finetuned with CutMix",
+    "ema": "finetuned with averaged weights",
 }
 
 FINETUNED = {"teacher": "taught", "mixup": "mixup", "cutmix": "cutmix", "ema": "ema"}
@@ -163,9 +163,8 @@ def nouns(some: Sequence[Method]) -> str:
 
 
 def _as_a_whole() -> dict[Arm, str]:
-    without = f"no {nouns(methods())}"
     own = {method.name: ", ".join(filter(None, (method.done, method.chosen))) for method in methods()}
-    return {arm: f"{without}, {words}" for arm, words in BASELINES.items()} | own
+    return {**BASELINES, **own}
 
 
 def _in_words(word: str) -> str:

@@ -64,7 +64,7 @@ def what_goes(pruning: PruneSettings) -> PruneSettings:
     """
     if any(goal.quantity != "macs" or goal.factor is None for goal in goals_of(pruning)):
         raise InputError(
-            "Latents shrink to speed-ups only.",
+            "DHP only supports targets given as speed-ups.",
             expected="how many times fewer MACs",
             got=", ".join(pruning.target),
             where="prune.target",
@@ -88,7 +88,7 @@ def new_source(settings: DhpSettings, source: ModelSource, seed: int) -> Sources
     """
     if source.arch is None or settings.start == "trained":
         raise InputError(
-            "There is no model to begin with.",
+            "There is no model to start from.",
             expected="model files, or --arch NAME for a new one",
             got="--start trained, and no model" if source.arch else "neither",
             next_step="metaprune dhp MODEL..., or metaprune dhp --arch NAME",

@@ -55,9 +55,9 @@ def estimated(
     The smaller model is taken to be as many times faster as it has fewer MACs, up to twice: less than it usually is.
     """
     if imports:
-        yield Estimate("import", "the model as a file of ours", None)
+        yield Estimate("import", "converts the model to metaprune's format", None)
     if rewrites:
-        yield Estimate("transform", "its weights rewritten by the metanetwork", None)
+        yield Estimate("transform", "rewrites the weights with the metanetwork", None)
     forward = 0.0 if splits is None or data is None else _forward_seconds(opened, splits, data, device)
     for speedup in speedups:
         repair = "" if splits is None or pruning.repair == "none" else f", repaired on {pruning.repair_images} images"
@@ -71,9 +71,15 @@ def estimated(
             yield Estimate(f"finetune-{speedup:g}x", words, seconds)
         yield Estimate(f"export-{speedup:g}x", ", ".join(formats), None)
     if splits is None:
-        yield Estimate("bench", "how much faster it is here", None)
+        yield Estimate("bench", "measures the speed on this machine", None)
     else:
-        yield Estimate("eval", "the test images and a report" if tested else "the validation images", None)
+        yield Estimate(
+            "eval",
+            "measures accuracy on the test images, writes the report"
+            if tested
+            else "measures accuracy on the validation images",
+            None,
+        )
 
 
 def _forward_seconds(opened: Opened, splits: Splits, data: DataSettings, device: torch.device) -> float:

@@ -1,7 +1,7 @@
-"""The figures of every epoch to where people keep those of all their runs: by the services' own packages.
+"""Sending every epoch's figures to an experiment tracker, through the tracker's own package.
 
-All get the same names, those of the history: ``lr``, ``train_loss``, ``val_loss`` and the task's metric on either
-split, by the epoch. A run is one model's training.
+All trackers get the same names, those of the training history: ``lr``, ``train_loss``, ``val_loss`` and the task's
+metric on either split. One model's training is one run.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from metaprune_cli.console.text import file_name
 from metaprune_cli.errors import InputError
 from metaprune_cli.training.progress import Progress
 
-TRAINING = "train"
-"""The task whose steps are epochs."""
+TRAININGS = ("train", "meta-train")
+"""The tasks whose steps are epochs; what follows in their labels is the model's file."""
 FOLDER = "runs"
-"""Of what TensorBoard and DVCLive write, below the working directory."""
+"""Where TensorBoard and DVCLive write, below the working directory."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One model's training in a service: takes the figures of an epoch, and is told that it is over."""
+    """One model's training in a tracker: takes the figures of an epoch, and is closed at the end."""
 
     log: Callable[[Mapping[str, float], int], None]
     close: Callable[[], None]
@@ -75,60 +75,59 @@ BY_NAME: Mapping[Logger, Callable[[str], Run]] = {
 
 @dataclass
 class Logging:
-    """A listener that passes everything on, and the figures of every epoch to a service too."""
+    """A listener that passes everything on, and sends the figures of every epoch to a tracker."""
 
     listener: Progress
     begin_run: Callable[[str], Run]
-    _tasks: list[tuple[Run | None, list[int]]] = field(default_factory=list)
+    _runs: list[Run | None] = field(default_factory=list)  # one for each open task
 
     def begin(self, label: str, total: int) -> None:
-        """A task starts; with the training of a model, a run."""
+        """A task starts; if it is a training, so does a run."""
         word, _, name = label.partition(" ")
-        run = self.begin_run(file_name(Path(name).stem or "model")) if word == TRAINING else None
-        self._tasks.append((run, [0]))
+        self._runs.append(self.begin_run(file_name(Path(name).stem or "model")) if word in TRAININGS else None)
         self.listener.begin(label, total)
 
     def step(self, **figures: float) -> None:
-        """Of a training, an epoch."""
-        run, done = self._tasks[-1]
-        done[0] += 1
-        if run is not None and figures:
-            run.log(figures, done[0])
+        """One step is done; in a training, that is an epoch, which the figures number."""
+        run = self._runs[-1]
+        if run is not None and "epoch" in figures:
+            run.log({name: value for name, value in figures.items() if name != "epoch"}, int(figures["epoch"]))
         self.listener.step(**figures)
 
     def end(self) -> None:
         """The innermost task is over."""
         self.listener.end()
-        run, _ = self._tasks.pop()
-        if run is not None:
-            run.close()
+        _close(self._runs.pop())
 
     def close(self) -> None:
         """Close what was interrupted."""
-        for run, _ in reversed(self._tasks):
-            if run is not None:
-                run.close()
-        self._tasks.clear()
+        while self._runs:
+            _close(self._runs.pop())
+
+
+def _close(run: Run | None) -> None:
+    if run is not None:
+        run.close()
 
 
 @contextmanager
 def logged(progress: Progress, service: Logger | None, *, jobs: int = 1) -> Iterator[Progress]:
-    """The listener, with figures going to a service for the time of the ``with`` block.
+    """The listener, which also sends figures to a tracker inside the ``with`` block.
 
     Args:
         progress: is told everything.
-        service: None: none.
-        jobs: models at a time; what happens in processes of their own is not heard here.
+        service: the tracker; None: none.
+        jobs: how many models are trained at a time; the progress of worker processes does not reach this one.
 
     Raises:
-        InputError: the service's package is missing, or there are several jobs.
+        InputError: the tracker's package is missing, or there are several jobs.
     """
     if service is None:
         yield progress
         return
     if jobs != 1:
         raise InputError(
-            "Figures are sent from one process.", expected="1", got=jobs, where="--jobs", next_step="leave --jobs out"
+            "--log works with one job at a time.", expected="1", got=jobs, where="--jobs", next_step="leave --jobs out"
         )
     _package(service, "torch.utils.tensorboard" if service == "tensorboard" else service)
     logging = Logging(progress, BY_NAME[service])

@@ -86,7 +86,7 @@ class Made:
             return None
         document = read_artifact(target).document
         if differences := self.differences(document):
-            log.warning("%s %s: making it anew", target, _in_a_line(differences))
+            log.warning("%s %s: making it again", target, _in_a_line(differences))
             return None
         return dict(document["metrics"])
 

@@ -28,9 +28,9 @@ def too_costly(costs: Mapping[float, float], limit: float, metric: Metric, where
         where: the model, for people.
     """
     return TargetError(
-        "Every speed-up costs more than is allowed, on the validation images.",
+        "Every speed-up costs more accuracy than allowed, on the validation images.",
         expected=f"at most {limit:g} {metric.difference_unit} of {metric.name}",
         got=", ".join(f"{speedup:g}x: {metric.write(cost)}" for speedup, cost in costs.items()),
         where=where,
-        next_step="a smaller --speedup, more --epochs, or a larger --max-drop",
+        next_step="use a smaller --speedup, more --epochs, or a larger --max-drop",
     )

@@ -119,7 +119,7 @@ def find_sources(inputs: Sequence[Path], kinds: Sequence[str]) -> Sources:
             found.append(Source(path, Path(path.name)))
     if problems:
         raise InputError(
-            "Some inputs cannot be used." if len(problems) > 1 else "An input cannot be used.",
+            "Some inputs are invalid." if len(problems) > 1 else "An input is invalid.",
             expected=f"files, or folders of artifacts of kind {' or '.join(kinds)}",
             got="\n".join(problems),
             next_step="check the paths",

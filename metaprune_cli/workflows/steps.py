@@ -53,6 +53,7 @@ class Steps:
     file: Path
     command: str
     entries: dict[str, Any] = field(default_factory=dict)
+    _said: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, folder: Path, command: str) -> Steps:
@@ -110,13 +111,19 @@ class Steps:
         if differences:
             own = [text for text in differences if not text.startswith("inputs.")]  # others follow from earlier steps
             if own:
-                log.warning("%s: done anew, since %s", name, "; ".join(own[:SHOWN]))
+                self._say_once(f"Settings or inputs have changed, so steps run again: {'; '.join(own[:SHOWN])}")
             return None
         outputs = tuple(self.file.parent / path for path in entry["outputs"])
         if any(not path.exists() for path in outputs) or self._digests(outputs) != entry["outputs"]:
-            log.warning("%s: done anew, since its files are not what they were", name)
+            log.warning("%s: runs again, because its files have changed", name)
             return None
         return Result(entry["figures"], outputs, entry["seconds"], again=False)
+
+    def _say_once(self, text: str) -> None:
+        """Warn, unless another step has given the same reason."""
+        if text not in self._said:
+            log.warning(text)
+            self._said.add(text)
 
     def _digests(self, outputs: Sequence[Path]) -> dict[str, str]:
         """Of each file, and of every file of a folder, by its path below that of the record."""

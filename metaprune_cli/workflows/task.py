@@ -70,7 +70,7 @@ def with_task(
     others = {path: task for path, task in named.items() if task != wanted}
     if others:
         raise InputError(
-            "Some models are for another task.",
+            "Some models were made for another task.",
             expected=wanted,
             got="\n".join(f"{path}: {task}" for path, task in others.items()),
             where="--task" if data.task else None,

@@ -79,7 +79,7 @@ def test_sparsify_finetune_and_the_zeros_stay(model: nn.Module) -> None:
         ({"sparsity": 1.0}, "not a valid sparsity"),
         ({"kind": "n:m", "pattern": "4:2"}, "not a pattern of weights"),
         ({"kind": "block", "block": "4"}, "not a block size"),
-        ({"kind": "n:m", "pattern": "1:4", "kernel_only": True}, "kernels for 2:4 alone"),
+        ({"kind": "n:m", "pattern": "1:4", "kernel_only": True}, "only has kernels for 2:4"),
     ],
 )
 def test_what_cannot_be_zeroed_is_said(options: dict, text: str, model: nn.Module) -> None:
@@ -108,7 +108,7 @@ def test_plain_weights_need_an_architecture(model: nn.Module, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "options", "text"),
     [
-        ("small.bin", {}, "(?s)does not say in which format.*torch-export"),
+        ("small.bin", {}, "(?s)does not tell the export format.*torch-export"),
         ("small.pt2", {"format": "onxx"}, "did you mean 'onnx'"),
         ("taken.pt2", {}, "exists and is not an export of ours"),
         ("missing/\0.pt2", {}, "Nothing was written"),

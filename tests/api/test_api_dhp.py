@@ -96,7 +96,7 @@ def test_from_scratch_and_by_threshold() -> None:
     ("options", "words"),
     [
         ({"speedup": 1000}, "cannot be met"),
-        ({"steps": 0}, "no steps to shrink in"),
+        ({"steps": 0}, "no steps left in which to shrink"),
         ({"start": "middle"}, "start: expected one of auto, trained, scratch"),
         ({"embedding": -1}, "embedding: expected a number at least 0"),
         ({"rules": (mp.PruningRule("nowhere"),)}, "A rule matches nothing"),

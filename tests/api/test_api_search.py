@@ -67,7 +67,7 @@ def test_weights_may_come_from_elsewhere(model: torch.nn.Module, data: tuple[Ten
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"weights": object()}, "gives no weights for widths"),
+        ({"weights": object()}, "does not provide weights for widths"),
         ({"target": "drop=1"}, "cannot be searched for with a target of drop"),
         ({"rules": [mp.PruningRule("nowhere", ignore=True)]}, "matches nothing"),
         ({"jobs": -1}, "That many jobs cannot be run"),

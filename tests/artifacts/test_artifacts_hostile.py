@@ -163,7 +163,7 @@ def test_a_million_small_tensors(tmp_path: Path) -> None:
 def test_somebody_elses_safetensors_files_are_checked_alike(tmp_path: Path) -> None:
     for said in ('"a":[],"a":[]', json.dumps({"a": entry([1 << 40], [0, 1 << 42])})[1:-1]):
         path = sealed(tmp_path / "a.safetensors", f"{{{said}}}")
-        with pytest.raises(CorruptFileError, match="neither a sound safetensors file"):
+        with pytest.raises(CorruptFileError, match="neither a valid safetensors file"):
             read_state_file(path)
 
 

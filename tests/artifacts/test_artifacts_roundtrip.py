@@ -155,7 +155,7 @@ def test_a_file_that_does_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest.
     write_artifact(tmp_path / "a", "model", tensors(), {})
 
     def refuse(*_: object, **__: object) -> None:
-        raise RuntimeError("DefaultCPUAllocator: not enough memory")
+        raise RuntimeError("DefaultCPUAllocator: Out of memory")
 
     monkeypatch.setattr(torch, "empty", refuse)
     with pytest.raises(InputError, match="does not fit in memory"):
@@ -196,7 +196,7 @@ def test_an_artifact_of_the_same_kind_is_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"notes", b"{}"], ids=["empty", "text", "json"])
 def test_another_file_is_never_replaced(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a").write_bytes(content)
-    with pytest.raises(InputError, match="something else at this place"):
+    with pytest.raises(InputError, match="A different file already exists"):
         write_artifact(tmp_path / "a", "model", {}, {})
     assert (tmp_path / "a").read_bytes() == content
 
@@ -270,7 +270,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
 
 
-@pytest.mark.parametrize(("version", "step"), [(0, "make the file again"), (2, "upgrade metaprune"), ("1", "make")])
+@pytest.mark.parametrize(("version", "step"), [(0, "create the file again"), (2, "upgrade metaprune"), ("1", "create")])
 def test_other_versions_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: object, step: str
 ) -> None:

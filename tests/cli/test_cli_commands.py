@@ -370,5 +370,5 @@ def test_sparse_learning_is_an_arm(model: Path, tmp_path: Path) -> None:
 def test_an_import_of_nothing_is_refused(tmp_path: Path) -> None:
     ran = call("zoo", "import", "-o", tmp_path / "zoo")
     assert ran.code == 2
-    assert "Nothing to import" in ran.err
+    assert "No models to import" in ran.err
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,12 @@ import pytest
 import torch
 from cli_calling import call, lay_own_code, run
 
+from metaprune_cli.cli.signature import code_in
+from metaprune_cli.config import ZooMember, ZooSettings
+from metaprune_cli.config.choices import ARCHITECTURES
 from metaprune_cli.models import Architecture, build
+from metaprune_cli.models.packages import PACKAGES
+from metaprune_cli.models.registry import GROUPS
 
 CODE = """
 from pathlib import Path
@@ -109,7 +114,7 @@ def test_code_that_has_changed_is_named_anew(name: str) -> None:
         file.write("WIDER = True\n")
     ran = call("encode", SMALL)
     assert ran.code == 2
-    assert "has changed since you named it" in said(ran.err)
+    assert "has changed since you last named it" in said(ran.err)
     assert f"--arch {name}:Own" in said(ran.err)
     run("encode", SMALL, "--arch", f"{name}:Own", "-q")
     run("encode", SMALL, "-o", "again.safetensors", "-q")
@@ -123,14 +128,16 @@ def opened() -> tuple[str, ...]:
 
 
 CRITERION, TASK = "prune: {speedup: 1.5, criterion: 'NAME:score'}", "data: {dataset: digits, task: 'NAME:Own'}"
+MEMBER = "zoo: {members: [{arch: 'cifar:resnet8'}, {arch: 'NAME:Own'}]}"
 
 
-@pytest.mark.parametrize(("command", "settings"), [("prune", CRITERION), ("eval", TASK)])
+@pytest.mark.parametrize(("command", "settings"), [("prune", CRITERION), ("eval", TASK), ("zoo", MEMBER)])
 def test_settings_that_nobody_named_run_nothing(
     name: str, opened: tuple[str, ...], command: str, settings: str
 ) -> None:
     """Those of a downloaded folder are found by themselves."""
     Path("params.yaml").write_text(settings.replace("NAME", name))
+    opened = ("--dataset", "digits") if command == "zoo" else opened
     ran = call(command, *opened)
     assert ran.code == 2
     assert "params.yaml names code that would have to be imported" in said(ran.err)
@@ -139,7 +146,7 @@ def test_settings_that_nobody_named_run_nothing(
     assert Path("loaded").exists()
     assert "names code" not in call(command, *opened).err  # it was asked for once, in this folder
     Path(f"{name}.py").write_text(f"{CODE}CHANGED = True\n")
-    assert "has changed since you named it" in said(call(command, *opened).err)
+    assert "has changed since you last named it" in said(call(command, *opened).err)
 
 
 def test_what_dvc_runs_is_what_was_written_beside_it(
@@ -180,3 +187,9 @@ def test_without_a_private_folder_nothing_is_remembered_and_nothing_fails(
 def test_what_is_installed_is_not_noted(name: str, state_folder: Path) -> None:
     call("prune", "model.pt", "--arch", "torch.nn:Identity", "--input-shape", "4", "-s", "1.5")
     assert not list(state_folder.iterdir())
+
+
+def test_prefixes_of_known_architectures_are_no_code() -> None:
+    assert set(ARCHITECTURES.known) == {*GROUPS, "torchvision", *PACKAGES}
+    members = [ZooMember(name) for name in ("cifar:resnet8", "timm:resnet10t", "odd", "own.module:Net")]
+    assert dict(code_in(ZooSettings(tuple(members)))) == {"members[3].arch": "own.module:Net"}

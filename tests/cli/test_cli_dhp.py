@@ -172,7 +172,7 @@ def test_there_must_be_something_to_begin_with(work: Path) -> None:
     for options in ((), ("--arch", "cifar:resnet8", "--start", "trained")):
         ran = call("dhp", *options, "-q")
         assert ran.code == 2
-        assert "There is no model to begin with" in said(ran.err)
+        assert "There is no model to start from" in said(ran.err)
 
 
 def test_a_model_without_a_free_family_is_refused(work: Path, tmp_path: Path) -> None:

@@ -50,8 +50,11 @@ def test_a_default_of_a_setting_is_the_one_in_the_help(monkeypatch: pytest.Monke
     monkeypatch.setenv("COLUMNS", "200")
     shown = run("prune", "--help").out
     assert f"MACs before / MACs after; may be repeated. Default: {PruneSettings.speedup[0]:g}." in shown
-    assert f"Most of a family that may go. Default: {PruneSettings.max_ratio}." in shown
-    assert "Zero weights of the last layers too. Default: --exclude-classifier." in run("sparsify", "--help").out
+    assert (
+        f"Largest share of a layer's channels (or heads) that may be removed. Default: {PruneSettings.max_ratio}."
+        in shown
+    )
+    assert "Also set weights of the last layers to zero. Default: --exclude-classifier." in run("sparsify", "--help").out
     assert SparsifySettings.classifier is False
 
 

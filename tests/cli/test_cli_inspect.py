@@ -1,4 +1,4 @@
-"""``metaprune inspect`` of a neuron graph: families, what they would save, and the drawing."""
+"""``metaprune inspect`` of a neuron graph: families, what they would save, and the drawing; and of a model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from pathlib import Path
 
 from cli_calling import call, run
 
+from metaprune_cli.artifacts import read_document
 from metaprune_cli.console.figures import count, share
+from metaprune_cli.reports.png import is_png
 
 GRAPH = "graphs/train/resnet8-0.graph.safetensors"
 
@@ -43,10 +45,26 @@ def test_a_graph_is_drawn(work: Path, tmp_path: Path) -> None:
     assert str(target) in run("inspect", GRAPH, "--draw", target).out
 
 
-def test_a_model_is_not_drawn(work: Path, model: Path, tmp_path: Path) -> None:
-    ran = call("inspect", model, "--draw", tmp_path / "model.svg")
+def test_a_pruned_model_is_drawn_with_its_widths_before_and_after(work: Path, model: Path, tmp_path: Path) -> None:
+    small, target = tmp_path / "small.safetensors", tmp_path / "layers.png"
+    run("prune", model, "-s", "2", "-o", small, "-q")
+    whole = {row["name"]: row for row in run("inspect", model, "--draw", target, "--json").json["layers"]}
+    shown = run("inspect", small, "--draw", target, "--json").json
+    assert shown["drawing"] == str(target)
+    assert {row["name"]: row["before"] for row in shown["layers"]} == {n: row["width"] for n, row in whole.items()}
+    assert all(row["before"] is None for row in whole.values())
+    for family in read_document(small)["pruning"]["families"]:
+        assert family["name"] not in whole or family["after"] == next(
+            row["width"] for row in shown["layers"] if row["name"] == family["name"]
+        )
+    assert sum(row["macs"] for row in shown["layers"]) == read_document(small)["pruning"]["macs"]["after"]
+    assert is_png(target)
+    assert "Channels before" in run("inspect", small, "--draw", target).out
+
+
+def test_other_artifacts_cannot_be_drawn(work: Path, tmp_path: Path) -> None:
+    ran = call("inspect", "metanet.safetensors", "--draw", tmp_path / "metanet.png")
     assert ran.code == 2
-    assert "Only a neuron graph can be drawn" in ran.err
-    assert "kind model" in ran.err
-    assert ran.out == ""
-    assert run("inspect", model, "--json").json["drawing"] is None
+    assert "Only models and neuron graphs can be drawn" in ran.err
+    assert "kind metanetwork" in ran.err
+    assert run("inspect", "metanet.safetensors", "--json").json["drawing"] is None

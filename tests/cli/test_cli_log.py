@@ -1,7 +1,8 @@
-"""``--log``: the figures of every epoch under the same names wherever they go; the services are stood in for."""
+"""``--log``: every epoch's figures, under the same names in every tracker; the trackers are replaced by stand-ins."""
 
 from __future__ import annotations
 
+import csv
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,10 +12,12 @@ import pytest
 from cli_calling import call, run
 
 from metaprune_cli.artifacts import read_document
+from metaprune_cli.training.state import TrainState
+from metaprune_cli.workflows.made import Checkpoint
 
 
 class Heard:
-    """All services at once, as far as they are called."""
+    """A stand-in for all trackers at once."""
 
     def __init__(self) -> None:
         self.epochs: dict[int, dict[str, float]] = {}
@@ -64,7 +67,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Heard:
 
 
 @pytest.mark.parametrize("service", ["tensorboard", "mlflow", "wandb", "dvclive"])
-def test_every_service_gets_the_same_figures_of_every_epoch(
+def test_every_tracker_gets_the_same_figures_of_every_epoch(
     service: str, heard: Heard, model: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.safetensors"
@@ -73,6 +76,49 @@ def test_every_service_gets_the_same_figures_of_every_epoch(
     assert heard.epochs == {record.pop("epoch"): record for record in history}
     assert heard.names == ["resnet8-3"]
     assert heard.closed == 1
+
+
+@pytest.mark.parametrize(
+    "command", [("dhp", "-s", "1.3", "--epochs", "3"), ("pruning-net", "--epochs", "2")], ids=lambda words: words[0]
+)
+def test_everything_that_trains_on_images_is_logged(
+    command: tuple[str, ...], heard: Heard, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.safetensors"
+    name, *options = command
+    run(name, model, *options, "-o", out, "-q", "--log", "wandb")
+    history = read_document(out)["history"]
+    assert heard.epochs == {record.pop("epoch"): record for record in history}
+    assert {"lr", "train_loss", "train_top1", "val_loss", "val_top1"} <= set(heard.epochs[1])
+    assert (heard.names, heard.closed) == (["resnet8-3"], 1)
+
+
+def test_meta_training_is_logged_as_its_history_has_it(heard: Heard, work: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new.safetensors"
+    run("meta-train", "graphs/train", "--validation", "graphs/validation", "-o", out, "-q", "--log", "mlflow")
+    with (tmp_path / "new.history.csv").open() as file:
+        _, *rows = csv.DictReader(file)  # the first is of the untrained metanetwork
+    assert heard.epochs == {int(row.pop("epoch")): {key: float(value) for key, value in row.items()} for row in rows}
+    assert {"lr", "train_loss", "val_loss", "val_top1"} <= set(heard.epochs[1])
+    assert (heard.names, heard.closed) == (["new"], 1)
+
+
+def test_a_resumed_run_goes_on_counting(
+    heard: Heard, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Checkpoint.save
+
+    def save_and_stop(self: Checkpoint, state: TrainState) -> None:
+        real(self, state)
+        raise KeyboardInterrupt
+
+    call_it = ("finetune", model, "--epochs", "2", "-o", tmp_path / "out.safetensors", "--log", "wandb")
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", save_and_stop)
+        assert call(*call_it).code == 130
+    heard.epochs.clear()
+    run(*call_it, "--resume")
+    assert set(heard.epochs) == {2}
 
 
 def test_a_run_that_breaks_off_is_closed(heard: Heard, model: Path, tmp_path: Path) -> None:
@@ -92,4 +138,4 @@ def test_a_package_that_is_missing_is_said_before_any_work(model: Path, monkeypa
 def test_several_jobs_cannot_be_heard(heard: Heard, model: Path) -> None:
     ran = call("finetune", model, "--epochs", "1", "--log", "wandb", "--jobs", "2")
     assert ran.code == 2
-    assert "Figures are sent from one process." in ran.err
+    assert "--log works with one job at a time." in ran.err

@@ -67,7 +67,7 @@ def test_the_route_and_what_was_locked_are_said(tmp_path: Path, monkeypatch: pyt
     (row,) = run(*start, "--dry-run", "--route", "class", "--json").json["models"]
     assert (row["route"], [held["family"] for held in row["held"]]) == ("class", ["a"])
     by_program = run(*start, "-o", tmp_path / "program.safetensors", "--route", "program")
-    assert "By route program: the class cannot follow" in by_program.err
+    assert "The model's class could not adapt" in by_program.err
 
 
 def changed(first: Path, second: Path) -> set[str]:

@@ -109,8 +109,8 @@ def test_models_that_cannot_get_its_widths(work: Path, model: Path, tmp_path: Pa
     run("pruning-net", model, "--epochs", "1", "-o", net)
     run("prune", model, "-s", 2, "-o", small)
     for arguments, text in (
-        ((net, "--models", small), "another structure"),
-        ((model, "--models", "zoo/train"), "that one network was searched for"),
+        ((net, "--models", small), "a different structure"),
+        ((model, "--models", "zoo/train"), "exactly one network that was searched"),
         ((net, "--models", model, "--weights", "inherited"), "the weights are the models' own"),
     ):
         refused = call("search", *arguments, *QUICK, "-s", 2, "-o", tmp_path / "x")
@@ -127,7 +127,7 @@ BAD = {
     "no epochs": (("pruning-net", "{model}", "--epochs", "0"), "at least 1"),
     "no speed-up": (("pruning-net", "{model}", "--speedup-max", "1"), "above 1"),
     "no such file": (("pruning-net", "none.safetensors"), "none.safetensors"),
-    "a net of a net": (("pruning-net", "metanet.safetensors"), "another kind"),
+    "a net of a net": (("pruning-net", "metanet.safetensors"), "a different kind"),
     "another file in its place": (("pruning-net", "{model}", "-o", "{model}"), "Nothing was"),
 }
 

@@ -107,7 +107,7 @@ def test_the_page_shows_pictures_before_and_after(here: str) -> None:
     page = Path("report.html").read_text()
     assert "img-src data:" in page
     titles = re.findall(r'<img src="data:image/png;base64,[^"]+" alt="([^"]+)"', page)
-    expected = ["what is given", "what is wanted", "whole model", "metanet, whole", "uniform 2.00x", "metanet 2.00x"]
+    expected = ["input", "target", "original model", "metanet, unpruned", "uniform 2.00x", "metanet 2.00x"]
     assert sorted(titles) == sorted(2 * expected)
     assert len(re.findall(r"<span>PSNR \d+\.\d\d dB</span>", page)) == 10
     for source in re.findall(r"base64,([^\"]+)", page):

@@ -108,7 +108,7 @@ def test_other_images_are_another_run(
     run(*by("finished", "--data-root", "one"))
     before = files(Path("finished"))
     run(*by("finished", "--data-root", "two"))
-    assert "making it anew" in caplog.text
+    assert "making it again" in caplog.text
     assert before != files(Path("finished")) == files(Path("two-alone"))
 
 

@@ -134,7 +134,7 @@ def test_training_of_what_was_not_repaired_is_told_of_the_better_start(model: Pa
     train = ("--epochs", "1", *DIGITS)
     for repair, is_said in (("none", True), ("bn", False)):
         run("prune", model, "-s", "1.5", *DIGITS, "--repair", repair, "-o", small, "-q")
-        assert ("gives the training a better start" in run("finetune", small, *train, "-o", tuned).err) == is_said
+        assert ("gives training a better start" in run("finetune", small, *train, "-o", tuned).err) == is_said
     assert "better start" not in run("finetune", tuned, *train, "-o", tmp_path / "again.safetensors").err
 
 

@@ -41,7 +41,7 @@ def test_models_of_a_structure_are_searched_for_together(work: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["-s", "2", "--together", "--search", "0"], "put together for a search, and there is none"),
+        (["-s", "2", "--together", "--search", "0"], "--together only has an effect with a search"),
         (["-s", "2", "--scope", "family"], "there is nothing to search for"),
         (["--target", "drop=1"], "cannot be searched for with a target of drop"),
     ],

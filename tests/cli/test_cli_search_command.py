@@ -13,6 +13,7 @@ from cli_calling import call, run
 from ranks_calling import on_ranks
 
 from metaprune_cli.artifacts import read_document
+from metaprune_cli.reports.png import is_png
 from metaprune_cli.workflows import judging, workers
 from metaprune_cli.workflows.searching import BASELINES
 
@@ -38,7 +39,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory, pipeline: Path) -> Path:
     folder, before = tmp_path_factory.mktemp("searched"), Path.cwd()
     os.chdir(pipeline)
     try:
-        run("search", "zoo/heldout/resnet8-3.safetensors", *SMALL, "-s", 2, "-s", 3, "-o", folder)
+        to = ("-o", folder, "--draw", folder.with_suffix(".png"))
+        run("search", "zoo/heldout/resnet8-3.safetensors", *SMALL, "-s", 2, "-s", 3, *to)
     finally:
         os.chdir(before)
     return folder
@@ -51,6 +53,7 @@ def test_models_a_table_and_a_picture_are_written(searched: Path, model: Path) -
         "resnet8-3.searched-2x.safetensors",
         "resnet8-3.searched-3x.safetensors",
     ]
+    assert is_png(searched.with_suffix(".png"))
     document = read_document(searched / "resnet8-3.searched-2x.safetensors")
     step = document["lineage"][-1]
     assert (step["command"], step["requested"], step["weights"], step["evaluated"]) == ("search", 2, "model", 18)
@@ -148,7 +151,11 @@ def test_a_killed_worker_is_one_message(model: Path, tmp_path: Path, monkeypatch
         (["-s", "2", "--ignore", "*"], 3, "0% of each family may go"),
         (["-s", "2", "--ignore", "nowhere*"], 2, "A rule matches nothing in this model"),
         (["--target", "drop=1"], 2, "cannot be searched for with a target of drop"),
-        (["--front", "--target", "macs=2x", "--target", "params=3x"], 2, "cannot weigh different quantities"),
+        (
+            ["--front", "--target", "macs=2x", "--target", "params=3x"],
+            2,
+            "cannot combine targets of different quantities",
+        ),
         (["-s", "2", "--jobs", "-1"], 2, "--jobs"),
         (["-s", "2", "--weights", "borrowed"], 2, "borrowed"),
         (["-s", "2", "--mutate", "1.5"], 2, "mutate"),

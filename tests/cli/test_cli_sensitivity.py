@@ -9,6 +9,8 @@ import pytest
 import yaml
 from cli_calling import TINY, call, run
 
+from metaprune_cli.reports.png import is_png
+
 
 def test_a_family_alone_costs_what_pruning_it_alone_does(model: Path, tmp_path: Path) -> None:
     found = run("sensitivity", model, "--ratio", "0.5", "--ratio", "0.25", "--json", "-q").json["models"][0]
@@ -42,6 +44,14 @@ def test_the_rules_are_taken_by_prune(model: Path, tmp_path: Path) -> None:
     allowed = {row["family"]: float(row["bearable"]) for row in rows}
     gone = {row["name"]: 1 - row["after"] / row["before"] for row in plan["families"]}
     assert all(gone[name] <= allowed[name] + 1e-3 for name in allowed)
+
+
+def test_all_models_are_drawn_in_one_picture(work: Path, model: Path, tmp_path: Path) -> None:
+    run("sensitivity", model, "zoo/train/resnet8-0.safetensors", "-q", "--draw", tmp_path / "new" / "two.png")
+    assert is_png(tmp_path / "new" / "two.png")
+    ran = call("sensitivity", model, "--draw", tmp_path / "two.svg")
+    assert ran.code == 2
+    assert "The picture must be a PNG file" in ran.err
 
 
 def test_a_file_in_the_way_is_said_before_any_work(model: Path, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_score_head_learns_from_pruned_models(work: Path, pruned: Path, tmp_pa
     metanet = tmp_path / "metanet.safetensors"
     run("meta-train", "graphs/train", "--shares", pruned, "--params", settings(tmp_path), "-o", metanet)
     with (tmp_path / "metanet.history.csv").open() as file:
-        losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
+        losses = [float(row["train_loss"]) for row in csv.DictReader(file) if row["train_loss"]]
     assert losses[-1] < 0.5 * losses[0]
     assert any(name.startswith("shares/") for name in read_document(metanet)["inputs"])
 

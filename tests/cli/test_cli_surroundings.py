@@ -58,7 +58,7 @@ def test_wrong_paths_and_usage_are_refused_before_torch_is_imported(tmp_path: Pa
         ("{} inspect no-such-file 2>&-", ""),
         ("{} inspect no-such-file 2>/dev/full", ""),
         ("{} list --json >/dev/full", "No space left on device"),
-        ("mkdir gone; cd gone; rmdir ../gone; {} encode no-such-file", "The working directory does not exist any more"),
+        ("mkdir gone; cd gone; rmdir ../gone; {} encode no-such-file", "The working directory no longer exists"),
         ("env -u HOME TMPDIR=/no/such COLUMNS=0 TERM=odd {} inspect no-such-file", "does not exist"),
         ("RANK=0 WORLD_SIZE=odd {} zoo -o zoo", "environment variable WORLD_SIZE"),
     ],
@@ -93,9 +93,9 @@ def test_what_torchrun_does_not_set_is_refused_before_anybody_is_waited_for(
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (MemoryError(), "not enough memory"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "not enough memory"),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"), "not enough memory"),
+        (MemoryError(), "Out of memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "Out of memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"), "Out of memory"),
         (RecursionError("maximum recursion depth exceeded"), "nested too deeply"),
     ],
     ids=["python", "torch", "gpu", "depth"],

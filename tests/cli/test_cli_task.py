@@ -93,7 +93,7 @@ def test_a_zoo_may_be_of_any_task(here: Path) -> None:
     ("arguments", "message"),
     [
         (("finetune", "model.safetensors", "--epochs", "1"), "importing runs its code"),
-        (("eval", "model.safetensors", "--task", "classification"), "Some models are for another task"),
+        (("eval", "model.safetensors", "--task", "classification"), "Some models were made for another task"),
         (("finetune", "net.pt", *ARCH, "--teacher", "model.safetensors", "--task", "classification"), "another task"),
         (("finetune", "model.safetensors", "--allow-import", "--mixup", "0.2"), "cannot be mixed"),
         (("finetune", "net.pt", *ARCH, "--task", "mytask:Half"), "something is missing"),
@@ -115,4 +115,4 @@ def test_a_model_trained_before_tasks_were_named_is_a_classifier(model: Path) ->
     assert "task" not in read_document(model)
     refused = call("eval", model, "--task", f"{OWN.stem}:Denoising")
     assert refused.code == 2
-    assert "Some models are for another task" in refused.err
+    assert "Some models were made for another task" in refused.err

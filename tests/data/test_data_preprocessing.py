@@ -69,7 +69,7 @@ def test_pictures_are_resized_and_cropped_as_torchvision_does(size: tuple[int, i
 
 
 def test_figures_for_other_channels_are_refused() -> None:
-    with pytest.raises(InputError, match=r"(?s)another number of channels.*each of the 1 channels.*0\.485 0\.456"):
+    with pytest.raises(InputError, match=r"(?s)a different number of channels.*each of the 1 channels.*0\.485 0\.456"):
         load_splits(digits(mean=IMAGENET[0]))
 
 
@@ -94,7 +94,7 @@ def test_that_of_published_weights_is_known_by_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "torchvision:resnet19", "keras:resnet50", "torchvision:No_Weights.V1"])
 def test_other_names_are_refused(name: str) -> None:
-    with pytest.raises(InputError, match=r"(?s)no known weights of this name.*--mean"):
+    with pytest.raises(InputError, match=r"(?s)no known weights with this name.*--mean"):
         published(name)
 
 
@@ -107,7 +107,7 @@ def test_that_of_a_timm_model_is_known_by_name(name: str, figures: tuple[tuple[f
     found = published(name)
     assert (found.mean, found.std) == figures
     assert (found.image_size, found.interpolation) == (224, "bicubic")
-    with pytest.raises(InputError, match="no known weights of this name"):
+    with pytest.raises(InputError, match="no known weights with this name"):
         published("timm:no_such_model")
 
 

@@ -145,10 +145,13 @@ def missing_small(root: Path) -> None:
 
 
 BAD = {
-    "gray for colours": (lambda root: fill(root / "Set12", channels=1), r"gray, and colours are wanted(.|\n)*--pixels"),
+    "gray for colours": (
+        lambda root: fill(root / "Set12", channels=1),
+        r"gray, but colour images are needed(.|\n)*--pixels",
+    ),
     "no test sets": (lambda root: fill(root / "Set6"), r"no test images(.|\n)*Set5, Set14(.|\n)*NAME/HR(.|\n)*Set6"),
     "other small versions": (bad_small, r"do not match(.|\n)*00.png 56x40, 00.png 14x10"),
-    "missing small versions": (missing_small, r"no small version(.|\n)*none for 1 of 2: 01.png"),
+    "missing small versions": (missing_small, r"no low-resolution version(.|\n)*none for 1 of 2: 01.png"),
     "tiny images": (lambda root: fill(root / "test", size=(12, 40)), r"too small(.|\n)*00.png 40x12"),
 }
 

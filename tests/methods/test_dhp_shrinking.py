@@ -251,7 +251,7 @@ def test_it_ends_inside_an_epoch_and_a_resumed_run_knows() -> None:
 def test_a_shrinker_wants_targets_that_ascend() -> None:
     _, shrinker = begun("resnet", 2.0)
     for wrong in ((), (3.0, 2.0), (1.0,)):
-        with pytest.raises(Exception, match="No speed-ups to meet"):
+        with pytest.raises(Exception, match="No target speed-ups"):
             replace(shrinker, speedups=wrong)
 
 

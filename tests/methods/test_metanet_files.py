@@ -33,7 +33,7 @@ def test_what_was_written_is_read() -> None:
         ({"layers": 1}, "'layers.1.gate.weight': not a parameter"),
         ({"hidden": 10**9}, r"codec.neuron: expected a tensor of shape \[1000000000\], got \[4\]"),
         ({"score_head": True}, "codec.importance: missing"),
-        ({"codec": "per-kernel", "kernels": [[2**40] * 16]}, "This does not describe a metanetwork"),
+        ({"codec": "per-kernel", "kernels": [[2**40] * 16]}, "This is not a valid description of a metanetwork"),
         ({"codec": "per-kernel", "kernels": [[1]] * 10**5}, "fewer layers and kernels"),
     ],
 )

@@ -164,7 +164,7 @@ def test_parts_of_something_else_are_refused() -> None:
     tensors, document = metanetwork().to_parts()
     with pytest.raises(CorruptFileError, match="does not describe a metanetwork"):
         MetaNetwork.from_parts({}, document)
-    with pytest.raises(CorruptFileError, match="does not describe a metanetwork"):
+    with pytest.raises(CorruptFileError, match="not a valid description of a metanetwork"):
         MetaNetwork.from_parts(tensors, {"config": {"depth": 3}})
 
 

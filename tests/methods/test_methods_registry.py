@@ -109,7 +109,7 @@ def test_a_row_makes_an_arm_with_its_words(monkeypatch: pytest.MonkeyPatch) -> N
     assert sorted(["dice", "metanet", "taylor", "plain"], key=place) == ["plain", "taylor", "metanet", "dice"]
     assert explained("dice") == "thrown for"
     assert explained("dice finetuned") == "thrown for, finetuned before pruning"
-    assert explained("plain") == "no metanetwork or pair of dice, units of all layers ranked together"
+    assert explained("plain") == "channels of all layers ranked together"
     assert methods_of("dice repaired") == (DICE,)
 
 

@@ -266,7 +266,7 @@ def test_copies_are_alike_and_independent(cases):
 
 def test_a_net_of_another_structure_is_refused(cases):
     net = net_of(cases["resnet8"])
-    with pytest.raises(InputError, match="another structure"):
+    with pytest.raises(InputError, match="a different structure"):
         check_structure(net, cases["mixed"][1], "a.safetensors")
     check_structure(net, cases["resnet8"][1], None)
 

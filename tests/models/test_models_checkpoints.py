@@ -59,26 +59,26 @@ LOADS: dict[str, tuple[object, tuple[str, ...]]] = {
     "plain": (states(), ()),
     "data parallel": (
         {"state_dict": before("module."), "best_prec1": 93.6},
-        ("took the entry state_dict", "took the prefix module. off all names"),
+        ("using entry state_dict", "removed the prefix module. from all names"),
     ),
     "Lightning": (
         {"state_dict": before("model."), "hyper_parameters": {"lr": 0.1}},
-        ("took the entry state_dict", "took the prefix model. off all names"),
+        ("using entry state_dict", "removed the prefix model. from all names"),
     ),
-    "two wrappers": (before("backbone.net."), ("took the prefix backbone.net. off all names",)),
-    "another key": ({"net": states(), "epoch": 3}, ("took the entry net",)),
-    "a key of nobody": ({"weights_of_mine": states(), "step": 3}, ("took the entry weights_of_mine",)),
+    "two wrappers": (before("backbone.net."), ("removed the prefix backbone.net. from all names",)),
+    "another key": ({"net": states(), "epoch": 3}, ("using entry net",)),
+    "a key of nobody": ({"weights_of_mine": states(), "step": 3}, ("using entry weights_of_mine",)),
     "an optimiser beside it": (
         {"weights": states(), "optimizer": {"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [{}]}},
-        ("took the entry weights",),
+        ("using entry weights",),
     ),
     "an average beside it": (
         {"state_dict": states(), "state_dict_ema": floats(lambda v: v / 2)},
-        ("took the entry state_dict (there is state_dict_ema too: --key takes it)",),
+        ("using entry state_dict (the file also has state_dict_ema; choose it with --key)",),
     ),
     "settings beside it": (
         {"model": states(), "args": argparse.Namespace(lr=0.1)},
-        ("took the entry model",),
+        ("using entry model",),
     ),
     "half": (floats(Tensor.half), ("cast 8 entries from float16 to float32",)),
     "bfloat16": (floats(Tensor.bfloat16), ("cast 8 entries from bfloat16 to float32",)),
@@ -94,11 +94,11 @@ LOADS: dict[str, tuple[object, tuple[str, ...]]] = {
     ),
     "an averaged model": (
         {"n_averaged": torch.tensor(3), **before("module.")},
-        ("took the prefix module. off all names", "left out n_averaged, which are not part of a model"),
+        ("removed the prefix module. from all names", "left out n_averaged, which are not part of a model"),
     ),
     "a part of a larger one": (
         {**before("backbone."), "head.weight": torch.ones(2, 2)},
-        ("took the 9 of 10 entries that begin with backbone.",),
+        ("using the 9 of 10 entries that begin with backbone.",),
     ),
     "parameters": (floats(nn.Parameter), ()),
 }
@@ -131,7 +131,7 @@ def test_a_key_takes_another_entry_or_a_part_of_the_names(key: str, tmp_path: Pa
 def test_which_of_several_is_never_guessed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"(?s)several state dicts.*got: one, two\n.*next step: --key one"):
         opened({"one": states(), "two": states()}, tmp_path)
-    with pytest.raises(InputError, match=r"(?s)several models in one.*begin with student\.,.*--key student"):
+    with pytest.raises(InputError, match=r"(?s)contains several models.*begin with student\.,.*--key student"):
         opened(before("student.") | before("teacher."), tmp_path)
     with pytest.raises(InputError, match=r"(?s)no state dict under 'ema'.*expected: state_dict\n"):
         opened({"state_dict": states()}, tmp_path, "ema")
@@ -144,7 +144,7 @@ def test_shapes_that_are_the_files_own_are_said(tmp_path: Path) -> None:
 
 
 def test_values_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"(?s)not numbers.*o\.bias: 4 of 4.*m\.pt"):
+    with pytest.raises(InputError, match=r"(?s)not finite.*o\.bias: 4 of 4.*m\.pt"):
         opened({**states(), "o.bias": torch.full((4,), float("nan"))}, tmp_path)
     wrong = states()["a.weight"].clone()
     wrong.view(-1)[3] = float("inf")
@@ -168,7 +168,7 @@ def test_numbers_of_every_type_are_looked_at(dtype: torch.dtype) -> None:
 def test_a_dictionary_in_itself_ends(tmp_path: Path) -> None:
     inside: dict[str, object] = {}
     inside.update({f"k{number}": inside for number in range(50)})
-    with pytest.raises(InputError, match="no state dict in the file"):
+    with pytest.raises(InputError, match="The file contains no state dict"):
         opened(inside, tmp_path)
 
 
@@ -211,7 +211,7 @@ def test_other_files_are_named_by_their_suffix(name: str, what: str, tmp_path: P
 
 def test_arrays_of_numpy_are_named(tmp_path: Path) -> None:
     numpy.savez(tmp_path / "m.npz", **{name: tensor.numpy() for name, tensor in states().items()})
-    with pytest.raises(InputError, match=r"(?s)arrays of NumPy.*torch\.from_numpy"):
+    with pytest.raises(InputError, match=r"(?s)NumPy arrays.*torch\.from_numpy"):
         open_model(tmp_path / "m.npz", arch=ARCH)
 
 
@@ -230,7 +230,7 @@ def test_a_model_in_several_files_is_opened_by_its_index(tmp_path: Path) -> None
     index = in_parts(tmp_path)
     loaded = open_model(index, arch=ARCH, input_shape=(3, 8, 8))
     torch.testing.assert_close(loaded.model.state_dict(), states(), rtol=0, atol=0)
-    assert loaded.notes == ("took all 2 files of it",)
+    assert loaded.notes == ("using all 2 files of the model",)
     (found,) = find_sources([tmp_path], ("model",)).files
     assert (found.path, str(found.named("graph"))) == (index, "pytorch_model.graph.safetensors")
     before = model_sha256(index)
@@ -251,7 +251,7 @@ def test_a_part_of_a_model_names_the_index(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"(?s)one of the 2 that a model is in.*give .*index\.json"):
         open_model(tmp_path / "pytorch_model-00002-of-00002.bin", arch=ARCH)
     index.write_text(json.dumps({"weight_map": {"a.weight": "../m.bin"}}))
-    with pytest.raises(CorruptFileError, match="names files that are not in its folder"):
+    with pytest.raises(CorruptFileError, match="names files outside its folder"):
         open_model(index, arch=ARCH)
 
 
@@ -303,7 +303,7 @@ def test_a_whole_module_opens_from_the_working_directory(tmp_path: Path, monkeyp
     monkeypatch.delitem(sys.modules, "own_network")
     with pytest.raises(CorruptFileError, match="--trust-pickle"):
         open_model(tmp_path / "m.pt")
-    with pytest.raises(InputError, match=r"(?s)module whose code is not here.*folder that has that module"):
+    with pytest.raises(InputError, match=r"(?s)module whose code cannot be found.*folder that has that module"):
         open_model(tmp_path / "m.pt", trust_pickle=True)
     monkeypatch.chdir(tmp_path)
     loaded = open_model(tmp_path / "m.pt", trust_pickle=True)
@@ -319,7 +319,7 @@ def test_what_a_script_had_in_itself_is_found_in_the_architectures_module(
     monkeypatch.setattr(sys.modules["__main__"], "Net", Net, raising=False)
     torch.save(Net(), tmp_path / "m.pt")
     monkeypatch.delattr(sys.modules["__main__"], "Net")
-    with pytest.raises(InputError, match=r"(?s)code is not here.*--arch SCRIPT:FACTORY"):
+    with pytest.raises(InputError, match=r"(?s)code cannot be found.*--arch SCRIPT:FACTORY"):
         open_model(tmp_path / "m.pt", trust_pickle=True)
     loaded = open_model(tmp_path / "m.pt", trust_pickle=True, arch=ARCH)
     assert isinstance(loaded.model, Net)

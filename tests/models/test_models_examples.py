@@ -50,7 +50,8 @@ def test_a_factory_may_say_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stated", "text"), [(None, "Nothing says what the model takes"), ([1, 2], "not what a model can be called with")]
+    ("stated", "text"),
+    [(None, "The shape of the model's input is not known"), ([1, 2], "not what a model can be called with")],
 )
 def test_what_is_not_known_is_an_error(stated: Any, text: str) -> None:
     architecture = Architecture("some.module:factory")

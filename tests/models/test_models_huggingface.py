@@ -61,9 +61,9 @@ def test_weights_in_several_files(tmp_path: Path) -> None:
     one = next(iter(index["weight_map"]))
     index["weight_map"][one] = "../elsewhere.safetensors"
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(CorruptFileError, match="not in its folder"):
+    with pytest.raises(CorruptFileError, match="outside its folder"):
         open_model(folder)
-    with pytest.raises(CorruptFileError, match="not in its folder"):
+    with pytest.raises(CorruptFileError, match="outside its folder"):
         model_sha256(folder)
     assert len(before) == 64
 
@@ -80,8 +80,8 @@ def _setting(**entries: Any) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (_setting(auto_map={"AutoModel": "modeling_evil.Evil"}), "modelling code of its own"),
-        (_setting(text_config={"auto_map": {"AutoModel": "x.Y"}}), "modelling code of its own"),
+        (_setting(auto_map={"AutoModel": "modeling_evil.Evil"}), "its own modelling code"),
+        (_setting(text_config={"auto_map": {"AutoModel": "x.Y"}}), "its own modelling code"),
         (_setting(quantization_config={"bits": 4}), "quantization_config: the weights are quantised"),
         (_setting(attn_implementation="someone/kernels"), "expected eager or sdpa, got 'someone/kernels'"),
         (_setting(_attn_implementation={"": "someone/kernels"}), "cannot be used"),
@@ -89,11 +89,11 @@ def _setting(**entries: Any) -> Callable[[dict[str, Any]], None]:
         (_setting(architectures=["AutoModel"]), "has no model called 'AutoModel'"),
         (_setting(architectures=["os.system"]), "has no model called 'os.system'"),
         (_setting(architectures=["PreTrainedModel"]), "has no model called 'PreTrainedModel'"),
-        (_setting(architectures=["BertModel", "GPT2Model"]), "does not say which class"),
-        (_setting(architectures=None), "does not say which class"),
+        (_setting(architectures=["BertModel", "GPT2Model"]), "does not name the model's class"),
+        (_setting(architectures=None), "does not name the model's class"),
         (_setting(hidden_size=32), "weights are not those of a BertForSequenceClassification"),
         (_setting(num_hidden_layers=3), "missing"),
-        (_setting(num_hidden_layers=100_000), "far larger than what the file holds"),
+        (_setting(num_hidden_layers=100_000), "far larger than the contents of the file"),
         (_setting(vocab_size=10**50), "vocab_size: expected"),
         (_setting(hidden_act="no-such-function"), "could not be built"),
     ],
@@ -113,8 +113,8 @@ def test_a_configuration_that_cannot_be_used(change: Callable[[Any], None], text
 @pytest.mark.parametrize(
     ("file", "content", "text"),
     [
-        ("config.json", b"{", "not what save_pretrained writes"),
-        ("config.json", b"[1]", "not what save_pretrained writes"),
+        ("config.json", b"{", "not written by save_pretrained"),
+        ("config.json", b"[1]", "not written by save_pretrained"),
         ("model.safetensors", b"\0" * 40, "not a valid safetensors file"),
         ("model.safetensors", None, "no weights in safetensors"),
         ("adapter_config.json", b"{}", "an adapter"),

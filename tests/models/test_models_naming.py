@@ -173,4 +173,4 @@ def test_the_public_weights_load_with_nothing_else_given(depth: int) -> None:
     loaded = open_model(next(PUBLIC.glob(f"cifar10_resnet{depth}-*.th")))
     assert loaded.architecture.name == f"cifar:resnet{depth}"
     assert loaded.architecture.args["shortcut"] == "padded"
-    assert loaded.notes[:2] == ("took the entry state_dict", "took the prefix module. off all names")
+    assert loaded.notes[:2] == ("using entry state_dict", "removed the prefix module. from all names")

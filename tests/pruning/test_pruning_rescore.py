@@ -68,7 +68,7 @@ def test_every_step_takes_the_same_share() -> None:
 
 
 def test_there_is_none_to_a_drop() -> None:
-    with pytest.raises(InputError, match="no half way to a target of drop"):
+    with pytest.raises(InputError, match="cannot be combined with a target of drop"):
         PruneSettings(target=("drop=0.5",), rescore=2)
 
 

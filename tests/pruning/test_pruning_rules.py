@@ -120,7 +120,7 @@ def test_an_expression_that_is_none_is_refused(traced):
 
 
 def test_more_cannot_have_to_go_than_may(traced):
-    with pytest.raises(InputError, match=r"(?s)More is to go.*stem: 2 of at most 1"):
+    with pytest.raises(InputError, match=r"(?s)asks for more to be removed.*stem: 2 of at most 1"):
         plan_of(traced("residual"), PruningRule("stem", min_ratio=0.5, max_ratio=0.25))
 
 

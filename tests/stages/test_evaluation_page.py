@@ -116,7 +116,7 @@ def test_the_page_opens_with_the_verdict() -> None:
     verdict = text.index("fewer multiply-adds")
     assert text.index("<h1>") < verdict < text.index("<h2>")
     assert "top-1 92.0 → 91.0 %; best of 2 arms: metanet</p>" in text
-    assert text.index("How it was measured") > text.index("Every model")
+    assert text.index("How it was measured") > text.index("All models")
 
 
 def test_what_was_not_finetuned_is_beside_what_was() -> None:
@@ -181,7 +181,7 @@ def test_lineages_leave_out_what_was_not_done() -> None:
     lineage = ({"command": "finetune", "input": "x.pt", "recalibrated": False, "digest": "f" * 64, "scored": True},)
     text = html(replace(contents([row("a")]), lineages={"a": lineage, "b": ()}))
     assert "<b>finetune</b> x.pt, digest ffffffffffff…, scored</li>" in text
-    assert "its file does not say" in text
+    assert "not recorded in its file" in text
 
 
 def test_without_pruned_models_every_model_is_a_point() -> None:

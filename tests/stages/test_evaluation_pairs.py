@@ -38,7 +38,7 @@ def test_every_method_is_compared_with_every_baseline(monkeypatch: pytest.Monkey
     summary = summarise(rows)
     assert summary.arms == ["plain", "uniform", "metanet", "dice"]
     assert pairs(summary) == [(ours, theirs) for ours in ("metanet", "dice") for theirs in ("plain", "uniform")]
-    assert summary_tables(summary)[1].title == "Gain by the metanetwork or pair of dice: pruned and finetuned"
+    assert summary_tables(summary)[1].title == "Gain from the metanetwork or pair of dice: pruned and finetuned"
     assert "- **dice**: thrown for." in markdown(rows, summary, {})
     assert list(curve(summary, "finetuned")[0]) == ["speedup", "plain", "uniform", "metanet", "dice"]
     styles = arm_styles(summary.arms)
@@ -52,7 +52,7 @@ def test_units_that_go_in_training_need_no_repair_to_be_compared() -> None:
     rows = [*(row("a", f"{arm} repaired", repair="least-squares") for arm in arms), row("a", "dhp")]
     named, words = common_repair(rows)
     assert [one.arm for one in named] == ["plain", "metanet", "dhp"]
-    assert "not trained while it was pruned" in words["Repaired"]
+    assert "not trained while being pruned" in words["Repaired"]
     summary = summarise(named)
     assert pairs(summary) == [("metanet", "plain"), ("dhp", "plain")]
     assert summary.unequal == ()
@@ -81,7 +81,7 @@ def test_any_arm_is_compared_with_any_other() -> None:
     assert list(figures)[3:] == [f"{ours}_minus_{theirs}" for ours, theirs in pairs(summary)[:5]]
     assert set(figures["plain_minus_uniform"]["4x"]) == set(figures["metanet_minus_plain"]["4x"])
     assert figures["uniform_minus_metanet"]["4x"]["top1"] == -figures["metanet_minus_uniform"]["4x"]["top1"]
-    assert summary_tables(summary)[1].title == "One arm minus another: pruned and finetuned"
+    assert summary_tables(summary)[1].title == "Differences between arms: pruned and finetuned"
 
 
 def test_what_is_asked_for_is_added_to_what_is_compared_anyway() -> None:

@@ -120,7 +120,7 @@ def test_markdown_shows_the_arms_and_every_model(rows: list[Row], summary: Summa
     assert "- Images: digits, 540 of them" in text
     assert "Before pruning (models: 3): top-1 98." in text
     assert all(text.count(f"- **{arm}**: ") == 1 for arm in THREE)
-    assert text.count("Gain by the metanetwork") == len(summary.steps)
+    assert text.count("Gain from the metanetwork") == len(summary.steps)
     assert "![Accuracy against speed-up](curve.png)" in text
     assert all(member.name in text for member in rows)
 

@@ -134,5 +134,5 @@ def test_what_cannot_be_a_class_is_refused(tmp_path: Path) -> None:
 
 def test_code_of_an_export_is_refused_as_anybodys(tmp_path: Path) -> None:
     written(pruned("bert", WIDTHS["own"], tmp_path), tmp_path / "out")
-    with pytest.raises(InputError, match="modelling code of its own"):
+    with pytest.raises(InputError, match="its own modelling code"):
         open_model(tmp_path / "out")

@@ -12,7 +12,10 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.graph import encode
 from metaprune_cli.models import save_model
 from metaprune_cli.models.architecture import Architecture
+from metaprune_cli.reports.layers import LayerFigures
+from metaprune_cli.reports.png import is_png
 from metaprune_cli.stages.inspect import inspect
+from metaprune_cli.workflows.loading import ModelSource
 
 
 @pytest.fixture
@@ -45,7 +48,8 @@ def test_without_a_place_nothing_is_drawn(graph: Path) -> None:
         ("other.svg", "<svg xmlns='http://www.w3.org/2000/svg'/>", "not a drawing of ours"),
         ("text.svg", "words", "not a drawing of ours"),
         ("empty.svg", "", "not a drawing of ours"),
-        ("picture.png", None, "not named as an SVG file"),
+        ("picture.jpg", None, "The picture must be a PNG file"),
+        ("model.png", "words", "not a picture"),
         ("a.svg", "folder", "is a folder"),
     ],
 )
@@ -64,10 +68,23 @@ def test_a_drawing_replaces_nothing_else(
     assert not target.is_file() or target.read_text() == content
 
 
-def test_only_a_graph_is_drawn(tmp_path: Path) -> None:
-    model, target = tmp_path / "model.safetensors", tmp_path / "model.svg"
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.safetensors"
     architecture = Architecture("torch.nn:Linear", {"in_features": 3, "out_features": 2}, (3,))
-    save_model(nn.Linear(3, 2), model, arch=architecture)
-    with pytest.raises(InputError, match=r"Only a neuron graph can be drawn[\s\S]*kind model"):
-        inspect(model, target)
-    assert not target.exists()
+    save_model(nn.Linear(3, 2), path, arch=architecture)
+    return path
+
+
+@pytest.mark.parametrize("name", ["model.svg", "model.png"])
+def test_code_that_a_model_names_is_not_imported_to_draw_it(model: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="importing runs its code"):
+        inspect(model, tmp_path / name)
+    assert not (tmp_path / name).exists()
+    assert inspect(model, tmp_path / name, ModelSource(allow_import=True)).drawing == str(tmp_path / name)
+
+
+def test_the_layers_of_a_graph_are_drawn(graph: Path, tmp_path: Path) -> None:
+    layers = inspect(graph, tmp_path / "layers.png").layers
+    assert layers == (LayerFigures("0", 5, None, 15, 0.6), LayerFigures("2", 2, None, 10, 0.4))
+    assert is_png(tmp_path / "layers.png")

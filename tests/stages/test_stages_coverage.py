@@ -144,7 +144,7 @@ def test_a_model_of_which_nothing_can_go_says_so(here: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("silent", "Nothing says what the model takes"), ("nowhere", "could not be imported")]
+    ("name", "text"), [("silent", "The shape of the model's input is not known"), ("nowhere", "could not be imported")]
 )
 def test_what_cannot_be_built_costs_one_row(here: Path, name: str, text: str) -> None:
     row = tried(here, name)

@@ -68,7 +68,7 @@ def test_an_output_made_otherwise_is_made_anew(tmp_path: Path, caplog: pytest.Lo
     assert old.metrics_if_done(path) == {"val": 1.0}
     assert caplog.messages == []
     assert made().metrics_if_done(path) is None
-    assert caplog.messages[0].endswith("(finetune.lr was 0.2, is 0.1): making it anew")
+    assert caplog.messages[0].endswith("(finetune.lr was 0.2, is 0.1): making it again")
     write_artifact(path, "model", {}, {"metrics": {}})
     assert made().metrics_if_done(path) is None
     assert read_document(path)["metrics"] == {}

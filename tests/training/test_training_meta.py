@@ -104,7 +104,7 @@ def test_a_pattern_that_does_not_fit_is_refused_before_any_training(world: World
 
 def test_images_may_pass_in_half_precision(world: World) -> None:
     whole, half = (world.run(precision=precision)[0] for precision in ("float32", "bfloat16"))
-    losses = [[record["loss"] for record in run.history[1:]] for run in (whole, half)]
+    losses = [[record["train_loss"] for record in run.history[1:]] for run in (whole, half)]
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
     assert all(tensor.dtype == torch.float32 for tensor in half.metanet_state.values())
@@ -136,7 +136,7 @@ def test_where_nothing_gets_better_the_untrained_metanetwork_stays(world: World)
 
 def test_it_lowers_the_loss_it_trains_for(world: World) -> None:
     result, _ = world.run(epochs=40, validate_every=40, lr=0.01, schedule="constant", clip=10.0)
-    losses = [record["loss"] for record in result.history[1:]]
+    losses = [record["train_loss"] for record in result.history[1:]]
     assert sum(losses[-10:]) < 0.95 * sum(losses[:10])
 
 

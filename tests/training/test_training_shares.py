@@ -104,7 +104,7 @@ def test_the_score_head_learns_the_examples(world: World, objective: str) -> Non
     trained = MetaNetwork(world.metanet.config)
     trained.load_state_dict(dict(states[-1].model))
     assert far(trained) < 0.2 * far(world.metanet)
-    assert result.history[-1]["loss"] < result.history[1]["loss"]
+    assert result.history[-1]["train_loss"] < result.history[1]["train_loss"]
     if objective == "shares":  # nothing asks the weights to change
         old, new = (network.rewrite(taught[0].graph).tensors for network in (world.metanet, trained))
         names = sorted(taught[0].graph.trainable)

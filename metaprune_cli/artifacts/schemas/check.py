@@ -54,7 +54,7 @@ def refuse(problems: Sequence[str], kind: str, path: str | os.PathLike[str] | No
             expected="the fields that metaprune writes, of their types and sizes",
             got="\n".join([*problems[:_LISTED], *more]),
             where=path,
-            next_step="make the file again; if somebody else made it, do not trust it",
+            next_step="create the file again; if it came from someone else, do not trust it",
         )
 
 

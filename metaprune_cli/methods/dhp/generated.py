@@ -266,14 +266,14 @@ def _exchangeable(network: nn.Module, graph: NeuronGraph, example_inputs: Exampl
             )
     except Exception as error:
         raise InputError(
-            "The model does not run with weights that are generated.",
+            "The model does not run with generated weights.",
             got=f"{type(error).__name__}: {error}".splitlines()[0][:300],
             next_step="prune it with metaprune prune",
         ) from error
     taken = [name for name, gradient in zip(names, found, strict=True) if gradient is not None]
     if not taken:
         raise InputError(
-            "None of the model's weights can be generated.",
+            "The model has no weights that can be generated.",
             expected="convolutions or linear layers whose weights are trained",
             next_step="prune it with metaprune prune",
         )

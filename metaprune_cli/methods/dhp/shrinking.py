@@ -47,7 +47,7 @@ class Shrinker:
 
     def __post_init__(self) -> None:
         if not self.speedups or list(self.speedups) != sorted(set(self.speedups)) or not self.speedups[0] > 1:
-            raise InputError("No speed-ups to meet.", expected="above 1, ascending", got=self.speedups)
+            raise InputError("No target speed-ups were given.", expected="above 1, ascending", got=self.speedups)
 
     @cached_property
     def cost(self) -> Cost:

@@ -182,7 +182,7 @@ class MetaNetwork(nn.Module):
             network.load_state_dict(dict(tensors))
         except (KeyError, TypeError, RuntimeError, OverflowError, InputError) as error:
             raise CorruptFileError(
-                "This does not describe a metanetwork",
+                "This is not a valid description of a metanetwork",
                 got=error,
                 where=where,
                 next_step="write it again with metaprune meta-train",

@@ -101,7 +101,7 @@ def check_structure(net: PruningNet, graph: NeuronGraph, where: object) -> None:
     if own != other:
         differing = [f"{a} and {b}" for a, b in zip(own, other, strict=False) if a != b][:5]
         raise InputError(
-            "The PruningNet is of another structure than the model.",
+            "The PruningNet was made for a model of a different structure.",
             expected=f"{len(own)} families of units as in the PruningNet",
             got="; ".join(differing) or f"{len(other)} families",
             where=where,

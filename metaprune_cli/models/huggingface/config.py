@@ -33,7 +33,7 @@ def checked_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     if CODE in _keys(config):
         raise InputError(
-            "The configuration names modelling code of its own, which would have to be run.",
+            "The configuration names its own modelling code, which would have to be run.",
             expected="a class of the package transformers",
             got=f"{CODE}: {str(config.get(CODE))[:200]}",
             where=where,

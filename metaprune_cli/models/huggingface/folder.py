@@ -79,7 +79,7 @@ def _class_named(config: Mapping[str, Any], folder: Path) -> str:
     if isinstance(named, list) and len(named) == 1 and isinstance(named[0], str):
         return named[0]
     raise InputError(
-        "The configuration does not say which class the model is of.",
+        "The configuration does not name the model's class.",
         expected="one name under architectures",
         got=f"a {str(config['_class_name'])[:100]} of diffusers" if "_class_name" in config else str(named)[:200],
         where=folder / CONFIG,

@@ -110,7 +110,7 @@ def make_zero_plan(graph: NeuronGraph, tensors: Mapping[str, Tensor], asked: Zer
     masks = choose(chosen, tensors, asked)
     if not any(bool(tensors[name][~mask].any()) for name, mask in masks.items()):
         raise TargetError(
-            "Every weight that would go is zero already.",
+            "All weights that would be set to zero are zero already.",
             expected="weights to zero",
             got=f"a sparsity of {asked.fraction:g} asked for",
             next_step="ask for a higher sparsity",

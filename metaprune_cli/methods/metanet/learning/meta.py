@@ -143,7 +143,7 @@ def meta_train(
         state = TrainState.of(metanet, optimizer, [*state.history, record], epoch=epoch, best=best)
         if on_epoch is not None:
             on_epoch(state)
-        progress.step(**{name: value for name, value in record.items() if name != "epoch"})
+        progress.step(**record)
     progress.end()
     assert state.best is not None
     return MetaResult(dict(state.best.weights), list(state.history), state.best.epoch, state)
@@ -198,7 +198,7 @@ def _train_epoch(metanet: MetaNetwork, optimizer: torch.optim.Optimizer, run: Ru
         mine = [_step_of(run.members[number], run, "train", epoch, number) for number in run.ranks.share(numbers)]
         totals += torch.tensor(_step(metanet, optimizer, mine, len(numbers), run), dtype=torch.float64)
     loss, gradient_norm = (totals / torch.tensor([len(order), len(steps)])).tolist()
-    return {"epoch": epoch, "lr": lr, "loss": loss, "gradient_norm": gradient_norm}
+    return {"epoch": epoch, "lr": lr, "train_loss": loss, "gradient_norm": gradient_norm}
 
 
 def _step(
