@@ -202,6 +202,7 @@ PROGRAMS_ONLY = (
     ("affine_grid_generator cdist _cdist_forward outer trace kron take one_hot _conj", Operator(in_programs=True)),
     ("linalg_cross linalg_matrix_exp linalg_inv_ex linalg_solve_triangular", Operator(in_programs=True)),
     ("bucketize searchsorted isin histc count_nonzero diag_embed", Operator(in_programs=True)),
+    ("nonzero masked_select _unique2 torchvision::nms", Operator(in_programs=True)),
 )
 
 REFUSED = (

@@ -23,6 +23,7 @@ from metaprune_cli.graph.slicing import alive_neurons, slice_tensors
 from metaprune_cli.graph.structure import Layer
 from metaprune_cli.graph.trace.answers import Answers, all_answers
 from metaprune_cli.graph.trace.builder import StructureBuilder
+from metaprune_cli.graph.trace.choices import Choices
 from metaprune_cli.graph.trace.neurons import INPUT
 from metaprune_cli.graph.trace.passes import FailedPassError, Pass, Skeleton, record_pass, trace_pass
 from metaprune_cli.graph.trace.record import Recording, Step, Value
@@ -155,14 +156,16 @@ class _Capture:
             InputError: the model does not run so, or what it did before a question cannot be done again.
         """
 
-        def record(inputs: ExampleInputs) -> Recording:
-            return record_pass(self.skeleton, self._pass(inputs, training, first), self.aliases)
+        def record(inputs: ExampleInputs, number: int) -> Recording:
+            return record_pass(self.skeleton, self._pass(inputs, training, first, Choices(number)), self.aliases)
 
         search = Search(self.example, record)
         varies = search.found(like)
         if like and varies != like and self.asks:  # an input may matter here that the other way only asked about
             varies = Search(self.example, record).found()
-        traced = self._traced(inputs_at(self.example, varies, 0), training, first) if varies else None
+        chosen = not varies and any(step.choice for step in record(self.example, 0).steps)
+        inputs = inputs_at(self.example, varies, 0)
+        traced = self._traced(inputs, training, first, Choices(0)) if varies or chosen else None
         for tried in (varies, varies[:1]):
             recordings = search.recordings(tried) if traced else None
             if traced and recordings and (found := merged([traced, *recordings[1:]])) is not None:
@@ -177,7 +180,7 @@ class _Capture:
 
         def ask(answers: Answers) -> None:
             with contextlib.suppress(FailedPassError):
-                given = Pass(training, self.skeleton.inputs(inputs), answers)
+                given = Pass(training, self.skeleton.inputs(inputs), answers, Choices(0))
                 record_pass(self.skeleton, given, self.aliases)
 
         found = []
@@ -186,11 +189,13 @@ class _Capture:
                 found.append(self.way(training=training, like=way.varies, first=answers))
         return found
 
-    def _traced(self, inputs: ExampleInputs, training: bool, first: Sequence[bool]) -> Recording:
-        return trace_pass(self.skeleton, self.builder, self._pass(inputs, training, first), self.aliases)
+    def _traced(
+        self, inputs: ExampleInputs, training: bool, first: Sequence[bool], choices: Choices | None = None
+    ) -> Recording:
+        return trace_pass(self.skeleton, self.builder, self._pass(inputs, training, first, choices), self.aliases)
 
-    def _pass(self, inputs: ExampleInputs, training: bool, first: Sequence[bool]) -> Pass:
-        return Pass(training, self.skeleton.inputs(inputs), Answers(first))
+    def _pass(self, inputs: ExampleInputs, training: bool, first: Sequence[bool], choices: Choices | None) -> Pass:
+        return Pass(training, self.skeleton.inputs(inputs), Answers(first), choices)
 
 
 def _answers_on(model: nn.Module, example: ExampleInputs) -> tuple[bool, ...]:

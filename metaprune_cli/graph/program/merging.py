@@ -61,10 +61,24 @@ def merged(recordings: Sequence[Recording]) -> Merged | None:
     first, *others = recordings
     if not all(alike(first, other) and _returned(other) == _returned(first) for other in others):
         return None
+    if not _are_told_apart(recordings):
+        return None
     try:
         return _Merging(recordings).done()
     except _DiffersError:
         return None
+
+
+def _are_told_apart(recordings: Sequence[Recording]) -> bool:
+    """Whether no two choices of data were of as many in all recordings, or of as many as an input is long."""
+    chosen = {
+        steps[0].choice.number: tuple(step.choice and step.choice.count for step in steps)
+        for steps in zip(*(recording.steps for recording in recordings), strict=True)
+        if steps[0].choice
+    }
+    inputs = recordings[0].inputs
+    sizes = {seen for n in inputs for seen in zip(*(recording.shapes[n] for recording in recordings), strict=True)}
+    return len({*chosen.values()}) == len(chosen) and sizes.isdisjoint(chosen.values())
 
 
 class _Merging:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.arguments import map_in
+from metaprune_cli.graph.trace.choices import run_chosen
 from metaprune_cli.graph.trace.layouts import run_on_meta
 from metaprune_cli.graph.trace.record import Recording, Step, TypeOf, Value
 from metaprune_cli.graph.trace.sizes import Size
@@ -52,7 +53,10 @@ class Replay:
             self.shape(number)
         args, kwargs = map_in((Value, Size, TypeOf), given, (step.args, step.kwargs))
         try:
-            out = run_on_meta(step.operator, args, kwargs)
+            if step.choice is None:
+                out = run_on_meta(step.operator, args, kwargs)
+            else:
+                out = run_chosen(step.operator, args, kwargs, step.choice.count)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             raise NumericsError(_first_line(error)) from error
         made: Any = (out,) if step.single else tuple(out)

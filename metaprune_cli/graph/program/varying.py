@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import count
 
 import torch
@@ -13,6 +13,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.graph.nest import leaves, map_tensors
 from metaprune_cli.graph.program.merging import alike, merged
 from metaprune_cli.graph.program.script import Varying
+from metaprune_cli.graph.trace.choices import ALL, NONE, ONE
 from metaprune_cli.graph.trace.passes import batch_axis
 from metaprune_cli.graph.trace.record import Recording
 from metaprune_cli.graph.trace.tracer import ExampleInputs
@@ -58,13 +59,13 @@ class Search:
 
     Args:
         example: what it was encoded with; its sizes are recorded first.
-        record: records the model on inputs on meta.
+        record: records the model on inputs on meta, and says which recording it is: what data chooses differs too.
     """
 
-    def __init__(self, example: ExampleInputs, record: Callable[[ExampleInputs], Recording]) -> None:
+    def __init__(self, example: ExampleInputs, record: Callable[[ExampleInputs, int], Recording]) -> None:
         self._example, self._record = example, record
         self._left = _ATTEMPTS
-        self._known: dict[tuple[torch.Size, ...], Recording | None] = {}
+        self._known: dict[Hashable, Recording | None] = {}
 
     def found(self, like: tuple[Varying, ...] | None = None) -> tuple[Varying, ...]:
         """What may vary, the batch first; nothing where the model takes no sizes but the example's.
@@ -83,8 +84,13 @@ class Search:
         return fixed if fixed and self._merges(fixed) else ()
 
     def recordings(self, varying: Sequence[Varying]) -> list[Recording] | None:
-        """The model at all sizes; None where it does not run on one of them."""
+        """The model at all sizes; None where it does not run on one of them.
+
+        Where data chooses, also where it chooses all there is; and one or nothing, where the model runs so.
+        """
         made = [self._at(varying, point) for point in range(len(BATCHES))]
+        if made[0] is not None and any(step.choice for step in made[0].steps):
+            made += [self._at(varying, ALL), *filter(None, (self._at(varying, point) for point in (ONE, NONE)))]
         return None if None in made else made  # type: ignore[return-value]
 
     def _of(self, fixed: tuple[Varying, ...], groups: _Groups) -> tuple[Varying, ...] | None:
@@ -124,11 +130,11 @@ class Search:
         return base is not None and all(other is not None and alike(base, other) for other in made)
 
     def _at(self, varying: Sequence[Varying], point: int) -> Recording | None:
-        inputs = inputs_at(self._example, varying, point)
-        key = tuple(tensor.shape for tensor in leaves(inputs, Tensor))
+        inputs = inputs_at(self._example, varying, max(point, 0))
+        key = (point, *(tensor.shape for tensor in leaves(inputs, Tensor)))
         if key not in self._known:
             try:
-                self._known[key] = self._record(inputs)
+                self._known[key] = self._record(inputs, point)
             except InputError:
                 self._known[key] = None
         return self._known[key]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.structure import IS_INPUT, IS_OUTPUT
 from metaprune_cli.graph.trace.answers import Answers
 from metaprune_cli.graph.trace.builder import StructureBuilder
+from metaprune_cli.graph.trace.choices import Choices
 from metaprune_cli.graph.trace.labels import Elements
 from metaprune_cli.graph.trace.literals import Literals
 from metaprune_cli.graph.trace.neurons import INPUT
@@ -61,11 +62,12 @@ class Skeleton:
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """A forward pass to be traced: the mode, the inputs, and what it is told where it asks about data."""
+    """A forward pass to be traced: the mode, the inputs, and what it is told where data answers, or chooses."""
 
     training: bool
     inputs: ExampleInputs
     answers: Answers | None = None
+    choices: Choices | None = None
 
 
 def repeated(example_inputs: ExampleInputs, times: int) -> ExampleInputs:
@@ -100,7 +102,7 @@ def trace_pass(skeleton: Skeleton, builder: StructureBuilder, given: Pass, alias
         InputError: the model does not run on these inputs.
     """
     recorder = Recorder()
-    tracer = Tracer(builder, rule_of, real=skeleton.real, recorder=recorder, answers=given.answers)
+    tracer = _tracer(skeleton, builder, rule_of, recorder, given)
     inputs = skeleton.inputs(given.inputs)
     attach_labels(tracer, skeleton.model, inputs, aliases)
     recording = _record(skeleton, (given, inputs), aliases, tracer, recorder)
@@ -117,6 +119,13 @@ def trace_pass(skeleton: Skeleton, builder: StructureBuilder, given: Pass, alias
         if ids is not None:
             builder.neurons.lock(ids, IS_OUTPUT)
     return recording
+
+
+def _tracer(
+    skeleton: Skeleton, builder: StructureBuilder, rules: Callable[[Any], Any], recorder: Recorder, given: Pass
+) -> Tracer:
+    told = {"answers": given.answers, "choices": given.choices}
+    return Tracer(builder, rules, real=skeleton.real, recorder=recorder, **told)  # type: ignore[arg-type]
 
 
 def attach_labels(tracer: Tracer, model: nn.Module, inputs: ExampleInputs, aliases: Mapping[str, str]) -> None:
@@ -137,8 +146,7 @@ def record_pass(skeleton: Skeleton, given: Pass, aliases: Mapping[str, str]) -> 
         InputError: the model does not run on these inputs.
     """
     recorder = Recorder()
-    empty = StructureBuilder()
-    tracer = Tracer(empty, lambda _: _no_labels, real=skeleton.real, recorder=recorder, answers=given.answers)
+    tracer = _tracer(skeleton, StructureBuilder(), lambda _: _no_labels, recorder, given)
     return _record(skeleton, (given, skeleton.inputs(given.inputs)), aliases, tracer, recorder)
 
 

@@ -1,0 +1,151 @@
+"""How many there are of what data chooses: rows by a mask, what is not zero, what differs, boxes that are left.
+
+On meta nobody knows, so a number is made up, another one in every recording of a program: sizes that follow from it show
+as such. Whether it makes a difference to Python that none, one or all are chosen is recorded as well.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import defaultdict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metaprune_cli.graph.arguments import tensors_in
+from metaprune_cli.graph.trace.layouts import frozen, run_on_meta
+
+aten = torch.ops.aten
+NONE, ONE, ALL = -1, -2, -3
+"""Recordings in which every choice takes nothing, one, or all there is."""
+_AS_MANY = (aten.unsqueeze, aten.squeeze, aten.view, aten.expand, aten.clone, aten.alias, aten.detach)
+_OPPOSITE = (aten.bitwise_not, aten.logical_not)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which choice of a pass it is, and how many it takes of what the mask itself says (not of its repetitions)."""
+
+    number: int
+    count: int
+
+
+class Choices:
+    """The choices of one pass. The same mask chooses as many, and so does one that is computed alike.
+
+    Args:
+        recording: which one it is, or ``NONE``, ``ONE``, ``ALL``.
+    """
+
+    def __init__(self, recording: int) -> None:
+        self._recording = recording
+        self._made: dict[int, Choice] = {}
+        self._numbers: dict[int, int] = {}
+        self._kept: dict[int, list[Tensor]] = defaultdict(list)
+        self._known: dict[Hashable, int] = {}
+        self._opposites: dict[int, int] = {}
+
+    def of(self, chooser: Tensor) -> Choice:
+        """How many a tensor chooses."""
+        number = self._number(chooser)
+        if number not in self._made:
+            most = chooser.numel() // repeats(chooser)
+            other = self._made.get(self._opposites.get(number, -1))
+            count = self._drawn(most) if other is None else most - other.count
+            self._made[number] = Choice(len(self._made), count)
+        return self._made[number]
+
+    def note(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """Remember what has been computed from what."""
+        made, given = tensors_in(out), tensors_in((args, kwargs))
+        if func._schema.is_mutable:
+            for tensor in [other for leaf in made for other in self._kept[leaf.untyped_storage()._cdata]]:
+                self._numbers.pop(id(tensor), None)
+        if func._schema.is_mutable or torch.Tag.nondeterministic_seeded in func.tags or not made:
+            return
+        numbers = tuple(map(self._number, given))
+        if func.overloadpacket in _AS_MANY:
+            self._keep(made[0], numbers[0])
+            return
+        try:
+            key = (func, frozen(args, []), frozen(tuple(kwargs.items()), []), numbers)
+            hash(key)
+        except TypeError:
+            return  # an argument without a hash
+        for place, leaf in enumerate(made):
+            self._keep(leaf, self._known.setdefault((key, place), len(self._known)))
+        if func.overloadpacket in _OPPOSITE:
+            self._opposites[self._number(made[0])] = numbers[0]
+
+    def _number(self, tensor: Tensor) -> int:
+        if id(tensor) not in self._numbers:
+            self._keep(tensor, self._known.setdefault(("given", len(self._known)), len(self._known)))
+        return self._numbers[id(tensor)]
+
+    def _keep(self, tensor: Tensor, number: int) -> None:
+        self._numbers[id(tensor)] = number
+        self._kept[tensor.untyped_storage()._cdata].append(tensor)
+
+    def _drawn(self, most: int) -> int:
+        if self._recording < 0:
+            return {NONE: 0, ONE: min(1, most), ALL: most}[self._recording]
+        drawn = random.Random(97 * len(self._made) + self._recording)  # noqa: S311 - the same everywhere
+        return drawn.randint((most + 1) // 2, most)
+
+
+def chooser(func: Any, args: tuple[Any, ...]) -> Any:
+    """The argument whose values say how much an operator makes; None where that follows from sizes."""
+    if func.overloadpacket is aten.index:
+        return next((index for index in args[1] if index is not None and index.dtype is torch.bool), None)
+    return args[_CHOOSE[func._schema.name][0]] if func._schema.name in _CHOOSE else None
+
+
+def run_chosen(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], count: int) -> Any:
+    """What an operator makes on meta where data chooses so many."""
+    if func.overloadpacket is aten.index:
+        chosen = [[i] if i is None or i.dtype is not torch.bool else places(i, count) for i in args[1]]
+        return run_on_meta(func, (args[0], [i for part in chosen for i in part]), kwargs)
+    by, make = _CHOOSE[func._schema.name]
+    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+    return make(count * repeats(args[by]), **given)
+
+
+def places(mask: Tensor, count: int, device: str = "meta") -> list[Tensor]:
+    """The index, one part for each dimension, that a mask stands for of which so many are true."""
+    return [torch.zeros(count * repeats(mask), dtype=torch.int64, device=device)] * mask.dim()
+
+
+def repeats(mask: Tensor) -> int:
+    """How often a mask lies in itself, expanded."""
+    return math.prod(size for size, step in zip(mask.size(), mask.stride(), strict=True) if step == 0)
+
+
+def _nonzero(count: int, self: Tensor) -> Tensor:
+    return self.new_empty((count, self.dim()), dtype=torch.int64)
+
+
+def _masked(count: int, self: Tensor, mask: Tensor) -> Tensor:
+    wide = math.prod(torch.broadcast_shapes(self.shape, mask.shape))
+    return self.new_empty(count * (wide // mask.numel()) if mask.numel() else 0)
+
+
+def _different(count: int, self: Tensor, return_inverse: bool = False, return_counts: bool = False, **_: Any) -> Any:
+    inverse = self.new_empty(self.shape if return_inverse else 0, dtype=torch.int64)
+    return self.new_empty(count), inverse, self.new_empty(count if return_counts else 0, dtype=torch.int64)
+
+
+def _kept_boxes(count: int, dets: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    return dets.new_empty(count, dtype=torch.int64)
+
+
+_CHOOSE: dict[str, tuple[int, Callable[..., Any]]] = {
+    "aten::nonzero": (0, _nonzero),
+    "aten::masked_select": (1, _masked),
+    "aten::_unique2": (0, _different),
+    "torchvision::nms": (1, _kept_boxes),
+}
+"""By operator: the argument that chooses, and what it makes of how many."""
