@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.nest import leaves, map_tensors
-from metaprune_cli.graph.program.merging import alike, merged
+from metaprune_cli.graph.program.merging import alike, alike_but_for_copies, merged
 from metaprune_cli.graph.program.script import Varying
 from metaprune_cli.graph.trace.choices import ALL, NONE, ONE
 from metaprune_cli.graph.trace.passes import batch_axis
@@ -86,11 +86,16 @@ class Search:
     def recordings(self, varying: Sequence[Varying]) -> list[Recording] | None:
         """The model at all sizes; None where it does not run on one of them.
 
-        Where data chooses, also where it chooses all there is; and one or nothing, where the model runs so.
+        Where data chooses, also where it chooses all there is; and where it is one or nothing, the model has to run the
+        same, if it runs at all.
         """
-        made = [self._at(varying, point) for point in range(len(BATCHES))]
-        if made[0] is not None and any(step.choice for step in made[0].steps):
-            made += [self._at(varying, ALL), *filter(None, (self._at(varying, point) for point in (ONE, NONE)))]
+        first, *others = (self._at(varying, point) for point in range(len(BATCHES)))
+        if first is None or not any(step.choice for step in first.steps):
+            return None if first is None or None in others else [first, *others]  # type: ignore[list-item]
+        few = [other for point in (ONE, NONE) if (other := self._at(varying, point)) is not None]
+        if not all(alike_but_for_copies(first, other) for other in few):
+            return None
+        made = [first, *others, self._at(varying, ALL), *(other for other in few if alike(first, other))]
         return None if None in made else made  # type: ignore[return-value]
 
     def _of(self, fixed: tuple[Varying, ...], groups: _Groups) -> tuple[Varying, ...] | None:
