@@ -23,7 +23,6 @@ from metaprune_cli.graph.slicing import alive_neurons, slice_tensors
 from metaprune_cli.graph.structure import Layer
 from metaprune_cli.graph.trace.answers import Answers, all_answers
 from metaprune_cli.graph.trace.builder import StructureBuilder
-from metaprune_cli.graph.trace.choices import Choices
 from metaprune_cli.graph.trace.neurons import INPUT
 from metaprune_cli.graph.trace.passes import FailedPassError, Pass, Skeleton, record_pass, trace_pass
 from metaprune_cli.graph.trace.record import Recording, Step, Value
@@ -157,15 +156,15 @@ class _Capture:
         """
 
         def record(inputs: ExampleInputs, number: int) -> Recording:
-            return record_pass(self.skeleton, self._pass(inputs, training, first, Choices(number)), self.aliases)
+            return record_pass(self.skeleton, self._pass(inputs, training, first, number), self.aliases)
 
         search = Search(self.example, record)
         varies = search.found(like)
         if like and varies != like and self.asks:  # an input may matter here that the other way only asked about
             varies = Search(self.example, record).found()
-        chosen = not varies and any(step.choice for step in record(self.example, 0).steps)
+        chosen = not varies and record(self.example, 0).choices
         inputs = inputs_at(self.example, varies, 0)
-        traced = self._traced(inputs, training, first, Choices(0)) if varies or chosen else None
+        traced = self._traced(inputs, training, first, 0) if varies or chosen else None
         for tried in (varies, varies[:1]):
             recordings = search.recordings(tried) if traced else None
             if traced and recordings and (found := merged([traced, *recordings[1:]])) is not None:
@@ -180,7 +179,7 @@ class _Capture:
 
         def ask(answers: Answers) -> None:
             with contextlib.suppress(FailedPassError):
-                given = Pass(training, self.skeleton.inputs(inputs), answers, Choices(0))
+                given = Pass(training, self.skeleton.inputs(inputs), answers, 0)
                 record_pass(self.skeleton, given, self.aliases)
 
         found = []
@@ -190,12 +189,12 @@ class _Capture:
         return found
 
     def _traced(
-        self, inputs: ExampleInputs, training: bool, first: Sequence[bool], choices: Choices | None = None
+        self, inputs: ExampleInputs, training: bool, first: Sequence[bool], numbers: int | None = None
     ) -> Recording:
-        return trace_pass(self.skeleton, self.builder, self._pass(inputs, training, first, choices), self.aliases)
+        return trace_pass(self.skeleton, self.builder, self._pass(inputs, training, first, numbers), self.aliases)
 
-    def _pass(self, inputs: ExampleInputs, training: bool, first: Sequence[bool], choices: Choices | None) -> Pass:
-        return Pass(training, self.skeleton.inputs(inputs), Answers(first), choices)
+    def _pass(self, inputs: ExampleInputs, training: bool, first: Sequence[bool], numbers: int | None) -> Pass:
+        return Pass(training, self.skeleton.inputs(inputs), Answers(first), numbers)
 
 
 def _answers_on(model: nn.Module, example: ExampleInputs) -> tuple[bool, ...]:

@@ -90,7 +90,7 @@ class Search:
         same, if it runs at all.
         """
         first, *others = (self._at(varying, point) for point in range(len(BATCHES)))
-        if first is None or not any(step.choice for step in first.steps):
+        if first is None or not first.choices:
             return None if first is None or None in others else [first, *others]  # type: ignore[list-item]
         few = [other for point in (ONE, NONE) if (other := self._at(varying, point)) is not None]
         if not all(alike_but_for_copies(first, other) for other in few):

@@ -62,12 +62,19 @@ class Skeleton:
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """A forward pass to be traced: the mode, the inputs, and what it is told where data answers, or chooses."""
+    """A forward pass to be traced.
+
+    Attributes:
+        training: the mode.
+        inputs: the inputs.
+        answers: what it is told where it asks about data.
+        numbers: which numbers are made up for what data chooses (see :class:`Choices`); the example's, where none.
+    """
 
     training: bool
     inputs: ExampleInputs
     answers: Answers | None = None
-    choices: Choices | None = None
+    numbers: int | None = None
 
 
 def repeated(example_inputs: ExampleInputs, times: int) -> ExampleInputs:
@@ -124,8 +131,10 @@ def trace_pass(skeleton: Skeleton, builder: StructureBuilder, given: Pass, alias
 def _tracer(
     skeleton: Skeleton, builder: StructureBuilder, rules: Callable[[Any], Any], recorder: Recorder, given: Pass
 ) -> Tracer:
-    told = {"answers": given.answers, "choices": given.choices}
-    return Tracer(builder, rules, real=skeleton.real, recorder=recorder, **told)  # type: ignore[arg-type]
+    choices = None if given.numbers is None else Choices(given.numbers)
+    return Tracer(
+        builder, rules, real=skeleton.real, recorder=recorder, answers=given.answers, choices=choices
+    )
 
 
 def attach_labels(tracer: Tracer, model: nn.Module, inputs: ExampleInputs, aliases: Mapping[str, str]) -> None:

@@ -153,6 +153,11 @@ class Recording:
         return tuple(step.answer for step in asked if step.answer is not None)
 
     @property
+    def choices(self) -> list[Choice]:
+        """The numbers that were made up for what data chooses."""
+        return [step.choice for step in self.steps if step.choice is not None]
+
+    @property
     def sized_by_values(self) -> bool:
         """Whether values say how much there is (what a mask chooses, what is not zero): in another pass it is other.
 
