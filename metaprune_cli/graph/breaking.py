@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.program.capture import Captured
 from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.structure import Lock
-from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, repeated
+from metaprune_cli.graph.trace.passes import Skeleton, record_pass, repeated
 from metaprune_cli.graph.units import Family
 
 _FEW = 12
@@ -114,7 +115,7 @@ def _draws(skeleton: Skeleton, passes: Passes, aliases: Mapping[str, str]) -> bo
     apart = Skeleton(copied(skeleton.model), skeleton.real, skeleton.known)  # some modules change as they train
     for times in (2, 1):
         try:
-            given = Pass(training=True, inputs=repeated(passes[0][0].inputs, times))
+            given = replace(passes[0][0], training=True, inputs=repeated(passes[0][0].inputs, times))
             return record_pass(apart, given, aliases).reads_draws
         except InputError:
             continue

@@ -15,7 +15,15 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.program.capture import Captured
 from metaprune_cli.graph.resize import fill_, hollow_copy
 from metaprune_cli.graph.trace.builder import StructureBuilder
-from metaprune_cli.graph.trace.passes import FailedPassError, Pass, Skeleton, record_pass, repeated, trace_pass
+from metaprune_cli.graph.trace.passes import (
+    FailedPassError,
+    Pass,
+    Skeleton,
+    record_pass,
+    repeated,
+    trace_pass,
+    ways_to_run,
+)
 from metaprune_cli.graph.trace.reach import might_meet, reachable
 from metaprune_cli.graph.trace.record import Recording
 from metaprune_cli.graph.trace.tracer import ExampleInputs, call
@@ -49,11 +57,10 @@ def _traced(
     model: nn.Module, example_inputs: ExampleInputs, trainable: frozenset[str], aliases: dict[str, str]
 ) -> tuple[Skeleton, StructureBuilder, list[tuple[Pass, Recording]]]:
     """On the example's values, on made-up numbers of what data chooses, or for real, whichever works first."""
-    for numbers in (None, 0):
-        with suppress(Exception):  # perhaps its control flow depends on what it computes
-            return _trace(model, Pass(False, example_inputs, numbers=numbers), trainable, aliases, real=False)
-    with _explained(model, example_inputs):
-        return _trace(model, Pass(False, example_inputs), trainable, aliases, real=True)
+    for given, real in ways_to_run(model, example_inputs):
+        with _explained(model, example_inputs) if real else suppress(Exception):  # perhaps its flow depends on values
+            return _trace(model, given, trainable, aliases, real=real)
+    raise AssertionError("one of them runs, or says why not")
 
 
 def _refuse_compiled(model: nn.Module) -> None:

@@ -22,6 +22,7 @@ from metaprune_cli.graph.trace.layouts import frozen, run_on_meta
 aten = torch.ops.aten
 NONE, ONE, ALL = -1, -2, -3
 """Recordings in which every choice takes nothing, one, or all there is."""
+Numbers = int | tuple[int, ...]
 _AS_MANY = (aten.unsqueeze, aten.squeeze, aten.view, aten.expand, aten.clone, aten.alias, aten.detach)
 _OPPOSITE = (aten.bitwise_not, aten.logical_not)
 
@@ -38,11 +39,12 @@ class Choices:
     """The choices of one pass. The same mask chooses as many, and so does one that is computed alike.
 
     Args:
-        recording: which one it is, or ``NONE``, ``ONE``, ``ALL``.
+        numbers: which recording it is, or ``NONE``, ``ONE``, ``ALL``; or how many each choice takes, one at least, so
+            that what they pass through is met.
     """
 
-    def __init__(self, recording: int) -> None:
-        self._recording = recording
+    def __init__(self, numbers: Numbers) -> None:
+        self._numbering = numbers
         self._made: dict[int, Choice] = {}
         self._numbers: dict[int, int] = {}
         self._kept: dict[int, list[Tensor]] = defaultdict(list)
@@ -91,15 +93,18 @@ class Choices:
         self._kept[tensor.untyped_storage()._cdata].append(tensor)
 
     def _drawn(self, most: int) -> int:
-        if self._recording < 0:
-            return {NONE: 0, ONE: min(1, most), ALL: most}[self._recording]
-        drawn = random.Random(97 * len(self._made) + self._recording)  # noqa: S311 - the same everywhere
+        numbers, place = self._numbering, len(self._made)
+        if isinstance(numbers, tuple):
+            return min(max(1, numbers[place]), most) if place < len(numbers) else most
+        if numbers < 0:
+            return {NONE: 0, ONE: min(1, most), ALL: most}[numbers]
+        drawn = random.Random(97 * place + numbers)  # noqa: S311 - the same everywhere
         return drawn.randint((most + 1) // 2, most)
 
 
 def chooser(func: Any, args: tuple[Any, ...]) -> Any:
     """The argument whose values say how much an operator makes; None where that follows from sizes."""
-    if func.overloadpacket is aten.index:
+    if func.overloadpacket in (aten.index, aten.index_put, aten.index_put_):
         return next((index for index in args[1] if index is not None and index.dtype is torch.bool), None)
     return args[_CHOOSE[func._schema.name][0]] if func._schema.name in _CHOOSE else None
 
@@ -109,9 +114,18 @@ def run_chosen(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], count: 
     if func.overloadpacket is aten.index:
         chosen = [[i] if i is None or i.dtype is not torch.bool else places(i, count) for i in args[1]]
         return run_on_meta(func, (args[0], [i for part in chosen for i in part]), kwargs)
+    if func._schema.name not in _CHOOSE:
+        return run_on_meta(func, args, kwargs)
     by, make = _CHOOSE[func._schema.name]
     given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
     return make(count * repeats(args[by]), **given)
+
+
+def counted(by: Tensor, out: Any) -> int:
+    """How many were chosen for real."""
+    if by.dtype is torch.bool or isinstance(out, Tensor) and out.dim() == 2:
+        return int(by.count_nonzero()) // max(repeats(by), 1)
+    return len(out if isinstance(out, Tensor) else out[0])
 
 
 def places(mask: Tensor, count: int, device: str = "meta") -> list[Tensor]:

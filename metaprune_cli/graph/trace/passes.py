@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.structure import IS_INPUT, IS_OUTPUT
 from metaprune_cli.graph.trace.answers import Answers
 from metaprune_cli.graph.trace.builder import StructureBuilder
-from metaprune_cli.graph.trace.choices import Choices
+from metaprune_cli.graph.trace.choices import Choices, Numbers
 from metaprune_cli.graph.trace.labels import Elements
 from metaprune_cli.graph.trace.literals import Literals
 from metaprune_cli.graph.trace.neurons import INPUT
@@ -68,13 +68,34 @@ class Pass:
         training: the mode.
         inputs: the inputs.
         answers: what it is told where it asks about data.
-        numbers: which numbers are made up for what data chooses (see :class:`Choices`); the example's, where none.
+        numbers: how many there are of what data chooses (see :class:`Choices`); what the example says, where nothing is.
     """
 
     training: bool
     inputs: ExampleInputs
     answers: Answers | None = None
-    numbers: int | None = None
+    numbers: Numbers | None = None
+
+
+def ways_to_run(model: nn.Module, example_inputs: ExampleInputs) -> Iterator[tuple[Pass, bool]]:
+    """How a model may be run, the first that works, and whether for real.
+
+    On meta, where data chooses what the example's does; on meta, where it chooses as many as it does on the example, and
+    nobody knows which; for real.
+    """
+    on_values = Pass(training=False, inputs=example_inputs)
+    yield on_values, False
+    yield replace(on_values, numbers=_chosen(model, example_inputs)), False
+    yield on_values, True
+
+
+def _chosen(model: nn.Module, example_inputs: ExampleInputs) -> tuple[int, ...]:
+    """How many the example chooses, choice by choice."""
+    given = Pass(training=False, inputs=example_inputs, numbers=())
+    with suppress(InputError):
+        found = {choice.number: choice.count for choice in record_pass(Skeleton.of(model, real=True), given, {}).choices}
+        return tuple(found.get(number, 1) for number in range(max(found, default=-1) + 1))
+    return ()
 
 
 def repeated(example_inputs: ExampleInputs, times: int) -> ExampleInputs:

@@ -17,7 +17,7 @@ from metaprune_cli.graph.arguments import map_tensors_in, tensors_in
 from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.trace.answers import Answers
 from metaprune_cli.graph.trace.builder import StructureBuilder
-from metaprune_cli.graph.trace.choices import Choice, Choices, chooser, places, run_chosen
+from metaprune_cli.graph.trace.choices import Choice, Choices, chooser, counted, places, run_chosen
 from metaprune_cli.graph.trace.labels import Elements, Label
 from metaprune_cli.graph.trace.layouts import run_on_meta
 from metaprune_cli.graph.trace.record import READ, Recorder
@@ -177,6 +177,8 @@ class Tracer(TorchDispatchMode):
         out = self._compute(func, args, given, tensors, choice)
         if self._choices is not None:
             self._choices.note(func, args, given, out)
+        if choice is not None and self.real:
+            choice = Choice(choice.number, counted(chooser(func, args), out))
         if any(self.label(t) is not None for t in tensors) or not self._all_known(tensors):
             labels = self._rules(func)(self, func, args, given, out)
             for leaf, label in zip(_outputs(out), labels if isinstance(labels, tuple) else (labels,), strict=False):
@@ -189,9 +191,9 @@ class Tracer(TorchDispatchMode):
 
     def _choice(self, func: Any, args: tuple[Any, ...]) -> Choice | None:
         """How many an operator takes, where that is made up."""
-        if self._choices is None or (by := chooser(func, args)) is None or self.seen(by) is not None:
-            return None
-        return self._choices.of(by)
+        by = None if self._choices is None else chooser(func, args)
+        choice = None if by is None or self._choices is None else self._choices.of(by)
+        return choice if self.real or self.seen(by) is None else None
 
     def places(self, mask: Tensor) -> list[Tensor]:
         """The places that a mask chooses, one index for each of its dimensions; any, where nobody knows which."""
