@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.graph.nest import leaves, rebuild
 from metaprune_cli.graph.neuron_graph import NeuronGraph
-from metaprune_cli.graph.program.merging import merged
 from metaprune_cli.graph.program.module import Program, arguments_of
 from metaprune_cli.graph.program.rewrite import rewrite
 from metaprune_cli.graph.program.script import Mode, Script, Varying
@@ -166,8 +165,7 @@ class _Capture:
         inputs = inputs_at(self.example, varies, 0)
         traced = self._traced(inputs, training, first, 0) if varies or chosen else None
         for tried in (varies, varies[:1]):
-            recordings = search.recordings(tried) if traced else None
-            if traced and recordings and (found := merged([traced, *recordings[1:]])) is not None:
+            if traced and (found := search.merged(tried, traced)) is not None:
                 return Way(of_the_models_types(found.recording.folded(found.varying)), tried).checked()
         return Way(of_the_models_types(self._traced(self.example, training, first).folded()), ()).checked()
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.nest import leaves, map_tensors
-from metaprune_cli.graph.program.merging import alike, alike_but_for_copies, merged
+from metaprune_cli.graph.program.emptiness import skips_what_is_empty
+from metaprune_cli.graph.program.merging import Merged, alike, alike_but_for_copies, merged
 from metaprune_cli.graph.program.script import Varying
 from metaprune_cli.graph.trace.choices import ALL, NONE, ONE
 from metaprune_cli.graph.trace.passes import batch_axis
@@ -86,17 +87,22 @@ class Search:
     def recordings(self, varying: Sequence[Varying]) -> list[Recording] | None:
         """The model at all sizes; None where it does not run on one of them.
 
-        Where data chooses, also where it chooses all there is; and where it is one or nothing, the model has to run the
-        same, if it runs at all.
+        Where data chooses, also where it chooses all there is, and one, where the model runs so.
         """
         first, *others = (self._at(varying, point) for point in range(len(BATCHES)))
-        if first is None or not first.choices:
-            return None if first is None or None in others else [first, *others]  # type: ignore[list-item]
-        few = [other for point in (ONE, NONE) if (other := self._at(varying, point)) is not None]
-        if not all(alike_but_for_copies(first, other) for other in few):
-            return None
-        made = [first, *others, self._at(varying, ALL), *(other for other in few if alike(first, other))]
-        return None if None in made else made  # type: ignore[return-value]
+        if first is not None and first.choices:
+            others.append(self._at(varying, ALL))
+            if (one := self._at(varying, ONE)) is not None:
+                others += [one] if alike(first, one) or not alike_but_for_copies(first, one) else []
+        return None if first is None or None in others else [first, *others]  # type: ignore[list-item]
+
+    def merged(self, varying: Sequence[Varying], traced: Recording | None = None) -> Merged | None:
+        """The program at all sizes, ``traced`` its first recording; None where it is not one."""
+        recordings = self.recordings(varying)
+        found = None if recordings is None else merged([traced or recordings[0], *recordings[1:]])
+        if found is None or not found.recording.choices or (nothing := self._at(varying, NONE)) is None:
+            return found
+        return found if skips_what_is_empty(found.recording, nothing) else None
 
     def _of(self, fixed: tuple[Varying, ...], groups: _Groups) -> tuple[Varying, ...] | None:
         """The finest steps in which these sizes may vary."""
@@ -125,8 +131,7 @@ class Search:
         return self._runs(varying, (0, 3, 1)) and self._merges(varying)
 
     def _merges(self, varying: Sequence[Varying]) -> bool:
-        recordings = self.recordings(varying)
-        return recordings is not None and merged(recordings) is not None
+        return self.merged(varying) is not None
 
     def _runs(self, varying: Sequence[Varying], points: Sequence[int]) -> bool:
         """Whether the model runs at these sizes, and runs the same operators."""
