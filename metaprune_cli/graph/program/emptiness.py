@@ -12,7 +12,7 @@ from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.arguments import map_in
 from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.program.replay import Replay
-from metaprune_cli.graph.trace.choices import NONE, Choices
+from metaprune_cli.graph.trace.choices import Choices
 from metaprune_cli.graph.trace.record import READ, Recording, Step, Value
 from metaprune_cli.graph.trace.sizes import Size
 
@@ -20,15 +20,16 @@ aten = torch.ops.aten
 _INTO = (aten.index_add, aten.index_put, aten.index_copy, aten.scatter, aten.scatter_add)
 
 
-def skips_what_is_empty(program: Recording, nothing: Recording) -> bool:
+def skips_what_is_empty(program: Recording, nothing: Recording, numbers: int) -> bool:
     """Whether all that the two do differently makes nothing, or writes nothing into something.
 
     Args:
         program: what runs for any number.
         nothing: what the model runs where nothing is chosen, at the sizes at which the program was recorded.
+        numbers: which recording that is.
     """
     entries = {name: program.values[number] for number, name in program.entries.items()}
-    replay = Replay(program, entries, Choices(NONE))
+    replay = Replay(program, entries, Choices(numbers))
     try:
         for step in program.steps:
             if step.operator is not READ:
@@ -111,6 +112,11 @@ class _Comparison:
         if isinstance(a, dict) and isinstance(b, dict):
             return a.keys() == b.keys() and all(self._arguments(a[key], b[key]) for key in a)
         if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+            if a and b and all(isinstance(part, Value) for part in (*a, *b)):  # nothing joined to something is that
+                a, b = (
+                    [part for part in parts if not essence.is_empty(part.number)] or parts
+                    for essence, parts in ((self._ours, a), (self._theirs, b))
+                )
             return len(a) == len(b) and all(map(self._arguments, a, b))
         return type(a) is type(b) and a == b
 

@@ -14,7 +14,7 @@ from metaprune_cli.graph.nest import leaves, map_tensors
 from metaprune_cli.graph.program.emptiness import skips_what_is_empty
 from metaprune_cli.graph.program.merging import Merged, alike, alike_but_for_copies, merged
 from metaprune_cli.graph.program.script import Varying
-from metaprune_cli.graph.trace.choices import ALL, NONE, ONE
+from metaprune_cli.graph.trace.choices import ALL, NONE, ONE, without
 from metaprune_cli.graph.trace.passes import batch_axis
 from metaprune_cli.graph.trace.record import Recording
 from metaprune_cli.graph.trace.tracer import ExampleInputs
@@ -25,6 +25,8 @@ _FINE = ((0, 1, 6, 43, 11, 20), (0, 3, 13, 26, 8, 31), (0, 5, 22, 11, 15, 2), (0
 """What is added to sizes, in the order of the recordings: no two sizes grow alike, and all remainders come up."""
 _COARSE = ((0, 1, 3, 4, 6, 2), (0, 2, 1, 5, 3, 4), (0, 4, 3, 1, 2, 5), (0, 3, 5, 2, 1, 6))
 """The same in steps, for models that take only multiples of something, and where sizes shrink."""
+_MOST_CHOICES = 64
+"""How often a program may take what data chooses: what runs where nothing is chosen is recorded for each."""
 _ATTEMPTS = 10
 """How many combinations of sizes are tried; one that does not work costs a pass at most."""
 
@@ -100,9 +102,14 @@ class Search:
         """The program at all sizes, ``traced`` its first recording; None where it is not one."""
         recordings = self.recordings(varying)
         found = None if recordings is None else merged([traced or recordings[0], *recordings[1:]])
-        if found is None or not found.recording.choices or (nothing := self._at(varying, NONE)) is None:
+        if found is None or not (choices := found.recording.choices):
             return found
-        return found if skips_what_is_empty(found.recording, nothing) else None
+        empty = [NONE, *map(without, sorted({choice.number for choice in choices}))]
+        for numbers in empty if len(empty) <= _MOST_CHOICES else ():
+            nothing = self._at(varying, numbers)
+            if nothing is not None and not skips_what_is_empty(found.recording, nothing, numbers):
+                return None
+        return found if len(empty) <= _MOST_CHOICES else None
 
     def _of(self, fixed: tuple[Varying, ...], groups: _Groups) -> tuple[Varying, ...] | None:
         """The finest steps in which these sizes may vary."""

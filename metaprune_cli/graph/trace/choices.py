@@ -22,6 +22,13 @@ from metaprune_cli.graph.trace.layouts import frozen, run_on_meta
 aten = torch.ops.aten
 NONE, ONE, ALL = -1, -2, -3
 """Recordings in which every choice takes nothing, one, or all there is."""
+
+
+def without(place: int) -> int:
+    """The recording in which one choice takes nothing, and the others what they take in the first."""
+    return ALL - 1 - place
+
+
 Numbers = int | tuple[int, ...]
 _AS_MANY = (aten.unsqueeze, aten.squeeze, aten.view, aten.expand, aten.clone, aten.alias, aten.detach)
 _OPPOSITE = (aten.bitwise_not, aten.logical_not)
@@ -39,7 +46,7 @@ class Choices:
     """The choices of one pass. The same mask chooses as many, and so does one that is computed alike.
 
     Args:
-        numbers: which recording it is, or ``NONE``, ``ONE``, ``ALL``; or how many each choice takes, one at least, so
+        numbers: which recording it is, from 0 on or one of those above; or how many each choice takes, one at least, so
             that what they pass through is met.
     """
 
@@ -50,6 +57,7 @@ class Choices:
         self._kept: dict[int, list[Tensor]] = defaultdict(list)
         self._known: dict[Hashable, int] = {}
         self._opposites: dict[int, int] = {}
+        self._summed: dict[int, Tensor] = {}
 
     def of(self, chooser: Tensor) -> Choice:
         """How many a tensor chooses."""
@@ -60,6 +68,10 @@ class Choices:
             count = self._drawn(most) if other is None else most - other.count
             self._made[number] = Choice(len(self._made), count)
         return self._made[number]
+
+    def summed(self, tensor: Tensor) -> Tensor | None:
+        """The mask of which a tensor says how many are true."""
+        return self._summed.get(self._number(tensor))
 
     def note(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """Remember what has been computed from what."""
@@ -82,6 +94,8 @@ class Choices:
             self._keep(leaf, self._known.setdefault((key, place), len(self._known)))
         if func.overloadpacket in _OPPOSITE:
             self._opposites[self._number(made[0])] = numbers[0]
+        if func is aten.sum.default and given[0].dtype is torch.bool:
+            self._summed[self._number(made[0])] = given[0]
 
     def _number(self, tensor: Tensor) -> int:
         if id(tensor) not in self._numbers:
@@ -96,9 +110,10 @@ class Choices:
         numbers, place = self._numbering, len(self._made)
         if isinstance(numbers, tuple):
             return min(max(1, numbers[place]), most) if place < len(numbers) else most
-        if numbers < 0:
-            return {NONE: 0, ONE: min(1, most), ALL: most}[numbers]
-        drawn = random.Random(97 * place + numbers)  # noqa: S311 - the same everywhere
+        few = {NONE: 0, ONE: min(1, most), ALL: most, without(place): 0}
+        if numbers in few:
+            return few[numbers]
+        drawn = random.Random(97 * place + max(numbers, 0))  # noqa: S311 - the same everywhere
         return drawn.randint((most + 1) // 2, most)
 
 

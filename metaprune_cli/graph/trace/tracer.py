@@ -172,6 +172,8 @@ class Tracer(TorchDispatchMode):
         """Run one operator on meta, then move the labels past it."""
         given: dict[str, Any] = dict(kwargs or {})
         args, given = map_tensors_in(self.stand_in, (args, given))
+        if func is READ and self._choices is not None and (mask := self._choices.summed(args[0])) is not None:
+            return self.__torch_dispatch__(torch.ops.aten.nonzero.default, types, (mask,)).size(0)
         tensors = tensors_in((args, given))
         choice = self._choice(func, args)
         out = self._compute(func, args, given, tensors, choice)
