@@ -146,7 +146,9 @@ def _rehearse(program: Program, script: Script) -> None:
         inputs = list(leaves(given, Tensor))
         for tensor in inputs:
             _check_proportion(tuple(tensor.shape), tensor.dtype)
-        rehearse(recording.steps, dict(zip(recording.inputs, inputs, strict=True)), entries, constants, Choices(choices))
+        rehearse(
+            recording.steps, dict(zip(recording.inputs, inputs, strict=True)), entries, constants, Choices(choices)
+        )
 
 
 def _given(example: ExampleInputs, script: Script, *, several: bool) -> list[ExampleInputs]:

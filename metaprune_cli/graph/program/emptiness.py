@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.arguments import map_in

@@ -1,7 +1,7 @@
 """How many there are of what data chooses: rows by a mask, what is not zero, what differs, boxes that are left.
 
-On meta nobody knows, so a number is made up, another one in every recording of a program: sizes that follow from it show
-as such. Whether it makes a difference to Python that none, one or all are chosen is recorded as well.
+On meta nobody knows, so a number is made up, another one in every recording of a program: sizes that follow from it
+show as such. Whether it makes a difference to Python that none, one or all are chosen is recorded as well.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Choices:
         few = {NONE: 0, ONE: min(1, most), ALL: most, without(place): 0}
         if numbers in few:
             return few[numbers]
-        drawn = random.Random(97 * place + max(numbers, 0))  # noqa: S311 - the same everywhere
+        drawn = random.Random(97 * place + max(numbers, 0))  # the same everywhere
         return drawn.randint((most + 1) // 2, most)
 
 
@@ -138,7 +138,7 @@ def run_chosen(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], count: 
 
 def counted(by: Tensor, out: Any) -> int:
     """How many were chosen for real."""
-    if by.dtype is torch.bool or isinstance(out, Tensor) and out.dim() == 2:
+    if by.dtype is torch.bool or (isinstance(out, Tensor) and out.dim() == 2):
         return int(by.count_nonzero()) // max(repeats(by), 1)
     return len(out if isinstance(out, Tensor) else out[0])
 
@@ -167,7 +167,7 @@ def _different(count: int, self: Tensor, return_inverse: bool = False, return_co
     return self.new_empty(count), inverse, self.new_empty(count if return_counts else 0, dtype=torch.int64)
 
 
-def _kept_boxes(count: int, dets: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+def _kept_boxes(count: int, dets: Tensor, **_: Any) -> Tensor:
     return dets.new_empty(count, dtype=torch.int64)
 
 

@@ -68,7 +68,7 @@ class Pass:
         training: the mode.
         inputs: the inputs.
         answers: what it is told where it asks about data.
-        numbers: how many there are of what data chooses (see :class:`Choices`); what the example says, where nothing is.
+        numbers: how many there are of what data chooses (see :class:`Choices`); without, what the example says.
     """
 
     training: bool
@@ -80,21 +80,23 @@ class Pass:
 def ways_to_run(model: nn.Module, example_inputs: ExampleInputs) -> Iterator[tuple[Pass, bool]]:
     """How a model may be run, the first that works, and whether for real.
 
-    On meta, where data chooses what the example's does; on meta, where it chooses as many as it does on the example, and
+    On meta, where data chooses what the example's does; on meta, where it chooses as many as on the example, though
     nobody knows which; for real.
     """
-    on_values = Pass(training=False, inputs=example_inputs)
-    yield on_values, False
-    yield replace(on_values, numbers=_chosen(model, example_inputs)), False
-    yield on_values, True
+    given = Pass(training=False, inputs=example_inputs)
+    yield given, False
+    if numbers := _chosen(model, given):
+        yield replace(given, numbers=numbers), False
+    yield given, True
 
 
-def _chosen(model: nn.Module, example_inputs: ExampleInputs) -> tuple[int, ...]:
-    """How many the example chooses, choice by choice."""
-    given = Pass(training=False, inputs=example_inputs, numbers=())
+def _chosen(model: nn.Module, given: Pass) -> tuple[int, ...]:
+    """How many the example chooses, choice by choice; nothing where that is not all that meta does not know."""
     with suppress(InputError):
-        found = {choice.number: choice.count for choice in record_pass(Skeleton.of(model, real=True), given, {}).choices}
-        return tuple(found.get(number, 1) for number in range(max(found, default=-1) + 1))
+        if record_pass(Skeleton.of(model), replace(given, numbers=0), {}).choices:
+            choices = record_pass(Skeleton.of(model, real=True), replace(given, numbers=()), {}).choices
+            counts = {choice.number: choice.count for choice in choices}
+            return tuple(counts.get(number, 1) for number in range(max(counts, default=-1) + 1))
     return ()
 
 
@@ -153,9 +155,7 @@ def _tracer(
     skeleton: Skeleton, builder: StructureBuilder, rules: Callable[[Any], Any], recorder: Recorder, given: Pass
 ) -> Tracer:
     choices = None if given.numbers is None else Choices(given.numbers)
-    return Tracer(
-        builder, rules, real=skeleton.real, recorder=recorder, answers=given.answers, choices=choices
-    )
+    return Tracer(builder, rules, real=skeleton.real, recorder=recorder, answers=given.answers, choices=choices)
 
 
 def attach_labels(tracer: Tracer, model: nn.Module, inputs: ExampleInputs, aliases: Mapping[str, str]) -> None:
