@@ -197,7 +197,7 @@ class _Capture:
 
 def _answers_on(model: nn.Module, example: ExampleInputs) -> tuple[bool, ...]:
     """What the example's data answers in evaluation mode."""
-    probe = Pass(training=False, inputs=example, answers=Answers())
+    probe = Pass(training=False, inputs=example, answers=Answers(), numbers=0)
     skeleton = Skeleton.of(model)
     with contextlib.suppress(FailedPassError):
         record_pass(skeleton, replace(probe, inputs=skeleton.inputs(example)), {})
