@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -44,10 +45,13 @@ def lock_what_breaks(
     """
     graph = graph if skeleton.real else on_meta(graph)
     families = [f for f in graph.units.families if f.locked is None]
-    folded = [(given, recording.folded()) for given, recording in passes]
+
+    @cache
+    def folded() -> Passes:
+        return [(given, recording.folded()) for given, recording in passes]
 
     def by_program(kept: Tensor) -> str | None:
-        return program_failure(graph, folded, kept)
+        return program_failure(graph, folded(), kept)
 
     following, a_little = Following(graph, skeleton, passes), _without(graph, families)
     if following.failure(a_little) is None:
