@@ -75,7 +75,7 @@ def scatter(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
 def index_put(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:
     """x[indices] = values: as ``scatter``, where the neurons' axis is not among the indices."""
     target, indices, values = args[:3]
-    before, ids = trace.ids(target), as_activation(trace, values)
+    before, ids = as_activation(trace, target), as_activation(trace, values)
     if ids is None:
         if before is not None:
             _lock_chosen(trace, before, {d: i for d, i in enumerate(indices) if i is not None})
