@@ -18,8 +18,8 @@ from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.operators.on_survivors import NoReferenceError
-from metaprune_cli.graph.slicing import alive_neurons, slice_tensors
 from metaprune_cli.graph.operators.registry import guarded
+from metaprune_cli.graph.slicing import alive_neurons, slice_tensors
 from metaprune_cli.graph.trace.passes import batch_axis
 from metaprune_cli.graph.trace.tracer import ExampleInputs, call
 from metaprune_cli.pruning.copies import copy_in, random_tensors, silent_entries

@@ -79,12 +79,22 @@ class Search:
             return like
         batch = batch_of(self._example)
         fixed: tuple[Varying, ...] = () if batch is None or not self._runs((batch,), (0, 1)) else (batch,)
-        for candidates in _candidates(self._example) if like is None else ():
-            for groups in _groupings(candidates):
-                found = self._of(fixed, groups)
-                if found is not None:
-                    return found
+        taken = {place for size in fixed for place in size.places}
+        for groups in self._groups(fixed, taken) if like is None else ():
+            found = self._of(fixed, groups)
+            if found is not None:
+                return found
         return fixed if fixed and self._merges(fixed) else ()
+
+    def _groups(self, fixed: Sequence[Varying], taken: set[Place]) -> Iterator[_Groups]:
+        """Dimensions that may vary together; in the end those that may each by itself (nodes, and edges)."""
+        every: dict[_Candidate, None] = {}
+        for candidates in _candidates(self._example, taken):
+            every |= dict.fromkeys(candidates)
+            yield from _groupings(candidates)
+        alone = [candidate for candidate in every if self._runs((*fixed, *_varying([[candidate]], 1)), (3, 1))]
+        if 0 < len(alone) < len(every) and len(alone) <= len(_FINE):
+            yield [[candidate] for candidate in alone]
 
     def recordings(self, varying: Sequence[Varying]) -> list[Recording] | None:
         """The model at all sizes; None where it does not run on one of them.
@@ -163,10 +173,8 @@ _Groups = list[list[_Candidate]]
 """Dimensions that vary together."""
 
 
-def _candidates(example: ExampleInputs) -> Iterator[list[_Candidate]]:
+def _candidates(example: ExampleInputs, taken: set[Place]) -> Iterator[list[_Candidate]]:
     """Dimensions that may vary, the likeliest first: lengths of tokens and of images; of either; of features."""
-    batch = batch_of(example)
-    taken = set(batch.places) if batch else set()
     tokens: list[_Candidate] = []
     spatial: list[_Candidate] = []
     features: list[_Candidate] = []
