@@ -10,12 +10,9 @@ from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.arguments import map_in
 from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.program.replay import Replay
-from metaprune_cli.graph.trace.choices import Choices
+from metaprune_cli.graph.trace.choices import INTO, Choices
 from metaprune_cli.graph.trace.record import READ, Recording, Step, Value
 from metaprune_cli.graph.trace.sizes import Size
-
-aten = torch.ops.aten
-_INTO = (aten.index_add, aten.index_put, aten.index_copy, aten.scatter, aten.scatter_add)
 
 
 def skips_what_is_empty(program: Recording, nothing: Recording, numbers: int) -> bool:
@@ -47,7 +44,7 @@ class _Essence:
         self.outputs = [value.number for value in leaves(recording.outputs, Value)]
         self._same: dict[int, int] = {}
         for step in recording.steps:
-            if step.operator.overloadpacket in _INTO and self._writes_nothing(step):
+            if step.operator.overloadpacket in INTO and self._writes_nothing(step):
                 self._same[step.outputs[0] or 0] = self.original(step.args[0].number)
         needed = set(map(self.original, self.outputs))
         found: list[Step] = []

@@ -31,15 +31,24 @@ def without(place: int) -> int:
 
 Numbers = int | tuple[int, ...]
 _AS_MANY = (aten.unsqueeze, aten.squeeze, aten.view, aten.expand, aten.clone, aten.alias, aten.detach)
+INTO = (aten.index_add, aten.index_put, aten.index_copy, aten.scatter, aten.scatter_add)
+"""What writes into the first tensor, and returns another."""
 _OPPOSITE = (aten.bitwise_not, aten.logical_not)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which choice of a pass it is, and how many it takes of what the mask itself says (not of its repetitions)."""
+    """What data chooses.
+
+    Attributes:
+        number: which choice of a pass it is.
+        count: how many it takes of what the mask itself says (not of its repetitions).
+        feigned: whether it takes nothing in truth.
+    """
 
     number: int
     count: int
+    feigned: bool = False
 
 
 class Choices:
@@ -66,7 +75,9 @@ class Choices:
             most = chooser.numel() // repeats(chooser)
             other = self._made.get(self._opposites.get(number, -1))
             count = self._drawn(most) if other is None else most - other.count
-            self._made[number] = Choice(len(self._made), count)
+            numbers, place = self._numbering, len(self._made)
+            feigned = isinstance(numbers, tuple) and count > 0 and numbers[place : place + 1] == (0,)
+            self._made[number] = Choice(place, count, feigned)
         return self._made[number]
 
     def summed(self, tensor: Tensor) -> Tensor | None:
@@ -134,6 +145,15 @@ def run_chosen(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], count: 
     by, make = _CHOOSE[func._schema.name]
     given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
     return make(count * repeats(args[by]), **given)
+
+
+def is_feigned(func: Any, args: tuple[Any, ...], feigned: Callable[[Tensor], bool]) -> bool:
+    """Whether an operator makes nothing in truth: it is given nothing, and puts it into nothing that is something."""
+    first = args[0] if args else None
+    if func.overloadpacket in (aten.cat, aten.stack):
+        return all(map(feigned, tensors_in(first)))
+    into = func._schema.is_mutable or func.overloadpacket in INTO
+    return any(map(feigned, tensors_in((first,) if into else args)))
 
 
 def counted(by: Tensor, out: Any) -> int:

@@ -145,6 +145,7 @@ def trace_pass(skeleton: Skeleton, builder: StructureBuilder, given: Pass, alias
             next_step="let its forward return tensors, or encode a module around it that does",
         )
     for value in outputs:
+        tracer.used(recording.values[value.number])
         ids = tracer.ids(recording.values[value.number])
         if ids is not None:
             builder.neurons.lock(ids, IS_OUTPUT)

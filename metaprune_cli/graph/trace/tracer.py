@@ -17,7 +17,7 @@ from metaprune_cli.graph.arguments import map_tensors_in, tensors_in
 from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.trace.answers import Answers
 from metaprune_cli.graph.trace.builder import StructureBuilder
-from metaprune_cli.graph.trace.choices import Choice, Choices, chooser, counted, places, run_chosen
+from metaprune_cli.graph.trace.choices import Choice, Choices, chooser, counted, is_feigned, places, run_chosen
 from metaprune_cli.graph.trace.labels import Elements, Label
 from metaprune_cli.graph.trace.layouts import run_on_meta
 from metaprune_cli.graph.trace.record import READ, Recorder
@@ -112,6 +112,8 @@ class Tracer(TorchDispatchMode):
         self._values: dict[int, Tensor] = {}
         self._seen: dict[int, Tensor] = {}
         self._alive: defaultdict[int, dict[int, Tensor]] = defaultdict(dict)  # by their memory
+        self._feigned: set[int] = set()  # tensors that have no elements in truth
+        self._if_used: dict[int, tuple[Tensor, str]] = {}
         self.lively: set[int] = set()
         self.keeps_zero = False  # what is computed at the moment, as its rule has to know
 
@@ -155,6 +157,16 @@ class Tracer(TorchDispatchMode):
         if value is not None:
             self._values[id(tensor)] = value
 
+    def lock_if_used(self, tensor: Tensor, ids: Tensor, reason: str) -> None:
+        """Lock neurons as soon as an operator, or whoever calls the model, takes this tensor."""
+        self._keep(tensor)
+        self._if_used[id(tensor)] = ids, reason
+
+    def used(self, tensor: Tensor) -> None:
+        """Say that somebody takes a tensor."""
+        if id(tensor) in self._if_used:
+            self.neurons.lock(*self._if_used.pop(id(tensor)))
+
     def sharing(self, tensor: Tensor) -> list[Tensor]:
         """All tensors of the trace that see the same memory."""
         return list(self._alive[tensor.untyped_storage()._cdata].values())
@@ -175,14 +187,21 @@ class Tracer(TorchDispatchMode):
         if func is READ and self._choices is not None and (mask := self._choices.summed(args[0])) is not None:
             return self.__torch_dispatch__(torch.ops.aten.nonzero.default, types, (mask,)).size(0)
         tensors = tensors_in((args, given))
+        for tensor in tensors if self._if_used else ():
+            self.used(tensor)
         choice = self._choice(func, args)
         out = self._compute(func, args, given, tensors, choice)
         if self._choices is not None:
             self._choices.note(func, args, given, out)
         if choice is not None and self.real:
             choice = Choice(choice.number, counted(chooser(func, args), out))
+        feigned = choice is not None and choice.feigned
+        if feigned or (self._feigned and is_feigned(func, args, lambda tensor: id(tensor) in self._feigned)):
+            feigned = True
+            self._feigned.update(map(id, tensors_in(out)))
         if any(self.label(t) is not None for t in tensors) or not self._all_known(tensors):
-            labels = self._rules(func)(self, func, args, given, out)
+            with self.builder.uncounted() if feigned else nullcontext():
+                labels = self._rules(func)(self, func, args, given, out)
             for leaf, label in zip(_outputs(out), labels if isinstance(labels, tuple) else (labels,), strict=False):
                 if isinstance(leaf, Tensor):
                     self.attach(leaf, label)
