@@ -205,7 +205,9 @@ def test_experts_are_counted_by_the_rows_they_get() -> None:
 def test_an_expert_that_gets_no_row_is_no_less_prunable() -> None:
     model, x = made(experts_that_are_skipped), rows()
     model.get_submodule("gate").bias.data = torch.tensor([9.0, 0, 0])  # type: ignore[union-attr]
-    families = {family.name: family.locked for family in mp.encode(model, x).units.families}
+    graph = mp.encode(model, x)
+    assert graph.summary()["macs"] == mp.count_macs(model, x)
+    families = {family.name: family.locked for family in graph.units.families}
     assert [families[f"experts.{k}.0"] for k in range(3)] == [None] * 3
 
 
