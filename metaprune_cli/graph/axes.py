@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metaprune_cli.graph.structure import EdgeBlock, Feature, Structure, owners_of
 
+_MOST_ALTERNATIVES = 64
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
@@ -180,7 +181,8 @@ def _add_block(columns: Sequence[_Columns], block: EdgeBlock) -> bool:
         highest = [0 if places is None else int(places.max()) for places in (group, row, into, tap)]
         if start + sum(highest) >= column._size or (row is not None and into is not None):
             return False
-        _enter(column, block, start, group, row, into, tap)
+        if not _enter(column, block, start, group, row, into, tap):
+            return False
     return True
 
 
@@ -192,12 +194,12 @@ def _enter(
     row: Tensor | None,
     into: Tensor | None,
     tap: Tensor | None,
-) -> None:
-    """What one block has along one dimension."""
+) -> bool:
+    """What one block has along one dimension; False where any of too many neurons would keep an index."""
     places = row if into is None else into
     if places is None and group is None:
         column.add(start + (torch.zeros(1, dtype=torch.int64) if tap is None else tap), None)
-        return
+        return True
     neurons = block.destinations if into is None else block.sources  # (groups, n)
     if places is None:
         assert group is not None
@@ -208,7 +210,10 @@ def _enter(
         at, neurons = (start + group[:, None] + places).reshape(-1), neurons.reshape(-1, 1)
     if tap is not None:
         at, neurons = (at[:, None] + tap).reshape(-1), neurons.repeat_interleave(len(tap), 0)
+    if neurons.size(1) > _MOST_ALTERNATIVES:  # each is compared with all before it
+        return False
     column.add(at, neurons)
+    return True
 
 
 def _axis(size: int, stride: int, shape: Sequence[int]) -> list[Tensor | None]:

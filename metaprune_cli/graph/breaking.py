@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.program.capture import Captured
 from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.structure import Lock
-from metaprune_cli.graph.trace.passes import Pass, Skeleton, record_pass, repeated
+from metaprune_cli.graph.trace.passes import Skeleton, record_pass, repeated
 from metaprune_cli.graph.units import Family
 
 _FEW = 12
@@ -43,10 +45,13 @@ def lock_what_breaks(
     """
     graph = graph if skeleton.real else on_meta(graph)
     families = [f for f in graph.units.families if f.locked is None]
-    folded = [(given, recording.folded()) for given, recording in passes]
+
+    @cache
+    def folded() -> Passes:
+        return [(given, recording.folded()) for given, recording in passes]
 
     def by_program(kept: Tensor) -> str | None:
-        return program_failure(graph, folded, kept)
+        return program_failure(graph, folded(), kept)
 
     following, a_little = Following(graph, skeleton, passes), _without(graph, families)
     if following.failure(a_little) is None:
@@ -114,7 +119,7 @@ def _draws(skeleton: Skeleton, passes: Passes, aliases: Mapping[str, str]) -> bo
     apart = Skeleton(copied(skeleton.model), skeleton.real, skeleton.known)  # some modules change as they train
     for times in (2, 1):
         try:
-            given = Pass(training=True, inputs=repeated(passes[0][0].inputs, times))
+            given = replace(passes[0][0], training=True, inputs=repeated(passes[0][0].inputs, times))
             return record_pass(apart, given, aliases).reads_draws
         except InputError:
             continue

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,15 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.program.capture import Captured
 from metaprune_cli.graph.resize import fill_, hollow_copy
 from metaprune_cli.graph.trace.builder import StructureBuilder
-from metaprune_cli.graph.trace.passes import FailedPassError, Pass, Skeleton, record_pass, repeated, trace_pass
+from metaprune_cli.graph.trace.passes import (
+    FailedPassError,
+    Pass,
+    Skeleton,
+    record_pass,
+    repeated,
+    trace_pass,
+    ways_to_run,
+)
 from metaprune_cli.graph.trace.reach import might_meet, reachable
 from metaprune_cli.graph.trace.record import Recording
 from metaprune_cli.graph.trace.tracer import ExampleInputs, call
@@ -36,16 +45,22 @@ def encode(model: nn.Module, example_inputs: ExampleInputs) -> NeuronGraph:
     """
     _refuse_compiled(model)
     tensors, trainable, aliases = _entries(model)
-    try:
-        skeleton, builder, passes = _trace(model, example_inputs, trainable, aliases, real=False)
-    except Exception:  # noqa: BLE001 - perhaps its control flow depends on what it computes
-        with _explained(model, example_inputs):
-            skeleton, builder, passes = _trace(model, example_inputs, trainable, aliases, real=True)
-    if skeleton.real or any(recording.reads_draws for _, recording in passes):
+    skeleton, builder, passes = _traced(model, example_inputs, trainable, aliases)
+    if any(skeleton.real or recording.reads_draws or recording.choices for _, recording in passes):
         _lock_reachable(model, builder, _untouched(skeleton.model, builder, aliases) & trainable)
     graph = builder.build(tensors, trainable, aliases)
     locks = lock_what_breaks(graph, skeleton, passes, lambda: Captured.of(model, graph, example_inputs))
     return graph.with_locks((*graph.locks, *locks))
+
+
+def _traced(
+    model: nn.Module, example_inputs: ExampleInputs, trainable: frozenset[str], aliases: dict[str, str]
+) -> tuple[Skeleton, StructureBuilder, list[tuple[Pass, Recording]]]:
+    """On the example's values, on made-up numbers of what data chooses, or for real, whichever works first."""
+    for given, real in ways_to_run(model, example_inputs):
+        with _explained(model, example_inputs) if real else suppress(Exception):  # perhaps its flow depends on values
+            return _trace(model, given, trainable, aliases, real=real)
+    raise AssertionError("one of them runs, or says why not")
 
 
 def _refuse_compiled(model: nn.Module) -> None:
@@ -116,18 +131,17 @@ def _entries(model: nn.Module) -> tuple[dict[str, Tensor], frozenset[str], dict[
 
 
 def _trace(
-    model: nn.Module, example_inputs: ExampleInputs, trainable: frozenset[str], aliases: dict[str, str], *, real: bool
+    model: nn.Module, evaluation: Pass, trainable: frozenset[str], aliases: dict[str, str], *, real: bool
 ) -> tuple[Skeleton, StructureBuilder, list[tuple[Pass, Recording]]]:
     """The evaluation pass, and a training pass where it reaches trainable entries that the first one does not."""
     skeleton, builder = Skeleton.of(model, real=real), StructureBuilder()
-    evaluation = Pass(training=False, inputs=example_inputs)
     passes = [(evaluation, trace_pass(skeleton, builder, evaluation, aliases))]
     untouched = _untouched(skeleton.model, builder, aliases)
     if not untouched & trainable:
         return skeleton, builder, passes
     builder.counting = False
     try:
-        training, recording = _trace_training(skeleton, builder, example_inputs, aliases)
+        training, recording = _trace_training(skeleton, builder, evaluation, aliases)
     except InputError as error:
         for name in untouched & trainable:
             builder.note(name, f"not reached in evaluation mode; training mode fails: {error.details['got']}")
@@ -138,14 +152,14 @@ def _trace(
 
 
 def _trace_training(
-    skeleton: Skeleton, builder: StructureBuilder, example_inputs: ExampleInputs, aliases: dict[str, str]
+    skeleton: Skeleton, builder: StructureBuilder, evaluation: Pass, aliases: dict[str, str]
 ) -> tuple[Pass, Recording]:
     """In training mode, with a batch of two where it can be had: batch statistics need more than one value."""
     try:
-        training = Pass(training=True, inputs=repeated(example_inputs, 2))
+        training = replace(evaluation, training=True, inputs=repeated(evaluation.inputs, 2))
         record_pass(skeleton, training, aliases)
     except InputError:
-        training = Pass(training=True, inputs=example_inputs)
+        training = replace(evaluation, training=True)
     return training, trace_pass(skeleton, builder, training, aliases)
 
 

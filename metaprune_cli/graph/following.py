@@ -39,7 +39,7 @@ class Following:
     @property
     def by_values(self) -> bool:
         """Whether what runs depends on values, which are others in another pass."""
-        return self._skeleton.real or any(r.reads_draws or r.sized_by_values for _, r in self._passes)
+        return self._skeleton.real or any(r.reads_draws or r.sized_by_values or r.choices for _, r in self._passes)
 
     def failure(self, kept: Tensor) -> str | None:
         """Why the class does not follow; None if it does."""

@@ -14,7 +14,7 @@ from metaprune_cli.graph.following import Following, on_meta
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.program.capture import Captured
 from metaprune_cli.graph.trace.builder import StructureBuilder
-from metaprune_cli.graph.trace.passes import Pass, Skeleton, trace_pass
+from metaprune_cli.graph.trace.passes import Skeleton, trace_pass, ways_to_run
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.graph.widths import Widths
 
@@ -87,8 +87,8 @@ class Trials:
     @cached_property
     def _following(self) -> Following | None:
         """What tries the class, on values where its flow depends on them; None where it does not run."""
-        for real in (False, True):
-            skeleton, given = Skeleton.of(self._model, real=real), Pass(training=False, inputs=self._example)
+        for given, real in ways_to_run(self._model, self._example):
+            skeleton = Skeleton.of(self._model, real=real)
             try:
                 recording = trace_pass(skeleton, StructureBuilder(), given, self._graph.aliases)
             except InputError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -49,12 +50,13 @@ def count_macs(model: nn.Module, example_inputs: Any) -> int:
 
 
 def _count(model: nn.Module, inputs: Any) -> int:
-    counter = FlopCounterMode(display=False, custom_mapping=_MORE_FLOPS)
+    mapping = _flops()
+    counter = FlopCounterMode(display=False, custom_mapping=mapping)
     try:
         with evaluating(model), _plain_attention(), counter:
             call(model, inputs)
     except AttributeError:  # the counter follows parameters that are inputs of modules, which inference mode forbids
-        counter = FlopCounterMode(display=False, custom_mapping=_MORE_FLOPS)
+        counter = FlopCounterMode(display=False, custom_mapping=mapping)
         with evaluating(model), torch.inference_mode(mode=False), torch.no_grad(), _plain_attention(), counter:
             call(model, inputs)
     return counter.get_total_flops() // 2
@@ -73,12 +75,20 @@ def _sum_flops(_: Any, matrix: Any, *__: Any, **___: Any) -> int:
     return _vector_flops(matrix)
 
 
-_MORE_FLOPS = {
-    torch.ops.aten._grouped_mm: _grouped_flops,
-    torch.ops.aten.mv: _vector_flops,
-    torch.ops.aten.addmv: _sum_flops,
-}
-"""Products that torch does not count."""
+def _deformed_flops(_: Any, weight: Any, *__: Any, out_shape: Any, **___: Any) -> int:
+    return 2 * int(math.prod(out_shape)) * int(math.prod(weight[1:]))
+
+
+def _flops() -> dict[Any, Any]:
+    """Products that torch does not count; torchvision's where it is loaded."""
+    found = {
+        torch.ops.aten._grouped_mm: _grouped_flops,
+        torch.ops.aten.mv: _vector_flops,
+        torch.ops.aten.addmv: _sum_flops,
+    }
+    if "torchvision" in sys.modules:
+        found[torch.ops.torchvision.deform_conv2d] = _deformed_flops
+    return found
 
 
 def count_params(model: nn.Module) -> int:

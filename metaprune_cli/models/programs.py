@@ -17,6 +17,7 @@ from metaprune_cli.graph.program.rehearsal import bends, rehearse
 from metaprune_cli.graph.program.script import CONSTANTS, Mode, Script
 from metaprune_cli.graph.program.values import DTYPES, items, named, number, text
 from metaprune_cli.graph.program.varying import inputs_at
+from metaprune_cli.graph.trace.choices import ALL, Choices
 from metaprune_cli.graph.trace.passes import repeated
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 
@@ -132,17 +133,22 @@ def _tensors(document: Any, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Te
 
 
 def _rehearse(program: Program, script: Script) -> None:
-    """Run one mode on meta at the sizes it was recorded at: the first of them, two where sizes may bend."""
+    """Run one mode on meta at the sizes it was recorded at: the first of them, two where sizes may bend.
+
+    The first time all is chosen that data may choose.
+    """
     held = {**dict(program.named_parameters(remove_duplicate=False)), **dict(program.named_buffers())}
     recording = script.recording
     entries = {n: held[name] for n, name in recording.entries.items()}
     constants = {n: held[f"{CONSTANTS}.{name}"] for n, name in script.constants.items()}
     example = program.example_inputs("meta")
-    for given in _given(example, script, several=bends(recording.steps)):
+    for choices, given in zip((ALL, 1), _given(example, script, several=bends(recording.steps)), strict=False):
         inputs = list(leaves(given, Tensor))
         for tensor in inputs:
             _check_proportion(tuple(tensor.shape), tensor.dtype)
-        rehearse(recording.steps, dict(zip(recording.inputs, inputs, strict=True)), entries, constants)
+        rehearse(
+            recording.steps, dict(zip(recording.inputs, inputs, strict=True)), entries, constants, Choices(choices)
+        )
 
 
 def _given(example: ExampleInputs, script: Script, *, several: bool) -> list[ExampleInputs]:

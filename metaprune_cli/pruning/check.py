@@ -18,6 +18,7 @@ from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.operators.on_survivors import NoReferenceError
+from metaprune_cli.graph.operators.registry import guarded
 from metaprune_cli.graph.slicing import alive_neurons, slice_tensors
 from metaprune_cli.graph.trace.passes import batch_axis
 from metaprune_cli.graph.trace.tracer import ExampleInputs, call
@@ -281,6 +282,8 @@ class _NothingDropped(TorchDispatchMode):
             return torch.ones_like(args[0])
         if func.overloadpacket is aten.native_dropout:
             return args[0].clone(), torch.ones_like(args[0], dtype=torch.bool)
+        if func.namespace == "torchvision":  # its kernels read where random boxes tell them to
+            func = guarded(func)
         return func(*args, **(kwargs or {}))
 
 

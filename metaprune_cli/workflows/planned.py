@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -59,15 +60,37 @@ class Planned:
         """
         allowed = Allowed(run.graph, run.limits)
         asked = run.settings.route
-        free = cls.settled(run, make, allowed, asked)
-        if asked != "auto" or free.route == "class" or isinstance(run.model, Program):
-            return free
-        try:
+        if asked != "auto" or isinstance(run.model, Program):
+            return cls.settled(run, make, allowed, asked)
+        best = cls._unheld(make, allowed)
+        if best is not None and run.trials.by_class(best.kept) is None:
+            return cls(run, replace(best, held=allowed.held), allowed, make, asked)
+        kept = None
+        with suppress(TargetError):
             kept = cls.settled(run, make, allowed, "class")
-        except TargetError:
-            return free
         owns = any(callable(getattr(run.model, name, None)) for name in OF_CLASSES)
-        return kept if owns or score(kept.plan.kept) >= (1 - CHEAP) * score(free.plan.kept) else free
+
+        def is_cheap(beside: Plan | None) -> bool:
+            return kept is not None and beside is not None and score(kept.plan.kept) >= (1 - CHEAP) * score(beside.kept)
+
+        if kept is not None and (owns or is_cheap(best)):  # without its program, which takes long to record
+            return kept
+        free = cls.settled(run, make, allowed, asked)
+        return kept if kept is not None and free.route != "class" and is_cheap(free.plan) else free
+
+    @staticmethod
+    def _unheld(make: Make, allowed: Allowed) -> Plan | None:
+        """The plan if all can be carried out, which scores no less than any that can be.
+
+        Raises:
+            TargetError: the target cannot be met.
+        """
+        try:
+            return make(allowed)
+        except UnfitError:
+            return None
+        except TargetError as error:
+            raise allowed.explained(error) from error
 
     @classmethod
     def settled(cls, run: PruningRun, make: Make, allowed: Allowed, asked: Route) -> Planned:

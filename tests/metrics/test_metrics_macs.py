@@ -126,3 +126,16 @@ def test_a_matrix_times_a_vector_counts() -> None:
 
     model, x = Scored(), torch.randn(1, 5, 4)
     assert count_macs(model, x) == encode(model, x).macs == 5 * (4 * 6 + 6)
+
+
+def test_deformable_convolutions_count() -> None:
+    class Deformed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.where, self.conv = nn.Conv2d(3, 18, 3, padding=1), torchvision.ops.DeformConv2d(3, 8, 3, padding=1)
+
+        def forward(self, x):
+            return self.conv(x, self.where(x))
+
+    x = torch.randn(1, 3, 6, 6)
+    assert count_macs(Deformed(), x) == encode(Deformed().eval(), x).summary()["macs"] == 36 * 27 * (18 + 8)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 import metaprune_cli as mp
 from metaprune_cli.artifacts import read_artifact
 from metaprune_cli.errors import CorruptFileError, InputError, TargetError
+from metaprune_cli.graph.program.capture import Captured
 from metaprune_cli.graph.program.module import Program
 from metaprune_cli.graph.widths import set_widths_
 from metaprune_cli.models.save import save_model
@@ -105,6 +106,14 @@ def test_a_width_kept_as_an_attribute_is_brought_in_line_and_no_other_number() -
     assert (pruned.model.a.nf, pruned.model.b.nf, pruned.model.longest) == (pruned.model.a.weight.size(1), 5, 64)
     assert pruned.model(torch.randn(3, 9, 16)).shape == (3, 9, 5)  # another length, as the class takes
     assert model.a.nf == 64  # type: ignore[union-attr]
+
+
+def test_auto_records_no_program_where_the_class_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: list[object] = []
+    of = Captured.of
+    monkeypatch.setattr(Captured, "of", lambda *given: (recorded.append(given), of(*given))[1])
+    assert mp.prune(built(Blocks), torch.randn(1, 5, 16), speedup=1.3).report["route"] == "class"
+    assert not recorded
 
 
 @pytest.mark.parametrize("speedup", [1.3, 1.5])

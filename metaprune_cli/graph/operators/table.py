@@ -15,6 +15,7 @@ from metaprune_cli.graph.trace.rules import elementwise, indexing, order, resamp
 from metaprune_cli.graph.trace.rules.contractions import convolution, embedding, linear, matrix_product
 from metaprune_cli.graph.trace.rules.lesser_contractions import (
     deformable_convolution,
+    distances,
     embedding_bag,
     grouped_product,
     trilinear,
@@ -117,6 +118,7 @@ CONTRACTIONS = (
     ("addmm baddbmm", Operator(matrix_product, zeros.own_weights, sizes.product)),
     ("mm bmm", Operator(matrix_product, zeros.any_operand, sizes.product)),
     ("mv dot vdot", Operator(matrix_product, zeros.any_operand)),
+    ("cdist _cdist_forward _euclidean_dist", Operator(distances, in_programs=True)),
     ("addmv", Operator(matrix_product)),
     ("embedding", Operator(embedding)),
     ("_embedding_bag", Operator(embedding_bag, guard=guards.bags)),
@@ -199,9 +201,10 @@ CREATED = (
 
 # Computed without a rule: their neurons are locked, but a program runs them; each checks its arguments itself.
 PROGRAMS_ONLY = (
-    ("affine_grid_generator cdist _cdist_forward outer trace kron take one_hot _conj", Operator(in_programs=True)),
+    ("affine_grid_generator outer trace kron take one_hot _conj", Operator(in_programs=True)),
     ("linalg_cross linalg_matrix_exp linalg_inv_ex linalg_solve_triangular", Operator(in_programs=True)),
     ("bucketize searchsorted isin histc count_nonzero diag_embed", Operator(in_programs=True)),
+    ("nonzero masked_select _unique2 torchvision::nms", Operator(in_programs=True)),
 )
 
 REFUSED = (

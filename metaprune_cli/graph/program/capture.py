@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.graph.nest import leaves, rebuild
 from metaprune_cli.graph.neuron_graph import NeuronGraph
-from metaprune_cli.graph.program.merging import merged
 from metaprune_cli.graph.program.module import Program, arguments_of
 from metaprune_cli.graph.program.rewrite import rewrite
 from metaprune_cli.graph.program.script import Mode, Script, Varying
@@ -155,17 +154,18 @@ class _Capture:
             InputError: the model does not run so, or what it did before a question cannot be done again.
         """
 
-        def record(inputs: ExampleInputs) -> Recording:
-            return record_pass(self.skeleton, self._pass(inputs, training, first), self.aliases)
+        def record(inputs: ExampleInputs, number: int) -> Recording:
+            return record_pass(self.skeleton, self._pass(inputs, training, first, number), self.aliases)
 
         search = Search(self.example, record)
         varies = search.found(like)
         if like and varies != like and self.asks:  # an input may matter here that the other way only asked about
             varies = Search(self.example, record).found()
-        traced = self._traced(inputs_at(self.example, varies, 0), training, first) if varies else None
+        chosen = not varies and record(self.example, 0).choices
+        inputs = inputs_at(self.example, varies, 0)
+        traced = self._traced(inputs, training, first, 0) if varies or chosen else None
         for tried in (varies, varies[:1]):
-            recordings = search.recordings(tried) if traced else None
-            if traced and recordings and (found := merged([traced, *recordings[1:]])) is not None:
+            if traced and (found := search.merged(tried, traced)) is not None:
                 return Way(of_the_models_types(found.recording.folded(found.varying)), tried).checked()
         return Way(of_the_models_types(self._traced(self.example, training, first).folded()), ()).checked()
 
@@ -177,7 +177,7 @@ class _Capture:
 
         def ask(answers: Answers) -> None:
             with contextlib.suppress(FailedPassError):
-                given = Pass(training, self.skeleton.inputs(inputs), answers)
+                given = Pass(training, self.skeleton.inputs(inputs), answers, 0)
                 record_pass(self.skeleton, given, self.aliases)
 
         found = []
@@ -186,16 +186,18 @@ class _Capture:
                 found.append(self.way(training=training, like=way.varies, first=answers))
         return found
 
-    def _traced(self, inputs: ExampleInputs, training: bool, first: Sequence[bool]) -> Recording:
-        return trace_pass(self.skeleton, self.builder, self._pass(inputs, training, first), self.aliases)
+    def _traced(
+        self, inputs: ExampleInputs, training: bool, first: Sequence[bool], numbers: int | None = None
+    ) -> Recording:
+        return trace_pass(self.skeleton, self.builder, self._pass(inputs, training, first, numbers), self.aliases)
 
-    def _pass(self, inputs: ExampleInputs, training: bool, first: Sequence[bool]) -> Pass:
-        return Pass(training, self.skeleton.inputs(inputs), Answers(first))
+    def _pass(self, inputs: ExampleInputs, training: bool, first: Sequence[bool], numbers: int | None) -> Pass:
+        return Pass(training, self.skeleton.inputs(inputs), Answers(first), numbers)
 
 
 def _answers_on(model: nn.Module, example: ExampleInputs) -> tuple[bool, ...]:
     """What the example's data answers in evaluation mode."""
-    probe = Pass(training=False, inputs=example, answers=Answers())
+    probe = Pass(training=False, inputs=example, answers=Answers(), numbers=0)
     skeleton = Skeleton.of(model)
     with contextlib.suppress(FailedPassError):
         record_pass(skeleton, replace(probe, inputs=skeleton.inputs(example)), {})

@@ -16,6 +16,7 @@ from metaprune_cli.graph.trace.record import Recording, Step, Value
 from metaprune_cli.graph.trace.sizes import Extent, Size
 
 aten = torch.ops.aten
+_COPIES = (aten.clone.default, aten._unsafe_view.default, aten.view.default, aten.expand.default)
 _LONGEST = 64
 """How many numbers a tensor written out in Python may have to be made of sizes."""
 
@@ -52,6 +53,12 @@ def alike(one: Recording, other: Recording) -> bool:
     )
 
 
+def alike_but_for_copies(one: Recording, other: Recording) -> bool:
+    """The same without what PyTorch leaves out for a size of one or none: copies, and views in the place of them."""
+    first, second = ([s.operator for s in r.steps if s.operator not in _COPIES] for r in (one, other))
+    return first == second
+
+
 def merged(recordings: Sequence[Recording]) -> Merged | None:
     """One program of several recordings, at other sizes of the inputs each; None where they are not of one.
 
@@ -61,10 +68,25 @@ def merged(recordings: Sequence[Recording]) -> Merged | None:
     first, *others = recordings
     if not all(alike(first, other) and _returned(other) == _returned(first) for other in others):
         return None
+    if not _are_told_apart(recordings):
+        return None
     try:
         return _Merging(recordings).done()
     except _DiffersError:
         return None
+
+
+def _are_told_apart(recordings: Sequence[Recording]) -> bool:
+    """Whether each choice of data was of other numbers than any other choice and any size of an input."""
+    chosen = {
+        steps[0].choice.number: tuple(step.choice and step.choice.count for step in steps)
+        for steps in zip(*(recording.steps for recording in recordings), strict=True)
+        if steps[0].choice
+    }
+    inputs = recordings[0].inputs
+    sizes = {seen for n in inputs for seen in zip(*(recording.shapes[n] for recording in recordings), strict=True)}
+    told = all(len(set(seen)) > 1 for seen in chosen.values()) and len({*chosen.values()}) == len(chosen)
+    return told and sizes.isdisjoint(chosen.values())
 
 
 class _Merging:

@@ -11,6 +11,7 @@ from torch import Tensor
 from metaprune_cli.errors import CorruptFileError
 from metaprune_cli.graph.arguments import found_in, map_in
 from metaprune_cli.graph.operators.registry import guarded
+from metaprune_cli.graph.trace.choices import Choices, chooser, run_chosen
 from metaprune_cli.graph.trace.layouts import run_on_meta
 from metaprune_cli.graph.trace.record import Step, TypeOf, Value
 from metaprune_cli.graph.trace.sizes import Operation, Size, evaluated
@@ -27,6 +28,7 @@ def rehearse(
     inputs: Mapping[int, Tensor],
     entries: Mapping[int, Tensor],
     constants: Mapping[int, Tensor],
+    choices: Choices,
 ) -> None:
     """Run the steps of a program from a file on meta.
 
@@ -35,6 +37,7 @@ def rehearse(
         inputs: tensors of the shapes that it is given, by number.
         entries: likewise; only shapes and types matter.
         constants: likewise.
+        choices: how many there are of what data chooses.
 
     Raises:
         CorruptFileError: a step does not run, or makes tensors out of all proportion.
@@ -60,7 +63,7 @@ def rehearse(
             raise CorruptFileError(
                 f"The program in the file has no size for {step.operator}.", got=str(error)
             ) from error
-        made = _run(step, args, kwargs)
+        made = _run(step, args, kwargs, choices)
         for tensor in made:
             total += (size := _size(tensor))
             if size > most or total > most * _TOGETHER:
@@ -77,10 +80,15 @@ def _check_question(tensor: Tensor) -> None:
         raise CorruptFileError("The program in the file asks what is no single truth value.")
 
 
-def _run(step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+def _run(step: Step, args: tuple[Any, ...], kwargs: dict[str, Any], choices: Choices) -> tuple[Any, ...]:
     """What a step makes."""
     try:
-        out = guarded(step.operator, _remembered)(*args, **kwargs)
+        by = chooser(step.operator, args)
+        if by is None:
+            out = guarded(step.operator, _remembered)(*args, **kwargs)
+        else:
+            out = run_chosen(step.operator, args, kwargs, choices.of(by).count)
+        choices.note(step.operator, args, kwargs, out)
         made = (out,) if step.single else tuple(out)
         if len(made) != len(step.outputs) or not all(isinstance(part, Tensor) for part in made):
             raise ValueError(f"it makes {len(made)} values instead of {len(step.outputs)}")

@@ -171,4 +171,9 @@ def _filled(recording: Recording, creating: Sequence[Step]) -> dict[int, Label]:
     if not written:
         return {}
     last = {n: label for s in recording.steps for n, label in s.labels.items() if label is not None}
-    return {n: label for n, label in last.items() if memory(n) in written}
+    found: dict[int, Label] = {n: label for n, label in last.items() if memory(n) in written}
+    whole = {(memory(n), recording.shapes[n]): label for n, label in found.items()}
+    for number in (n for step in creating for n in step.outputs if n is not None and n not in found):
+        if (key := (memory(number), recording.shapes[number])) in whole:  # a view of all of it has been written to
+            found[number] = whole[key]
+    return found

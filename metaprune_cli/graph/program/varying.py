@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import count
 
 import torch
@@ -11,8 +11,10 @@ from torch import Tensor
 
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.nest import leaves, map_tensors
-from metaprune_cli.graph.program.merging import alike, merged
+from metaprune_cli.graph.program.emptiness import skips_what_is_empty
+from metaprune_cli.graph.program.merging import Merged, alike, alike_but_for_copies, merged
 from metaprune_cli.graph.program.script import Varying
+from metaprune_cli.graph.trace.choices import ALL, NONE, ONE, without
 from metaprune_cli.graph.trace.passes import batch_axis
 from metaprune_cli.graph.trace.record import Recording
 from metaprune_cli.graph.trace.tracer import ExampleInputs
@@ -23,6 +25,8 @@ _FINE = ((0, 1, 6, 43, 11, 20), (0, 3, 13, 26, 8, 31), (0, 5, 22, 11, 15, 2), (0
 """What is added to sizes, in the order of the recordings: no two sizes grow alike, and all remainders come up."""
 _COARSE = ((0, 1, 3, 4, 6, 2), (0, 2, 1, 5, 3, 4), (0, 4, 3, 1, 2, 5), (0, 3, 5, 2, 1, 6))
 """The same in steps, for models that take only multiples of something, and where sizes shrink."""
+_MOST_CHOICES = 64
+"""How often a program may take what data chooses: what runs where nothing is chosen is recorded for each."""
 _ATTEMPTS = 10
 """How many combinations of sizes are tried; one that does not work costs a pass at most."""
 
@@ -58,13 +62,13 @@ class Search:
 
     Args:
         example: what it was encoded with; its sizes are recorded first.
-        record: records the model on inputs on meta.
+        record: records the model on inputs on meta, and says which recording it is: what data chooses differs too.
     """
 
-    def __init__(self, example: ExampleInputs, record: Callable[[ExampleInputs], Recording]) -> None:
+    def __init__(self, example: ExampleInputs, record: Callable[[ExampleInputs, int], Recording]) -> None:
         self._example, self._record = example, record
         self._left = _ATTEMPTS
-        self._known: dict[tuple[torch.Size, ...], Recording | None] = {}
+        self._known: dict[Hashable, Recording | None] = {}
 
     def found(self, like: tuple[Varying, ...] | None = None) -> tuple[Varying, ...]:
         """What may vary, the batch first; nothing where the model takes no sizes but the example's.
@@ -75,17 +79,47 @@ class Search:
             return like
         batch = batch_of(self._example)
         fixed: tuple[Varying, ...] = () if batch is None or not self._runs((batch,), (0, 1)) else (batch,)
-        for candidates in _candidates(self._example) if like is None else ():
-            for groups in _groupings(candidates):
-                found = self._of(fixed, groups)
-                if found is not None:
-                    return found
+        taken = {place for size in fixed for place in size.places}
+        for groups in self._groups(fixed, taken) if like is None else ():
+            found = self._of(fixed, groups)
+            if found is not None:
+                return found
         return fixed if fixed and self._merges(fixed) else ()
 
+    def _groups(self, fixed: Sequence[Varying], taken: set[Place]) -> Iterator[_Groups]:
+        """Dimensions that may vary together; in the end those that may each by itself (nodes, and edges)."""
+        every: dict[_Candidate, None] = {}
+        for candidates in _candidates(self._example, taken):
+            every |= dict.fromkeys(candidates)
+            yield from _groupings(candidates)
+        alone = [candidate for candidate in every if self._runs((*fixed, *_varying([[candidate]], 1)), (3, 1))]
+        if 0 < len(alone) < len(every) and len(alone) <= len(_FINE):
+            yield [[candidate] for candidate in alone]
+
     def recordings(self, varying: Sequence[Varying]) -> list[Recording] | None:
-        """The model at all sizes; None where it does not run on one of them."""
-        made = [self._at(varying, point) for point in range(len(BATCHES))]
-        return None if None in made else made  # type: ignore[return-value]
+        """The model at all sizes; None where it does not run on one of them.
+
+        Where data chooses, also where it chooses all there is, and one, where the model runs so.
+        """
+        first, *others = (self._at(varying, point) for point in range(len(BATCHES)))
+        if first is not None and first.choices:
+            others.append(self._at(varying, ALL))
+            if (one := self._at(varying, ONE)) is not None:
+                others += [one] if alike(first, one) or not alike_but_for_copies(first, one) else []
+        return None if first is None or None in others else [first, *others]  # type: ignore[list-item]
+
+    def merged(self, varying: Sequence[Varying], traced: Recording | None = None) -> Merged | None:
+        """The program at all sizes, ``traced`` its first recording; None where it is not one."""
+        recordings = self.recordings(varying)
+        found = None if recordings is None else merged([traced or recordings[0], *recordings[1:]])
+        if found is None or not (choices := found.recording.choices):
+            return found
+        empty = [NONE, *map(without, sorted({choice.number for choice in choices}))]
+        for numbers in empty if len(empty) <= _MOST_CHOICES else ():
+            nothing = self._at(varying, numbers)
+            if nothing is not None and not skips_what_is_empty(found.recording, nothing, numbers):
+                return None
+        return found if len(empty) <= _MOST_CHOICES else None
 
     def _of(self, fixed: tuple[Varying, ...], groups: _Groups) -> tuple[Varying, ...] | None:
         """The finest steps in which these sizes may vary."""
@@ -114,8 +148,7 @@ class Search:
         return self._runs(varying, (0, 3, 1)) and self._merges(varying)
 
     def _merges(self, varying: Sequence[Varying]) -> bool:
-        recordings = self.recordings(varying)
-        return recordings is not None and merged(recordings) is not None
+        return self.merged(varying) is not None
 
     def _runs(self, varying: Sequence[Varying], points: Sequence[int]) -> bool:
         """Whether the model runs at these sizes, and runs the same operators."""
@@ -124,11 +157,11 @@ class Search:
         return base is not None and all(other is not None and alike(base, other) for other in made)
 
     def _at(self, varying: Sequence[Varying], point: int) -> Recording | None:
-        inputs = inputs_at(self._example, varying, point)
-        key = tuple(tensor.shape for tensor in leaves(inputs, Tensor))
+        inputs = inputs_at(self._example, varying, max(point, 0))
+        key = (point, *(tensor.shape for tensor in leaves(inputs, Tensor)))
         if key not in self._known:
             try:
-                self._known[key] = self._record(inputs)
+                self._known[key] = self._record(inputs, point)
             except InputError:
                 self._known[key] = None
         return self._known[key]
@@ -140,10 +173,8 @@ _Groups = list[list[_Candidate]]
 """Dimensions that vary together."""
 
 
-def _candidates(example: ExampleInputs) -> Iterator[list[_Candidate]]:
+def _candidates(example: ExampleInputs, taken: set[Place]) -> Iterator[list[_Candidate]]:
     """Dimensions that may vary, the likeliest first: lengths of tokens and of images; of either; of features."""
-    batch = batch_of(example)
-    taken = set(batch.places) if batch else set()
     tokens: list[_Candidate] = []
     spatial: list[_Candidate] = []
     features: list[_Candidate] = []

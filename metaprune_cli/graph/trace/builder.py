@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import count, takewhile
 
 import torch
@@ -46,6 +47,15 @@ class StructureBuilder:
         self.counting = True
         self._kinds: dict[str, list[str]] = {}
         self._escorts: dict[str, list[tuple[Tensor, Elements, int]]] = {}
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """What is met adds nothing to the MACs."""
+        before, self.counting = self.counting, False
+        try:
+            yield
+        finally:
+            self.counting = before
 
     def note(self, entry: str, reason: str) -> None:
         """Remember why (part of) an entry has no place in the graph; the first reason stays."""

@@ -41,7 +41,7 @@ def run_on_meta(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     func = _WITHOUT_LAYOUT.get(func, func)
     tensors: list[Tensor] = []
     try:
-        key = (_frozen(args, tensors), _frozen(tuple(kwargs.items()), tensors))
+        key = (frozen(args, tensors), frozen(tuple(kwargs.items()), tensors))
         remembered = None if _is_special(func) or _share(tensors) else _outputs(func, *key)
     except _UNKNOWN:
         remembered = None  # an argument without a hash, or an error that the real call raises with its own arguments
@@ -77,13 +77,13 @@ def _share(tensors: list[Tensor]) -> bool:
     return len({id(tensor) for tensor in tensors}) < len(tensors)
 
 
-def _frozen(tree: Any, tensors: list[Tensor]) -> Hashable:
+def frozen(tree: Any, tensors: list[Tensor]) -> Hashable:
     """The arguments with layouts for tensors, as something that can be hashed; the tensors are listed."""
     if isinstance(tree, Tensor):
         tensors.append(tree)
         return Layout.of(tree)
     if isinstance(tree, list | tuple):
-        return (type(tree) is list, *(_frozen(part, tensors) for part in tree))
+        return (type(tree) is list, *(frozen(part, tensors) for part in tree))
     return type(tree), tree  # 1, 1.0 and True are equal, but not to an operator
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.structure import IS_INPUT, IS_OUTPUT
 from metaprune_cli.graph.trace.answers import Answers
 from metaprune_cli.graph.trace.builder import StructureBuilder
+from metaprune_cli.graph.trace.choices import Choices, Numbers
 from metaprune_cli.graph.trace.labels import Elements
 from metaprune_cli.graph.trace.literals import Literals
 from metaprune_cli.graph.trace.neurons import INPUT
@@ -61,11 +62,42 @@ class Skeleton:
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """A forward pass to be traced: the mode, the inputs, and what it is told where it asks about data."""
+    """A forward pass to be traced.
+
+    Attributes:
+        training: the mode.
+        inputs: the inputs.
+        answers: what it is told where it asks about data.
+        numbers: how many there are of what data chooses (see :class:`Choices`); without, what the example says.
+    """
 
     training: bool
     inputs: ExampleInputs
     answers: Answers | None = None
+    numbers: Numbers | None = None
+
+
+def ways_to_run(model: nn.Module, example_inputs: ExampleInputs) -> Iterator[tuple[Pass, bool]]:
+    """How a model may be run, the first that works, and whether for real.
+
+    On meta, where data chooses what the example's does; on meta, where it chooses as many as on the example, though
+    nobody knows which; for real.
+    """
+    given = Pass(training=False, inputs=example_inputs)
+    yield given, False
+    if numbers := _chosen(model, given):
+        yield replace(given, numbers=numbers), False
+    yield given, True
+
+
+def _chosen(model: nn.Module, given: Pass) -> tuple[int, ...]:
+    """How many the example chooses, choice by choice; nothing where that is not all that meta does not know."""
+    with suppress(InputError):
+        if record_pass(Skeleton.of(model), replace(given, numbers=0), {}).choices:
+            choices = record_pass(Skeleton.of(model, real=True), replace(given, numbers=()), {}).choices
+            counts = {choice.number: choice.count for choice in choices}
+            return tuple(counts.get(number, 1) for number in range(max(counts, default=-1) + 1))
+    return ()
 
 
 def repeated(example_inputs: ExampleInputs, times: int) -> ExampleInputs:
@@ -100,7 +132,7 @@ def trace_pass(skeleton: Skeleton, builder: StructureBuilder, given: Pass, alias
         InputError: the model does not run on these inputs.
     """
     recorder = Recorder()
-    tracer = Tracer(builder, rule_of, real=skeleton.real, recorder=recorder, answers=given.answers)
+    tracer = _tracer(skeleton, builder, rule_of, recorder, given)
     inputs = skeleton.inputs(given.inputs)
     attach_labels(tracer, skeleton.model, inputs, aliases)
     recording = _record(skeleton, (given, inputs), aliases, tracer, recorder)
@@ -113,10 +145,18 @@ def trace_pass(skeleton: Skeleton, builder: StructureBuilder, given: Pass, alias
             next_step="let its forward return tensors, or encode a module around it that does",
         )
     for value in outputs:
+        tracer.used(recording.values[value.number])
         ids = tracer.ids(recording.values[value.number])
         if ids is not None:
             builder.neurons.lock(ids, IS_OUTPUT)
     return recording
+
+
+def _tracer(
+    skeleton: Skeleton, builder: StructureBuilder, rules: Callable[[Any], Any], recorder: Recorder, given: Pass
+) -> Tracer:
+    choices = None if given.numbers is None else Choices(given.numbers)
+    return Tracer(builder, rules, real=skeleton.real, recorder=recorder, answers=given.answers, choices=choices)
 
 
 def attach_labels(tracer: Tracer, model: nn.Module, inputs: ExampleInputs, aliases: Mapping[str, str]) -> None:
@@ -137,8 +177,7 @@ def record_pass(skeleton: Skeleton, given: Pass, aliases: Mapping[str, str]) -> 
         InputError: the model does not run on these inputs.
     """
     recorder = Recorder()
-    empty = StructureBuilder()
-    tracer = Tracer(empty, lambda _: _no_labels, real=skeleton.real, recorder=recorder, answers=given.answers)
+    tracer = _tracer(skeleton, StructureBuilder(), lambda _: _no_labels, recorder, given)
     return _record(skeleton, (given, skeleton.inputs(given.inputs)), aliases, tracer, recorder)
 
 

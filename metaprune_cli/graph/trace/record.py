@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from metaprune_cli.graph.arguments import found_in, map_tensors_in, tensors_in
 from metaprune_cli.graph.nest import leaves, map_tensors, plain
+from metaprune_cli.graph.trace.choices import Choice
 from metaprune_cli.graph.trace.labels import Label
 
 READ = torch.ops.aten._local_scalar_dense.default
@@ -47,6 +48,7 @@ class Step:
         labels: what every tensor that takes part carries, after the operator.
         grad: whether gradients are recorded there (False inside ``torch.no_grad``).
         answer: what Python was told, where it asked a tensor that depends on data a yes-or-no question.
+        choice: how many were made up, where data says how much there is.
     """
 
     operator: Any
@@ -57,6 +59,7 @@ class Step:
     labels: dict[int, Label] = field(repr=False)
     grad: bool = True
     answer: bool | None = None
+    choice: Choice | None = None
 
     def inputs(self) -> list[int]:
         """The numbers of the values that go in."""
@@ -150,9 +153,18 @@ class Recording:
         return tuple(step.answer for step in asked if step.answer is not None)
 
     @property
+    def choices(self) -> list[Choice]:
+        """The numbers that were made up for what data chooses."""
+        return [step.choice for step in self.steps if step.choice is not None]
+
+    @property
     def sized_by_values(self) -> bool:
-        """Whether values say how much there is (what a mask chooses, what is not zero): in another pass it is other."""
-        return any(self._counts(step) and self.unknown.intersection(step.inputs()) for step in self.steps)
+        """Whether values say how much there is (what a mask chooses, what is not zero): in another pass it is other.
+
+        Where it was made up, sizes follow from it.
+        """
+        counting = [step for step in self.steps if step.choice is None and self._counts(step)]
+        return any(self.unknown.intersection(step.inputs()) for step in counting)
 
     def _counts(self, step: Step) -> bool:
         if step.operator.overloadpacket is torch.ops.aten.index:
@@ -210,6 +222,7 @@ class Recorder:
         out: Any,
         known: Known,
         answer: bool | None = None,
+        choice: Choice | None = None,
     ) -> None:
         """Take down one operator that has just run."""
         if self.paused:
@@ -236,6 +249,7 @@ class Recorder:
                 labels={self.number(leaf): known.label(leaf) for leaf in tensors},
                 grad=torch.is_grad_enabled(),
                 answer=answer,
+                choice=choice,
             )
         )
 

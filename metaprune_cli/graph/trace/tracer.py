@@ -17,6 +17,7 @@ from metaprune_cli.graph.arguments import map_tensors_in, tensors_in
 from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.trace.answers import Answers
 from metaprune_cli.graph.trace.builder import StructureBuilder
+from metaprune_cli.graph.trace.choices import Choice, Choices, chooser, counted, is_feigned, places, run_chosen
 from metaprune_cli.graph.trace.labels import Elements, Label
 from metaprune_cli.graph.trace.layouts import run_on_meta
 from metaprune_cli.graph.trace.record import READ, Recorder
@@ -99,17 +100,20 @@ class Tracer(TorchDispatchMode):
         real: bool = False,
         recorder: Recorder | None = None,
         answers: Answers | None = None,
+        choices: Choices | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.builder = builder
         self.neurons, self.heads = builder.neurons, builder.heads
         self.real = real
         self._rules = rules
-        self._recorder, self._answers = recorder, answers
+        self._recorder, self._answers, self._choices = recorder, answers, choices
         self._labels: dict[int, Label] = {}
         self._values: dict[int, Tensor] = {}
         self._seen: dict[int, Tensor] = {}
         self._alive: defaultdict[int, dict[int, Tensor]] = defaultdict(dict)  # by their memory
+        self._feigned: set[int] = set()  # tensors that have no elements in truth
+        self._if_used: dict[int, tuple[Tensor, str]] = {}
         self.lively: set[int] = set()
         self.keeps_zero = False  # what is computed at the moment, as its rule has to know
 
@@ -153,6 +157,16 @@ class Tracer(TorchDispatchMode):
         if value is not None:
             self._values[id(tensor)] = value
 
+    def lock_if_used(self, tensor: Tensor, ids: Tensor, reason: str) -> None:
+        """Lock neurons as soon as an operator, or whoever calls the model, takes this tensor."""
+        self._keep(tensor)
+        self._if_used[id(tensor)] = ids, reason
+
+    def used(self, tensor: Tensor) -> None:
+        """Say that somebody takes a tensor."""
+        if id(tensor) in self._if_used:
+            self.neurons.lock(*self._if_used.pop(id(tensor)))
+
     def sharing(self, tensor: Tensor) -> list[Tensor]:
         """All tensors of the trace that see the same memory."""
         return list(self._alive[tensor.untyped_storage()._cdata].values())
@@ -170,19 +184,50 @@ class Tracer(TorchDispatchMode):
         """Run one operator on meta, then move the labels past it."""
         given: dict[str, Any] = dict(kwargs or {})
         args, given = map_tensors_in(self.stand_in, (args, given))
+        if func is READ and self._choices is not None and (mask := self._choices.summed(args[0])) is not None:
+            return self.__torch_dispatch__(torch.ops.aten.nonzero.default, types, (mask,)).size(0)
         tensors = tensors_in((args, given))
-        out = self._compute(func, args, given, tensors)
+        for tensor in tensors if self._if_used else ():
+            self.used(tensor)
+        choice = self._choice(func, args)
+        out = self._compute(func, args, given, tensors, choice)
+        if self._choices is not None:
+            self._choices.note(func, args, given, out)
+        if choice is not None and self.real:
+            choice = Choice(choice.number, counted(chooser(func, args), out))
+        feigned = choice is not None and choice.feigned
+        if feigned or (self._feigned and is_feigned(func, args, lambda tensor: id(tensor) in self._feigned)):
+            feigned = True
+            self._feigned.update(map(id, tensors_in(out)))
         if any(self.label(t) is not None for t in tensors) or not self._all_known(tensors):
-            labels = self._rules(func)(self, func, args, given, out)
+            with self.builder.uncounted() if feigned else nullcontext():
+                labels = self._rules(func)(self, func, args, given, out)
             for leaf, label in zip(_outputs(out), labels if isinstance(labels, tuple) else (labels,), strict=False):
                 if isinstance(leaf, Tensor):
                     self.attach(leaf, label)
         if self._recorder is not None:
             asked = func is READ and type(out) is bool and (self.real or not self._all_known(tensors))
-            self._recorder.step(func, args, given, out, self, out if asked else None)
+            self._recorder.step(func, args, given, out, self, out if asked else None, choice)
         return out
 
-    def _compute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
+    def _choice(self, func: Any, args: tuple[Any, ...]) -> Choice | None:
+        """How many an operator takes, where that is made up."""
+        by = None if self._choices is None else chooser(func, args)
+        choice = None if by is None or self._choices is None else self._choices.of(by)
+        return choice if self.real or self.seen(by) is None else None
+
+    def places(self, mask: Tensor) -> list[Tensor]:
+        """The places that a mask chooses, one index for each of its dimensions; any, where nobody knows which."""
+        known = self.seen(mask)
+        if known is not None:
+            return list(known.cpu().nonzero().unbind(1))
+        if self._choices is None:
+            return [torch.zeros(mask.shape, dtype=torch.int64)]
+        return places(mask, self._choices.of(mask).count, "cpu")
+
+    def _compute(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor], choice: Choice | None
+    ) -> Any:
         """The operator's output: real, on meta, or on meta with a value where all that goes in has one."""
         if self.real:
             out = func(*args, **kwargs)
@@ -198,6 +243,8 @@ class Tracer(TorchDispatchMode):
             return shown
         if shown is not None and torch.Tag.dynamic_output_shape in func.tags:
             out = tree_map(lambda leaf: torch.empty_like(leaf, device="meta"), shown)
+        elif choice is not None:
+            out = run_chosen(func, args, kwargs, choice.count)
         else:
             out = run_on_meta(func, self._by_position(func, args), kwargs)
         for leaf in tensors_in(out):
@@ -224,12 +271,11 @@ class Tracer(TorchDispatchMode):
         """``x[mask]`` with the places that the example's mask chooses, whose number meta does not know."""
         if func is not torch.ops.aten.index.Tensor:
             return args
-        places: list[Tensor | None] = []
+        chosen: list[Tensor | None] = []
         for index in args[1]:
-            mask = self.seen(index) if index is not None and index.dtype is torch.bool else None
-            chosen = [index] if mask is None else [part.to("meta") for part in mask.nonzero().unbind(1)]
-            places += chosen
-        return (args[0], places, *args[2:])
+            known = index is not None and index.dtype is torch.bool and self.seen(index) is not None
+            chosen += [part.to("meta") for part in self.places(index)] if known else [index]
+        return (args[0], chosen, *args[2:])
 
     def _all_known(self, tensors: list[Tensor]) -> bool:
         return not self.real and all(id(t) in self._values for t in tensors)

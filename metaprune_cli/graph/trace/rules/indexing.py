@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ def index(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
         chosen_by_neurons = any(trace.ids(i) is not None for i in indices)
         return (unknown if chosen_by_neurons else moves)(trace, func, args, kwargs, out)
     _lock_chosen(trace, ids, {d: i for d, i in enumerate(indices) if i is not None})
-    return func(ids, [None if i is None else _as_index(trace, i) for i in indices])
+    return func(ids, _as_indices(trace, indices))
 
 
 def index_select(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
@@ -74,13 +75,13 @@ def scatter(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
 def index_put(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:
     """x[indices] = values: as ``scatter``, where the neurons' axis is not among the indices."""
     target, indices, values = args[:3]
-    before, ids = trace.ids(target), as_activation(trace, values)
+    before, ids = as_activation(trace, target), as_activation(trace, values)
     if ids is None:
         if before is not None:
             _lock_chosen(trace, before, {d: i for d, i in enumerate(indices) if i is not None})
         return trace.label(target)
     base = torch.zeros(target.shape, dtype=torch.int64) if before is None else before.clone()
-    chosen = [None if i is None else _as_index(trace, i) for i in indices]
+    chosen = _as_indices(trace, indices)
     if before is not None:
         _lock_chosen(trace, before, {d: i for d, i in enumerate(indices) if i is not None})
         old = aten.index(before, chosen)
@@ -102,8 +103,18 @@ def _lock_chosen(trace: Tracer, ids: Ids, chosen: dict[int, Tensor]) -> None:
             trace.neurons.lock(ids, reason)
 
 
+def _as_indices(trace: Tracer, indices: Sequence[Tensor | None]) -> list[Tensor | None]:
+    chosen: list[Tensor | None] = []
+    for index in indices:
+        if index is None or index.dtype is not torch.bool:
+            chosen.append(None if index is None else _as_index(trace, index))
+        else:
+            chosen += trace.places(index)
+    return chosen
+
+
 def _as_index(trace: Tracer, tensor: Tensor) -> Tensor:
-    value = trace.seen(tensor) if tensor.dtype is torch.bool else trace.value(tensor)
+    value = trace.value(tensor)
     return torch.zeros(tensor.shape, dtype=torch.int64) if value is None else value.cpu()
 
 

@@ -13,6 +13,7 @@ from metaprune_cli.graph.trace.labels import Ids, Label
 from metaprune_cli.graph.trace.neurons import CONSTANT
 from metaprune_cli.graph.trace.rules.boundary import unknown
 from metaprune_cli.graph.trace.rules.contractions import convolution, embedding
+from metaprune_cli.graph.trace.rules.moves import as_activation
 from metaprune_cli.graph.trace.rules.order import fix_along
 from metaprune_cli.graph.trace.tracer import Tracer
 
@@ -36,6 +37,16 @@ def deformable_convolution(
     if ids is not None and offset_groups > 1:
         trace.neurons.lock(ids, "channels of a deformable convolution with several groups of offsets")
     return convolution(trace, func, (source, weight, bias, None, None, None, False, None, groups), kwargs, out)
+
+
+def distances(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:
+    """Between the rows of two activations, or an activation and learned points: both lose the same neurons."""
+    sides = [as_activation(trace, tensor) for tensor in args[:2]]
+    lines = [trace.neurons.tie_along(ids, list(range(ids.dim() - 1))).reshape(-1) for ids in sides if ids is not None]
+    if len(lines) < 2 or lines[0].shape != lines[1].shape:
+        return unknown(trace, func, args, kwargs, out)
+    trace.neurons.tie(*lines)
+    return None
 
 
 def trilinear(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Label:

@@ -14,6 +14,7 @@ from metaprune_cli.graph.trace.rules.zeros import vanishes
 from metaprune_cli.graph.trace.tracer import Tracer
 
 aten = torch.ops.aten
+_WHICH = "which neuron is largest or smallest is asked"
 
 
 def reduces(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
@@ -23,6 +24,9 @@ def reduces(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
         return no_activation(trace, func, args, kwargs)
     outputs = [leaf for leaf in (out if isinstance(out, tuple | list) else (out,)) if isinstance(leaf, Tensor)]
     dims = reduced_dims(func, ids.dim(), args, kwargs)
+    for d in dims if len(outputs) > 1 and not outputs[1].is_floating_point() else ():
+        if d in varying(ids) and not trace.neurons.same(ids, d):
+            trace.lock_if_used(outputs[1], ids, _WHICH)
     counts = func.overloadpacket is not aten.sum or not vanishes(trace, args[0])
     for d in dims:
         ids = _reduce_one(trace, func, ids, d, counts=counts)
@@ -48,7 +52,7 @@ def _reduce_one(trace: Tracer, func: Any, ids: Tensor, dim: int, *, counts: bool
         if trace.neurons.same(ids, dim):
             return trace.neurons.tie_along(ids, [dim]).expand(*ids.shape[:dim], 1, *ids.shape[dim + 1 :])
         if func.overloadpacket in (aten.argmax, aten.argmin):
-            trace.neurons.lock(ids, "which neuron is largest or smallest is asked")
+            trace.neurons.lock(ids, _WHICH)
         if counts:
             trace.neurons.span(ids, func.overloadpacket.__name__)
         return trace.heads.collapse(ids, dim)

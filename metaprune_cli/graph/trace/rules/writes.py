@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metaprune_cli.graph.trace.labels import Elements, Ids, Label, compact
+from metaprune_cli.graph.trace.labels import Elements, Ids, Label, compact, squeeze_constant
 from metaprune_cli.graph.trace.rules.moves import as_neurons
 from metaprune_cli.graph.trace.tracer import Tracer
 
@@ -63,5 +63,19 @@ def _window(memory: Tensor, tensor: Tensor) -> Tensor:
 
 
 def sized(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:
-    """zeros_like and its kin, and what fills in place: constants, but as many as there are neurons."""
-    return trace.ids(args[0])
+    """zeros_like and its kin, and what fills in place: constants, but as many as there are neurons.
+
+    One of several (``ones_like(x[:, :1])``, a column of a time or of places) is one of its own; who lent it its size
+    stays where it is.
+    """
+    ids = trace.ids(args[0])
+    if ids is None or func._schema.is_mutable or not _is_one_of_many(trace, args[0], ids):
+        return ids
+    trace.neurons.lock(ids, "its place is asked for")
+    return None
+
+
+def _is_one_of_many(trace: Tracer, tensor: Tensor, ids: Tensor) -> bool:
+    """Whether a tensor is the part of one neuron of what has more."""
+    whole = tensor.untyped_storage().nbytes() // tensor.element_size()
+    return tensor.numel() < whole and squeeze_constant(ids).numel() == 1
