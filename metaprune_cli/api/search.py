@@ -82,8 +82,9 @@ def search(
         F(g) = mean over images of loss(repair(crop(model, g))),  band · budget ≤ cost(g) ≤ budget
 
     without any training. What needs no search (``plain``: all units ranked together; ``uniform``: the same share of
-    every family; ``rescored``: together, in 20 steps, scored anew after each) is among the candidates, and is returned
-    unless the best is better on other images by more than two standard errors of the paired difference.
+    every family; ``rescored``: together, in 20 steps, scored anew after each, where scores need no images) is among the
+    candidates, and is returned unless the best is better on other images by more than two standard errors of the
+    paired difference.
 
     With the settings of ``metaprune search`` it computes what that computes, to the bit.
 

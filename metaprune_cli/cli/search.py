@@ -142,7 +142,7 @@ def _table(found: Sequence[SearchedFile]) -> Table:
         Column("evaluated", "Tried", count),
         label("how", "Found by"),
         Column("headline", f"Verified {metric.in_title}", metric.write),
-        *(Column(how, how, metric.write) for how in ("plain", "uniform", "rescored")),
+        *(Column(how, how, metric.write) for how in found[0].baselines),
     )
     rows = [
         model.to_document()

@@ -107,7 +107,7 @@ def check_dataset(settings: DataSettings, task: str) -> None:
     """
     if settings.dataset not in ABOUT:
         raise InputError(
-            f"The images of {settings.dataset} are not for the task {task}.",
+            f"The images of the data set {settings.dataset} are not for the task {task}.",
             expected=" or ".join(ABOUT),
             got=settings.dataset,
             where="--dataset",

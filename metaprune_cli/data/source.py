@@ -66,7 +66,7 @@ def root_of(settings: DataSettings) -> Path:
     """
     if settings.data_root is None:
         raise InputError(
-            f"Where the images of {settings.dataset} are is not given.",
+            f"Where the images of the data set {settings.dataset} are is not given.",
             expected="a folder",
             where="data.data_root",
             next_step="--data-root DIR, or data.data_root in params.yaml; --dataset digits needs no files",

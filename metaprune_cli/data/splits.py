@@ -128,7 +128,7 @@ def classified(settings: DataSettings) -> Dataset:
     """
     if settings.dataset not in DATASETS:
         raise InputError(
-            f"The images of {settings.dataset} have no classes.",
+            f"The images of the data set {settings.dataset} have no classes.",
             expected=", ".join(DATASETS),
             got=settings.dataset,
             where="--dataset",

@@ -50,11 +50,11 @@ NAMED = 2
 class SearchedFile:
     """One model, and what was found for it.
 
-    ``how`` says where the chosen widths come from; ``plain``, ``uniform`` and ``rescored`` where nothing that was found
-    is better by more than chance. ``fitness`` and ``headline`` are of the images that had no say, after the whole
-    repair, as are those of ``baselines``; ``gain`` is how much lower the fitness of the best that was found is than the
-    best baseline's, ``error`` its standard error. ``taus`` are what a rank check found: Kendall's τ by fitness, and its
-    95 % interval.
+    ``how`` says where the chosen widths come from; ``plain``, ``uniform`` and ``rescored`` (only where scores need no
+    images) where nothing that was found is better by more than chance. ``fitness`` and ``headline`` are of the images
+    that had no say, after the whole repair, as are those of ``baselines``; ``gain`` is how much lower the fitness of
+    the best that was found is than the best baseline's, ``error`` its standard error. ``taus`` are what a rank check
+    found: Kendall's τ by fitness, and its 95 % interval.
     """
 
     input: str
@@ -371,7 +371,8 @@ def _described(
     pruned: Pruned, one: Searched, job: _Job, target: Path, table: Path, call: Call, checked: RankCheck | None
 ) -> SearchedFile:
     plan, chosen = pruned.plan, one.chosen.verified
-    baselines: dict[str, Leader] = {leader.how: leader for leader in reversed(one.leaders)}
+    tried: dict[str, Leader] = {leader.how: leader for leader in reversed(one.leaders)}
+    baselines = {how: tried[how] for how in BASELINES if how in tried}
     return SearchedFile(
         input=str(job.opened.path),
         output=str(target),
@@ -387,7 +388,7 @@ def _described(
         metric=call.images.task.metrics[0],
         fitness=chosen.fitness,
         headline=chosen.headline,
-        baselines={how: (baselines[how].verified.fitness, baselines[how].verified.headline) for how in BASELINES},
+        baselines={how: (one.verified.fitness, one.verified.headline) for how, one in baselines.items()},
         gain=one.gain[0],
         error=one.gain[1],
         route=pruned.route,

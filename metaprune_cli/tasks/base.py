@@ -227,6 +227,10 @@ class Task(Protocol):
             InputError: it cannot; says why not.
         """
 
+    def advice(self, expected: tuple[int, ...], given: tuple[int, ...]) -> str:  # noqa: ARG002 - for other tasks
+        """What to do about a data set whose inputs do not have the shape that a model takes; neither has the batch."""
+        return "choose the model's data set with --dataset, or say --image-size or --input-shape"
+
     def in_words(self) -> Mapping[str, str]:
         """The conventions of its figures, in words, by label; for reports."""
         return {}

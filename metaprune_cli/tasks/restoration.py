@@ -30,7 +30,7 @@ from metaprune_cli.graph.program.module import Program
 from metaprune_cli.metrics.calling import call
 from metaprune_cli.metrics.image_quality import BEST_DB, luma, psnr, ssim
 from metaprune_cli.tasks.base import Exhibit, Metric, SumMeter, Task, image_arguments
-from metaprune_cli.tasks.running import in_tiles, padded
+from metaprune_cli.tasks.running import fitting, in_tiles
 
 PSNR = Metric("psnr", "PSNR", "dB")
 SSIM = Metric("ssim", "SSIM", digits=4)
@@ -100,7 +100,7 @@ class Restoration(Task):
     def run(self, model: nn.Module, inputs: Tensor) -> Tensor:
         """The outputs for whole images: padded, or in tiles, where that is asked for or the model takes one size."""
         multiple = self._multiple(model)
-        run = partial(padded, partial(call, model), multiple=multiple)
+        run = partial(fitting, partial(call, model), scale=self.scale, multiple=multiple)
         tile = self.settings.tile or (model.examples[0][0][-1] if isinstance(model, Program) else None)
         if tile is None or (tile, tile) == tuple(inputs.shape[-2:]):
             return run(inputs)
@@ -142,6 +142,13 @@ class Restoration(Task):
             got=f"{shape[1]}x{shape[2]} pixels become {output.shape[2]}x{output.shape[3]}",
             next_step=f"--task super-resolution --scale {found:g}" if found > 1 else "choose another model",
         )
+
+    def advice(self, expected: tuple[int, ...], given: tuple[int, ...]) -> str:
+        """Colours are chosen by an option of their own."""
+        if len(expected) != 3 or expected[0] == given[0]:
+            return "say --image-size, the side of the patches that the model was made for"
+        kind = {1: "gray", 3: "rgb"}.get(expected[0])
+        return "choose another model" if kind is None else f"--pixels {kind} reads images as the model takes them"
 
     def counted(self, model: nn.Module, splits: Splits) -> Mapping[str, tuple[int, ...]]:
         """The input for an output that fills a screen; none for a program, which takes images of one size."""

@@ -8,8 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from metaprune_cli.errors import InputError
+
 MARGIN = 16
 """Pixels of a tile beside what is kept of its output, so that its edges are not seen; at most a quarter of its side."""
+MULTIPLES = (2, 4, 8, 16, 32, 64)
+"""Of sides, that are tried where a network fails."""
 Run = Callable[[Tensor], Tensor]
 
 
@@ -18,6 +22,49 @@ def padded(run: Run, images: Tensor, multiple: int) -> Tensor:
     height, width = images.shape[-2:]
     grown = _grown(images, -height % multiple, -width % multiple)
     return _cut(run(grown), grown, height, width)
+
+
+def fitting(run: Run, images: Tensor, *, scale: int, multiple: int) -> Tensor:
+    """``padded``; a network that can only take sides that are multiples of something is refused by that number.
+
+    Raises:
+        InputError: it fails, or returns images that are not ``scale`` times larger, and larger multiples mend that.
+    """
+    try:
+        output = padded(run, images, multiple)
+    except RuntimeError as error:
+        if (needed := _multiple_for(run, images, scale, multiple)) is None:
+            raise
+        raise _odd_sides(images, needed, str(error)) from error
+    if _is_larger(output, images, scale) or (needed := _multiple_for(run, images, scale, multiple)) is None:
+        return output
+    raise _odd_sides(images, needed, "outputs of other sides")
+
+
+def _multiple_for(run: Run, images: Tensor, scale: int, multiple: int) -> int | None:
+    """By which multiples the network could take such images; None if by none that is tried."""
+    for each in (times * multiple for times in MULTIPLES):
+        sides = [each * (-(-size // each) | 1) for size in images.shape[-2:]]  # odd times: multiples of no larger one
+        blank = images.new_zeros(*images.shape[:-2], *sides)
+        try:
+            if _is_larger(run(blank), blank, scale):
+                return each
+        except RuntimeError:
+            continue
+    return None
+
+
+def _is_larger(output: Tensor, images: Tensor, scale: int) -> bool:
+    return output.shape[-2:] == (scale * images.shape[-2], scale * images.shape[-1])
+
+
+def _odd_sides(images: Tensor, multiple: int, got: str) -> InputError:
+    return InputError(
+        f"The network cannot take images of {images.shape[-1]}x{images.shape[-2]} pixels.",
+        expected=f"sides that are multiples of {multiple}",
+        got=got,
+        next_step=f"--multiple {multiple} pads images to such sides and cuts the outputs",
+    )
 
 
 def in_tiles(run: Run, images: Tensor, side: int) -> Tensor:

@@ -106,7 +106,7 @@ def open_job(job: Job, course: Course) -> tuple[Opened, Begun]:
     source, trainer, seed = course.source, course.trainer, course.seed
     if job.path is None:
         architecture = architecture_of(str(source.arch), source.arch_args, trainer.splits, trainer.task)
-        path = Path(f"{job.targets[0].name.partition('.dhp-')[0]}{SUFFIX}")
+        path = Path(f"{job.targets[0].name.removesuffix(SUFFIX).partition('.dhp-')[0]}{SUFFIX}")
         return new_model(architecture, seed, trainer.splits, trainer.task, path), "scratch"
     opened = open_fitting(job.path, source, trainer.splits, trainer.task)
     if opened.zeros is not None:

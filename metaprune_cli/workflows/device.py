@@ -13,6 +13,9 @@ from metaprune_cli.errors import InputError
 # MACs of one batch. Measured for training steps on two cores: below this a second thread saves a fifth at most, and
 # makes a step 5 to 15 times slower while something else runs there; ten times above, it halves the time.
 SMALL_BATCH = 200_000_000
+# MACs of work that is done once, or once for each candidate of a search: one core does it in a second or two. Scoring
+# and repairing a small network on a hundred patches was 7 to 30 times slower on two busy cores than on one.
+SMALL_PASS = 20_000_000_000
 
 
 def pick_device(name: str) -> torch.device:
@@ -50,14 +53,15 @@ def pick_device(name: str) -> torch.device:
 
 
 @contextmanager
-def threads_for(macs: int) -> Iterator[None]:
+def threads_for(macs: int, small: int = SMALL_BATCH) -> Iterator[None]:
     """Run small work on one core: its parts would wait for each other longer than they compute.
 
     Args:
-        macs: of the forward pass of one batch.
+        macs: of the forward pass of one batch; with ``SMALL_PASS`` of all samples.
+        small: below it one core does the work.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if macs < SMALL_BATCH else before)
+    torch.set_num_threads(1 if macs < small else before)
     try:
         yield
     finally:

@@ -23,19 +23,18 @@ def check_fits(opened: Opened, splits: Splits, task: Task) -> None:
     expected, shape, dataset = opened.architecture.input_shape, splits.item_shape, splits.name
     if expected is not None and shape is not None and tuple(expected) != shape:
         raise InputError(
-            f"The model and the images of {dataset} have different shapes.",
+            f"The model and the images of the data set {dataset} have different shapes.",
             expected=f"images of {_written(expected)}",
             got=_written(shape),
             where=opened.path,
-            next_step="choose the model's data set with --dataset, or say --image-size or --input-shape",
+            next_step=task.advice(tuple(expected), shape),
             about="data",
         )
     output = _output(opened, splits)
     try:
         task.check(output, splits)
     except InputError as error:
-        details = {name.replace(" ", "_"): text for name, text in error.details.items()}
-        raise InputError(error.what, **{**details, "where": opened.path, "about": "data"}) from error  # type: ignore[arg-type]
+        raise _about(opened, error) from error
     if not isinstance(task, Classification) and len(splits.val):
         _check_measurable(opened, splits, task)
 
@@ -49,7 +48,7 @@ def _output(opened: Opened, splits: Splits) -> Any:
         return call(opened.model, inputs)
     except Exception as error:  # the model is anyone's: a ViT fails by an assertion
         raise InputError(
-            f"The model cannot take images of {splits.name}.",
+            f"The model cannot take images of the data set {splits.name}.",
             got=f"{error}" if shape is None else f"images of {_written(shape)}: {error}",
             where=opened.path,
             next_step="choose the data set the model was made for with --dataset, or say --image-size",
@@ -61,6 +60,8 @@ def _check_measurable(opened: Opened, splits: Splits, task: Task) -> None:
     """Make sure that a task of anybody's can measure the model, before hours are spent on it."""
     try:
         tallied(opened.model, [next(splits.val.batches(1))], "cpu", task)
+    except InputError as error:
+        raise _about(opened, error) from error
     except MetapruneError:
         raise
     except Exception as error:
@@ -71,6 +72,12 @@ def _check_measurable(opened: Opened, splits: Splits, task: Task) -> None:
             next_step="check that the task is the one the model was made for; --debug shows the traceback",
             about="data",
         ) from error
+
+
+def _about(opened: Opened, error: InputError) -> InputError:
+    """The same error, of this model."""
+    details = {name.replace(" ", "_"): text for name, text in error.details.items()}
+    return InputError(error.what, **{**details, "where": opened.path, "about": "data"})  # type: ignore[arg-type]
 
 
 def _written(shape: tuple[int, ...]) -> str:

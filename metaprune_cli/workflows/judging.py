@@ -17,13 +17,12 @@ from metaprune_cli.data import Batch
 from metaprune_cli.data.batch import Split, batch_order, size_of, take
 from metaprune_cli.errors import InputError, NumericsError
 from metaprune_cli.methods.base import WidthWeights
-from metaprune_cli.metrics.macs import count_macs
 from metaprune_cli.pruning.crops import Crops
 from metaprune_cli.pruning.repair import Original, repaired
 from metaprune_cli.pruning.surgery import UnfitError
 from metaprune_cli.tasks import measure
 from metaprune_cli.workflows.calibration import Calibration
-from metaprune_cli.workflows.device import threads_for
+from metaprune_cli.workflows.device import SMALL_PASS, threads_for
 from metaprune_cli.workflows.pruning import PruningRun
 from metaprune_cli.workflows.samples import Samples
 
@@ -103,7 +102,8 @@ class Judge:
         lean = Calibration(Samples(images.task), run.settings, images.device, given_inputs=inputs)
         found = _divided(images.splits.train, settings, repairing)
         batches = {name: tuple(_parts(split, settings.views, images.device)) for name, split in found.items()}
-        with threads_for(count_macs(run.model, run.example) * PART):
+        seen = sum(size_of(batch.targets) for batch in batches["judging"])
+        with threads_for(run.graph.macs * seen + run.repair_macs, SMALL_PASS):
             return cls(
                 replace(run, images=lean),
                 batches,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from metaprune_cli.config import WITH_DATA, Criterion, Normaliser, PruneSettings, PruningRule, Route, Scope
 from metaprune_cli.data.batch import AnyBatch
@@ -30,6 +32,7 @@ from metaprune_cli.pruning.rules import limits_of
 from metaprune_cli.pruning.scoring import score_units
 from metaprune_cli.pruning.surgery import Taken, UnfitError, apply_plan, route_of, without
 from metaprune_cli.workflows.calibration import Calibration
+from metaprune_cli.workflows.device import SMALL_PASS, threads_for
 from metaprune_cli.workflows.importance import Importance
 from metaprune_cli.workflows.loading import Opened
 
@@ -185,25 +188,33 @@ class PruningRun:
         scores = self.scores(speedup) if bool(kept.all()) else self._scored(speedup, kept)
         return torch.where(kept, scores, scores.min() - 1)
 
+    @property
+    def reads_images(self) -> bool:
+        """Whether units are scored by images, at the cost of passes over them; by a user's own criterion, maybe."""
+        looks = self.criterion in WITH_DATA or ":" in self.criterion
+        return self.gradients is None and looks and bool(self.images.batches)
+
     def _scored(self, speedup: float, kept: Tensor | None = None) -> Tensor:
-        criterion, model, batches = self.criterion, self.model, tuple[AnyBatch, ...]()
+        model, batches = self.model, tuple[AnyBatch, ...]()
         if kept is not None:
             model = masked_copy(model, self.graph, kept)
-        if self.gradients is None and (criterion in WITH_DATA or ":" in criterion) and self.images.batches:
+        if self.reads_images:
             model, batches = copy.deepcopy(model).to(self.device).eval(), self.images.batches
-        return score_units(
-            model,
-            self.graph,
-            criterion,
-            task=self.images.task,
-            batches=batches,
-            gradients=self.gradients,
-            importance=None if self.importance is None else self.importance.tensor(speedup),
-            reduction=self.settings.reduction,
-            normaliser=self.normaliser,
-            seed=self.settings.seed,
-            kept=kept,
-        )
+        seen = sum(_number(inputs) for inputs, _ in batches)
+        with threads_for(self.graph.macs * seen, SMALL_PASS) if seen else nullcontext():
+            return score_units(
+                model,
+                self.graph,
+                self.criterion,
+                task=self.images.task,
+                batches=batches,
+                gradients=self.gradients,
+                importance=None if self.importance is None else self.importance.tensor(speedup),
+                reduction=self.settings.reduction,
+                normaliser=self.normaliser,
+                seed=self.settings.seed,
+                kept=kept,
+            )
 
     def remove(self, plan: Plan) -> Pruned:
         """What is left by a plan, checked and then repaired.
@@ -213,7 +224,8 @@ class PruningRun:
             InputError: the repair lacks images, or would fill the zeros of a sparse model.
         """
         small = apply_plan(self.model, self.graph, plan, self.example, route=self.settings.route, trials=self.trials)
-        checked = check(self.model, small, self.graph, plan, self.example)
+        with threads_for(self.graph.macs):
+            checked = check(self.model, small, self.graph, plan, self.example)
         small, layers = self.repaired(small, plan.kept)
         return Pruned(small, plan, checked, layers, self.resolved)
 
@@ -264,11 +276,18 @@ class PruningRun:
             return small, ()
         inputs = self.images.inputs
         small = small.to(self.device) if self._travels else small
-        original = self._original if inputs is not None and how in ("bias", "least-squares") else None
-        small, layers = repaired(
-            small, self.whole, self.graph, kept, inputs, how, seed=self.settings.seed, original=original
-        )
+        with threads_for(self.repair_macs, SMALL_PASS):
+            original = self._original if inputs is not None and how in ("bias", "least-squares") else None
+            small, layers = repaired(
+                small, self.whole, self.graph, kept, inputs, how, seed=self.settings.seed, original=original
+            )
         return small.to(self._home) if self._travels else small, layers
+
+    @property
+    def repair_macs(self) -> int:
+        """Multiply-adds of one pass over the repair's inputs."""
+        inputs = self.images.inputs
+        return 0 if inputs is None else self.graph.macs * _number(inputs)
 
     @property
     def _home(self) -> torch.device:
@@ -286,6 +305,11 @@ class PruningRun:
     @cached_property
     def _original(self) -> Original:
         return Original.of(self.whole, self.images.inputs, self.settings.seed)
+
+
+def _number(inputs: ExampleInputs) -> int:
+    """Of samples; 1 where nothing tells."""
+    return next((len(leaf) for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.dim()), 1)
 
 
 def criterion_for(settings: PruneSettings, importance: Importance | None, preferred: Criterion | None) -> str:

@@ -43,6 +43,14 @@ SURE = 2.0
 """Standard errors by which what was found has to be better, on images that had no say, than what needs no search."""
 
 
+def baselines_of(run: PruningRun) -> Mapping[How, tuple[Scope, int | None]]:
+    """Those for a model: scored once where scores are read off images.
+
+    In steps they cost passes over the images at each, and were worth none of them (docs/results/restoration).
+    """
+    return {how: by for how, by in BASELINES.items() if by[1] is None or not run.reads_images}
+
+
 @dataclass(frozen=True, eq=False)
 class Leader:
     """A candidate that was judged again.
@@ -139,7 +147,9 @@ class Field:
         first = runs[0]
         check_searchable([goal])
         measure = remembered(measure_for(goal, first.model, first.graph, first.example, first.device))
-        baselines = {how: tuple(ranked(run, goal, measure, *by) for run in runs) for how, by in BASELINES.items()}
+        baselines = {
+            how: tuple(ranked(run, goal, measure, *by) for run in runs) for how, by in baselines_of(first).items()
+        }
         plain = baselines["plain"][0]
         knows = weights is not None and weights.space is not None
         allowed = plain.allowed if knows else _settled(plain, goal, measure)

@@ -23,7 +23,7 @@ from metaprune_cli.models import Architecture, build
 from metaprune_cli.tasks import Tally, Task, find_task
 from metaprune_cli.tasks.measuring import measure, tallied
 from metaprune_cli.tasks.restoration import Denoising, SuperResolution
-from metaprune_cli.tasks.running import in_tiles, padded
+from metaprune_cli.tasks.running import fitting, in_tiles, padded
 
 CPU = torch.device("cpu")
 NAMES = ("super-resolution", "denoising")
@@ -118,6 +118,33 @@ def test_padding_changes_nothing_that_is_kept(size: tuple[int, int]) -> None:
     assert found.shape[-2:] == (2 * size[0], 2 * size[1])
     assert all(side % 8 == 0 for side in seen[0].shape[-2:])
     torch.testing.assert_close(found[..., :-1, :-1], Enlarged()(images)[..., :-1, :-1])
+
+
+class Fourths(nn.Module):
+    """Takes multiples of 4 alone: others make it fail, or come out smaller."""
+
+    def __init__(self, fails: bool) -> None:
+        super().__init__()
+        self.fails = fails
+
+    def forward(self, x: Tensor) -> Tensor:
+        again = F.interpolate(F.max_pool2d(x, 4), scale_factor=4.0)
+        return x + again if self.fails else again
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_network_for_certain_sides_is_refused_with_the_multiple_it_wants(fails: bool) -> None:
+    model = Fourths(fails)
+    with pytest.raises(InputError, match=r"images of 22x21 pixels(.|\n)*multiples of 4(.|\n)*--multiple 4 "):
+        Denoising().run(model, torch.rand(1, 1, 21, 22))
+    with pytest.raises(InputError, match=r"multiples of 12"):
+        fitting(model, torch.rand(1, 1, 21, 22), scale=1, multiple=3)
+    assert Denoising(RestorationSettings(multiple=4)).run(model, torch.rand(1, 1, 21, 22)).shape == (1, 1, 21, 22)
+
+
+def test_a_network_that_no_multiple_helps_fails_as_it_did() -> None:
+    with pytest.raises(RuntimeError, match="normalized_shape"):
+        Denoising().run(nn.LayerNorm(7), torch.rand(1, 1, 21, 22))
 
 
 @pytest.mark.parametrize("size", [(100, 70), (64, 64), (65, 200), (40, 150)])
