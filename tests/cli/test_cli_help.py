@@ -54,7 +54,9 @@ def test_a_default_of_a_setting_is_the_one_in_the_help(monkeypatch: pytest.Monke
         f"Largest share of a layer's channels (or heads) that may be removed. Default: {PruneSettings.max_ratio}."
         in shown
     )
-    assert "Also set weights of the last layers to zero. Default: --exclude-classifier." in run("sparsify", "--help").out
+    assert (
+        "Also set weights of the last layers to zero. Default: --exclude-classifier." in run("sparsify", "--help").out
+    )
     assert SparsifySettings.classifier is False
 
 

@@ -84,7 +84,7 @@ def test_a_zoo_may_be_of_any_task(here: Path) -> None:
     Path("params.yaml").write_text(
         "zoo: {members: [{arch: 'mytask:Net', count: 1, heldout: 0}], validation: 0, train: {epochs: 1}}\n"
     )
-    found = run("zoo", *TASK, "-o", "zoo", "--json").json["models"][0]
+    found = run("zoo", *TASK, "--params", "params.yaml", "-o", "zoo", "--json").json["models"][0]
     Path("params.yaml").unlink()
     assert found["val_mae"] > 0
 
