@@ -30,6 +30,7 @@ def without(place: int) -> int:
 
 
 Numbers = int | tuple[int, ...]
+"""How many each choice of a pass takes: see :class:`Choices`."""
 _AS_MANY = (aten.unsqueeze, aten.squeeze, aten.view, aten.expand, aten.clone, aten.alias, aten.detach)
 INTO = (aten.index_add, aten.index_put, aten.index_copy, aten.scatter, aten.scatter_add)
 """What writes into the first tensor, and returns another."""
@@ -72,7 +73,7 @@ class Choices:
         """How many a tensor chooses."""
         number = self._number(chooser)
         if number not in self._made:
-            most = chooser.numel() // repeats(chooser)
+            most = chooser.numel() // max(repeats(chooser), 1)
             other = self._made.get(self._opposites.get(number, -1))
             count = self._drawn(most) if other is None else most - other.count
             numbers, place = self._numbering, len(self._made)
