@@ -17,7 +17,7 @@ class Progress(Protocol):
         """A task of ``total`` steps starts."""
 
     def step(self, **figures: float) -> None:
-        """One step of the innermost task is done; ``figures`` are the latest metrics to show."""
+        """One step of the innermost task is done; ``figures`` are the latest metrics, of an epoch its number too."""
 
     def end(self) -> None:
         """The innermost task is over."""

@@ -126,8 +126,8 @@ def test_history_and_progress(model: nn.Module, train: ImageSplit, val: ImageSpl
     recorder = Recorder()
     result, _ = fitted(model, train, replace(SGD, epochs=2), val=val, progress=recorder)
     assert [record["epoch"] for record in result.history] == [1, 2]
-    figures = ["lr", "train_loss", "train_top1", "val_loss", "val_top1"]
-    assert sorted(result.history[0]) == ["epoch", *figures]
+    figures = ["epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1"]
+    assert sorted(result.history[0]) == figures
     epochs = [[("epoch 1", 3), [], [], [], "end", figures], [("epoch 2", 3), [], [], [], "end", figures]]
     assert recorder.told == [("train", 2), *epochs[0], *epochs[1], "end"]
 
