@@ -80,8 +80,8 @@ class Pass:
 def ways_to_run(model: nn.Module, example_inputs: ExampleInputs) -> Iterator[tuple[Pass, bool]]:
     """How a model may be run, the first that works, and whether for real.
 
-    On meta, where data chooses what the example's does; on meta, where it chooses as many as on the example, though
-    nobody knows which; for real.
+    On meta, where data chooses what the example's does. Where that depends on what the model computes: for real, or, if
+    that leaves out part of the model (experts that the example chooses nothing for), on meta with numbers made up.
     """
     given = Pass(training=False, inputs=example_inputs)
     yield given, False
@@ -91,13 +91,29 @@ def ways_to_run(model: nn.Module, example_inputs: ExampleInputs) -> Iterator[tup
 
 
 def _chosen(model: nn.Module, given: Pass) -> tuple[int, ...]:
-    """How many the example chooses, choice by choice; nothing where that is not all that meta does not know."""
+    """How many the example chooses, choice by choice, where it leaves out part of the model; else nothing."""
     with suppress(InputError):
         if record_pass(Skeleton.of(model), replace(given, numbers=0), {}).choices:
-            choices = record_pass(Skeleton.of(model, real=True), replace(given, numbers=()), {}).choices
-            counts = {choice.number: choice.count for choice in choices}
-            return tuple(counts.get(number, 1) for number in range(max(counts, default=-1) + 1))
+            recording = record_pass(Skeleton.of(model, real=True), replace(given, numbers=()), {})
+            parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+            if parameters.intersection(recording.entries.values()) - _reached(recording):
+                counts = {choice.number: choice.count for choice in recording.choices}
+                return tuple(counts.get(number, 1) for number in range(max(counts, default=-1) + 1))
     return ()
+
+
+def _reached(recording: Recording) -> set[str]:
+    """The entries of which something is computed that has elements."""
+    names = dict(recording.entries)
+    found = set()
+    for step in recording.steps:
+        met = {names[number] for number in step.inputs() if number in names}
+        made = [number for number in step.outputs if number is not None]
+        if step.operator.is_view:
+            names |= {number: name for number in made for name in met}
+        elif any(recording.shapes[number].numel() for number in made):
+            found |= met
+    return found
 
 
 def repeated(example_inputs: ExampleInputs, times: int) -> ExampleInputs:
