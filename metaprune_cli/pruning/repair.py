@@ -15,7 +15,7 @@ held to the weights that are there, for any network of these operators, is ours.
 
 The last layer that adds to a sum, as to a residual connection, is fitted to the sum instead: Y is then what the sum was
 in the original less what the other summands are now, so that it also makes up for what they have lost (He et al.,
-section 3.2, do so for the branches of a ResNet).
+section 3.2, do so for residual branches).
 """
 
 from __future__ import annotations

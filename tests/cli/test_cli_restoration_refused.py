@@ -76,7 +76,7 @@ def refused(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: object) -
         pytest.param(
             ("finetune", "colour.safetensors", *DENOISE, "--pixels", "rgb", "--data-root", "grays"),
             2,
-            "These images are gray, and colours are wanted.",
+            "The images are gray, but colour images are needed.",
             id="gray images as colours",
         ),
         pytest.param(
@@ -100,7 +100,7 @@ def refused(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: object) -
         pytest.param(
             ("eval", "twice.safetensors", *ENLARGE, "--data-root", "pairs"),
             2,
-            "do not match. expected sides that are 2 times those of the small version",
+            "do not match. expected sides 2 times those of the low-resolution version",
             id="pairs that do not match",
         ),
         pytest.param(
