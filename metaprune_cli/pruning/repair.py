@@ -23,7 +23,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -116,8 +115,8 @@ def repaired(
         original = Original(torch.Generator()) if how == "bn" else Original.of(model, inputs, seed)
     small = copied(small)
     samples = next((tensor.size(0) for tensor in pytree.tree_leaves(inputs) if isinstance(tensor, Tensor)), 1)
-    means = dict(small.named_buffers())
-    fitting = _Fitting(original, masks(graph, kept), how == "least-squares", samples, _normalised(graph), means)
+    names = {buffer.data_ptr(): name for name, buffer in small.named_buffers()}
+    fitting = _Fitting(original, masks(graph, kept), how == "least-squares", samples, _normalised(graph), names)
     inputs = laid_out(small, inputs)  # asks the model, and nobody is to watch
     with seen_whole(small), Sums(small.named_parameters(), fitting.seen, fitting.added, fitting.statistics):
         call(small, inputs)
@@ -146,7 +145,7 @@ def repaired_weights(
         run(whole)
     masked = {name: tensor.clone() for name, tensor in mask_tensors(graph, whole, kept).items()}
     fitting = _Fitting(
-        original, masks(graph, kept), weights=True, samples=0, normalised=_normalised(graph), means={}, sliced=False
+        original, masks(graph, kept), weights=True, samples=0, normalised=_normalised(graph), names={}, sliced=False
     )
     with Calls(masked.items(), fitting.seen):
         run(masked)
@@ -246,7 +245,7 @@ class _Fitting:
     weights: bool
     samples: int
     normalised: Mapping[str, str]
-    means: Mapping[str, Tensor]
+    names: Mapping[int, str]
     sliced: bool = True
     shifts: dict[str, Tensor] = field(default_factory=dict)
     done: dict[str, RepairedLayer] = field(default_factory=dict)
@@ -259,7 +258,8 @@ class _Fitting:
             return False
         if target.stage:
             return False  # its turn comes with the sum
-        fit = self._fit(made, target, target.outputs, made.outputs(target.rows))
+        centred = made.bias is not None or made.param in self.normalised
+        fit = self._fit(made, target, made.outputs(target.rows), centred=centred)
         if fit is None:
             return False
         if self.weights:
@@ -278,7 +278,7 @@ class _Fitting:
         fits = self.weights or made.bias is not None
         if target is None or target.stage != term.stage or key in self.original.repeated or not fits:
             return
-        fit = self._fit(made, target, target.outputs, term.rows(total, target.rows))
+        fit = self._fit(made, target, term.rows(total, target.rows), centred=term.takes_shift)
         if fit is None:
             return
         by = term.factor.double().where(term.factor.abs() > LEAST_FACTOR, torch.inf)
@@ -286,15 +286,11 @@ class _Fitting:
         term.add_to_(total, change if self.weights else None, shift)
         if self.weights:
             made.add_(change)
-        if made.bias is not None:
-            made.bias.add_(shift.to(made.bias))
-        elif made.param in self.normalised:
-            mean = self.means[self.normalised[made.param]]
-            mean.sub_(shift.to(mean))
+        term.shift_(shift)
 
-    def _fit(self, made: Call, target: _Target, wanted: Tensor, got: Tensor) -> Fit | None:
-        """What a layer has to do besides, if that helps; ``wanted`` has all the outputs that the original had."""
-        mask = self.masks.get(made.param)
+    def _fit(self, made: Call, target: _Target, got: Tensor, *, centred: bool) -> Fit | None:
+        """What a layer has to do besides, if that helps; ``centred``: it can add a constant."""
+        wanted, mask = target.outputs, self.masks.get(made.param)
         left = None if mask is None else target.left(mask)
         if left is not None and self.sliced:
             wanted = wanted[:, left]
@@ -314,7 +310,6 @@ class _Fitting:
             return None
         x = made.inputs(target.rows) if self.weights else missing.new_zeros(1, len(missing), 0)
         y = missing.view(len(missing), x.size(0), -1).transpose(0, 1)
-        centred = made.bias is not None or made.param in self.normalised
         fit = fitted(x, y, self._held_out(made, target.rows), centred=centred)
         why = "no fit would help on other inputs" if fit is None else None
         self.done[made.param] = RepairedLayer(made.param, before, before if fit is None else fit.missing / scale, why)
@@ -337,13 +332,9 @@ class _Fitting:
             variance.copy_(x.var(dims))
             mean.copy_(x.mean(dims))
             return
-        name = self._names.get(mean.data_ptr(), "")
-        if name in self.shifts:
-            mean.sub_(self.shifts[name].to(mean))
-
-    @cached_property
-    def _names(self) -> dict[int, str]:
-        return {mean.data_ptr(): name for name, mean in self.means.items()}
+        shift = self.shifts.get(self.names.get(mean.data_ptr(), ""))
+        if shift is not None:
+            mean.sub_(shift.to(mean))
 
 
 def _left_alone(param: str, original: Original) -> RepairedLayer:

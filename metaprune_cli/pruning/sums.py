@@ -32,6 +32,7 @@ class Term:
         number: of the call, in the order in which they were made.
         stage: how many additions it has met so far.
         read: whether an operator has read that tensor already.
+        norm: the running mean that its outputs have met, and the factor until there; it can take up a bias.
     """
 
     made: Call
@@ -40,6 +41,20 @@ class Term:
     number: int
     stage: int = 0
     read: bool = False
+    norm: tuple[Tensor, Float[Tensor, " out"]] | None = None
+
+    @property
+    def takes_shift(self) -> bool:
+        """Whether something on the way to the sum can add a constant."""
+        return self.made.bias is not None or self.norm is not None
+
+    def shift_(self, by: Float[Tensor, " features"]) -> None:
+        """Add a constant to the call's outputs: to its bias, or else to the norm that they meet."""
+        if self.made.bias is not None:
+            self.made.bias.add_(by.to(self.made.bias))
+        elif self.norm is not None:
+            mean, factor = self.norm
+            mean.sub_((by * factor).to(mean))
 
     def rows(self, total: Tensor, rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows out"]:
         """Those rows of the sum to which the same rows of the call's outputs are added."""
@@ -140,7 +155,8 @@ def _multiplied(function: Any, args: Any, terms: Mapping[int, Term]) -> Term | N
     if uses_statistics(function, args) and args[5] is not True and own.axis == 1:
         epsilon = next(a for a in reversed(args) if isinstance(a, float))
         scale = (args[4].to(own.factor) + epsilon).rsqrt()
-        return replace(own, factor=own.factor * scale * (1.0 if args[1] is None else args[1].to(scale)))
+        weight = 1.0 if args[1] is None else args[1].to(scale)
+        return replace(own, factor=own.factor * scale * weight, norm=(args[3], own.factor))
     return None
 
 

@@ -276,6 +276,10 @@ JOINED = {
     "subtracted": ([conv(), nn.ReLU(), nn.Conv2d(8, 8, 1)], torch.sub),
     "a multiple": ([conv(), nn.ReLU(), conv()], lambda x, y: torch.add(x, y, alpha=-0.3)),
     "normalised": ([conv(), nn.BatchNorm2d(8), nn.ReLU(), conv(), nn.BatchNorm2d(8)], torch.add),
+    "normalised after the sum": (
+        [nn.BatchNorm2d(8), nn.ReLU(), conv(), nn.BatchNorm2d(8), nn.ReLU(), conv()],
+        torch.add,
+    ),
     "scaled": ([conv(), nn.ReLU(), conv(), Scale(8, 1, 1)], torch.add),
     "depthwise": ([conv(), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=8)], torch.add),
     "channels last": (
