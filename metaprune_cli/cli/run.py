@@ -26,7 +26,7 @@ from metaprune_cli.errors import InputError, MetapruneError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-OF_SEVERAL = ("zoo", "meta_train", "pruning_net", "search", "finetune")
+OF_SEVERAL = ("zoo", "meta_train", "pruning_net", "search", "dhp", "finetune")
 """The commands whose work several processes can share."""
 
 GOING_ON = {"compress": None, "coverage": "output"}

@@ -16,6 +16,8 @@ from metaprune_cli.workflows.verdict import Verdict
 
 SHORT: dict[Step, str] = {"pruned": "as pruned", "recalibrated": "recalibrated", "finetuned": "finetuned"}
 """A step as the heading of a column."""
+NOISY = 2.0
+"""Times the median, above which the 90th percentile of latencies says that the machine was busy with something else."""
 
 
 def verdicts(summary: Summary) -> list[str]:
@@ -31,7 +33,7 @@ def _verdicts(summary: Summary) -> Iterator[str]:
         best = max(groups, key=lambda group: metric.gain(0, group.headline.mean))
         words = Verdict(
             speedup=best.spread("speedup").mean,
-            faster=best.mean("latency_speedup"),
+            faster=None if base is not None and _noisy(base, best) else best.mean("latency_speedup"),
             batch=None,
             metric=metric,
             before=None if base is None else base.headline.mean,
@@ -40,6 +42,12 @@ def _verdicts(summary: Summary) -> Iterator[str]:
         ).in_words()
         models = f", mean of {len(best.rows)} models" if len(best.rows) > 1 else ""
         yield words + models + (f"; best of {len(groups)} arms: {best.arm}" if len(groups) > 1 else "")
+
+
+def _noisy(*groups: Group) -> bool:
+    """Whether some model's time varied so much that a mean of ratios says nothing; the tables show the spread."""
+    rows = [row for group in groups for row in group.rows]
+    return any((row.latency_p90_ms or 0) > NOISY * (row.latency_ms or 0) for row in rows)
 
 
 def page_tables(summary: Summary) -> list[Table]:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from metaprune_cli.config import DataSettings, DhpSettings, OptimSettings, PruneSettings
+from metaprune_cli.errors import TargetError
 from metaprune_cli.graph import decode
 from metaprune_cli.methods.dhp.generated import Generated
 from metaprune_cli.methods.dhp.shrinking import Shrinker
@@ -201,9 +202,15 @@ def _train(writing: _Writing, teacher: nn.Module | None, progress: Progress) -> 
             until=writing,
             ranks=trainer.ranks,
         )
-        files = writing.finish(result.model, result.history)
+        missed: TargetError | None = None
+        try:
+            files = writing.finish(result.model, result.history)
+        except TargetError as error:
+            files, missed = (), error  # no epochs are left, with which the checkpoint could go on
     if trainer.ranks.first:
         checkpoint.discard()
+    if missed is not None:
+        raise missed
     return files
 
 

@@ -1,9 +1,10 @@
-"""``zoo``, ``meta-train`` and ``finetune`` by two processes: one voice, the same files, an end when one is killed."""
+"""What trains, by two processes: one voice, the same files, an end when one is killed."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from cli_calling import TINY, Ran, call, run
 from PIL import Image
 from ranks_calling import on_ranks
 from safetensors.torch import load_file
+
+from metaprune_cli.cli.run import OF_SEVERAL
 
 ROOT = Path(__file__).parents[2]
 STARTER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "metaprune_cli")
@@ -75,6 +78,38 @@ def test_finetune_by_two_together_writes_once_and_resumes(model: Path, tmp_path:
     [alone] = run(*command).json["models"]  # parts of other sizes: not the same run
     assert alone["epochs"] == TINY["finetune"]["epochs"]
     assert alone["val_loss"] == pytest.approx(tuned["val_loss"], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "command", [("dhp", "-s", "1.3", "--epochs", "1"), ("pruning-net", "--epochs", "1")], ids=lambda command: command[0]
+)
+def test_models_are_shared_out_and_the_bytes_are_those_of_one(
+    model: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    other = tmp_path / "other.safetensors"
+    shutil.copy(model, other)
+    run(*command, model, other, "-o", tmp_path / "alone", "-q")
+    ran = by_two(*command, model, other, "-o", tmp_path / "shared", "-q")
+    assert [process.code for process in ran] == [0, 0], ran[0].err + ran[1].err
+    alone, shared = (
+        {path.name: path.read_bytes() for path in (tmp_path / way).iterdir()} for way in ("alone", "shared")
+    )
+    assert len(alone) == 2
+    assert shared == alone
+
+
+def test_dhp_by_two_together_writes_once_and_resumes(model: Path, tmp_path: Path) -> None:
+    command = ("dhp", model, "-s", "1.2,1.3", "--epochs", "2", "-o", tmp_path / "out", "--ddp", "--resume", "--json")
+    first, second = by_two(*command)
+    assert (first.code, second.code, second.out) == (0, 0, ""), first.err + second.err
+    assert len(list((tmp_path / "out").iterdir())) == 2
+    again, _ = by_two(*command)
+    assert [one["achieved"] for one in again.json["models"]] == [one["achieved"] for one in first.json["models"]]
+
+
+def test_every_command_that_asks_for_ranks_may_have_them() -> None:
+    asking = {path.stem for path in (ROOT / "metaprune_cli" / "cli").glob("*.py") if "ranks_on(" in path.read_text()}
+    assert asking == set(OF_SEVERAL)
 
 
 def test_an_error_of_all_is_told_once(work: Path) -> None:

@@ -26,7 +26,7 @@ from metaprune_cli.reports.png import png_of
 from metaprune_cli.reports.report import models_table
 from metaprune_cli.reports.rows import Row
 from metaprune_cli.reports.summary import summarise
-from metaprune_cli.reports.verdicts import page_tables
+from metaprune_cli.reports.verdicts import page_tables, verdicts
 from metaprune_cli.reports.widths import Family, Widths, widths_of
 from metaprune_cli.workflows.loading import Opened
 
@@ -241,3 +241,11 @@ def test_pictures_are_in_the_page_whole_and_bit_for_bit() -> None:
         assert np.array_equal(found, pixels.permute(1, 2, 0).numpy())
     assert "img-src data:" in page
     assert "img-src" not in html(contents(three_arms()))
+
+
+def test_a_verdict_names_no_gain_in_time_where_the_machine_was_busy() -> None:
+    steady = [replace(one, latency_ms=2.0, latency_p90_ms=2.5, latency_speedup=1.7) for one in three_arms()]
+    assert all("faster here" in verdict for verdict in verdicts(summarise(steady)))
+    busy = [replace(one, latency_p90_ms=25.0) if one.step == "unpruned" else one for one in steady]
+    assert verdicts(summarise(busy))
+    assert not any("faster" in verdict for verdict in verdicts(summarise(busy)))
