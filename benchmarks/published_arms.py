@@ -62,6 +62,12 @@ def in_rounds(bench: Bench, speedup: float) -> Choice:
     return {"kept": _kept_by(bench, model, names), "state": None}
 
 
+def by_sensitivity(bench: Bench, speedup: float) -> Choice:
+    """As much of every layer as it can lose, which is measured once for all speed-ups, on the images of the repair."""
+    run = bench.measured
+    return {"kept": prune_to(run, Target("macs", factor=speedup)).plan.kept, "state": None}
+
+
 def by_metanet(bench: Bench, speedup: float) -> Choice:
     """Rewritten and scored in one forward pass of the metanetwork that comes with the package."""
     network = opened("builtin")
@@ -208,6 +214,7 @@ UNTRAINED: Mapping[str, Chooser] = {
     "uniform": lambda bench, speedup: ranked(bench, speedup, scope="family"),
     "taylor": lambda bench, speedup: ranked(bench, speedup, criterion="taylor"),
     "rounds": in_rounds,
+    "sensitivity": by_sensitivity,
     "metanet": by_metanet,
     "searched": searched,
     "pruningnet": by_pruning_net,

@@ -100,6 +100,11 @@ class Bench:
         """The network's graph."""
         return encode(self.model, self.example)
 
+    @cached_property
+    def measured(self) -> PruningRun:
+        """What remembers how much each layer can lose."""
+        return self.run(self.pruning(scope="sensitivity", repair="least-squares"))
+
     @property
     def example(self) -> Tensor:
         """One input."""

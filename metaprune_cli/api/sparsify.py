@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from torch import nn
 
-from metaprune_cli.config import Scope, ZeroKind
+from metaprune_cli.config import ZeroKind, ZeroScope
 from metaprune_cli.config_loader import did_you_mean, n_of_m, rows_by_columns
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.encode import encode
@@ -55,7 +55,7 @@ def sparsify(
     sparsity: float = Zeroing.sparsity,
     pattern: str = "2:4",
     block: str = "4x1",
-    scope: Scope = "global",
+    scope: ZeroScope = "global",
     classifier: bool = False,
     first: bool = True,
     kernel_only: bool = False,
@@ -81,7 +81,7 @@ def sparsify(
         InputError: a setting cannot be used, or the model cannot be traced.
         NumericsError: a weight is not finite; names the entry.
     """
-    _check_choices(kind=(kind, get_args(ZeroKind)), scope=(scope, get_args(Scope)))
+    _check_choices(kind=(kind, get_args(ZeroKind)), scope=(scope, get_args(ZeroScope)))
     if not 0 < sparsity < 1:
         raise InputError(
             "This is not a valid sparsity.", expected="above 0 and below 1", got=sparsity, where="sparsity"

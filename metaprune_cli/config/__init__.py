@@ -46,6 +46,7 @@ from metaprune_cli.config.choices import (
     StopOn,
     TaskName,
     ZeroKind,
+    ZeroScope,
 )
 from metaprune_cli.config.compressing import CompressSettings
 from metaprune_cli.config.data import DataSettings
@@ -133,6 +134,7 @@ __all__ = [
     "TaskName",
     "TransformSettings",
     "ZeroKind",
+    "ZeroScope",
     "ZooMember",
     "ZooSettings",
 ]

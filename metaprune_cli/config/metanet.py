@@ -21,9 +21,9 @@ from metaprune_cli.config.choices import (
     Positive,
     Precision,
     ScheduleName,
-    Scope,
     Seed,
     Speedup,
+    ZeroScope,
 )
 from metaprune_cli.config.flags import DATA, SEED, TRAINING, Flag
 from metaprune_cli.config_loader import Range, n_of_m
@@ -57,7 +57,7 @@ class MetaTrainSettings:
     criteria: tuple[OtherCriterion, ...] = ()  # beside it; every batch draws one of all to prune by
     normaliser: Normaliser = "max"
     by_speedup: bool = False  # the score head also learns how importance changes with the speed-up
-    scope: Scope = "global"
+    scope: ZeroScope = "global"
     max_ratio: Fraction = 0.95
     speedup_min: Speedup = 1.5
     speedup_max: Speedup = 8.0

@@ -19,10 +19,10 @@ from metaprune_cli.config.choices import (
     Repair,
     Rounds,
     Route,
-    Scope,
     Seed,
     Speedup,
     ZeroKind,
+    ZeroScope,
 )
 from metaprune_cli.config.flags import MEASURING, RANKING, REPAIR, ROUNDS, SEARCH, SEED, WHAT_GOES, WHICH_LAYERS, Flag
 from metaprune_cli.config_loader import Range, Reference, n_of_m, rows_by_columns
@@ -87,8 +87,9 @@ class PruneSettings:
     scope: Annotated[
         AskedScope,
         Flag(
-            "Rank channels across all layers (global), or remove the same share of each layer "
-            "(family); auto: global, unless the task prefers the other.",
+            "Rank channels across all layers (global), remove the same share of each layer "
+            "(family), or as much of each as it can lose, measured on training images (sensitivity); "
+            "auto: global, unless the task prefers family.",
             RANKING,
         ),
     ] = "auto"
@@ -127,15 +128,22 @@ class PruneSettings:
     def needs_images(self) -> bool:
         """Whether units cannot be chosen, or what is left not repaired, without images."""
         drop = any(target.partition("=")[0].strip() == "drop" for target in self.target)
-        return drop or self.criterion in WITH_DATA or self.repair != "none" or self.search > 0
+        seen = self.criterion in WITH_DATA or self.scope == "sensitivity"
+        return drop or seen or self.repair != "none" or self.search > 0
 
     def __post_init__(self) -> None:
-        if self.search and self.scope == "family":
+        if self.search and self.scope in ("family", "sensitivity"):
             raise InputError(
-                "With scope family every layer loses the same share, so there is nothing to search for.",
+                f"With scope {self.scope} it is known how much of each layer goes, so there is nothing to search for.",
                 expected="scope global, or no search",
-                got=f"{self.search} trials in scope family",
+                got=f"{self.search} trials in scope {self.scope}",
                 where="prune.search",
+            )
+        if self.rescore > 1 and self.scope == "sensitivity":
+            raise InputError(
+                "--rescore cannot be combined with scope sensitivity, which measures each layer once.",
+                where="prune.rescore",
+                next_step="leave --rescore out, or choose --scope global",
             )
         if self.rescore > 1 and any(target.partition("=")[0].strip() == "drop" for target in self.target):
             raise InputError(
@@ -166,7 +174,7 @@ class SparsifySettings:
     pattern: Annotated[str, Flag("Keep N of every M weights; for kind n:m.", WHAT_GOES, "N:M")] = "2:4"
     block: Annotated[str, Flag("Block size, outputs x inputs; for kind block.", WHAT_GOES, "RxC")] = "4x1"
     scope: Annotated[
-        Scope, Flag("One threshold for all layers, or the same fraction of each layer; not for n:m.", WHAT_GOES)
+        ZeroScope, Flag("One threshold for all layers, or the same fraction of each layer; not for n:m.", WHAT_GOES)
     ] = "global"
     # of those layers whose outputs, or inputs, are the model's
     classifier: Annotated[

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -70,8 +69,16 @@ def embedded(part: Part) -> list[Photograph]:
             where="--dataset photos",
             next_step="pip install 'metaprune[restoration]'",
         )
-    folders = {True: Path(str(files("sklearn.datasets.images"))), False: Path(str(files("skimage"))) / "data"}
+    folders = {True: _folder_of("sklearn") / "datasets" / "images", False: _folder_of("skimage") / "data"}
     return [Photograph(folders[name in _OF_SKLEARN] / name) for name in _PHOTOS[part]]
+
+
+def _folder_of(package: str) -> Path:
+    """Where a package lies, without importing it, which takes seconds."""
+    found = find_spec(package)
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent
 
 
 def training(settings: DataSettings, scale: int) -> list[Photograph]:

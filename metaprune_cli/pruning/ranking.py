@@ -84,7 +84,7 @@ def removal_order(units: Units, scores: Float[Tensor, " units"], scope: Scope, l
     )
     gone_then = torch.zeros_like(count).scatter_reduce(0, of_candidate, end, "amax")
     mean = scores.new_zeros(len(count)).index_add(0, of_candidate, scores[candidates]) / count
-    key = mean if scope == "global" else gone_then / units.sizes[groups[0]]
+    key = gone_then / units.sizes[groups[0]] if scope == "family" else mean
     forced = gone_then - count < limits.least[groups[0]]
 
     steps = first.argsort()

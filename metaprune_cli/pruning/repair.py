@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -114,7 +115,7 @@ def repaired(
     if original is None:
         original = Original(torch.Generator()) if how == "bn" else Original.of(model, inputs, seed)
     small = copied(small)
-    samples = next((tensor.size(0) for tensor in pytree.tree_leaves(inputs) if isinstance(tensor, Tensor)), 1)
+    samples = _samples(inputs)
     names = {buffer.data_ptr(): name for name, buffer in small.named_buffers()}
     fitting = _Fitting(original, masks(graph, kept), how == "least-squares", samples, _normalised(graph), names)
     inputs = laid_out(small, inputs)  # asks the model, and nobody is to watch
@@ -150,6 +151,38 @@ def repaired_weights(
     with Calls(masked.items(), fitting.seen):
         run(masked)
     return mask_tensors(graph, masked, kept)
+
+
+@torch.no_grad()
+def outputs_without(
+    masked: nn.Module,
+    graph: NeuronGraph,
+    kept: Bool[Tensor, " units"],
+    inputs: ExampleInputs,
+    original: Original,
+) -> Any:
+    """What a model returns without some units, when its layers are fitted as in :func:`repaired`.
+
+    Args:
+        masked: the model with zeros where units are gone (``masking.masked_copy``); its weights change.
+        graph: the whole model's.
+        kept: which units stay.
+        inputs: as in :func:`repaired`.
+        original: what the whole model did on them.
+
+    Raises:
+        NumericsError: an activation is not finite; names the layer.
+    """
+    names = {buffer.data_ptr(): name for name, buffer in masked.named_buffers()}
+    rest: dict[str, Any] = {"normalised": _normalised(graph), "names": names, "sliced": False}
+    fitting = _Fitting(original, masks(graph, kept), weights=True, samples=_samples(inputs), **rest)
+    inputs = laid_out(masked, inputs)
+    with seen_whole(masked), Sums(masked.named_parameters(), fitting.seen, fitting.added, fitting.statistics):
+        return call(masked, inputs)
+
+
+def _samples(inputs: ExampleInputs) -> int:
+    return next((tensor.size(0) for tensor in pytree.tree_leaves(inputs) if isinstance(tensor, Tensor)), 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -36,58 +36,97 @@ def fitted(
         held: rows that choose λ; all rows are used for the fit itself.
         centred: fit a shift as well.
     """
-    strength = _strength(x, y, held, centred=centred)
+    unknowns, basis, x = x.size(2), None, x.double()
+    middle = x.mean(1, keepdim=True) if centred else x.new_zeros(len(x), 1, unknowns)
+    x = x - middle  # before sums of squares, which lose what is small beside a mean
+    if unknowns > x.size(1):  # what is fitted lies in the span of the rows
+        basis, upper = torch.linalg.qr(x.mT)
+        x = upper.mT
+    rest, others = (_Moments.of(x[:, rows], y[:, rows], unknowns) for rows in (~held, held))
+    strength = _strength(rest, others, centred=centred)
     if strength is None:
         return None
-    fit = _System.of(x, y, centred=centred).solved(strength)
-    return fit if fit.missing < float(y.double().norm()) else None
+    fit = _System.of(rest.with_(others), centred=centred).solved(strength)
+    if fit.missing >= rest.with_(others).left_by(None):
+        return None
+    change = fit.change if basis is None else basis @ fit.change
+    return replace(fit, change=change, shift=fit.shift - middle @ change)
 
 
-def _strength(x: Tensor, y: Tensor, held: Tensor, *, centred: bool) -> float | None:
-    """The λ that serves best; None if none is better than to do nothing."""
-    if not bool(held.any()) or bool(held.all()):
+def _strength(rest: _Moments, held: _Moments, *, centred: bool) -> float | None:
+    """The λ that serves best on held rows; None if none is better than to do nothing."""
+    if not held.rows or not rest.rows:
         return STRENGTHS[len(STRENGTHS) // 2]
-    system, test, truth = (
-        _System.of(x[:, ~held], y[:, ~held], centred=centred),
-        x[:, held].double(),
-        y[:, held].double(),
-    )
-    best, chosen = float(truth.norm()), None
-    for strength in STRENGTHS if x.size(2) else STRENGTHS[:1]:
-        fit = system.solved(strength)
-        error = float((truth - test @ fit.change - fit.shift).norm())
+    system = _System.of(rest, centred=centred)
+    best, chosen = held.left_by(None), None
+    for strength in STRENGTHS if rest.unknowns else STRENGTHS[:1]:
+        error = held.left_by(system.solved(strength))
         if error < best:
             best, chosen = error, strength
     return chosen
 
 
 @dataclass(frozen=True, eq=False)
-class _System:
-    """In double precision, the smaller of two systems: of k unknowns, or of as many as there are rows."""
+class _Moments:
+    """What a fit has to know of some rows, in double precision; sums over rows, of every group.
 
+    Attributes:
+        rows: how many there are.
+        unknowns: how many inputs there are, before they were written in a smaller basis.
+        x: Σ x, shape (groups, 1, k); ``y`` likewise.
+        xx: Σ xᵀx; ``xy`` and ``yy`` (its diagonal alone, summed: shape (groups,)) likewise.
+    """
+
+    rows: int
+    unknowns: int
     x: Tensor
     y: Tensor
+    xx: Tensor
+    xy: Tensor
+    yy: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor, unknowns: int) -> _Moments:
+        x, y = x.double(), y.double()
+        total_x, total_y = (v.sum(1, keepdim=True) for v in (x, y))
+        return cls(x.size(1), unknowns, total_x, total_y, x.mT @ x, x.mT @ y, y.square().sum((1, 2)))
+
+    def with_(self, other: _Moments) -> _Moments:
+        """Those of both."""
+        names = ("rows", "x", "y", "xx", "xy", "yy")
+        return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in names})
+
+    def left_by(self, fit: Fit | None) -> float:
+        """The norm of what is left of y when a fit has explained what it can; without one, of y."""
+        total = self.yy.sum()
+        if fit is not None:
+            change, shift = fit.change, fit.shift
+            total = total + (change * (self.xx @ change - 2 * self.xy)).sum()
+            total = total + (shift * (self.rows * shift + 2 * (self.x @ change - self.y))).sum()
+        return float(total.clamp_min(0).sqrt())
+
+
+@dataclass(frozen=True, eq=False)
+class _System:
+    """The normal equations of all rows, about their means where a shift is fitted."""
+
+    moments: _Moments
     mean_x: Tensor
     mean_y: Tensor
     gram: Tensor
+    right: Tensor
 
     @classmethod
-    def of(cls, x: Tensor, y: Tensor, *, centred: bool) -> _System:
-        x, y = x.double(), y.double()
-        means = (v.mean(1, keepdim=True) if centred else v.new_zeros(len(v), 1, v.size(2)) for v in (x, y))
-        mean_x, mean_y = means
-        x, y = x - mean_x, y - mean_y
-        gram = x.transpose(1, 2) @ x if x.size(2) <= x.size(1) else x @ x.transpose(1, 2)
-        return cls(x, y, mean_x, mean_y, gram)
+    def of(cls, moments: _Moments, *, centred: bool) -> _System:
+        rows = max(moments.rows, 1)
+        mean_x, mean_y = (v / rows if centred else torch.zeros_like(v) for v in (moments.x, moments.y))
+        gram = moments.xx - rows * mean_x.mT @ mean_x
+        return cls(moments, mean_x, mean_y, gram, moments.xy - rows * mean_x.mT @ mean_y)
 
     def solved(self, strength: float) -> Fit:
-        unknowns = self.x.size(2)
+        unknowns = self.moments.unknowns
         gram, trace = self.gram.clone(), self.gram.diagonal(dim1=1, dim2=2).sum(1, keepdim=True)
         gram.diagonal(dim1=1, dim2=2).add_((strength * trace / max(unknowns, 1)).clamp_min(1e-12))
-        half = torch.linalg.cholesky(gram)
-        if unknowns <= self.x.size(1):
-            change = torch.cholesky_solve(self.x.transpose(1, 2) @ self.y, half)
-        else:
-            change = self.x.transpose(1, 2) @ torch.cholesky_solve(self.y, half)
-        missing = float((self.y - self.x @ change).norm())
-        return Fit(change, self.mean_y - self.mean_x @ change, missing)
+        change = torch.cholesky_solve(self.right, torch.linalg.cholesky(gram))
+        fit = Fit(change, self.mean_y - self.mean_x @ change, 0.0)
+        return replace(fit, missing=self.moments.left_by(fit))

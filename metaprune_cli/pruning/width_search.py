@@ -20,7 +20,7 @@ from torch import Tensor
 
 from metaprune_cli.pruning.width_space import Genes, WidthSpace
 
-How = Literal["plain", "uniform", "rescored", "start", "random", "mutation", "crossover"]
+How = Literal["plain", "uniform", "rescored", "sensitivity", "start", "random", "mutation", "crossover"]
 TRIES = 20
 """To find a child that was not there before; then a random one is drawn instead."""
 

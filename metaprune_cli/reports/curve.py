@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import get_args
 
 from metaprune_cli.config import PruneSettings, Scope
 from metaprune_cli.errors import TargetError
 from metaprune_cli.pruning import Plan, apply_plan, check, make_plan
 from metaprune_cli.pruning.surgery import UnfitError
+from metaprune_cli.pruning.targets import Target
 from metaprune_cli.reports.conditions import Conditions
 from metaprune_cli.reports.rows import Row
 from metaprune_cli.reports.summary import speedup_label
@@ -64,7 +64,8 @@ def _points(
     ):
         name = f"{stem(opened.path)} @ {speedup_label(speedup)}, {arm}"
         try:
-            plan = make_plan(graph, run.scores(speedup), speedup, scope=scope, max_ratio=pruning.max_ratio)
+            scores = run.compared(scope, Target("macs", factor=speedup))
+            plan = make_plan(graph, scores, speedup, scope=scope, max_ratio=pruning.max_ratio)
             small = apply_plan(model, graph, plan, opened.example(), trials=run.trials)
         except (TargetError, UnfitError) as error:
             log.warning("%s: no point at %s (%s): %s", opened.path, speedup_label(speedup), arm, error.what)
@@ -80,7 +81,7 @@ def arms_from(opened: Opened, pruning: PruneSettings, task: Task) -> dict[Scope,
     """The arms of the curves that start from a model, by the scope of their pruning."""
     having = methods_of(descent(opened.lineage, opened.path).arm)
     own = scope_for(pruning, opened.importance, task.criterion)
-    scopes: tuple[Scope, ...] = (own,) if having else get_args(Scope)
+    scopes: tuple[Scope, ...] = (own,) if having else ("global", "family")
     criterion = criterion_for(pruning, opened.importance, task.criterion)
     usual = task.criterion or "group-l2"
     return {scope: arm_of(opened.lineage, criterion, scope, usual=usual) for scope in scopes}

@@ -50,11 +50,11 @@ NAMED = 2
 class SearchedFile:
     """One model, and what was found for it.
 
-    ``how`` says where the chosen widths come from; ``plain``, ``uniform`` and ``rescored`` (only where scores need no
-    images) where nothing that was found is better by more than chance. ``fitness`` and ``headline`` are of the images
-    that had no say, after the whole repair, as are those of ``baselines``; ``gain`` is how much lower the fitness of
-    the best that was found is than the best baseline's, ``error`` its standard error. ``taus`` are what a rank check
-    found: Kendall's τ by fitness, and its 95 % interval.
+    ``how`` says where the chosen widths come from; ``plain``, ``uniform``, ``rescored`` (only where scores need no
+    images) and ``sensitivity`` where nothing that was found is better by more than chance. ``fitness`` and ``headline``
+    are of the images that had no say, after the whole repair, as are those of ``baselines``; ``gain`` is how much lower
+    the fitness of the best that was found is than the best baseline's, ``error`` its standard error. ``taus`` are what
+    a rank check found: Kendall's τ by fitness, and its 95 % interval.
     """
 
     input: str

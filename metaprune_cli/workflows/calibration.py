@@ -102,4 +102,16 @@ class Calibration:
         """For repairs: ``repair_images`` of the shuffled training images at once; None where nothing is repaired."""
         if self.given_inputs is not None or self.settings.repair == "none" or not self.there:
             return self.given_inputs
+        return self.shown
+
+    @cached_property
+    def shown(self) -> Any:
+        """For sensitivities: the same, whether anything is repaired or not.
+
+        Raises:
+            InputError: there are none.
+        """
+        if self.given_inputs is not None:
+            return self.given_inputs
+        self.demanded_by("--scope sensitivity")
         return next(iter(self.splits.train.batches(self.settings.repair_images, shuffle_seed=0, device=self.device)))[0]

@@ -57,9 +57,9 @@ def prune_to(run: PruningRun, goal: Target, progress: Progress | None = None) ->
     return planned.carried_out()
 
 
-def _ranked(group: Sequence[PruningRun], goal: Target, progress: Progress) -> Sequence[Planned]:  # noqa: ARG001 - as below
+def _ranked(group: Sequence[PruningRun], goal: Target, progress: Progress) -> Sequence[Planned]:
     """By each model's scores alone."""
-    return [ranked(run, goal, _measure(run, goal), run.scope) for run in group]
+    return [ranked(run, goal, _measure(run, goal), run.scope, progress=progress) for run in group]
 
 
 def planned_by(run: PruningRun, scores: Tensor, goal: Target, *, fill: bool = True) -> Planned:

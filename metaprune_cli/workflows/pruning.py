@@ -31,10 +31,13 @@ from metaprune_cli.pruning.repair import Original, RepairedLayer, repaired
 from metaprune_cli.pruning.rules import limits_of
 from metaprune_cli.pruning.scoring import score_units
 from metaprune_cli.pruning.surgery import Taken, UnfitError, apply_plan, route_of, without
+from metaprune_cli.pruning.targets import Target
+from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.device import SMALL_PASS, threads_for
 from metaprune_cli.workflows.importance import Importance
 from metaprune_cli.workflows.loading import Opened
+from metaprune_cli.workflows.sensitivities import compared, measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +117,7 @@ class PruningRun:
     sparse: bool = False
     name: Path | None = None
     _scores: dict[float, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _harms: dict[int, Mapping[int, float]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(
@@ -179,6 +183,18 @@ class PruningRun:
             self._scores[at] = self._scored(at)
         return self._scores[at]
 
+    def compared(self, scope: Scope, goal: Target, progress: Progress | None = None) -> Float[Tensor, " units"]:
+        """Scores by which units are ranked to a target in this scope; what each family can lose is measured once.
+
+        Raises:
+            InputError: scope sensitivity, and there are no images.
+        """
+        if scope != "sensitivity":
+            return self.scores(goal.factor or USUAL)
+        if not self._harms:
+            self._harms.update(measured(self, progress))
+        return compared(self, self._harms, goal.quantity)
+
     def ranked_in(self, steps: int) -> PruningRun:
         """The same, whose units are scored in so many steps and not searched for."""
         return replace(self, settings=replace(self.settings, rescore=steps, search=0, together=False))
@@ -200,7 +216,7 @@ class PruningRun:
             model = masked_copy(model, self.graph, kept)
         if self.reads_images:
             model, batches = copy.deepcopy(model).to(self.device).eval(), self.images.batches
-        seen = sum(_number(inputs) for inputs, _ in batches)
+        seen = sum(number_of(inputs) for inputs, _ in batches)
         with threads_for(self.graph.macs * seen, SMALL_PASS) if seen else nullcontext():
             return score_units(
                 model,
@@ -277,7 +293,7 @@ class PruningRun:
         inputs = self.images.inputs
         small = small.to(self.device) if self._travels else small
         with threads_for(self.repair_macs, SMALL_PASS):
-            original = self._original if inputs is not None and how in ("bias", "least-squares") else None
+            original = self.original if inputs is not None and how in ("bias", "least-squares") else None
             small, layers = repaired(
                 small, self.whole, self.graph, kept, inputs, how, seed=self.settings.seed, original=original
             )
@@ -287,7 +303,7 @@ class PruningRun:
     def repair_macs(self) -> int:
         """Multiply-adds of one pass over the repair's inputs."""
         inputs = self.images.inputs
-        return 0 if inputs is None else self.graph.macs * _number(inputs)
+        return 0 if inputs is None else self.graph.macs * number_of(inputs)
 
     @property
     def _home(self) -> torch.device:
@@ -303,11 +319,12 @@ class PruningRun:
         return copy.deepcopy(self.model).to(self.device) if self._travels else self.model
 
     @cached_property
-    def _original(self) -> Original:
-        return Original.of(self.whole, self.images.inputs, self.settings.seed)
+    def original(self) -> Original:
+        """What the whole model did on the images that repairs are fitted to."""
+        return Original.of(self.whole, self.images.shown, self.settings.seed)
 
 
-def _number(inputs: ExampleInputs) -> int:
+def number_of(inputs: ExampleInputs) -> int:
     """Of samples; 1 where nothing tells."""
     return next((len(leaf) for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.dim()), 1)
 

@@ -34,9 +34,11 @@ BASELINES: Mapping[How, tuple[Scope, int | None]] = {
     "plain": ("global", None),
     "uniform": ("family", None),
     "rescored": ("global", 20),
+    "sensitivity": ("sensitivity", None),
 }
 """What needs no search: as it is called, the scope of the ranking that gives it, and in how many steps (None: as the
-settings say). Units that are scored anew on the way are worth more than many trials (docs/results/published)."""
+settings say). What each layer can lose, measured, is worth more than many trials, and scores taken anew on the way are
+worth some (docs/results/published)."""
 PROBES = 3
 """Random widths that the model has to be able to do with before any are judged, beside the smallest."""
 SURE = 2.0

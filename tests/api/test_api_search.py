@@ -44,7 +44,7 @@ class Whole:
 def test_a_smaller_model_and_all_that_was_tried(model: torch.nn.Module, data: tuple[Tensor, Tensor]) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     found = mp.search(model, EXAMPLE, 2, data=data, settings=SETTINGS)
-    assert [leader.how for leader in found.leaders[:3]] == ["plain", "uniform", "rescored"]
+    assert [leader.how for leader in found.leaders[:4]] == ["plain", "uniform", "rescored", "sensitivity"]
     assert found.pruned.plan.speedup >= 2
     assert mp.count_macs(found.model, EXAMPLE) == found.pruned.plan.macs_after
     assert len(found.history.candidates) == 12

@@ -53,7 +53,11 @@ def test_small_work_is_for_one_core(monkeypatch: pytest.MonkeyPatch, much: int |
 
 
 @pytest.mark.parametrize(
-    ("criterion", "hows"), [("obd-c", ["plain", "uniform"]), ("group-l2", ["plain", "uniform", "rescored"])]
+    ("criterion", "hows"),
+    [
+        ("obd-c", ["plain", "uniform", "sensitivity"]),
+        ("group-l2", ["plain", "uniform", "rescored", "sensitivity"]),
+    ],
 )
 def test_scores_are_read_off_images_once_before_a_search(criterion: str, hows: list[str]) -> None:
     assert list(baselines_of(run_of(criterion))) == hows

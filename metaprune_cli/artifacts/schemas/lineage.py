@@ -28,7 +28,7 @@ class Step(Record):
     achieved: Annotated[float, Field(ge=0, le=1e12)] = 1.0
     total: Factor = 1.0
     criterion: Text = ""
-    scope: Literal["global", "family"] = "global"
+    scope: Literal["global", "family", "sensitivity"] = "global"
     repair: Text | None = None
     search: Count = 0
     rescore: Count = 1

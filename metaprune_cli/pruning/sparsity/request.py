@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from metaprune_cli.config import Scope, ZeroKind
+from metaprune_cli.config import ZeroKind, ZeroScope
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Zeroing:
     sparsity: float = 0.8
     pattern: tuple[int, int] = (2, 4)
     tile: tuple[int, int] = (4, 1)
-    scope: Scope = "global"
+    scope: ZeroScope = "global"
     classifier: bool = False
     first: bool = True
     kernel_only: bool = False

@@ -1,0 +1,100 @@
+"""How much each family can lose, measured: what its removal alone does to a model's outputs on training images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metaprune_cli.config import Quantity
+from metaprune_cli.data.batch import size_of
+from metaprune_cli.errors import NumericsError
+from metaprune_cli.metrics.calling import call, evaluating
+from metaprune_cli.pruning.masking import masked_copy
+from metaprune_cli.pruning.repair import outputs_without
+from metaprune_cli.pruning.sensitivity import added_harm, in_order, numbers_to_try
+from metaprune_cli.pruning.targets import counted
+from metaprune_cli.training.progress import Progress, Silence
+from metaprune_cli.workflows.device import SMALL_PASS, threads_for
+
+if TYPE_CHECKING:
+    from metaprune_cli.workflows.pruning import PruningRun
+
+RATIOS = (0.25, 0.5, 0.75, 1.0)
+"""Fractions of the units of a family that may go, at which it is tried."""
+
+Harms = Mapping[int, Mapping[int, float]]
+"""By family, and by how many of its units are taken away: the distance of the outputs from the whole model's."""
+
+
+@torch.no_grad()
+def measured(run: PruningRun, progress: Progress | None = None) -> Harms:
+    """Try every family by itself: its lowest units set to zero, the layers that they fed fitted by least squares.
+
+    The distance is what the task trains students by (``Task.match``): for classification the Kullback-Leibler
+    divergence.
+
+    Args:
+        run: the model, with its images.
+        progress: is told about each pass.
+
+    Raises:
+        InputError: there are no images, or the task does not say how far outputs are from others.
+        NumericsError: an activation is not finite; names the layer.
+    """
+    progress, images, inputs = progress or Silence(), run.images, run.images.shown
+    families, most = run.graph.units.families, run.limits.most.tolist()
+    scores, free = run.scores(), run.graph.units.prunable
+    todo = {number: numbers_to_try(may, RATIOS) for number, may in enumerate(most) if may}
+    found: dict[int, dict[int, float]] = {number: {} for number in todo}
+    progress.begin("sensitivity", sum(map(len, todo.values())))
+    with threads_for(run.graph.macs * size_of(inputs), SMALL_PASS):
+        original = run.original
+        with evaluating(run.whole):
+            taught = call(run.whole, inputs)
+        for number, counts in todo.items():
+            ascending = families[number].units
+            ascending = ascending[free[ascending]]
+            ascending = ascending[scores[ascending].argsort(stable=True)]
+            for count in counts:
+                kept = torch.ones_like(free)
+                kept[ascending[:count]] = False
+                outputs = outputs_without(masked_copy(run.whole, run.graph, kept), run.graph, kept, inputs, original)
+                harm = float(images.task.match(outputs, taught))
+                if harm != harm:
+                    raise NumericsError(
+                        "The model's outputs are not finite without some of its channels.",
+                        where=families[number].name,
+                        next_step="exclude the layer (--ignore), or use --scope global",
+                    )
+                found[number][count] = max(harm, 0.0)
+                progress.step()
+    progress.end()
+    return found
+
+
+def compared(run: PruningRun, harms: Harms, quantity: Quantity = "macs") -> Float[Tensor, " units"]:
+    """Scores by which units of all families compare: the harm that each further one does, for what it saves.
+
+    Args:
+        run: the model.
+        harms: as measured.
+        quantity: that is to be saved; MACs instead of what cannot be counted.
+    """
+    graph = run.graph
+    measure = counted(graph, quantity) or counted(graph, "macs")
+    assert measure is not None
+    scores, free = run.scores(), graph.units.prunable
+    everything = torch.ones_like(free)
+    whole, added = measure(everything), {}
+    for number, tried in harms.items():
+        units = graph.units.families[number].units
+        units = units[free[units]]
+        kept = everything.clone()
+        kept[units[scores[units].argsort(stable=True)[: max(tried)]]] = False
+        saved = max(whole - measure(kept), 1e-9) / max(tried)
+        added[number] = added_harm(tried, len(units)) * (whole / saved)
+    return in_order(scores, graph.units, added)
