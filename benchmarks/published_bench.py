@@ -29,6 +29,7 @@ from metaprune_cli.tasks import Classification, measure
 from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.pruning import PruningRun
 from metaprune_cli.workflows.samples import Samples
+from metaprune_cli.workflows.sensitivities import measured
 
 IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """What the public networks were trained with."""
@@ -103,7 +104,8 @@ class Bench:
     @cached_property
     def measured(self) -> PruningRun:
         """What remembers how much each layer can lose."""
-        return self.run(self.pruning(scope="sensitivity", repair="least-squares"))
+        run = self.run(self.pruning(scope="sensitivity", repair="least-squares"))
+        return replace(run, harms=self.work.remembered(f"{self.name}-harms", lambda: dict(measured(run))))
 
     @property
     def example(self) -> Tensor:

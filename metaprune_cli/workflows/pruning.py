@@ -37,7 +37,7 @@ from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.device import SMALL_PASS, threads_for
 from metaprune_cli.workflows.importance import Importance
 from metaprune_cli.workflows.loading import Opened
-from metaprune_cli.workflows.sensitivities import compared, measured
+from metaprune_cli.workflows.sensitivities import Harms, compared, measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +102,7 @@ class PruningRun:
         importance: what a method says of the units, if one has scored them.
         gradients: of the loss, by entry, for the criterion ``taylor``; None: from the images.
         limits_given: what may go of each family, instead of what the settings say.
+        harms: what each family can lose, if it was measured before; None: it is measured where it is asked for.
         sparse: whether the model has zeros that are meant to stay.
         name: of the model, for messages.
     """
@@ -114,6 +115,7 @@ class PruningRun:
     importance: Importance | None = None
     gradients: Mapping[str, Tensor] | None = None
     limits_given: Limits | None = None
+    harms: Harms | None = None
     sparse: bool = False
     name: Path | None = None
     _scores: dict[float, Tensor] = field(default_factory=dict, init=False, repr=False)
@@ -191,9 +193,9 @@ class PruningRun:
         """
         if scope != "sensitivity":
             return self.scores(goal.factor or USUAL)
-        if not self._harms:
+        if self.harms is None and not self._harms:
             self._harms.update(measured(self, progress))
-        return compared(self, self._harms, goal.quantity)
+        return compared(self, self.harms or self._harms, goal.quantity)
 
     def ranked_in(self, steps: int) -> PruningRun:
         """The same, whose units are scored in so many steps and not searched for."""
