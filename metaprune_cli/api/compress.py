@@ -26,6 +26,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.methods.metanet import MetaNetwork
 from metaprune_cli.metrics.latency import gain, times_interleaved
+from metaprune_cli.metrics.macs import count_macs
 from metaprune_cli.tasks import Task
 from metaprune_cli.training.loop import FitResult
 from metaprune_cli.training.progress import Progress
@@ -33,7 +34,11 @@ from metaprune_cli.workflows.export.writing import Exported
 from metaprune_cli.workflows.inputs import random_inputs
 from metaprune_cli.workflows.max_drop import too_costly, tried
 from metaprune_cli.workflows.pruning import Pruned
+from metaprune_cli.workflows.sensitivities import worth_measuring
 from metaprune_cli.workflows.verdict import Verdict
+
+RANKED = frozenset({"scope", "criterion", "importance", "rescore", "search"})
+"""Arguments by which somebody says how units are to be ranked."""
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +120,10 @@ def compress(
     example = _example(model, data, task, example_inputs)
     said: dict[str, Any] = {"data": data, "task": task, "seed": seed, "progress": progress}
     given = {"repair_images": repair_images(data), "repair": repair or ("none" if data is None else REPAIR)} | said
+    if data is not None and metanetwork is None and given["repair"] == REPAIR and not RANKED & pruning.keys():
+        images = int((given | pruning)["repair_images"])
+        if worth_measuring(model, count_macs(model, example), images, task_for(task, data)):
+            given["scope"] = "sensitivity"
     remove = partial(prune, model, example, metanetwork=metanetwork, **(given | pruning))
     train = None
     if data is not None and epochs:

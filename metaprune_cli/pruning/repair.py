@@ -225,15 +225,23 @@ class Original:
 
     generator: torch.Generator
     most_rows: int | None = None
+    usual_rows: int = USUAL_ROWS
     targets: dict[Key, _Target] = field(default_factory=dict)
     repeated: set[Key] = field(default_factory=set)
     parts: _Parts = field(default_factory=_Parts)
     _met: list[tuple[int, _Target]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, model: nn.Module, inputs: ExampleInputs, seed: int = 0, most_rows: int | None = None) -> Original:
-        """One pass over the inputs; at ``most_rows`` positions of each layer, where that is said."""
-        original = cls(torch.Generator().manual_seed(seed), most_rows)
+    def of(
+        cls,
+        model: nn.Module,
+        inputs: ExampleInputs,
+        seed: int = 0,
+        most_rows: int | None = None,
+        usual_rows: int = USUAL_ROWS,
+    ) -> Original:
+        """One pass over the inputs, at ``most_rows`` positions of each layer, or else ``usual_rows`` (see ``seen``)."""
+        original = cls(torch.Generator().manual_seed(seed), most_rows, usual_rows)
         inputs = laid_out(model, inputs)
         sums = Sums(model.named_parameters(), original.seen, original.added)
         with seen_whole(model), sums:
@@ -249,7 +257,7 @@ class Original:
             return False
         unknowns = made.matrix().size(1)
         features = made.out.numel() // max(made.num_rows, 1)
-        enough = max(min(USUAL_ROWS, MOST_NUMBERS // max(features, 1)), LEAST_ROWS, ROWS_PER_UNKNOWN * unknowns)
+        enough = max(min(self.usual_rows, MOST_NUMBERS // max(features, 1)), LEAST_ROWS, ROWS_PER_UNKNOWN * unknowns)
         wanted = min(made.num_rows, self.most_rows or enough)
         rows = torch.randperm(made.num_rows, generator=self.generator)[:wanted].to(made.out.device)
         nothing = torch.empty(0)

@@ -21,6 +21,7 @@ from metaprune_cli.config import (
     TransformSettings,
 )
 from metaprune_cli.data import Splits
+from metaprune_cli.metrics.macs import count_macs
 from metaprune_cli.models.registry import is_factory
 from metaprune_cli.stages import bench, eval, export, finetune, prune, transform
 from metaprune_cli.tasks import Task
@@ -30,6 +31,7 @@ from metaprune_cli.workflows.doubts import doubt
 from metaprune_cli.workflows.loading import ModelSource, open_model, save
 from metaprune_cli.workflows.made import Made, code_of
 from metaprune_cli.workflows.paths import SUFFIX, stem
+from metaprune_cli.workflows.sensitivities import worth_measuring
 from metaprune_cli.workflows.steps import Result, Steps
 from metaprune_cli.workflows.task import task_of
 from metaprune_cli.workflows.teachers import open_fitting
@@ -165,6 +167,11 @@ def rewritten(course: Course, base: Path, metanetwork: Path) -> Path:
 def pruned(course: Course, path: Path, speedup: float) -> tuple[Path, Mapping[str, Any]]:
     """The smaller model, and its figures."""
     settings = replace(course.pruning, speedup=(speedup,))
+    if _is_left_to_us(course):
+        opened = open_model(path, course.ours)
+        macs = count_macs(opened.model, opened.example())
+        if opened.importance is None and worth_measuring(opened.model, macs, settings.repair_images, course.task):
+            settings = replace(settings, scope="sensitivity")
 
     def work() -> Figures:
         (small,) = prune.prune(
@@ -182,6 +189,13 @@ def pruned(course: Course, path: Path, speedup: float) -> tuple[Path, Mapping[st
 
     done = course.run(f"prune-{speedup:g}x", work, {"model": path}, prune=settings)
     return course.folder / str(done.figures["output"]), done.figures
+
+
+def _is_left_to_us(course: Course) -> bool:
+    """Whether there are images, and nobody has said how units are to be ranked."""
+    asked = course.pruning
+    ranked = asked.scope != "auto" or asked.criterion != "auto" or asked.search > 0
+    return course.data is not None and asked.repair == "least-squares" and not ranked
 
 
 def trained(course: Course, path: Path, base: Path, speedup: float) -> Path:

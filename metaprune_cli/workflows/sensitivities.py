@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from metaprune_cli.config import Quantity
 from metaprune_cli.data.batch import size_of
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.metrics.calling import call, evaluating
 from metaprune_cli.pruning.masking import masked_copy
-from metaprune_cli.pruning.repair import outputs_without
+from metaprune_cli.pruning.repair import LEAST_ROWS, Original, outputs_without
 from metaprune_cli.pruning.sensitivity import added_harm, in_order, numbers_to_try
 from metaprune_cli.pruning.targets import counted
+from metaprune_cli.tasks import Task
 from metaprune_cli.training.progress import Progress, Silence
 from metaprune_cli.workflows.device import SMALL_PASS, threads_for
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 RATIOS = (0.25, 0.5, 0.75, 1.0)
 """Fractions of the units of a family that may go, at which it is tried."""
+
+AFFORDABLE = 10e12
+"""Multiply-adds of measuring, up to which it is done where nobody asks: minutes of a CPU core."""
 
 Harms = Mapping[int, Mapping[int, float]]
 """By family, and by how many of its units are taken away: the distance of the outputs from the whole model's."""
@@ -52,7 +56,7 @@ def measured(run: PruningRun, progress: Progress | None = None) -> Harms:
     found: dict[int, dict[int, float]] = {number: {} for number in todo}
     progress.begin("sensitivity", sum(map(len, todo.values())))
     with threads_for(run.graph.macs * size_of(inputs), SMALL_PASS):
-        original = run.original
+        original = Original.of(run.whole, inputs, run.settings.seed, usual_rows=LEAST_ROWS)
         with evaluating(run.whole):
             taught = call(run.whole, inputs)
         for number, counts in todo.items():
@@ -74,6 +78,21 @@ def measured(run: PruningRun, progress: Progress | None = None) -> Harms:
                 progress.step()
     progress.end()
     return found
+
+
+def worth_measuring(model: nn.Module, macs: int, images: int, task: Task) -> bool:
+    """Whether ``compress`` measures what each layer can lose, where nobody has said how layers compare.
+
+    It does unless the task has its own way of ranking units, or it would take long: some passes for each layer.
+
+    Args:
+        model: the model, whose units no method has scored.
+        macs: of one pass over one image.
+        images: that it is repaired with.
+        task: what the model is for.
+    """
+    layers = sum(parameter.dim() > 1 for parameter in model.parameters())
+    return task.criterion is None and len(RATIOS) * layers * images * macs <= AFFORDABLE
 
 
 def compared(run: PruningRun, harms: Harms, quantity: Quantity = "macs") -> Float[Tensor, " units"]:
