@@ -91,8 +91,9 @@ def prune(
             settings say; where there is none, on the inputs for repairs.
         criterion: how units are scored (see ``score_units``); ``auto``: ``metanet`` where the metanetwork has a score
             head or an importance is given, else ``group-l2``.
-        scope: rank the units of all families together, or take the same fraction of each; ``auto``: together, or as the
-            task has it that says by what units are ranked.
+        scope: rank the units of all families together, take the same fraction of each, or (``sensitivity``) of each
+            what it can lose, measured on ``repair_inputs`` or ``data``; ``auto``: together, or as the task has it that
+            says by what units are ranked.
         max_ratio: the largest fraction of a family that may go.
         rules: what may happen to single layers (see ``limits_of``).
         keep_heads: whether attention keeps all of its heads.

@@ -31,7 +31,7 @@ from metaprune_cli.workflows.doubts import doubt
 from metaprune_cli.workflows.loading import ModelSource, open_model, save
 from metaprune_cli.workflows.made import Made, code_of
 from metaprune_cli.workflows.paths import SUFFIX, stem
-from metaprune_cli.workflows.sensitivities import worth_measuring
+from metaprune_cli.workflows.sensitivities import is_affordable
 from metaprune_cli.workflows.steps import Result, Steps
 from metaprune_cli.workflows.task import task_of
 from metaprune_cli.workflows.teachers import open_fitting
@@ -170,7 +170,7 @@ def pruned(course: Course, path: Path, speedup: float) -> tuple[Path, Mapping[st
     if _is_left_to_us(course):
         opened = open_model(path, course.ours)
         macs = count_macs(opened.model, opened.example())
-        if opened.importance is None and worth_measuring(opened.model, macs, settings.repair_images, course.task):
+        if opened.importance is None and is_affordable(opened.model, macs, settings.repair_images):
             settings = replace(settings, scope="sensitivity")
 
     def work() -> Figures:
@@ -192,9 +192,9 @@ def pruned(course: Course, path: Path, speedup: float) -> tuple[Path, Mapping[st
 
 
 def _is_left_to_us(course: Course) -> bool:
-    """Whether there are images, and nobody has said how units are to be ranked."""
+    """Whether there are images, and neither the user nor the task says how units are to be ranked."""
     asked = course.pruning
-    ranked = asked.scope != "auto" or asked.criterion != "auto" or asked.search > 0
+    ranked = asked.scope != "auto" or asked.criterion != "auto" or asked.search > 0 or course.task.criterion is not None
     return course.data is not None and asked.repair == "least-squares" and not ranked
 
 

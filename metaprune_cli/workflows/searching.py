@@ -28,6 +28,7 @@ from metaprune_cli.workflows.memory import Memory
 from metaprune_cli.workflows.planned import Planned
 from metaprune_cli.workflows.pruning import PruningRun
 from metaprune_cli.workflows.ranking import ranked
+from metaprune_cli.workflows.sensitivities import is_affordable
 from metaprune_cli.workflows.workers import Kept, Panel
 
 BASELINES: Mapping[How, tuple[Scope, int | None]] = {
@@ -46,11 +47,13 @@ SURE = 2.0
 
 
 def baselines_of(run: PruningRun) -> Mapping[How, tuple[Scope, int | None]]:
-    """Those for a model: scored once where scores are read off images.
+    """Those for a model: sensitivities where measuring takes minutes, no steps whose scores need images.
 
-    In steps they cost passes over the images at each, and were worth none of them (docs/results/restoration).
+    Those cost passes at each step, and were worth none of them (docs/results/restoration).
     """
-    return {how: by for how, by in BASELINES.items() if by[1] is None or not run.reads_images}
+    affordable = is_affordable(run.model, run.graph.macs, run.settings.repair_images)
+    out = {"rescored": run.reads_images, "sensitivity": not affordable}
+    return {how: by for how, by in BASELINES.items() if not out.get(how)}
 
 
 @dataclass(frozen=True, eq=False)

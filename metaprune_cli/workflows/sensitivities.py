@@ -17,7 +17,6 @@ from metaprune_cli.pruning.masking import masked_copy
 from metaprune_cli.pruning.repair import LEAST_ROWS, Original, outputs_without
 from metaprune_cli.pruning.sensitivity import added_harm, in_order, numbers_to_try
 from metaprune_cli.pruning.targets import counted
-from metaprune_cli.tasks import Task
 from metaprune_cli.training.progress import Progress, Silence
 from metaprune_cli.workflows.device import SMALL_PASS, threads_for
 
@@ -52,7 +51,8 @@ def measured(run: PruningRun, progress: Progress | None = None) -> Harms:
     progress, images, inputs = progress or Silence(), run.images, run.images.shown
     families, most = run.graph.units.families, run.limits.most.tolist()
     scores, free = run.scores(), run.graph.units.prunable
-    todo = {number: numbers_to_try(may, RATIOS) for number, may in enumerate(most) if may}
+    may_go = (min(may, int(free[family.units].sum())) for may, family in zip(most, families, strict=True))
+    todo = {number: numbers_to_try(may, RATIOS) for number, may in enumerate(may_go) if may}
     found: dict[int, dict[int, float]] = {number: {} for number in todo}
     progress.begin("sensitivity", sum(map(len, todo.values())))
     with threads_for(run.graph.macs * size_of(inputs), SMALL_PASS):
@@ -80,19 +80,16 @@ def measured(run: PruningRun, progress: Progress | None = None) -> Harms:
     return found
 
 
-def worth_measuring(model: nn.Module, macs: int, images: int, task: Task) -> bool:
-    """Whether ``compress`` measures what each layer can lose, where nobody has said how layers compare.
-
-    It does unless the task has its own way of ranking units, or it would take long: some passes for each layer.
+def is_affordable(model: nn.Module, macs: int, images: int) -> bool:
+    """Whether measuring takes minutes, so that it is done where nobody asks: some passes for each layer.
 
     Args:
-        model: the model, whose units no method has scored.
+        model: the model.
         macs: of one pass over one image.
         images: that it is repaired with.
-        task: what the model is for.
     """
     layers = sum(parameter.dim() > 1 for parameter in model.parameters())
-    return task.criterion is None and len(RATIOS) * layers * images * macs <= AFFORDABLE
+    return len(RATIOS) * layers * images * macs <= AFFORDABLE
 
 
 def compared(run: PruningRun, harms: Harms, quantity: Quantity = "macs") -> Float[Tensor, " units"]:

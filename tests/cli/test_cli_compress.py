@@ -20,7 +20,7 @@ from metaprune_cli.stages import compress as stage
 from metaprune_cli.stages import compress_steps
 
 DIGITS = ("--dataset", "digits", "--batch-size", "128", "--latency-batch", "2", "--format", "safetensors")
-SHORT = (*DIGITS, "--epochs", "1")
+SHORT = (*DIGITS, "--epochs", "1", "--scope", "global")
 
 
 @pytest.fixture(scope="module")
@@ -204,3 +204,12 @@ def test_patches_repair_what_restores_images(tmp_path: Path, monkeypatch: pytest
         ("auto", "auto", 64),
         ("auto", "auto", 1024),
     ]
+
+
+def test_with_images_each_layer_loses_what_it_can_unless_somebody_says_otherwise(model: Path, tmp_path: Path) -> None:
+    ways: list[tuple[tuple[str, ...], str]] = [((), "sensitivity"), (("--criterion", "group-l1"), "global")]
+    for options, scope in ways:
+        folder = tmp_path / scope
+        run("compress", model, *DIGITS, "--epochs", "0", "-s", "2", *options, "-o", folder, "-q")
+        (small,) = folder.glob("*.pruned-2x.safetensors")
+        assert read_document(small)["lineage"][-1]["scope"] == scope
