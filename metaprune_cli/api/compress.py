@@ -34,7 +34,7 @@ from metaprune_cli.workflows.export.writing import Exported
 from metaprune_cli.workflows.inputs import random_inputs
 from metaprune_cli.workflows.max_drop import too_costly, tried
 from metaprune_cli.workflows.pruning import Pruned
-from metaprune_cli.workflows.sensitivities import is_affordable
+from metaprune_cli.workflows.sensitivities import worth_measuring
 from metaprune_cli.workflows.verdict import Verdict
 
 RANKED = frozenset({"scope", "criterion", "importance", "rescore", "search"})
@@ -122,7 +122,8 @@ def compress(
     given = {"repair_images": repair_images(data), "repair": repair or ("none" if data is None else REPAIR)} | said
     if data is not None and metanetwork is None and given["repair"] == REPAIR and not RANKED & pruning.keys():
         images = int((given | pruning)["repair_images"])
-        if task_for(task, data).criterion is None and is_affordable(model, count_macs(model, example), images):
+        known = task_for(task, data)
+        if known.criterion is None and worth_measuring(model, example, count_macs(model, example), images, known):
             given["scope"] = "sensitivity"
     remove = partial(prune, model, example, metanetwork=metanetwork, **(given | pruning))
     train = None

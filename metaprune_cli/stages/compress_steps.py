@@ -31,7 +31,7 @@ from metaprune_cli.workflows.doubts import doubt
 from metaprune_cli.workflows.loading import ModelSource, open_model, save
 from metaprune_cli.workflows.made import Made, code_of
 from metaprune_cli.workflows.paths import SUFFIX, stem
-from metaprune_cli.workflows.sensitivities import is_affordable
+from metaprune_cli.workflows.sensitivities import worth_measuring
 from metaprune_cli.workflows.steps import Result, Steps
 from metaprune_cli.workflows.task import task_of
 from metaprune_cli.workflows.teachers import open_fitting
@@ -169,8 +169,9 @@ def pruned(course: Course, path: Path, speedup: float) -> tuple[Path, Mapping[st
     settings = replace(course.pruning, speedup=(speedup,))
     if _is_left_to_us(course):
         opened = open_model(path, course.ours)
-        macs = count_macs(opened.model, opened.example())
-        if opened.importance is None and is_affordable(opened.model, macs, settings.repair_images):
+        example = opened.example()
+        given = (opened.model, example, count_macs(opened.model, example), settings.repair_images, course.task)
+        if opened.importance is None and worth_measuring(*given):
             settings = replace(settings, scope="sensitivity")
 
     def work() -> Figures:

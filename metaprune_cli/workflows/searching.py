@@ -28,7 +28,7 @@ from metaprune_cli.workflows.memory import Memory
 from metaprune_cli.workflows.planned import Planned
 from metaprune_cli.workflows.pruning import PruningRun
 from metaprune_cli.workflows.ranking import ranked
-from metaprune_cli.workflows.sensitivities import is_affordable
+from metaprune_cli.workflows.sensitivities import worth_measuring
 from metaprune_cli.workflows.workers import Kept, Panel
 
 BASELINES: Mapping[How, tuple[Scope, int | None]] = {
@@ -51,8 +51,8 @@ def baselines_of(run: PruningRun) -> Mapping[How, tuple[Scope, int | None]]:
 
     Those cost passes at each step, and were worth none of them (docs/results/restoration).
     """
-    affordable = is_affordable(run.model, run.graph.macs, run.settings.repair_images)
-    out = {"rescored": run.reads_images, "sensitivity": not affordable}
+    given = (run.model, run.example, run.graph.macs, run.settings.repair_images, run.images.task)
+    out = {"rescored": run.reads_images, "sensitivity": not worth_measuring(*given)}
     return {how: by for how, by in BASELINES.items() if not out.get(how)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 from metaprune_cli.config import Quantity
 from metaprune_cli.data.batch import size_of
 from metaprune_cli.errors import NumericsError
+from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.metrics.calling import call, evaluating
 from metaprune_cli.pruning.masking import masked_copy
 from metaprune_cli.pruning.repair import LEAST_ROWS, Original, outputs_without
 from metaprune_cli.pruning.sensitivity import added_harm, in_order, numbers_to_try
 from metaprune_cli.pruning.targets import counted
+from metaprune_cli.tasks import Task
 from metaprune_cli.training.progress import Progress, Silence
 from metaprune_cli.workflows.device import SMALL_PASS, threads_for
 
@@ -35,7 +38,7 @@ Harms = Mapping[int, Mapping[int, float]]
 
 @torch.no_grad()
 def measured(run: PruningRun, progress: Progress | None = None) -> Harms:
-    """Try every family by itself: its lowest units set to zero, the layers that they fed fitted by least squares.
+    """Try every family by itself: its lowest units set to zero, the layers repaired by least squares.
 
     The distance is what the task trains students by (``Task.match``): for classification the Kullback-Leibler
     divergence.
@@ -80,16 +83,25 @@ def measured(run: PruningRun, progress: Progress | None = None) -> Harms:
     return found
 
 
-def is_affordable(model: nn.Module, macs: int, images: int) -> bool:
-    """Whether measuring takes minutes, so that it is done where nobody asks: some passes for each layer.
+def worth_measuring(model: nn.Module, example: ExampleInputs, macs: int, images: int, task: Task) -> bool:
+    """Whether it is done where nobody asks: it takes minutes, and the task says how far outputs are from others.
 
     Args:
         model: the model.
-        macs: of one pass over one image.
-        images: that it is repaired with.
+        example: one input, batch size 1.
+        macs: of one pass over it.
+        images: that the model is repaired with; each layer takes some passes over them.
+        task: what the model is for.
     """
     layers = sum(parameter.dim() > 1 for parameter in model.parameters())
-    return len(RATIOS) * layers * images * macs <= AFFORDABLE
+    if len(RATIOS) * layers * images * macs > AFFORDABLE:
+        return False
+    with torch.no_grad(), evaluating(model):
+        outputs = call(model, example)
+    try:
+        return math.isfinite(task.match(outputs, outputs))
+    except Exception:  # noqa: BLE001 - of a user's own task
+        return False
 
 
 def compared(run: PruningRun, harms: Harms, quantity: Quantity = "macs") -> Float[Tensor, " units"]:
