@@ -23,6 +23,7 @@ from metaprune_cli.workflows.loading import ModelSource, Opened
 from metaprune_cli.workflows.paths import stem
 from metaprune_cli.workflows.pruning import PruningRun, criterion_for, scope_for
 from metaprune_cli.workflows.samples import Samples
+from metaprune_cli.workflows.sensitivities import scores_in
 from metaprune_cli.workflows.structures import Structures
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def _points(
     ):
         name = f"{stem(opened.path)} @ {speedup_label(speedup)}, {arm}"
         try:
-            scores = run.compared(scope, Target("macs", factor=speedup))
+            scores = scores_in(scope, run, Target("macs", factor=speedup))
             plan = make_plan(graph, scores, speedup, scope=scope, max_ratio=pruning.max_ratio)
             small = apply_plan(model, graph, plan, opened.example(), trials=run.trials)
         except (TargetError, UnfitError) as error:

@@ -31,13 +31,10 @@ from metaprune_cli.pruning.repair import Original, RepairedLayer, repaired
 from metaprune_cli.pruning.rules import limits_of
 from metaprune_cli.pruning.scoring import score_units
 from metaprune_cli.pruning.surgery import Taken, UnfitError, apply_plan, route_of, without
-from metaprune_cli.pruning.targets import Target
-from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.device import SMALL_PASS, threads_for
 from metaprune_cli.workflows.importance import Importance
 from metaprune_cli.workflows.loading import Opened
-from metaprune_cli.workflows.sensitivities import Harms, compared, measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +99,7 @@ class PruningRun:
         importance: what a method says of the units, if one has scored them.
         gradients: of the loss, by entry, for the criterion ``taylor``; None: from the images.
         limits_given: what may go of each family, instead of what the settings say.
-        harms: what each family can lose, if it was measured before; None: it is measured where it is asked for.
+        harms: what each family can lose, where that was measured (see ``workflows.sensitivities``).
         sparse: whether the model has zeros that are meant to stay.
         name: of the model, for messages.
     """
@@ -115,11 +112,10 @@ class PruningRun:
     importance: Importance | None = None
     gradients: Mapping[str, Tensor] | None = None
     limits_given: Limits | None = None
-    harms: Harms | None = None
+    harms: dict[int, Mapping[int, float]] = field(default_factory=dict)
     sparse: bool = False
     name: Path | None = None
     _scores: dict[float, Tensor] = field(default_factory=dict, init=False, repr=False)
-    _harms: dict[int, Mapping[int, float]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(
@@ -184,18 +180,6 @@ class PruningRun:
         if at not in self._scores:
             self._scores[at] = self._scored(at)
         return self._scores[at]
-
-    def compared(self, scope: Scope, goal: Target, progress: Progress | None = None) -> Float[Tensor, " units"]:
-        """Scores by which units are ranked to a target in this scope; what each family can lose is measured once.
-
-        Raises:
-            InputError: scope sensitivity, and there are no images.
-        """
-        if scope != "sensitivity":
-            return self.scores(goal.factor or USUAL)
-        if self.harms is None and not self._harms:
-            self._harms.update(measured(self, progress))
-        return compared(self, self.harms or self._harms, goal.quantity)
 
     def ranked_in(self, steps: int) -> PruningRun:
         """The same, whose units are scored in so many steps and not searched for."""

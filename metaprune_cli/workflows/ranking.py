@@ -12,6 +12,7 @@ from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.allowed import Allowed
 from metaprune_cli.workflows.planned import Planned
 from metaprune_cli.workflows.pruning import PruningRun
+from metaprune_cli.workflows.sensitivities import scores_in
 
 
 def ranked(
@@ -38,7 +39,7 @@ def ranked(
     """
     ranking = run if rescore is None else run.ranked_in(rescore)
     speedup, number = goal.factor or USUAL, ranking.settings.rescore
-    scores = ranking.compared(scope, goal, progress)
+    scores = scores_in(scope, ranking, goal, progress)
     everything = torch.ones_like(scores, dtype=torch.bool)
     way = goal.steps(number, measure(everything)) if number > 1 else (goal,)
 

@@ -28,7 +28,7 @@ from metaprune_cli.workflows.memory import Memory
 from metaprune_cli.workflows.planned import Planned
 from metaprune_cli.workflows.pruning import PruningRun
 from metaprune_cli.workflows.ranking import ranked
-from metaprune_cli.workflows.sensitivities import worth_measuring
+from metaprune_cli.workflows.sensitivities import is_worth_measuring
 from metaprune_cli.workflows.workers import Kept, Panel
 
 BASELINES: Mapping[How, tuple[Scope, int | None]] = {
@@ -51,8 +51,7 @@ def baselines_of(run: PruningRun) -> Mapping[How, tuple[Scope, int | None]]:
 
     Those cost passes at each step, and were worth none of them (docs/results/restoration).
     """
-    given = (run.model, run.example, run.graph.macs, run.settings.repair_images, run.images.task)
-    out = {"rescored": run.reads_images, "sensitivity": not worth_measuring(*given)}
+    out = {"rescored": run.reads_images, "sensitivity": not is_worth_measuring(run)}
     return {how: by for how, by in BASELINES.items() if not out.get(how)}
 
 
@@ -151,7 +150,8 @@ class Field:
         """
         first = runs[0]
         check_searchable([goal])
-        measure = remembered(measure_for(goal, first.model, first.graph, first.example, first.device))
+        device = first.images.demanded_by("A search").device
+        measure = remembered(measure_for(goal, first.model, first.graph, first.example, device))
         baselines = {
             how: tuple(ranked(run, goal, measure, *by) for run in runs) for how, by in baselines_of(first).items()
         }

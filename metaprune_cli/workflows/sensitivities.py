@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metaprune_cli.config import Quantity
+from metaprune_cli.config import Quantity, Scope
 from metaprune_cli.data.batch import size_of
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.metrics.calling import call, evaluating
+from metaprune_cli.pruning.criteria import USUAL
 from metaprune_cli.pruning.masking import masked_copy
 from metaprune_cli.pruning.repair import LEAST_ROWS, Original, outputs_without
 from metaprune_cli.pruning.sensitivity import added_harm, in_order, numbers_to_try
-from metaprune_cli.pruning.targets import counted
+from metaprune_cli.pruning.targets import Target, counted
 from metaprune_cli.tasks import Task
 from metaprune_cli.training.progress import Progress, Silence
 from metaprune_cli.workflows.device import SMALL_PASS, threads_for
-
-if TYPE_CHECKING:
-    from metaprune_cli.workflows.pruning import PruningRun
+from metaprune_cli.workflows.pruning import PruningRun
 
 RATIOS = (0.25, 0.5, 0.75, 1.0)
 """Fractions of the units of a family that may go, at which it is tried."""
@@ -34,6 +32,25 @@ AFFORDABLE = 10e12
 
 Harms = Mapping[int, Mapping[int, float]]
 """By family, and by how many of its units are taken away: the distance of the outputs from the whole model's."""
+
+
+def scores_in(scope: Scope, run: PruningRun, goal: Target, progress: Progress | None = None) -> Float[Tensor, " units"]:
+    """Scores by which units are ranked to a target; what each family can lose is measured once for a run.
+
+    Args:
+        scope: how units of different families compare.
+        run: the model.
+        goal: the target.
+        progress: is told where something is measured.
+
+    Raises:
+        InputError: scope sensitivity, and there are no images.
+    """
+    if scope != "sensitivity":
+        return run.scores(goal.factor or USUAL)
+    if not run.harms:
+        run.harms.update(measured(run, progress))
+    return compared(run, run.harms, goal.quantity)
 
 
 @torch.no_grad()
@@ -102,6 +119,11 @@ def worth_measuring(model: nn.Module, example: ExampleInputs, macs: int, images:
         return math.isfinite(task.match(outputs, outputs))
     except Exception:  # noqa: BLE001 - of a user's own task
         return False
+
+
+def is_worth_measuring(run: PruningRun) -> bool:
+    """The same of a run."""
+    return worth_measuring(run.model, run.example, run.graph.macs, run.settings.repair_images, run.images.task)
 
 
 def compared(run: PruningRun, harms: Harms, quantity: Quantity = "macs") -> Float[Tensor, " units"]:
