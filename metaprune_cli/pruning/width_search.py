@@ -184,7 +184,7 @@ class _Draw:
             if genes not in seen and any(price in budget for budget in self.budgets):
                 found.append((how, genes, price))
                 seen.add(genes)
-        for how in self._kinds(len(parents))[: self.settings.population - len(found)]:
+        for how in self._kinds(len(parents))[: max(self.settings.population - len(found), 0)]:
             child = self._new(how, parents, seen, generator) or self._new("random", parents, seen, generator)
             if child is not None:
                 found.append(child)

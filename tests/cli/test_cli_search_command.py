@@ -115,7 +115,9 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
 
 def test_one_search_for_all_targets(model: Path, tmp_path: Path) -> None:
     found = run("search", model, *SMALL, "--front", "-s", 2, "-s", 3, "-o", tmp_path, "--json").json["models"]
-    assert [row["evaluated"] for row in found] == [18, 18]
+    first, second = (row["evaluated"] for row in found)
+    assert first == second
+    assert 18 <= first <= 20  # four starts for each target are more than the population
     assert [row["achieved"] >= row["requested"] for row in found] == [True, True]
 
 

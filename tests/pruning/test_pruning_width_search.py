@@ -101,6 +101,12 @@ def test_trials_are_counted(toy: Toy) -> None:
     assert len(toy.found(settings=Evolution(12, 5, 5, 0.5, 0.5, 0.2, trials=17)).candidates) == 17
 
 
+def test_more_starts_than_the_population_are_all_judged_and_nothing_besides(toy: Toy) -> None:
+    starts = [("plain", candidate.genes) for candidate in toy.found().candidates[:9]]
+    found = toy.found(settings=Evolution(6, 2, 5, 0.5, 0.5, 0.2), starts=starts)
+    assert [candidate.iteration for candidate in found.candidates] == [0] * 9 + [1] * 6
+
+
 def test_what_cannot_be_judged_is_no_parent(toy: Toy) -> None:
     toy.worth[0] = math.nan
     found = toy.found()
