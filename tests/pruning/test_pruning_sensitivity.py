@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torchvision.models import VisionTransformer
 
 from metaprune_cli.api.prune import prune
 from metaprune_cli.config import PruneSettings
@@ -141,6 +142,24 @@ def test_a_layer_that_does_nothing_goes_whatever_its_weights_are() -> None:
     assert min(widths(by_weights.model)[::2]) < 16
     assert found.plan.speedup >= 2
     assert found.report["scope"] == "sensitivity"
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(16, 32, 2, batch_first=True)
+        self.out = nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.lstm(x)[0][:, -1])
+
+
+def test_heads_and_cells_are_tried_like_channels() -> None:
+    torch.manual_seed(0)
+    attending = VisionTransformer(16, 8, 1, 4, 32, 64, num_classes=10)
+    for model, inputs in ((attending, torch.randn(8, 3, 16, 16)), (Recurrent(), torch.randn(16, 10, 16))):
+        found = prune(model.eval(), inputs[:1], speedup=1.7, scope="sensitivity", repair_inputs=inputs)
+        assert found.plan.speedup >= 1.7
 
 
 @pytest.mark.parametrize("target", ["params=2x", "size=8KB", "macs=50%"])
