@@ -50,4 +50,4 @@ def test_rows_come_image_by_image_and_epoch_by_epoch(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["", "table", "--results", str(results), "-o", str(tmp_path / "page.md")])
     bench.main()
     whole, small = rows[0]["psnr"], rows[1]["psnr"]
-    assert f"| tiny, repaired only | {whole:.2f} | {small:.2f} |" in (tmp_path / "page.md").read_text()
+    assert f"| tiny, uniform, repaired only | {whole:.2f} | {small:.2f} |" in (tmp_path / "page.md").read_text()
