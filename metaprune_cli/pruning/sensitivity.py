@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from metaprune_cli.graph.units import Family, Units
@@ -29,12 +29,22 @@ def without_lowest(
 
     At least one unit goes and one stays; units that are locked do.
     """
-    free = family.units[units.prunable[family.units]]
-    most = len(free) if len(free) < len(family.units) else len(free) - 1
-    count = min(max(round(ratio * len(family.units)), 1), most)
+    free = len(free_units(units, family, scores))
+    most = free if free < len(family.units) else free - 1
+    return without(units, family, scores, min(max(round(ratio * len(family.units)), 1), most))
+
+
+def without(units: Units, family: Family, scores: Float[Tensor, " units"], count: int) -> Bool[Tensor, " units"]:
+    """The units that stay when so many of one family go, lowest scores first; those that are locked do."""
     kept = torch.ones(units.num_units, dtype=torch.bool)
-    kept[free[scores[free].argsort(stable=True)[:count]]] = False
+    kept[free_units(units, family, scores)[:count]] = False
     return kept
+
+
+def free_units(units: Units, family: Family, scores: Float[Tensor, " units"]) -> Int[Tensor, " free"]:
+    """The units of a family that may go, lowest scores first."""
+    free = family.units[units.prunable[family.units]]
+    return free[scores[free].argsort(stable=True)]
 
 
 def bearable(drops: Mapping[float, float], most: float) -> float:
@@ -106,9 +116,7 @@ def in_order(
     most = max((float(values.max()) for values in added.values() if len(values)), default=0.0) or 1.0
     found = torch.full_like(scores, 2 * most, dtype=torch.float64)
     for number, values in added.items():
-        family = units.families[number]
-        free = family.units[units.prunable[family.units]]
-        ascending = free[scores[free].argsort(stable=True)]
-        apart = 1e-9 * most * torch.arange(len(free), dtype=torch.float64)  # equal ones stay in their order
-        found[ascending] = values[: len(free)] + apart
+        ascending = free_units(units, units.families[number], scores)
+        apart = 1e-9 * most * torch.arange(len(ascending), dtype=torch.float64)  # equal ones stay in their order
+        found[ascending] = values[: len(ascending)] + apart
     return found

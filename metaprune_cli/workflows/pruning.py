@@ -202,7 +202,7 @@ class PruningRun:
             model = masked_copy(model, self.graph, kept)
         if self.reads_images:
             model, batches = copy.deepcopy(model).to(self.device).eval(), self.images.batches
-        seen = sum(number_of(inputs) for inputs, _ in batches)
+        seen = sum(_number(inputs) for inputs, _ in batches)
         with threads_for(self.graph.macs * seen, SMALL_PASS) if seen else nullcontext():
             return score_units(
                 model,
@@ -279,7 +279,7 @@ class PruningRun:
         inputs = self.images.inputs
         small = small.to(self.device) if self._travels else small
         with threads_for(self.repair_macs, SMALL_PASS):
-            original = self.original if inputs is not None and how in ("bias", "least-squares") else None
+            original = self._original if inputs is not None and how in ("bias", "least-squares") else None
             small, layers = repaired(
                 small, self.whole, self.graph, kept, inputs, how, seed=self.settings.seed, original=original
             )
@@ -289,7 +289,7 @@ class PruningRun:
     def repair_macs(self) -> int:
         """Multiply-adds of one pass over the repair's inputs."""
         inputs = self.images.inputs
-        return 0 if inputs is None else self.graph.macs * number_of(inputs)
+        return 0 if inputs is None else self.graph.macs * _number(inputs)
 
     @property
     def _home(self) -> torch.device:
@@ -305,12 +305,11 @@ class PruningRun:
         return copy.deepcopy(self.model).to(self.device) if self._travels else self.model
 
     @cached_property
-    def original(self) -> Original:
-        """What the whole model did on the images that repairs are fitted to."""
-        return Original.of(self.whole, self.images.shown, self.settings.seed)
+    def _original(self) -> Original:
+        return Original.of(self.whole, self.images.inputs, self.settings.seed)
 
 
-def number_of(inputs: ExampleInputs) -> int:
+def _number(inputs: ExampleInputs) -> int:
     """Of samples; 1 where nothing tells."""
     return next((len(leaf) for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.dim()), 1)
 

@@ -35,7 +35,7 @@ BASELINES: Mapping[How, tuple[Scope, int | None]] = {
     "plain": ("global", None),
     "uniform": ("family", None),
     "rescored": ("global", 20),
-    "sensitivity": ("sensitivity", None),
+    "sensitivity": ("sensitivity", 1),
 }
 """What needs no search: as it is called, the scope of the ranking that gives it, and in how many steps (None: as the
 settings say). What each layer can lose, measured, is worth more than many trials, and scores taken anew on the way are

@@ -17,7 +17,7 @@ from metaprune_cli.metrics.calling import call, evaluating
 from metaprune_cli.pruning.criteria import USUAL
 from metaprune_cli.pruning.masking import masked_copy
 from metaprune_cli.pruning.repair import LEAST_ROWS, Original, outputs_without
-from metaprune_cli.pruning.sensitivity import added_harm, in_order, numbers_to_try
+from metaprune_cli.pruning.sensitivity import added_harm, free_units, in_order, numbers_to_try, without
 from metaprune_cli.pruning.targets import Target, counted
 from metaprune_cli.tasks import Task
 from metaprune_cli.training.progress import Progress, Silence
@@ -69,9 +69,9 @@ def measured(run: PruningRun, progress: Progress | None = None) -> Harms:
         NumericsError: an activation is not finite; names the layer.
     """
     progress, images, inputs = progress or Silence(), run.images, run.images.shown
-    families, most = run.graph.units.families, run.limits.most.tolist()
-    scores, free = run.scores(), run.graph.units.prunable
-    may_go = (min(may, int(free[family.units].sum())) for may, family in zip(most, families, strict=True))
+    units, scores, most = run.graph.units, run.scores(), run.limits.most.tolist()
+    families = units.families
+    may_go = (min(may, len(free_units(units, own, scores))) for may, own in zip(most, families, strict=True))
     todo = {number: numbers_to_try(may, RATIOS) for number, may in enumerate(may_go) if may}
     found: dict[int, dict[int, float]] = {number: {} for number in todo}
     progress.begin("sensitivity", sum(map(len, todo.values())))
@@ -80,15 +80,11 @@ def measured(run: PruningRun, progress: Progress | None = None) -> Harms:
         with evaluating(run.whole):
             taught = call(run.whole, inputs)
         for number, counts in todo.items():
-            ascending = families[number].units
-            ascending = ascending[free[ascending]]
-            ascending = ascending[scores[ascending].argsort(stable=True)]
             for count in counts:
-                kept = torch.ones_like(free)
-                kept[ascending[:count]] = False
+                kept = without(units, families[number], scores, count)
                 outputs = outputs_without(masked_copy(run.whole, run.graph, kept), run.graph, kept, inputs, original)
                 harm = float(images.task.match(outputs, taught))
-                if harm != harm:
+                if not math.isfinite(harm):
                     raise NumericsError(
                         "The model's outputs are not finite without some of its channels.",
                         where=families[number].name,
@@ -137,14 +133,10 @@ def compared(run: PruningRun, harms: Harms, quantity: Quantity = "macs") -> Floa
     graph = run.graph
     measure = counted(graph, quantity) or counted(graph, "macs")
     assert measure is not None
-    scores, free = run.scores(), graph.units.prunable
-    everything = torch.ones_like(free)
-    whole, added = measure(everything), {}
+    units, scores = graph.units, run.scores()
+    whole, added = measure(torch.ones_like(units.prunable)), {}
     for number, tried in harms.items():
-        units = graph.units.families[number].units
-        units = units[free[units]]
-        kept = everything.clone()
-        kept[units[scores[units].argsort(stable=True)[: max(tried)]]] = False
-        saved = max(whole - measure(kept), 1e-9) / max(tried)
-        added[number] = added_harm(tried, len(units)) * (whole / saved)
-    return in_order(scores, graph.units, added)
+        family, most = units.families[number], max(tried)
+        saved = max(whole - measure(without(units, family, scores, most)), 1e-9) / most
+        added[number] = added_harm(tried, len(free_units(units, family, scores))) * (whole / saved)
+    return in_order(scores, units, added)
