@@ -42,7 +42,8 @@ def measured_scores(
         On the CPU, shape (units,).
     """
     probe = copy.deepcopy(model).eval().requires_grad_(True)
-    return MEASURED[criterion](probe, graph, batches, task or find_task(None)).cpu()
+    with torch.enable_grad():  # a caller may have switched gradients off
+        return MEASURED[criterion](probe, graph, batches, task or find_task(None)).detach().cpu()
 
 
 def loss_gradients(model: nn.Module, batches: Iterable[AnyBatch], task: Task) -> dict[str, Tensor]:

@@ -64,6 +64,16 @@ def test_taylor_is_the_first_order_change(traced):
     assert_close(hidden(case.graph, measured_scores(case.model, case.graph, "taylor", data)), total.abs())
 
 
+@pytest.mark.parametrize("criterion", sorted(MEASURED))
+def test_gradients_may_be_switched_off_around_it(traced, criterion):
+    case = traced("mlp")
+    data = batches(case)
+    with torch.no_grad():
+        found = measured_scores(case.model, case.graph, criterion, data)
+    assert_close(found, measured_scores(case.model, case.graph, criterion, data))
+    assert not found.requires_grad
+
+
 def test_obd_c_squares_every_small_batch_by_itself(traced):
     case = traced("mlp")
     data = batches(case)
