@@ -92,8 +92,9 @@ def meta_train(
     opened = [_opened(path, source, splits, task) for path in (*train_files, *validation_files)]
     entries = [ZooEntry(found.path.name, found.model, found.neuron_graph()) for found in opened]
     share_files = [file.path for file in find_sources(shares, ("model",)).files]
-    examples = examples_for([entry.graph for entry in entries[: len(train_files)]], train_files, share_files, settings)
-    zoo = [replace(entry, examples=own) for entry, own in zip(entries, examples, strict=False)]
+    known = [entry.graph for entry in entries], (*train_files, *validation_files), share_files
+    examples = examples_for(*known, settings, trained_on=len(train_files))
+    entries = [replace(entry, examples=own) for entry, own in zip(entries, examples, strict=True)]
     made = Made.by(
         "meta-train",
         seed=settings.seed,
@@ -113,7 +114,7 @@ def meta_train(
         with threads_for(max(entry.graph.macs for entry in entries) * settings.batch_size):
             result = train_metanetwork(
                 network,
-                zoo,
+                entries[: len(train_files)],
                 entries[len(train_files) :],
                 splits.train,
                 splits.val,

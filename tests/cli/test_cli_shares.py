@@ -49,6 +49,18 @@ def test_a_score_head_learns_from_pruned_models(work: Path, pruned: Path, tmp_pa
     assert any(name.startswith("shares/") for name in read_document(metanet)["inputs"])
 
 
+def test_held_out_models_with_examples_choose_the_epoch_by_them(work: Path, pruned: Path, tmp_path: Path) -> None:
+    metanet = tmp_path / "metanet.safetensors"
+    params = settings(tmp_path, validate_every=10)
+    run("meta-train", "graphs/train", "--shares", pruned, "--params", params, "-o", metanet)
+    with (tmp_path / "metanet.history.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["val_loss"]]
+    assert not [name for row in rows for name in row if name.startswith("val_") and name != "val_loss"]
+    losses = {int(row["epoch"]): float(row["val_loss"]) for row in rows}
+    assert losses[0] == max(losses.values())
+    assert read_document(metanet)["metrics"]["best_epoch"] == min(losses, key=losses.__getitem__)
+
+
 def test_it_learns_from_searches_of_either_kind(work: Path, tmp_path: Path) -> None:
     quick = (
         "--population",

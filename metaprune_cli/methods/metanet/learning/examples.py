@@ -19,21 +19,27 @@ SHOWING = ("prune", "search")
 
 
 def examples_for(
-    graphs: Sequence[NeuronGraph], files: Sequence[Path], pruned: Sequence[Path], settings: MetaTrainSettings
+    graphs: Sequence[NeuronGraph],
+    files: Sequence[Path],
+    pruned: Sequence[Path],
+    settings: MetaTrainSettings,
+    *,
+    trained_on: int,
 ) -> list[tuple[Example, ...]]:
     """What pruned models show of each graph's families; all that are pruned from the same structure count alike.
 
     What a search finds for a single model is chance to a good part; what its examples have in common is not.
 
     Args:
-        graphs: what is trained on.
+        graphs: what is trained on, and then what chooses the epoch.
         files: where each of them is from.
         pruned: files of models as ``prune`` and ``search`` write them.
         settings: of the meta-training that is to learn from them.
+        trained_on: how many of the graphs are trained on; each of these must have an example.
 
     Raises:
-        InputError: there are examples and nothing can learn from them, or the reverse; a structure has none; a file is
-            no example. Names all files.
+        InputError: there are examples and nothing can learn from them, or the reverse; a structure that is trained on
+            has none; a file is no example. Names all files.
     """
     if not pruned:
         if settings.objective == "shares":
@@ -52,7 +58,8 @@ def examples_for(
             next_step="set them, or leave --shares out",
         )
     left = _left(pruned)
-    orphans = [str(path) for path, graph in zip(files, graphs, strict=True) if graph.units.signature not in left]
+    taught = zip(files[:trained_on], graphs[:trained_on], strict=True)
+    orphans = [str(path) for path, graph in taught if graph.units.signature not in left]
     if orphans:
         raise InputError(
             "Nothing of the same structure was pruned for some graphs.",
@@ -61,7 +68,7 @@ def examples_for(
             where="--shares",
             next_step="metaprune search or prune models of each architecture and width, and give all results",
         )
-    return [examples_of(graph.units, left[graph.units.signature]) for graph in graphs]
+    return [examples_of(graph.units, left.get(graph.units.signature, ())) for graph in graphs]
 
 
 def _left(files: Sequence[Path]) -> dict[Signature, list[tuple[float, tuple[int, ...]]]]:

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from metaprune_cli.config import MetaTrainSettings
 from metaprune_cli.data import Split
-from metaprune_cli.errors import TargetError
+from metaprune_cli.errors import InputError, TargetError
 from metaprune_cli.methods.metanet import MetaNetwork
 from metaprune_cli.methods.metanet.learning.objectives import Step, removes_units, smaller, speedup_at, zeroing
+from metaprune_cli.methods.metanet.learning.shares import imitation
 from metaprune_cli.methods.metanet.learning.zoo import Member, Weights
-from metaprune_cli.pruning import select
+from metaprune_cli.pruning import by_unit, select
 from metaprune_cli.pruning.sparsity import divided, find_layers
 from metaprune_cli.tasks.measuring import value_of
 from metaprune_cli.training.distributed import ALONE, Ranks
@@ -53,6 +54,9 @@ def validate(
 ) -> Record:
     """Mean figures over the steps' models on the validation images.
 
+    Where nothing but examples is learnt, and the held-out models have some, ``val_loss`` is how far from these the
+    score head is: on images that loss would be of masked models nobody has repaired, which prefers other plans.
+
     Args:
         metanet: the metanetwork.
         steps: held-out models; their batches, of the training split, are for the ``lookahead`` alone.
@@ -62,11 +66,14 @@ def validate(
 
     Returns:
         ``val_loss`` and the task's headline (``val_accuracy``, say), masked at six speed-ups out of the range that is
-        trained for; ``val_dense_loss`` and ``val_dense_accuracy``, nothing masked.
+        trained for; ``val_dense_loss`` and ``val_dense_accuracy``, nothing masked. By examples, ``val_loss`` alone.
 
     Raises:
         NumericsError: a loss is not finite.
     """
+    if steps[0].settings.objective == "shares" and all(step.member.examples for step in steps):
+        far = ranks.collect([_far(metanet, step) for step in ranks.share(steps)])
+        return {"val_loss": float(torch.stack(far).mean())}
 
     def figures(step: Step) -> list[Tensor]:
         """Of one model: nothing masked, then at every position."""
@@ -88,6 +95,15 @@ def validate(
         "val_dense_loss": dense_loss,
         f"val_dense_{key}": dense_headline,
     }
+
+
+@torch.no_grad()
+def _far(metanet: MetaNetwork, step: Step) -> Tensor:
+    """The score head's distance from a model's examples."""
+    units, made = step.member.graph.units, metanet.rewrite(step.member.graph, backend=step.settings.backend)
+    if made.importance is None:
+        raise InputError("A metanetwork without a score head learns from no example.", where="meta-train.criterion")
+    return imitation(units, by_unit(units, made.importance), step.member.examples).double().cpu()
 
 
 @torch.no_grad()
