@@ -69,8 +69,8 @@ def by_sensitivity(bench: Bench, speedup: float) -> Choice:
 
 
 def by_metanet(bench: Bench, speedup: float) -> Choice:
-    """Rewritten and scored in one forward pass of the metanetwork that comes with the package."""
-    network = opened("builtin")
+    """Rewritten and scored in one forward pass of a metanetwork."""
+    network = opened(bench.protocol.metanet.format(network=bench.name))
     written = rewritten(bench.graph.with_tensors(bench.model.state_dict()), network)
     model = bench.run(bench.pruning(), written.tensors).model.to(bench.device)
     size = bench.protocol.batch_size

@@ -52,6 +52,7 @@ class Protocol:
         sparsity: of sparse learning.
         batch_size: of finetuning.
         precision: of its steps.
+        metanet: the metanetwork's file; ``{network}`` stands for the network that it meets.
     """
 
     repair_images: int = 1024
@@ -62,6 +63,7 @@ class Protocol:
     sparsity: float = 5e-4
     batch_size: int = 128
     precision: Precision = "float32"
+    metanet: str = "builtin"
 
 
 @dataclass(frozen=True, eq=False)
