@@ -65,6 +65,7 @@ class MetaTrainSettings:
     choice_slope: NonNegative = 0.3  # how strongly the scores feel which units should have been kept; 0: not at all
     fixed_cost: bool = True  # the scores feel what a choice is worth at equal MACs, not as if it were free
     imitate: NonNegative = 1.0  # weight of the examples given as `--shares`, where there are any
+    weight_noise: NonNegative = 0.0  # objective shares: every weight is read times 1 + this · a normal number
     distill: NonNegative = 0.0  # weight of staying close to the original model's outputs
     repair: bool = False  # the masked model is repaired by least squares before the loss, as `prune.repair` would
     lookahead: Natural = 0  # SGD steps of finetuning between masking and the loss
@@ -99,6 +100,14 @@ class MetaTrainSettings:
                 where="meta-train",
             )
         n_of_m(self.pattern, where="meta-train.pattern")
+        if self.weight_noise and self.objective != "shares":
+            raise InputError(
+                "Weights are only read with noise where nothing but shares is learnt.",
+                expected="0",
+                got=self.weight_noise,
+                where="meta-train.weight_noise",
+                next_step="leave it out, or use the objective shares",
+            )
         if self.lookahead and self.objective in ("unstructured", "n:m", "l1"):
             raise InputError(
                 "Lookahead steps of finetuning only work with structured pruning.",

@@ -116,6 +116,7 @@ def test_a_model_is_pruned_by_what_the_head_says_of_its_speedup(work: Path, mode
     [
         ({"normaliser": "max"}, "graphs/train", "Only a score head over ranks learns"),
         ({"criterion": "group-l2"}, "graphs/train", "Only a score head over ranks learns"),
+        ({"objective": "pruned", "weight_noise": 0.5}, "graphs/train", "only read with noise where nothing but shares"),
     ],
 )
 def test_who_cannot_learn_them_says_so(

@@ -113,3 +113,21 @@ def test_the_score_head_learns_the_examples(world: World, objective: str) -> Non
             for tensors in ([new[n] - old[n] for n in names], [old[n] for n in names])
         )
         assert float(change.norm()) < 0.001 * float(whole.norm())
+
+
+def test_noise_is_on_what_the_metanetwork_reads_and_on_nothing_else(world: World) -> None:  # noqa: F811
+    torch.manual_seed(0)
+    world.metanet = MetaNetwork(MetaNetworkConfig(layers=2, hidden=8, ratio=0.01, score_head=True, normaliser="rank"))
+    taught = []
+    for entry in world.zoo:
+        plan = make_plan(entry.graph, torch.rand(entry.graph.units.num_units), 1.5, max_ratio=0.9)
+        shown = examples_of(entry.graph.units, [(plan.speedup, [family.after for family in plan.families])])
+        taught.append(ZooEntry(entry.name, entry.model, entry.graph, shown))
+    before = [{name: tensor.clone() for name, tensor in entry.graph.tensors.items()} for entry in taught]
+    given = {"zoo": taught, "objective": "shares", "criterion": "metanet", "normaliser": "rank", "epochs": 2}
+    (with_noise, _), (again, _), (without, _) = (world.run(**given, weight_noise=x) for x in (0.5, 0.5, 0.0))
+    assert with_noise.history[0]["val_loss"] == without.history[0]["val_loss"]
+    assert with_noise.history[1]["train_loss"] != without.history[1]["train_loss"]
+    assert all(torch.equal(with_noise.metanet_state[n], t) for n, t in again.metanet_state.items())
+    for entry, tensors in zip(taught, before, strict=True):
+        assert all(torch.equal(entry.graph.tensors[name], tensor) for name, tensor in tensors.items())

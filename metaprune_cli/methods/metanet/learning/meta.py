@@ -14,6 +14,7 @@ from torch import Tensor
 from metaprune_cli.config import MetaTrainSettings
 from metaprune_cli.data import Batch, Split
 from metaprune_cli.errors import CorruptFileError, InputError
+from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.methods.metanet import MetaNetwork
 from metaprune_cli.methods.metanet.learning.objectives import OBJECTIVES, Step
 from metaprune_cli.methods.metanet.learning.selection import check_reachable, validate
@@ -226,7 +227,7 @@ def _step(
 def _add_gradient(metanet: MetaNetwork, step: Step) -> float:
     """Add the gradient of one member's loss to the metanetwork's; returns the loss."""
     member, settings = step.member, step.settings
-    made = metanet.rewrite(member.graph, backend=settings.backend)
+    made = metanet.rewrite(member.graph, _noisy(member.graph, step), backend=settings.backend)
     written = member.rewritten(made.tensors) | ({} if made.importance is None else {IMPORTANCE: made.importance})
     total, leaves = summed_gradients(written, lambda weights: _losses(step, weights))
     gradients = [parameter.grad for parameter in metanet.parameters() if parameter.grad is not None]
@@ -235,6 +236,16 @@ def _add_gradient(metanet: MetaNetwork, step: Step) -> float:
         what = f"The meta-training loss is {total}, its gradient's norm {norm}."
         raise not_finite(what, _suspects(metanet, member, leaves), next_step="try a smaller learning rate or ratio")
     return total
+
+
+def _noisy(graph: NeuronGraph, step: Step) -> dict[str, Tensor]:
+    """The model's tensors, those that the metanetwork reads each times 1 + noise (see ``weight_noise``)."""
+    tensors, strength = dict(graph.tensors), step.settings.weight_noise
+    if strength:
+        for name in dict.fromkeys([block.param for block in graph.blocks] + [entry.name for entry in graph.features]):
+            drawn = torch.randn(tensors[name].shape, generator=step.generator).to(tensors[name])
+            tensors[name] = tensors[name] * (1 + strength * drawn)
+    return tensors
 
 
 def _losses(step: Step, written: Weights) -> Iterable[Tensor]:
