@@ -37,6 +37,7 @@ from metaprune_cli.cli import list as list_
 from metaprune_cli.cli.command import Command
 from metaprune_cli.cli.edge import Edge
 from metaprune_cli.cli.examples import EXAMPLES
+from metaprune_cli.environment import keep_freed_memory
 
 app = typer.Typer(
     name="metaprune",
@@ -97,4 +98,5 @@ def main() -> None:
     """Run the command line; SIGTERM, as a scheduler sends it, ends it as Ctrl-C does."""
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    keep_freed_memory()
     app(prog_name="metaprune")

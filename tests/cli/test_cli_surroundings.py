@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from cli_calling import call
+
+from metaprune_cli.environment import ALLOCATOR, keep_freed_memory
 
 CALL = """
 import sys
@@ -111,3 +115,19 @@ def test_what_input_exhausts_is_no_fault_of_ours(
     ran = call("inspect", tmp_path / "file")
     assert ran.code == 2
     assert said in ran.err
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+@pytest.mark.parametrize(("given", "changed"), [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)])
+def test_freed_memory_is_kept_unless_the_environment_settles_it(given: dict[str, str], changed: bool) -> None:
+    clean = {name: value for name, value in os.environ.items() if name not in ALLOCATOR}
+    code = "from metaprune_cli.environment import keep_freed_memory; print(keep_freed_memory())"
+    ran = subprocess.run([sys.executable, "-c", code], env=clean | given, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == str(changed)
+
+
+def test_without_an_allocator_to_set_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ALLOCATOR:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("ctypes.CDLL", lambda _: object())
+    assert not keep_freed_memory()
