@@ -38,7 +38,7 @@ def keep_freed_memory() -> bool:
     """Let the allocator use up to 1 GiB of freed memory again, instead of returning it to the system at once.
 
     glibc maps every tensor above 32 MiB anew, and its pages have to be zeroed at first use. A pass over a thousand
-    images, as repairs and sensitivities make them, spends a third of its time on that (``benchmarks/allocator.py``).
+    images, as repairs and sensitivities make them, spends a quarter of its time on that (``benchmarks/allocator.py``).
 
     Returns:
         Whether anything was changed: not with another C library, or where the environment has settled it.
