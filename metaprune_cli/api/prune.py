@@ -38,6 +38,7 @@ from metaprune_cli.training.loop import recalibrate_
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.importance import Importance
+from metaprune_cli.workflows.observing import USUAL, Observer
 from metaprune_cli.workflows.planning import prune_to
 from metaprune_cli.workflows.pruning import Pruned, PruningRun
 
@@ -164,7 +165,10 @@ def _through(
     network: MetaNetwork, model: nn.Module, graph: NeuronGraph, images: Calibration
 ) -> tuple[nn.Module, Importance | None]:
     """The model after the metanetwork, and what its score head says of every unit."""
-    written = rewritten(graph.with_tensors(model.state_dict()), network)
+    graph = graph.with_tensors(model.state_dict())
+    if network.config.evidence and images.there:
+        graph = Observer(images.samples, USUAL, images.device).shown(model, graph)
+    written = rewritten(graph, network)
     model = decode(graph.with_tensors(written.tensors), model)
     if images.there:  # as ``metaprune transform``: augmented, as in training
         settings = images.samples.settings

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Annotated
 
 from metaprune_cli.cli import options
 from metaprune_cli.cli.run import guarded, show
-from metaprune_cli.cli.signature import unfolded
+from metaprune_cli.cli.signature import Section, unfolded
+from metaprune_cli.config import EncodeSettings
 from metaprune_cli.console.figures import count
 from metaprune_cli.console.progress import listening
 from metaprune_cli.console.table import Column, Table, label
@@ -27,9 +29,11 @@ def encode(
     models: options.Models,
     output: options.Output = None,
     *,
+    settings: Annotated[EncodeSettings, Section("encode")],
     model_file: options.ModelFile,
-    data: options.Shape,
+    data: options.KnownData,
     params: options.Params = None,
+    device: options.Device = "auto",
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
@@ -37,8 +41,11 @@ def encode(
     """Convert models to neuron graphs; MODEL becomes MODEL.graph.safetensors."""
     source = model_file.source()
     from metaprune_cli.stages import encode as stage
+    from metaprune_cli.workflows.device import pick_device
 
     with listening(quiet) as progress:
-        graphs = stage.encode(models, output, source=source, data=data, progress=progress)
+        graphs = stage.encode(
+            models, output, settings, source=source, data=data, device=pick_device(device), progress=progress
+        )
     rows = [asdict(graph) for graph in graphs]
     show({"graphs": rows}, Table("", COLUMNS, rows), as_json=as_json)

@@ -52,7 +52,7 @@ from metaprune_cli.config.compressing import CompressSettings
 from metaprune_cli.config.data import DataSettings
 from metaprune_cli.config.dhp import DhpSettings
 from metaprune_cli.config.measuring import BenchSettings, CoverageSettings, EvalSettings, ExportSettings
-from metaprune_cli.config.metanet import MetanetSettings, MetaTrainSettings, TransformSettings
+from metaprune_cli.config.metanet import EncodeSettings, MetanetSettings, MetaTrainSettings, TransformSettings
 from metaprune_cli.config.preprocessing import NOTHING_SAID, Preprocessing
 from metaprune_cli.config.pruning import (
     IterateSettings,
@@ -86,6 +86,7 @@ __all__ = [
     "DatasetName",
     "DhpSettings",
     "EdgePrecision",
+    "EncodeSettings",
     "EncodingName",
     "EvalSettings",
     "ExportFormat",

@@ -8,6 +8,7 @@ from typing import Annotated
 from metaprune_cli.config.choices import (
     Backend,
     BatchSize,
+    BelowOne,
     Codec,
     Count,
     EdgePrecision,
@@ -31,6 +32,21 @@ from metaprune_cli.errors import InputError
 
 
 @dataclass(frozen=True)
+class EncodeSettings:
+    """Section ``encode``: on how many training images what they show of every unit is measured; 0: on none."""
+
+    observe: Annotated[
+        Natural,
+        Flag(
+            "Also store what N training images show of each unit (activations, redundancy, gradients), "
+            "for metanetworks trained to read it; try 512.",
+            DATA,
+            "N",
+        ),
+    ] = 0
+
+
+@dataclass(frozen=True)
 class MetanetSettings:
     """Section ``metanet``: the metanetwork's size (paper: L=8, H=64 for ResNet-56)."""
 
@@ -40,6 +56,7 @@ class MetanetSettings:
     scale_blocks: bool = True
     ratio: Positive = 0.1
     edge_precision: EdgePrecision = "float32"  # of the edges' states; bfloat16 is for GPUs
+    evidence: bool = False  # reads what images show of units, of graphs that have it (`encode --observe`)
 
 
 @dataclass(frozen=True)
@@ -66,6 +83,7 @@ class MetaTrainSettings:
     fixed_cost: bool = True  # the scores feel what a choice is worth at equal MACs, not as if it were free
     imitate: NonNegative = 1.0  # weight of the examples given as `--shares`, where there are any
     weight_noise: NonNegative = 0.0  # objective shares: every weight is read times 1 + this · a normal number
+    hide_evidence: BelowOne = 0.25  # how often what images show is hidden from a metanetwork that reads it
     distill: NonNegative = 0.0  # weight of staying close to the original model's outputs
     repair: bool = False  # the masked model is repaired by least squares before the loss, as `prune.repair` would
     lookahead: Natural = 0  # SGD steps of finetuning between masking and the loss

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from metaprune_cli.artifacts import read_artifact, write_artifact
-from metaprune_cli.graph.parts import from_parts, to_parts
+from metaprune_cli.graph.parts import EVIDENCE, evidence_of, from_parts, to_parts
 from metaprune_cli.graph.pyg import from_pyg, to_pyg
 from metaprune_cli.graph.savings import find_savings
 from metaprune_cli.graph.structure import EdgeBlock, Feature, Layer, Lock, Product, Span, Structure
@@ -27,10 +27,13 @@ class NeuronGraph:
     Attributes:
         structure: the neurons and how they hang together; graphs of one model share it.
         tensors: the state dict itself, every entry in its own layout.
+        evidence: what images have shown of every unit, each of shape (units,), by name (``pruning/observing.py``);
+            empty where nobody has looked, and for other tensors.
     """
 
     structure: Structure
     tensors: Mapping[str, Tensor] = field(repr=False)
+    evidence: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -130,13 +133,18 @@ class NeuronGraph:
         """The same structure over other tensors of the same names and shapes."""
         return NeuronGraph(self.structure, dict(tensors))
 
+    def with_evidence(self, evidence: Mapping[str, Tensor]) -> NeuronGraph:
+        """The same graph with what images have shown of its units."""
+        return replace(self, evidence=dict(evidence))
+
     def with_locks(self, locks: Iterable[Lock]) -> NeuronGraph:
         """The same graph with these locks instead of its own."""
         return NeuronGraph(replace(self.structure, locks=tuple(locks)), self.tensors)
 
     def to_parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Named tensors and one JSON-ready document that together hold everything."""
-        return to_parts(self.structure, self.tensors)
+        tensors, document = to_parts(self.structure, self.tensors)
+        return tensors | {EVIDENCE + name: values for name, values in self.evidence.items()}, document
 
     @staticmethod
     def from_parts(
@@ -147,7 +155,8 @@ class NeuronGraph:
         Raises:
             CorruptFileError: the parts do not fit each other.
         """
-        return NeuronGraph(*from_parts(tensors, document, where))
+        graph = NeuronGraph(*from_parts(tensors, document, where))
+        return graph.with_evidence(evidence_of(tensors, graph.units.num_units, where))
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the graph as an artifact of kind "graph"."""

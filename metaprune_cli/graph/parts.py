@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metaprune_cli.errors import CorruptFileError
 from metaprune_cli.graph.checks import check_extents, check_indices
 from metaprune_cli.graph.structure import EdgeBlock, Feature, Layer, Lock, Product, Span, Structure
 
-_STATE, _INDEX = "state.", "structure."
+_STATE, _INDEX, EVIDENCE = "state.", "structure.", "evidence."
 NO_PAIRS = torch.empty(2, 0, dtype=torch.int64)
 """What a graph written before there were heads has in the plane of rows."""
 
@@ -148,6 +149,27 @@ def _structure(index: Mapping[str, Tensor], document: Mapping[str, Any]) -> Stru
     )
 
 
+def evidence_of(
+    tensors: Mapping[str, Tensor], units: int, where: str | PathLike[str] | None = None
+) -> dict[str, Tensor]:
+    """What images have shown of every unit, by name.
+
+    Raises:
+        CorruptFileError: it is not one finite real number for every unit.
+    """
+    found = _below(EVIDENCE, tensors)
+    for name, values in found.items():
+        if values.shape != (units,) or values.dtype != torch.float32 or not values.isfinite().all():
+            raise CorruptFileError(
+                "The graph's evidence does not fit its units",
+                expected=f"{units} finite numbers, float32",
+                got=f"{EVIDENCE}{name}: {values.dtype} {list(values.shape)}",
+                where=where,
+                next_step="write the file again with metaprune encode",
+            )
+    return found
+
+
 def is_structure(name: str) -> bool:
-    """Whether a tensor of the parts is an index list, not an entry of the state dict."""
-    return name.startswith(_INDEX)
+    """Whether a tensor of the parts is an index list or of units, not an entry of the state dict."""
+    return name.startswith((_INDEX, EVIDENCE))

@@ -85,6 +85,11 @@ class Proposal:
 class Proposer(Protocol):
     """A method at work, with all that it has learnt and looks at."""
 
+    @property
+    def reads_images(self) -> bool:
+        """Whether it says more of a graph that has what images show (``NeuronGraph.evidence``)."""
+        ...
+
     def propose(self, graph: NeuronGraph, target: Target | None = None) -> Proposal:
         """What it proposes for a model and its weights; without a target, what holds for any."""
         ...

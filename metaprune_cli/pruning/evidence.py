@@ -87,7 +87,7 @@ def _hessian(model: nn.Module, graph: NeuronGraph, batches: Iterable[AnyBatch], 
 
 
 def _activation(model: nn.Module, graph: NeuronGraph, batches: Iterable[AnyBatch], _: Task) -> Tensor:
-    sources = _sources(graph)
+    sources = sources_of(graph)
     neurons: list[Tensor] = []
     means: list[Tensor] = []
 
@@ -112,7 +112,7 @@ def _mean_magnitudes(made: Call) -> Float[Tensor, "groups k"]:
     return by_channel.view(made.geometry.groups, -1).repeat_interleave(made.weight[0, 0].numel(), dim=1)
 
 
-def _sources(graph: NeuronGraph) -> dict[str, Tensor]:
+def sources_of(graph: NeuronGraph) -> dict[str, Tensor]:
     """For every element of every weight the neuron that it reads, of the weight's shape; -1 for none."""
     found: dict[str, Tensor] = {}
     for block in graph.blocks:

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from metaprune_cli.artifacts import write_artifact
-from metaprune_cli.config import DataSettings
+from metaprune_cli.config import DataSettings, EncodeSettings
 from metaprune_cli.graph.program.module import Program
 from metaprune_cli.models.programs import KEY, constants_of, program_to_document
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.inputs import shaped
 from metaprune_cli.workflows.loading import ModelSource, Opened, inherited, open_model
 from metaprune_cli.workflows.made import Made
+from metaprune_cli.workflows.observing import Observer
 from metaprune_cli.workflows.paths import find_sources, plan_targets
+from metaprune_cli.workflows.samples import Samples, without_images
 from metaprune_cli.workflows.structures import Structures
+from metaprune_cli.workflows.task import with_task
 
 
 @dataclass(frozen=True)
@@ -32,33 +38,53 @@ class Encoded:
 
 
 def encode(
-    models: Sequence[Path], output: Path | None, *, source: ModelSource, data: DataSettings | None, progress: Progress
+    models: Sequence[Path],
+    output: Path | None,
+    settings: EncodeSettings,
+    *,
+    source: ModelSource,
+    data: DataSettings | None,
+    device: torch.device,
+    progress: Progress,
 ) -> tuple[Encoded, ...]:
     """Write the neuron graph of every model.
 
     Args:
         models: files, or folders of model artifacts.
         output: a file, or a folder where there are several inputs.
+        settings: on how many images units are observed.
         source: how foreign model files are opened.
-        data: says the input's shape where neither the file nor ``source`` does.
+        data: the images; says the input's shape where neither the file nor ``source`` does.
+        device: where images pass.
         progress: is told about each model.
     """
     sources = find_sources(models, ("model",))
     targets = plan_targets(sources, output, ("graph",), "graph")
     structures = Structures(source)
+    if settings.observe and data is None:
+        raise without_images("encode.observe")
+    observer = None
+    if settings.observe and data is not None:
+        files = [file.path for file in sources.files]
+        data = with_task(data, files, allow_import=source.allow_import, preprocessing=source.preprocessing)
+        observer = Observer(Samples.of(data), settings.observe, device)
     progress.begin("encode", len(sources.files))
     done = []
     for file, (target,) in zip(sources.files, targets, strict=True):
-        done.append(_encode(shaped(open_model(file.path, source), data), structures, target))
+        opened = shaped(open_model(file.path, source), data)
+        done.append(_encode(opened, structures, observer, target))
         progress.step()
     progress.end()
     return tuple(done)
 
 
-def _encode(opened: Opened, structures: Structures, target: Path) -> Encoded:
-    graph = structures.graph_of(opened)
+def _encode(opened: Opened, structures: Structures, observer: Observer | None, target: Path) -> Encoded:
+    graph, observed = structures.graph_of(opened), dict[str, Any]()
+    if observer is not None:
+        graph = observer.look(opened, graph)
+        observed = {"encode": observer.settings, "digests": {"data": observer.samples.splits.digest}}
     tensors, structure = graph.to_parts()
-    made = Made.by("encode", inputs={"model": opened.path})
+    made = Made.by("encode", inputs={"model": opened.path}, **observed)
     document = {
         "structure": structure,
         "architecture": opened.architecture.to_document(),

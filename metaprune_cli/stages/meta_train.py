@@ -17,6 +17,7 @@ from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig
 from metaprune_cli.methods.metanet.learning.examples import examples_for
 from metaprune_cli.methods.metanet.learning.meta import ZooEntry
 from metaprune_cli.methods.metanet.learning.meta import meta_train as train_metanetwork
+from metaprune_cli.pruning.observing import EVIDENCE
 from metaprune_cli.tasks import Task
 from metaprune_cli.training.distributed import ALONE, Ranks
 from metaprune_cli.training.precision import resolved
@@ -91,6 +92,8 @@ def meta_train(
     splits = task.splits(data)
     opened = [_opened(path, source, splits, task) for path in (*train_files, *validation_files)]
     entries = [ZooEntry(found.path.name, found.model, found.neuron_graph()) for found in opened]
+    if metanet.evidence:
+        _check_observed(entries)
     share_files = [file.path for file in find_sources(shares, ("model",)).files]
     known = [entry.graph for entry in entries], (*train_files, *validation_files), share_files
     examples = examples_for(*known, settings, trained_on=len(train_files))
@@ -190,6 +193,21 @@ def _opened(path: Path, source: ModelSource, splits: Splits, task: Task) -> Open
     return opened
 
 
+def _check_observed(entries: Sequence[ZooEntry]) -> None:
+    """Refuse graphs without what a metanetwork is to learn to read.
+
+    Raises:
+        InputError: names all of them.
+    """
+    if blind := [entry.name for entry in entries if not entry.graph.evidence]:
+        raise InputError(
+            "A metanetwork that reads what images show cannot learn it from graphs that do not have it.",
+            got="\n".join(blind),
+            where="metanet.evidence",
+            next_step="metaprune encode MODEL --observe 512 --dataset NAME, for each of them; or leave the setting out",
+        )
+
+
 def _named(role: str, files: Sequence[Path]) -> dict[str, Path]:
     """Files by role and place: their order counts, and those of two folders may be called alike."""
     return {f"{role}/{place}/{path.name}": path for place, path in enumerate(files)}
@@ -209,6 +227,7 @@ def config_of(settings: MetanetSettings, entries: Sequence[ZooEntry], training: 
         score_head=training.criterion == "metanet",
         normaliser=training.normaliser,
         by_speedup=training.by_speedup,
+        evidence=EVIDENCE if settings.evidence else (),
     )
 
 

@@ -20,7 +20,9 @@ from metaprune_cli.workflows.images import check_fits
 from metaprune_cli.workflows.importance import Importance
 from metaprune_cli.workflows.loading import ModelSource, Opened, open_either, save
 from metaprune_cli.workflows.made import Made, code_of
+from metaprune_cli.workflows.observing import USUAL, Observer
 from metaprune_cli.workflows.paths import find_sources, plan_targets
+from metaprune_cli.workflows.samples import Samples
 from metaprune_cli.workflows.task import task_of, with_task
 
 log = logging.getLogger(__name__)
@@ -72,7 +74,8 @@ def transform(
             allow_import=source.allow_import,
             preprocessing=source.preprocessing,
         )
-    splits = task_of(data).splits(data) if settings.recalibrate and data is not None else None
+    samples = None if data is None else Samples.of(data)
+    splits = samples.splits if settings.recalibrate and samples is not None else None
     progress.begin("transform", len(sources.files))
     done = []
     for file, (target,) in zip(sources.files, targets, strict=True):
@@ -81,6 +84,8 @@ def transform(
             opened = opened.of_shape(splits.item_shape)
             check_fits(opened, splits, task_of(data))
         graph = opened.neuron_graph()
+        if samples is not None and method.reads_images and not graph.evidence:
+            graph = Observer(samples, USUAL, device).shown(opened.model, graph)
         proposal = method.propose(graph)
         proposal.check_fits(graph)
         rewritten = decode(graph.with_tensors(proposal.tensors or graph.tensors), opened.model)

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from metaprune_cli.artifacts.schemas.fields import DIMENSIONS, Artifact, Normaliser, Record, Size
+from metaprune_cli.artifacts.schemas.fields import DIMENSIONS, Artifact, Name, Normaliser, Record, Size
 
-LAYERS, HIDDEN = 1 << 12, 1 << 20
+LAYERS, HIDDEN, KINDS = 1 << 12, 1 << 20, 1 << 4
 
 
 class Config(Record):
@@ -26,6 +26,7 @@ class Config(Record):
     normaliser: Normaliser = "max"
     by_speedup: bool = False
     edge_precision: Literal["float32", "bfloat16"] = "float32"
+    evidence: Annotated[list[Name], Field(max_length=KINDS)] = []
 
 
 class Metanetwork(Artifact):

@@ -63,7 +63,7 @@ def _encode_features(codec: Codec, graph: NeuronGraph, features: Tensor) -> tupl
     size = graph.num_neurons * len(KINDS)
     sums = features.new_zeros(size).index_add(0, slots, features).view(-1, len(KINDS))
     counts = torch.bincount(slots, minlength=size).view(-1, len(KINDS))
-    return slots, codec.encode_nodes(sums, counts)
+    return slots, codec.encode_nodes(graph, sums, counts)
 
 
 def _feature_kinds(graph: NeuronGraph, device: torch.device) -> Tensor:

@@ -20,6 +20,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from metaprune_cli.errors import InputError
+from metaprune_cli.graph.neuron_graph import NeuronGraph
+from metaprune_cli.methods.metanet.evidence import COLUMNS, columns_of
 
 CodecName = Literal["coordinate", "per-kernel"]
 Kernel = tuple[int, ...]
@@ -101,8 +103,17 @@ class Codec(nn.Module):
     """Encoders and decoders of edges and nodes."""
 
     importance: nn.Parameter | None
+    evidence: nn.Parameter | None
 
-    def __init__(self, hidden: int, codec: CodecName, kernels: tuple[Kernel, ...], *, importance: int = 0) -> None:
+    def __init__(
+        self,
+        hidden: int,
+        codec: CodecName,
+        kernels: tuple[Kernel, ...],
+        *,
+        importance: int = 0,
+        evidence: tuple[str, ...] = (),
+    ) -> None:
         super().__init__()
         self.hidden = hidden
         self.taps_in, self.taps_out = (
@@ -116,6 +127,10 @@ class Codec(nn.Module):
         # zero: an untrained head leaves every ranking as it is
         head = {0: None, 1: torch.zeros(hidden), 2: torch.zeros(hidden, 2)}[importance]
         self.register_parameter("importance", None if head is None else nn.Parameter(head))
+        # zero too: what images show says nothing before it is learnt
+        table = nn.Parameter(torch.zeros(COLUMNS * len(evidence), hidden)) if evidence else None
+        self.register_parameter("evidence", table)
+        self.evidence_names = evidence
 
     def edge_table(self, kernel: Kernel) -> Float[Tensor, "taps h"]:
         """The first state of an edge is the sum over its taps: weight times row."""
@@ -127,12 +142,18 @@ class Codec(nn.Module):
         table: Tensor = self.taps_out(kernel)
         return table / math.sqrt(self.hidden)
 
-    def encode_nodes(self, sums: Float[Tensor, "n kinds"], counts: Int[Tensor, "n kinds"]) -> Float[Tensor, "n h"]:
-        """First state of the neurons, from the sum and the number of each one's features of each kind.
+    def encode_nodes(
+        self, graph: NeuronGraph, sums: Float[Tensor, "n kinds"], counts: Int[Tensor, "n kinds"]
+    ) -> Float[Tensor, "n h"]:
+        """First state of a graph's neurons, from the sum and the number of each one's features of each kind.
 
-        Many features of one kind (a position embedding has one per token) weigh no more than one does.
+        Many features of one kind (a position embedding has one per token) weigh no more than one does. What images
+        have shown of a neuron's unit is added where it is known (see :mod:`.evidence`).
         """
-        return self.neuron + (sums * counts.clamp(min=1).rsqrt()) @ self.kinds_in
+        nodes = self.neuron + (sums * counts.clamp(min=1).rsqrt()) @ self.kinds_in
+        if self.evidence is None or not set(self.evidence_names) <= graph.evidence.keys():
+            return nodes
+        return nodes + columns_of(graph, self.evidence_names).to(nodes) @ self.evidence
 
     def decode_nodes(self, nodes: Float[Tensor, "n h"]) -> Float[Tensor, "n kinds"]:
         """Change of the features of each kind of each neuron."""

@@ -68,7 +68,7 @@ def run_edges(
 
     x, mask = data["neuron"].x, data["neuron"].mask
     kind = x.new_tensor([[name.split(".")[0] == kind for kind in KINDS] for name in data.columns]).view(-1, len(KINDS))
-    h = codec.encode_nodes(x @ kind, (mask.to(x) @ kind).long())
+    h = codec.encode_nodes(graph, x @ kind, (mask.to(x) @ kind).long())
     messages = EdgeMessages()
     for layer in layers:
         g = layer.gates(h)

@@ -22,6 +22,11 @@ class Rewriter:
 
     network: MetaNetwork
 
+    @property
+    def reads_images(self) -> bool:
+        """Whether it has learnt to read what images show."""
+        return bool(self.network.config.evidence)
+
     def propose(self, graph: NeuronGraph, target: Target | None = None) -> Proposal:
         """The weights are the same for every target.
 

@@ -30,6 +30,7 @@ from metaprune_cli.methods.metanet.values import (
     unit_scales,
     write_values,
 )
+from metaprune_cli.pruning.observing import EVIDENCE
 
 REALS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 BackendName = Literal["blocks", "edges"]
@@ -53,6 +54,7 @@ class MetaNetworkConfig:
         edge_precision: of the edges' states while they are computed; sums over edges, and all that belongs to neurons,
             keep that of the weights. ``bfloat16`` is for GPUs: no compiled engine has it, and the backend ``edges``
             knows nothing of it.
+        evidence: what it reads of images where a graph has it, by the names in ``pruning.observing.EVIDENCE``.
     """
 
     layers: int = 8
@@ -65,6 +67,7 @@ class MetaNetworkConfig:
     normaliser: Normaliser = "max"
     by_speedup: bool = False
     edge_precision: EdgePrecision = "float32"
+    evidence: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check all fields at once.
@@ -82,6 +85,7 @@ class MetaNetworkConfig:
                 f"edge_precision one of {', '.join(get_args(EdgePrecision))}",
                 self.edge_precision in get_args(EdgePrecision),
             ),
+            (f"evidence of {', '.join(EVIDENCE)}", set(self.evidence) <= set(EVIDENCE)),
             ("kernels with codec per-kernel, and only then", bool(self.kernels) == (self.codec == "per-kernel")),
         ]
         if broken := [demand for demand, met in demands if not met]:
@@ -113,7 +117,7 @@ class MetaNetwork(nn.Module):
         super().__init__()
         self.config = config
         terms = (2 if config.by_speedup else 1) if config.score_head else 0
-        self.codec = Codec(config.hidden, config.codec, config.kernels, importance=terms)
+        self.codec = Codec(config.hidden, config.codec, config.kernels, importance=terms, evidence=config.evidence)
         self.layers = nn.ModuleList(MessageLayer(config.hidden) for _ in range(config.layers))
 
     def forward(
@@ -176,6 +180,7 @@ class MetaNetwork(nn.Module):
         try:
             fields = dict(document["config"])
             fields["kernels"] = tuple(tuple(kernel) for kernel in fields["kernels"])
+            fields["evidence"] = tuple(fields.get("evidence", ()))
             config = MetaNetworkConfig(**fields)
             refuse(_unlike(config, tensors), "metanetwork", where)
             network = cls(config)

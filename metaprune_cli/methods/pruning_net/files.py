@@ -125,6 +125,11 @@ class Generated:
         """Those for any widths."""
         return self.net.weights
 
+    @property
+    def reads_images(self) -> bool:
+        """It has seen all that it needs."""
+        return False
+
     @torch.no_grad()
     def propose(self, graph: NeuronGraph, target: Target | None = None) -> Proposal:  # noqa: ARG002 - for any target
         """Weights for all units; those for other widths are the net's own to generate.

@@ -227,7 +227,8 @@ def _step(
 def _add_gradient(metanet: MetaNetwork, step: Step) -> float:
     """Add the gradient of one member's loss to the metanetwork's; returns the loss."""
     member, settings = step.member, step.settings
-    made = metanet.rewrite(member.graph, _noisy(member.graph, step), backend=settings.backend)
+    graph = _shown(member.graph, step) if metanet.config.evidence else member.graph
+    made = metanet.rewrite(graph, _noisy(graph, step), backend=settings.backend)
     written = member.rewritten(made.tensors) | ({} if made.importance is None else {IMPORTANCE: made.importance})
     total, leaves = summed_gradients(written, lambda weights: _losses(step, weights))
     gradients = [parameter.grad for parameter in metanet.parameters() if parameter.grad is not None]
@@ -236,6 +237,12 @@ def _add_gradient(metanet: MetaNetwork, step: Step) -> float:
         what = f"The meta-training loss is {total}, its gradient's norm {norm}."
         raise not_finite(what, _suspects(metanet, member, leaves), next_step="try a smaller learning rate or ratio")
     return total
+
+
+def _shown(graph: NeuronGraph, step: Step) -> NeuronGraph:
+    """The graph, at times without what images show of it, so that the metanetwork can do without."""
+    hidden = bool(torch.rand((), generator=step.generator) < step.settings.hide_evidence)
+    return graph.with_evidence({}) if hidden else graph
 
 
 def _noisy(graph: NeuronGraph, step: Step) -> dict[str, Tensor]:

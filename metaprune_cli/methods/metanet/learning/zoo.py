@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -58,7 +58,8 @@ class Member:
         use_batch_statistics_(model)
         tensors = {name: tensor.to(device) for name, tensor in entry.graph.tensors.items()}
         layout = torch.contiguous_format if inputs is None else memory_format_for(model, inputs)
-        return cls(entry.name, model, entry.graph.with_tensors(tensors), layout, entry.examples)
+        graph = replace(entry.graph, tensors=tensors)
+        return cls(entry.name, model, graph, layout, entry.examples)
 
     def output(self, weights: Weights, inputs: Any) -> Any:
         """What the architecture returns with ``weights`` in place of its own."""
