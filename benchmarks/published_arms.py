@@ -32,6 +32,7 @@ from metaprune_cli.training.loop import recalibrate_
 from metaprune_cli.training.progress import Silence
 from metaprune_cli.workflows.importance import Importance
 from metaprune_cli.workflows.judging import Judged
+from metaprune_cli.workflows.observing import USUAL, Observer
 from metaprune_cli.workflows.planning import prune_to
 from metaprune_cli.workflows.searching import Memory, search
 from metaprune_cli.workflows.width_spaces import widths_and_crops
@@ -71,7 +72,10 @@ def by_sensitivity(bench: Bench, speedup: float) -> Choice:
 def by_metanet(bench: Bench, speedup: float) -> Choice:
     """Rewritten and scored in one forward pass of a metanetwork."""
     network = opened(bench.protocol.metanet.format(network=bench.name))
-    written = rewritten(bench.graph.with_tensors(bench.model.state_dict()), network)
+    graph = bench.graph.with_tensors(bench.model.state_dict())
+    if network.config.evidence:
+        graph = Observer(bench.samples, USUAL, bench.device).shown(bench.model, graph)
+    written = rewritten(graph, network)
     model = bench.run(bench.pruning(), written.tensors).model.to(bench.device)
     size = bench.protocol.batch_size
     recalibrate_(model, bench.splits.train, TransformSettings.batches, batch_size=size, augment=True)  # as the command

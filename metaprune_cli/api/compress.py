@@ -67,6 +67,7 @@ class Compressed:
         return f"Compressed: {self.verdict.in_words()}"
 
 
+@torch.inference_mode(False)
 def compress(
     model: nn.Module,
     data: Data | None = None,

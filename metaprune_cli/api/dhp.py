@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -48,6 +49,7 @@ class DHP(nn.Module):
     Its state dict holds all that it remembers, so that checkpoints of one's own go on as if nothing had happened.
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         model: nn.Module,
@@ -100,7 +102,7 @@ class DHP(nn.Module):
             )
         graph = graph or encode(model, example_inputs)
         own = copied(model).cpu()
-        example = pytree.tree_map_only(Tensor, lambda tensor: tensor.cpu(), example_inputs)
+        example = pytree.tree_map_only(Tensor, lambda tensor: tensor.cpu().clone(), example_inputs)
         pruning = PruneSettings(
             speedup=(speedup,),
             max_ratio=max_ratio,

@@ -16,6 +16,7 @@ from metaprune_cli.tasks import Task, measure
 from metaprune_cli.tasks.measuring import beside_each_other
 
 
+@torch.inference_mode(False)
 def evaluate(
     model: nn.Module,
     data: Data,

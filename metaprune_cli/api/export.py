@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from metaprune_cli.artifacts import provenance
@@ -25,6 +26,7 @@ from metaprune_cli.workflows.export.writing import Exported, exports_in, write_f
 from metaprune_cli.workflows.paths import check_targets
 
 
+@torch.inference_mode(False)
 def export(
     model: nn.Module,
     path: str | os.PathLike[str],

@@ -22,6 +22,7 @@ from metaprune_cli.training.zeros import zeros_kept
 from metaprune_cli.workflows.device import threads_for
 
 
+@torch.inference_mode(False)
 def finetune(
     model: nn.Module,
     data: Data,

@@ -43,6 +43,7 @@ from metaprune_cli.workflows.planning import prune_to
 from metaprune_cli.workflows.pruning import Pruned, PruningRun
 
 
+@torch.inference_mode(False)
 def prune(
     model: nn.Module,
     example_inputs: ExampleInputs,

@@ -21,6 +21,7 @@ from metaprune_cli.workflows.pruning import PruningRun
 from metaprune_cli.workflows.width_spaces import widths_and_crops
 
 
+@torch.inference_mode(False)
 def train_pruning_net(
     model: nn.Module,
     data: Data,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -52,6 +53,7 @@ class SearchResult:
         return self.pruned.model
 
 
+@torch.inference_mode(False)
 def search(
     model: nn.Module,
     example_inputs: ExampleInputs,

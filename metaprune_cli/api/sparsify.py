@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, get_args
 
+import torch
 from torch import nn
 
 from metaprune_cli.config import ZeroKind, ZeroScope
@@ -47,6 +48,7 @@ class Sparsified:
         return f"Sparsified: {plan.asked.kind}{shape}, {plan.sparsity:.1%} of the weights are zero\n{table}"
 
 
+@torch.inference_mode(False)
 def sparsify(
     model: nn.Module,
     example_inputs: ExampleInputs,

@@ -29,6 +29,7 @@ from metaprune_cli.graph.trace.record import Recording
 from metaprune_cli.graph.trace.tracer import ExampleInputs, call
 
 
+@torch.inference_mode(False)
 def encode(model: nn.Module, example_inputs: ExampleInputs) -> NeuronGraph:
     """Map a model one-to-one onto the graph of its neurons.
 
