@@ -25,6 +25,7 @@ from metaprune_cli.data.splits import DATASETS
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.methods.metanet import MetaNetwork
+from metaprune_cli.metrics.calling import not_in_inference_mode
 from metaprune_cli.metrics.latency import gain, times_interleaved
 from metaprune_cli.metrics.macs import count_macs
 from metaprune_cli.tasks import Task
@@ -67,7 +68,7 @@ class Compressed:
         return f"Compressed: {self.verdict.in_words()}"
 
 
-@torch.inference_mode(False)
+@not_in_inference_mode
 def compress(
     model: nn.Module,
     data: Data | None = None,

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -19,7 +18,7 @@ from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.methods.dhp.generated import Generated, Unchanging
 from metaprune_cli.methods.dhp.shrinking import Shrinker
-from metaprune_cli.metrics.calling import device_of
+from metaprune_cli.metrics.calling import device_of, not_in_inference_mode
 from metaprune_cli.metrics.convolutions import guard_convolutions
 from metaprune_cli.pruning.targets import Target
 from metaprune_cli.workflows.calibration import Calibration
@@ -49,7 +48,7 @@ class DHP(nn.Module):
     Its state dict holds all that it remembers, so that checkpoints of one's own go on as if nothing had happened.
     """
 
-    @torch.inference_mode(False)
+    @not_in_inference_mode
     def __init__(
         self,
         model: nn.Module,

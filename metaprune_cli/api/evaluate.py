@@ -11,12 +11,13 @@ from torch import nn
 from metaprune_cli.api.given import Data, check_takes, device_for, one_sample, split_of, task_for
 from metaprune_cli.config import DataSettings, EvalSettings
 from metaprune_cli.data import Split, Splits
+from metaprune_cli.metrics.calling import not_in_inference_mode
 from metaprune_cli.metrics.macs import count_macs, count_params
 from metaprune_cli.tasks import Task, measure
 from metaprune_cli.tasks.measuring import beside_each_other
 
 
-@torch.inference_mode(False)
+@not_in_inference_mode
 def evaluate(
     model: nn.Module,
     data: Data,

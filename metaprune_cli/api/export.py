@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from metaprune_cli.artifacts import provenance
@@ -15,7 +14,7 @@ from metaprune_cli.config import ExportFormat, ExportSettings
 from metaprune_cli.config_loader import parse
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.trace.tracer import ExampleInputs
-from metaprune_cli.metrics.calling import device_of
+from metaprune_cli.metrics.calling import device_of, not_in_inference_mode
 from metaprune_cli.models import Architecture
 from metaprune_cli.models.recognise import shapes_of, told
 from metaprune_cli.models.registry import with_input_shape
@@ -26,7 +25,7 @@ from metaprune_cli.workflows.export.writing import Exported, exports_in, write_f
 from metaprune_cli.workflows.paths import check_targets
 
 
-@torch.inference_mode(False)
+@not_in_inference_mode
 def export(
     model: nn.Module,
     path: str | os.PathLike[str],

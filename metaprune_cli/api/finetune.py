@@ -14,6 +14,7 @@ from metaprune_cli.config_loader import parse
 from metaprune_cli.data import Splits
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.encode import encode
+from metaprune_cli.metrics.calling import not_in_inference_mode
 from metaprune_cli.metrics.macs import count_macs
 from metaprune_cli.tasks import Task
 from metaprune_cli.training.loop import FitResult, fit
@@ -22,7 +23,7 @@ from metaprune_cli.training.zeros import zeros_kept
 from metaprune_cli.workflows.device import threads_for
 
 
-@torch.inference_mode(False)
+@not_in_inference_mode
 def finetune(
     model: nn.Module,
     data: Data,

@@ -29,7 +29,7 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.methods.base import Scores
 from metaprune_cli.methods.metanet import MetaNetwork, opened, rewritten
-from metaprune_cli.metrics.calling import device_of
+from metaprune_cli.metrics.calling import device_of, not_in_inference_mode
 from metaprune_cli.pruning.criteria import by_unit
 from metaprune_cli.pruning.repair import repaired
 from metaprune_cli.pruning.targets import Target, read_target
@@ -43,7 +43,7 @@ from metaprune_cli.workflows.planning import prune_to
 from metaprune_cli.workflows.pruning import Pruned, PruningRun
 
 
-@torch.inference_mode(False)
+@not_in_inference_mode
 def prune(
     model: nn.Module,
     example_inputs: ExampleInputs,

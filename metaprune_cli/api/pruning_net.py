@@ -13,6 +13,7 @@ from metaprune_cli.data import Splits
 from metaprune_cli.graph.encode import encode
 from metaprune_cli.methods.pruning_net.network import PruningNet
 from metaprune_cli.methods.pruning_net.training import train, untrained
+from metaprune_cli.metrics.calling import not_in_inference_mode
 from metaprune_cli.tasks import Task
 from metaprune_cli.training.progress import Progress, Silence
 from metaprune_cli.workflows.calibration import Calibration
@@ -21,7 +22,7 @@ from metaprune_cli.workflows.pruning import PruningRun
 from metaprune_cli.workflows.width_spaces import widths_and_crops
 
 
-@torch.inference_mode(False)
+@not_in_inference_mode
 def train_pruning_net(
     model: nn.Module,
     data: Data,

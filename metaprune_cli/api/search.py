@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -16,7 +15,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph, encode
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.methods.base import Scores, WidthWeights
-from metaprune_cli.metrics.calling import device_of
+from metaprune_cli.metrics.calling import device_of, not_in_inference_mode
 from metaprune_cli.pruning.targets import Target, read_target
 from metaprune_cli.pruning.width_search import History
 from metaprune_cli.tasks import Task
@@ -53,7 +52,7 @@ class SearchResult:
         return self.pruned.model
 
 
-@torch.inference_mode(False)
+@not_in_inference_mode
 def search(
     model: nn.Module,
     example_inputs: ExampleInputs,

@@ -27,9 +27,10 @@ from metaprune_cli.graph.trace.passes import (
 from metaprune_cli.graph.trace.reach import might_meet, reachable
 from metaprune_cli.graph.trace.record import Recording
 from metaprune_cli.graph.trace.tracer import ExampleInputs, call
+from metaprune_cli.metrics.calling import not_in_inference_mode
 
 
-@torch.inference_mode(False)
+@not_in_inference_mode
 def encode(model: nn.Module, example_inputs: ExampleInputs) -> NeuronGraph:
     """Map a model one-to-one onto the graph of its neurons.
 

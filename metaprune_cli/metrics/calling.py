@@ -6,13 +6,15 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from metaprune_cli.errors import InputError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def call(model: Callable[..., Any], example_inputs: Any) -> Any:
@@ -22,6 +24,11 @@ def call(model: Callable[..., Any], example_inputs: Any) -> Any:
     if isinstance(example_inputs, tuple | list):
         return model(*example_inputs)
     return model(example_inputs)
+
+
+def not_in_inference_mode(function: Function) -> Function:
+    """The same where a caller is in ``torch.inference_mode()``, whose tensors can neither be traced nor trained."""
+    return torch.inference_mode(False)(function)
 
 
 def logits_of(output: Any) -> Tensor:
