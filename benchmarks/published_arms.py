@@ -70,7 +70,7 @@ def by_sensitivity(bench: Bench, speedup: float) -> Choice:
 
 
 def by_metanet(bench: Bench, speedup: float) -> Choice:
-    """Rewritten and scored in one forward pass of a metanetwork."""
+    """Rewritten and scored in one forward pass of a metanetwork, which is shown images if it can read them."""
     network = opened(bench.protocol.metanet.format(network=bench.name))
     graph = bench.graph.with_tensors(bench.model.state_dict())
     if network.config.evidence:
@@ -220,6 +220,7 @@ UNTRAINED: Mapping[str, Chooser] = {
     "rounds": in_rounds,
     "sensitivity": by_sensitivity,
     "metanet": by_metanet,
+    "metanet+images": by_metanet,
     "searched": searched,
     "pruningnet": by_pruning_net,
     "tp-group-norm": lambda bench, speedup: by_torch_pruning(bench, speedup, "group-norm"),

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from metaprune_cli.data.batch import AnyBatch
+from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.metrics.calling import call
 from metaprune_cli.pruning.calls import Call, Calls, seen_whole
@@ -49,10 +50,20 @@ def observe(
 
     Returns:
         Zero where nothing is known: nobody reads a unit through a weight, or no gradient reaches it.
+
+    Raises:
+        NumericsError: something is not finite; names which figures.
     """
     batches = list(batches)
     found = _activations(model, graph, batches)
-    return found | {name: measured_scores(model, graph, name, batches, task).float() for name in LOSSES}
+    found |= {name: measured_scores(model, graph, name, batches, task).float() for name in LOSSES}
+    if broken := [name for name, values in found.items() if not values.isfinite().all()]:
+        raise NumericsError(
+            "What images show of the model's units is not finite.",
+            got=", ".join(broken),
+            next_step="look for NaN or infinity in the model's weights, or in the images after preprocessing",
+        )
+    return found
 
 
 @dataclass(eq=False)
@@ -103,6 +114,8 @@ class _Read:
     def _unexplained(self, mean: Tensor, variance: Tensor) -> Tensor:
         if self.products is None:
             return torch.zeros_like(mean)
+        if not variance.isfinite().all():
+            return variance  # there is no inverse; whoever asked is told
         covariance = self.products / self.rows - mean.unsqueeze(2) * mean.unsqueeze(1)
         ridge = RIDGE * variance.mean(1, keepdim=True) + torch.finfo(torch.float32).tiny
         inverse = torch.linalg.inv(covariance + torch.diag_embed(ridge.expand_as(variance)))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph import encode
 from metaprune_cli.pruning import observing
 from metaprune_cli.pruning.evidence import measured_scores
@@ -94,3 +95,11 @@ def test_a_reader_of_too_many_inputs_is_not_asked(monkeypatch: pytest.MonkeyPatc
     seen = observe(model, encode(model, torch.zeros(1, 4)), batches((4,)), TASK)
     assert not seen["unexplained"].any()
     assert seen["activation"].any()
+
+
+def test_what_is_not_finite_is_said() -> None:
+    model = net()
+    with torch.no_grad():
+        model[0].weight[0] = float("nan")
+    with pytest.raises(NumericsError, match="not finite"):
+        observe(model, encode(model, torch.zeros(1, 4)), batches((4,)), TASK)
