@@ -57,8 +57,8 @@ def transform(
         settings: whether BatchNorm statistics are measured anew on the training images, and on how many batches.
         metanetwork: the metanetwork's artifact, or the name of one that comes with the package.
         source: how foreign model files are opened.
-        data: the images; None: there are none, so nothing is recalibrated.
-        device: where recalibration runs.
+        data: the images; None: there are none, so nothing is recalibrated or observed.
+        device: where images pass.
         progress: is told about each model.
     """
     sources = find_sources(inputs, ("model", "graph"))
@@ -75,7 +75,9 @@ def transform(
             preprocessing=source.preprocessing,
         )
     samples = None if data is None else Samples.of(data)
-    splits = samples.splits if settings.recalibrate and samples is not None else None
+    observer = Observer(samples, USUAL, device) if samples is not None and method.reads_images else None
+    recalibrates = settings.recalibrate and samples is not None
+    splits = samples.splits if samples is not None and (recalibrates or observer is not None) else None
     progress.begin("transform", len(sources.files))
     done = []
     for file, (target,) in zip(sources.files, targets, strict=True):
@@ -84,12 +86,12 @@ def transform(
             opened = opened.of_shape(splits.item_shape)
             check_fits(opened, splits, task_of(data))
         graph = opened.neuron_graph()
-        if samples is not None and method.reads_images and not graph.evidence:
-            graph = Observer(samples, USUAL, device).shown(opened.model, graph)
+        if observer is not None and not graph.evidence:
+            graph = observer.shown(opened.model, graph)
         proposal = method.propose(graph)
         proposal.check_fits(graph)
         rewritten = decode(graph.with_tensors(proposal.tensors or graph.tensors), opened.model)
-        if splits is not None and data is not None:
+        if recalibrates and splits is not None and data is not None:
             size, augment = data.batch_size, data.augment != "none"
             recalibrate_(rewritten.to(device), splits.train, settings.batches, batch_size=size, augment=augment)
         made = Made.by(
@@ -99,12 +101,13 @@ def transform(
             transform=settings,
             data=data if splits else None,
         )
-        step = {learnt.kind: artifact.digest, "recalibrated": splits is not None}
+        step = {learnt.kind: artifact.digest, "recalibrated": recalibrates}
         step |= {} if proposal.scores is None else {"scored": True}
+        step |= {"observed": True} if method.reads_images and graph.evidence else {}
         change = _change(opened.model, rewritten.cpu())
         scored = {} if proposal.scores is None else Importance.proposed(proposal.scores).to_document()
         save(rewritten, target, _dense(opened), made, step=step, metrics={"change": change}, **scored)
-        done.append(Transformed(str(file.path), str(target), change, splits is not None))
+        done.append(Transformed(str(file.path), str(target), change, recalibrates))
         progress.step()
     progress.end()
     return tuple(done)

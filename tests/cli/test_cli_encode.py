@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,8 +62,16 @@ def test_what_it_reads_is_looked_at_where_there_are_images(reading: Path, model:
         run("transform", *given, "--metanet", reading, "--no-recalibrate", "-o", tmp_path / "out.safetensors")
         return torch.tensor(read_document(tmp_path / "out.safetensors")["importance"])
 
+    def last() -> dict[str, Any]:
+        document = read_document(tmp_path / "out.safetensors")
+        return {**document["lineage"][-1], "images": "data" in document["inputs"]}
+
     blind = importance(model, "--params", "none")
+    assert "observed" not in last()
     seeing = importance(model)
+    assert last()["observed"]
+    assert last()["images"]
+    assert not last()["recalibrated"]
     assert not torch.allclose(blind, seeing)
     run("encode", model, "--observe", 512, "-o", tmp_path / "model.graph.safetensors")
     torch.testing.assert_close(importance(tmp_path / "model.graph.safetensors", "--params", "none"), seeing)

@@ -24,6 +24,7 @@ class Step(Record):
     metanetwork: Text | None = None
     recalibrated: bool = False
     scored: bool = False
+    observed: bool = False
     requested: Factor = 1.0
     achieved: Annotated[float, Field(ge=0, le=1e12)] = 1.0
     total: Factor = 1.0
