@@ -60,11 +60,15 @@ def _plain(source: Path, _: Path) -> None:
 
 
 def _encode(source: Path, target: Path) -> None:
+    import torch
+
+    from metaprune_cli.config import EncodeSettings
     from metaprune_cli.stages.encode import encode
     from metaprune_cli.training.progress import Silence
     from metaprune_cli.workflows.loading import ModelSource
 
-    encode([source], target, source=ModelSource(), data=None, progress=Silence())
+    device, settings = torch.device("cpu"), EncodeSettings()
+    encode([source], target, settings, source=ModelSource(), data=None, device=device, progress=Silence())
 
 
 def _inspect(source: Path, _: Path) -> None:

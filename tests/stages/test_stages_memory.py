@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from metaprune_cli import save_model
+from metaprune_cli.config import EncodeSettings
 from metaprune_cli.models import Architecture, build
 from metaprune_cli.stages.decode import decode
 from metaprune_cli.stages.encode import encode
@@ -25,6 +26,7 @@ from metaprune_cli.workflows.loading import ModelSource
 from metaprune_cli.training.progress import Silence
 
 quiet = {"source": ModelSource(), "progress": Silence()}
+unseen = {"settings": EncodeSettings(), "data": None, "device": torch.device("cpu")}
 
 
 def status(field):
@@ -52,8 +54,8 @@ def run(folder, width):
     size, saved = make(folder, width)
     return {
         "save": saved,
-        "encode": peak(size, encode, [folder / "m.safetensors"], folder / "g.safetensors", data=None, **quiet),
-        "encode a state dict": peak(size, encode, [folder / "m.pt"], folder / "g.safetensors", data=None, **quiet),
+        "encode": peak(size, encode, [folder / "m.safetensors"], folder / "g.safetensors", **unseen, **quiet),
+        "encode a state dict": peak(size, encode, [folder / "m.pt"], folder / "g.safetensors", **unseen, **quiet),
         "decode": peak(size, decode, [folder / "g.safetensors"], folder / "d.safetensors", **quiet),
         "inspect": peak(size, inspect, folder / "m.safetensors"),
         "inspect a graph": peak(size, inspect, folder / "g.safetensors"),
