@@ -32,12 +32,12 @@ from typing import Any
 
 import torch
 from published_arms import ARMS, REPAIRED, TRAINED, chosen
-from published_bench import IMAGENET, Bench, Protocol
+from published_bench import Bench, Protocol
 from published_table import write_tables
 from slices import PausedError, Slice, Work
 from torch import nn
 
-from metaprune_cli.config import DataSettings, OptimSettings, Repair
+from metaprune_cli.config import OptimSettings, Repair
 from metaprune_cli.metrics.macs import count_macs, count_params
 
 NETWORKS = ("resnet20", "resnet32", "resnet44", "resnet56")
@@ -172,20 +172,11 @@ def _share(all_cells: Sequence[Cell], number: int, of: int) -> Iterator[Cell]:
 
 def _bench(network: str, given: argparse.Namespace, slice_: Slice) -> Bench:
     """A network and its images."""
-    (file,) = sorted(given.checkpoints.glob(f"*{network}*"))
-    data = DataSettings(
-        dataset="cifar10",
-        data_root=str(given.data_root),
-        augment="crop-flip",
-        val_fraction=0.1,
-        train_limit=given.train_limit,
-        preprocessing=IMAGENET,
-    )
     protocol = Protocol()
     changed = {name: getattr(given, name) for name in asdict(protocol) if getattr(given, name) is not None}
     device = torch.device(given.device)
     rest: dict[str, Any] = {"work": Work(given.work), "protocol": replace(protocol, **changed), "slice": slice_}
-    return Bench.of(network, file, data, device, **rest)
+    return Bench.of(network, given.checkpoints, given.data_root, device, train_limit=given.train_limit, **rest)
 
 
 def _commit() -> str:

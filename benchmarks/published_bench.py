@@ -91,8 +91,17 @@ class Bench:
     slice: Slice
 
     @classmethod
-    def of(cls, name: str, file: Path, data: DataSettings, device: torch.device, **rest: Any) -> Bench:
-        """That of a public file."""
+    def of(cls, name: str, checkpoints: Path, data_root: Path, device: torch.device, **rest: Any) -> Bench:
+        """That of a public file; ``train_limit`` images of the training split at most."""
+        (file,) = sorted(checkpoints.glob(f"*{name}*"))
+        data = DataSettings(
+            dataset="cifar10",
+            data_root=str(data_root),
+            augment="crop-flip",
+            val_fraction=0.1,
+            train_limit=rest.pop("train_limit", None),
+            preprocessing=IMAGENET,
+        )
         splits = load_splits(data)
         train, val = (on_device(split, device) for split in (splits.train, splits.val))
         splits = replace(splits, train=train, val=val)

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from published_bench import IMAGENET, Bench, Protocol
+from published_bench import Bench, Protocol
 from slices import Slice, Work
 from torch import nn
 
-from metaprune_cli.config import DataSettings, MetaTrainSettings, OptimSettings
+from metaprune_cli.config import MetaTrainSettings, OptimSettings
 from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig
 from metaprune_cli.methods.metanet.learning.meta import ZooEntry, meta_train
 from metaprune_cli.methods.metanet.learning.shares import examples_of, movable_families
@@ -122,16 +122,8 @@ def anew(bench: Bench, name: str, model: nn.Module) -> Bench:
 
 def opened(name: str, given: argparse.Namespace) -> Bench:
     """A public network."""
-    (file,) = sorted(given.checkpoints.glob(f"*{name}-*"))
-    data = DataSettings(
-        dataset="cifar10",
-        data_root=str(given.data_root),
-        augment="crop-flip",
-        val_fraction=0.1,
-        preprocessing=IMAGENET,
-    )
     rest: dict[str, Any] = {"work": Work(given.work), "protocol": Protocol(), "slice": Slice(float("inf"))}
-    return Bench.of(name, file, data, torch.device("cpu"), **rest)
+    return Bench.of(name, given.checkpoints, given.data_root, torch.device("cpu"), **rest)
 
 
 def plans(bench: Bench) -> list[tuple[float, list[int]]]:

@@ -142,6 +142,7 @@ class DHP(nn.Module):
         """How far it came: MACs before / MACs now."""
         return self._known.value.shrinker.speedup_of(self.generated)
 
+    @not_in_inference_mode
     def finish(self) -> nn.Module:
         """The smaller network, of ``model``'s class or as a program, checked, on the device and in the mode of this.
 

@@ -108,6 +108,7 @@ def _explained(model: nn.Module, example_inputs: ExampleInputs) -> Iterator[None
         ) from error
 
 
+@not_in_inference_mode
 def decode(graph: NeuronGraph, model: nn.Module) -> nn.Module:
     """A copy of ``model`` (of the same architecture and widths) that holds the graph's tensors.
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from metaprune_cli.artifacts import is_artifact, join_aliases, read_artifact
 from metaprune_cli.errors import CorruptFileError, InputError
+from metaprune_cli.metrics.calling import not_in_inference_mode
 from metaprune_cli.models.adapting import Adapted
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.assemble import assemble
@@ -128,6 +129,7 @@ def _completed(found: Architecture, args: Mapping[str, Any], input_shape: tuple[
     return with_input_shape(replace(found, args={**found.args, **args}, input_shape=input_shape))
 
 
+@not_in_inference_mode
 def load_model(
     path: str | os.PathLike[str],
     *,

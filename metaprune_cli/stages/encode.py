@@ -11,6 +11,7 @@ import torch
 
 from metaprune_cli.artifacts import write_artifact
 from metaprune_cli.config import DataSettings, EncodeSettings
+from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.graph.program.module import Program
 from metaprune_cli.models.programs import KEY, constants_of, program_to_document
 from metaprune_cli.training.progress import Progress
@@ -72,19 +73,18 @@ def encode(
     done = []
     for file, (target,) in zip(sources.files, targets, strict=True):
         opened = shaped(open_model(file.path, source), data)
-        done.append(_encode(opened, structures, observer, target))
+        graph, observed = structures.graph_of(opened), dict[str, Any]()
+        if observer is not None:
+            graph = observer.look(opened, graph)
+            observed = {"encode": settings, "digests": {"data": observer.samples.splits.digest}}
+        done.append(_encode(opened, graph, Made.by("encode", inputs={"model": opened.path}, **observed), target))
         progress.step()
     progress.end()
     return tuple(done)
 
 
-def _encode(opened: Opened, structures: Structures, observer: Observer | None, target: Path) -> Encoded:
-    graph, observed = structures.graph_of(opened), dict[str, Any]()
-    if observer is not None:
-        graph = observer.look(opened, graph)
-        observed = {"encode": observer.settings, "digests": {"data": observer.samples.splits.digest}}
+def _encode(opened: Opened, graph: NeuronGraph, made: Made, target: Path) -> Encoded:
     tensors, structure = graph.to_parts()
-    made = Made.by("encode", inputs={"model": opened.path}, **observed)
     document = {
         "structure": structure,
         "architecture": opened.architecture.to_document(),

@@ -10,7 +10,6 @@ from itertools import islice
 import torch
 from torch import nn
 
-from metaprune_cli.config import EncodeSettings
 from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.pruning.observing import observe
 from metaprune_cli.workflows.images import check_fits
@@ -34,11 +33,6 @@ class Observer:
     samples: Samples
     images: int
     device: torch.device
-
-    @property
-    def settings(self) -> EncodeSettings:
-        """That say the same."""
-        return EncodeSettings(observe=self.images)
 
     def look(self, opened: Opened, graph: NeuronGraph) -> NeuronGraph:
         """The graph with what the images show of a model's units.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -50,6 +51,34 @@ def test_it_makes_no_difference(name: str) -> None:
     assert found.keys() == wanted.keys()
     for entry, tensor in wanted.items():
         torch.testing.assert_close(found[entry].clone(), tensor)
+
+
+def finished(model: nn.Module, x: Tensor) -> nn.Module:
+    made = mp.DHP(model, x, steps=2)
+    for _ in range(2):
+        made.shrink_()
+    return made.finish()
+
+
+def loaded(model: nn.Module, folder: Path) -> nn.Module:
+    torch.save(model, folder / "model.pt")
+    return mp.load_model(folder / "model.pt", trust_pickle=True)
+
+
+@pytest.mark.parametrize("name", ["prune", "finetune", "sparsify", "transform", "decode", "load_model", "DHP"])
+def test_what_is_made_in_it_can_be_trained_outside(name: str, tmp_path: Path) -> None:
+    model, x = net(), torch.zeros(1, 3, 8, 8)
+    more: dict[str, Call] = {
+        "transform": mp.transform,
+        "decode": lambda model, x: mp.decode(mp.encode(model, x), model),
+        "load_model": lambda model, _: loaded(model, tmp_path),
+        "DHP": finished,
+    }
+    with torch.inference_mode():
+        made = (CALLS | more)[name](model, x)
+    assert isinstance(made, nn.Module)
+    made.train()(images()[0]).sum().backward()
+    assert all(parameter.grad is not None for parameter in made.parameters())
 
 
 def test_no_unit_is_locked_by_it() -> None:

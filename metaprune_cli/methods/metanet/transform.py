@@ -11,8 +11,10 @@ from torch import nn
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.methods.metanet.network import BackendName, MetaNetwork, Written
+from metaprune_cli.metrics.calling import not_in_inference_mode
 
 
+@not_in_inference_mode
 def transform(
     model: nn.Module,
     example_inputs: Any,
