@@ -73,11 +73,10 @@ RELATIVES = {
 
 
 def shallower(model: nn.Module, blocks: int, seed: int) -> nn.Module:
-    """The network without some blocks of every stage, never the first."""
-    generator = torch.Generator().manual_seed(seed)
+    """The network without some blocks of every stage, the same of each and never the first."""
     model = copy.deepcopy(model)
     for name in ("layer1", "layer2", "layer3"):
-        own = list(model.get_submodule(name).children())
+        own, generator = list(model.get_submodule(name).children()), torch.Generator().manual_seed(seed)
         gone = set((1 + torch.randperm(len(own) - 1, generator=generator)[:blocks]).tolist())
         setattr(model, name, nn.Sequential(*(block for place, block in enumerate(own) if place not in gone)))
     return model
