@@ -156,7 +156,7 @@ def work_through(given: argparse.Namespace) -> None:
             print("the time is over; call again to go on", flush=True)
             return
         bench = benches[cell.network]
-        about = {"device": given.device, "commit": _commit(), "protocol": asdict(bench.protocol)}
+        about = {"device": given.device, "commit": commit(), "protocol": asdict(bench.protocol)}
         given.results.parent.mkdir(parents=True, exist_ok=True)
         with given.results.open("a") as file:  # a line at once: other processes write too
             file.write(json.dumps({**asdict(cell), **figures, **about}) + "\n")
@@ -179,7 +179,8 @@ def _bench(network: str, given: argparse.Namespace, slice_: Slice) -> Bench:
     return Bench.of(network, given.checkpoints, given.data_root, device, train_limit=given.train_limit, **rest)
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The code that measures."""
     found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return found.stdout.strip()
 
