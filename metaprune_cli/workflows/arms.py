@@ -24,6 +24,7 @@ ZEROED = re.compile(r"\d+:\d+|(unstructured|\d+x\d+)-[\d.e-]+%(-by-layer)?")
 ROUNDS = re.compile(r"(\d+)-rounds")
 """A word that says in how many rounds units were removed."""
 WORDS = {
+    "images": "which also read what training images show",
     "sparse": "sparse training before pruning",
     "finetuned": "finetuned before pruning",
     "group-l2": "ranked by group-l2 only",
@@ -82,6 +83,12 @@ def ranking_of(arm: Arm) -> tuple[str, ...]:
     return tuple(w for w in words if w not in others and not ZEROED.fullmatch(w) and not ROUNDS.fullmatch(w))
 
 
+def method_words(lineage: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The methods that had a part, and whether images were looked at."""
+    shown = ("images",) if any(step.get("observed") for step in lineage) else ()
+    return (*(method.name for method in methods_in(lineage)), *shown)
+
+
 def arm_of(
     before: Sequence[Mapping[str, Any]],
     criterion: str | None = "group-l2",
@@ -119,7 +126,7 @@ def arm_of(
     scored = scoring_method(before).criterion if any(step.get("scored") for step in before) else None
     words = (
         ("sparse", sparse),
-        *((method.name, True) for method in having),
+        *((word, True) for word in method_words(before)),
         ("finetuned", any(step["command"] == "finetune" and step.get("epochs", 1) for step in since) and not sparse),
         (str(criterion), criterion not in (None, scored or usual)),
         ("uniform", scope == "family" and not having),

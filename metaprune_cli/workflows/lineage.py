@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from metaprune_cli.methods.registry import method_of_step, methods_in
-from metaprune_cli.workflows.arms import FINETUNED, Arm, arm_of, is_removal, is_zeroing, zeros_word
+from metaprune_cli.methods.registry import method_of_step
+from metaprune_cli.workflows.arms import FINETUNED, Arm, arm_of, is_removal, is_zeroing, method_words, zeros_word
 from metaprune_cli.workflows.loading import Lineage, Opened
 from metaprune_cli.workflows.paths import stem
 
@@ -49,7 +49,7 @@ def descent(lineage: Lineage, path: Path) -> Descent:
     zeroings = [place for place, step in enumerate(lineage) if is_zeroing(step) and place > rewritten]  # others: undone
     removals = [place for place, step in enumerate(lineage) if is_removal(step) or _removes(step)]
     if not zeroings + removals:
-        arm = " ".join(method.name for method in methods_in(lineage)) or "plain"
+        arm = " ".join(method_words(lineage)) or "plain"
         return Descent(origin, arm, "unpruned", None, bool(lineage), epochs)
     place = (removals or zeroings)[-1]
     removal: Mapping[str, Any] = lineage[place] if removals else {}

@@ -197,6 +197,7 @@ def test_arms_are_compared_with_every_baseline() -> None:
         pytest.param([], {"after": [{"teacher": "a", "ema": 0.9, "epochs": 3}]}, "taught ema", id="a teacher"),
         pytest.param([{"command": "transform"}], {"scope": "family"}, "metanet", id="metanet"),
         pytest.param([SCORED], {"criterion": "metanet"}, "metanet", id="score head"),
+        pytest.param([{**SCORED, "observed": True}], {"criterion": "metanet"}, "metanet images", id="images shown"),
         pytest.param([SCORED], {"criterion": "group-l2"}, "metanet group-l2", id="score head not asked"),
         pytest.param(
             [{"command": "transform"}, {"command": "finetune", "epochs": 3}], {}, "metanet finetuned", id="as the paper"
