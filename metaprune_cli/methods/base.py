@@ -119,7 +119,7 @@ class WidthNetwork(Protocol):
     """A method at work that gives weights for widths.
 
     Attributes:
-        model: the network at its whole widths.
+        model: the network at its whole widths; its BatchNorm statistics may have to be measured anew.
         weights: those for any.
     """
 

@@ -40,7 +40,7 @@ from metaprune_cli.workflows.searching import search as search_widths
 from metaprune_cli.workflows.spending import TRIED
 from metaprune_cli.workflows.structures import Structures
 from metaprune_cli.workflows.task import with_task
-from metaprune_cli.workflows.width_networks import given_by, open_widths, width_kinds
+from metaprune_cli.workflows.width_networks import given_by, open_widths, width_kinds, with_statistics
 
 NAMED = 2
 """Models of one search that its picture names."""
@@ -171,6 +171,8 @@ def search(
     def job(file: Source, row: Sequence[Path], of: _Job | None = None) -> _Job:
         found, weights = open_widths(file.path, source)
         opened = for_images(found, images)
+        if weights is not None:
+            opened = with_statistics(opened, structures.graph_of(opened), weights, images)
         run = PruningRun.of(opened, structures.graph_of(opened), pruning, images)
         return _Job(opened, run, file, row, weights, of)
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from metaprune_cli.artifacts import is_artifact, read_artifact, read_document, read_kind
 from metaprune_cli.errors import InputError
+from metaprune_cli.graph import NeuronGraph
 from metaprune_cli.methods.base import WidthNetwork, WidthWeights
 from metaprune_cli.methods.registry import methods
 from metaprune_cli.models import Architecture
+from metaprune_cli.pruning.repair import repaired
+from metaprune_cli.workflows.calibration import Calibration
 from metaprune_cli.workflows.loading import ModelSource, Opened, open_model, preprocessing_of
 from metaprune_cli.workflows.spending import LEARNT, TRAINING
 
@@ -24,6 +30,25 @@ def given_by(path: Path) -> dict[str, Any]:
     kind, metrics = read_kind(path), read_document(path).get("metrics") or {}
     method = next(one for one in methods() if one.learnt is not None and one.learnt.kind == kind)
     return {"method": method.name} | ({LEARNT: metrics[TRAINING]} if TRAINING in metrics else {})
+
+
+def with_statistics(opened: Opened, graph: NeuronGraph, weights: WidthWeights, images: Calibration) -> Opened:
+    """A network at its whole widths with BatchNorm statistics of its weights for these; training knew none.
+
+    Args:
+        opened: the network.
+        graph: its graph.
+        weights: say whether anything is to be measured.
+        images: on which.
+
+    Raises:
+        InputError: there are no images.
+    """
+    if weights.repair == "none":
+        return opened
+    model, every = opened.model.to(images.device), torch.ones(graph.units.num_units, dtype=torch.bool)
+    measured, _ = repaired(model, model, graph, every, images.shown, weights.repair)
+    return replace(opened, model=measured.cpu())
 
 
 def open_widths(path: Path, source: ModelSource) -> tuple[Opened, WidthWeights | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -117,8 +118,10 @@ class Generated:
 
     @property
     def model(self) -> nn.Module:
-        """The network at its whole widths."""
-        return self.net.base
+        """The network at its whole widths, with the weights for these; its BatchNorms are to be measured anew."""
+        whole = copy.deepcopy(self.net.base)
+        whole.load_state_dict(self._whole())
+        return whole.eval()
 
     @property
     def weights(self) -> GeneratedWeights:
@@ -130,7 +133,6 @@ class Generated:
         """It has seen all that it needs."""
         return False
 
-    @torch.no_grad()
     def propose(self, graph: NeuronGraph, target: Target | None = None) -> Proposal:  # noqa: ARG002 - for any target
         """Weights for all units; those for other widths are the net's own to generate.
 
@@ -138,7 +140,11 @@ class Generated:
             InputError: the model is of another structure.
         """
         check_structure(self.net, graph, None)
-        return Proposal(self.net.generate(torch.ones(graph.units.num_units, dtype=torch.bool)))
+        return Proposal(self._whole())
+
+    @torch.no_grad()
+    def _whole(self) -> dict[str, Tensor]:
+        return self.net.generate(self.net.space.kept(self.net.space.whole()))
 
 
 class PruningNets:
