@@ -332,7 +332,8 @@ def _save(pruned: Pruned, one: Searched, target: Path, made: Made, job: _Job, ca
     if settings.weights == "scratch":
         model = _anew(pruned, job, call.seed)
     elif settings.weights == "inherited" and job.weights is not None:
-        judge = Judge.of(job.run, settings, route=one.place.asked.asked, probes=one.place.probes)
+        asked, probes = one.place.asked.asked, one.place.probes
+        judge = Judge.of(job.run, settings, weights=job.weights, route=asked, probes=probes)
         model = judge.generated(plan.kept, job.weights).cpu()
     step = {
         "requested": plan.requested,

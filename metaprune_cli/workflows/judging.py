@@ -97,8 +97,8 @@ class Judge:
             InputError: there are no images.
         """
         images = run.images.demanded_by("A search")
-        measuring = weights is not None and weights.repair != "none"
-        inputs = images.shown if measuring else images.inputs
+        repairs = settings.rank_check > 0 or (weights is not None and weights.repair != "none")
+        inputs = images.shown if repairs else images.inputs
         repairing = 0 if images.given_inputs is not None or inputs is None else run.settings.repair_images
         lean = Calibration(Samples(images.task), run.settings, images.device, given_inputs=inputs)
         found = _divided(images.splits.train, settings, repairing)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from cli_calling import call, run
 
-from metaprune_cli.artifacts import read_artifact, read_document
+from metaprune_cli.artifacts import read_artifact, read_document, write_artifact
 from metaprune_cli.training.state import TrainState
 from metaprune_cli.workflows.made import Checkpoint
 
@@ -102,6 +102,27 @@ def test_models_get_the_widths_that_one_search_found(work: Path, tmp_path: Path)
     assert {row["arm"] for row in evaluated} == {"plain", "pruningnet"}
     assert {row["origin"] for row in evaluated} == {model.stem for model in models}
     assert [row["speedup"] >= 2 for row in evaluated if row["step"] == "pruned"] == [True] * len(models)
+
+
+@pytest.mark.parametrize("repair", ["none", "least-squares"])
+def test_statistics_from_before_its_training_have_no_say(model: Path, tmp_path: Path, repair: str) -> None:
+    """Its weights changed since; a search measures them for the whole widths, as for all others."""
+    net, other = tmp_path / "net.safetensors", tmp_path / "other.safetensors"
+    run(*NET, model, "-o", net)
+    artifact = read_artifact(net)
+    shifted = {name: tensor * 100 + 5 if "running" in name else tensor for name, tensor in artifact.tensors.items()}
+    assert any("running" in name for name in shifted)
+    write_artifact(other, artifact.kind, shifted, artifact.document, {})
+    for weights in ("model", "inherited"):
+        found = [
+            run("search", file, *QUICK, "-s", 2, "--repair", repair, "--weights", weights, "-o", out, "--json")
+            for file, out in ((net, tmp_path / "a.safetensors"), (other, tmp_path / "b.safetensors"))
+        ]
+        (first,), (second,) = (one.json["models"] for one in found)
+        assert second["fitness"] == first["fitness"]
+        assert second["baselines"] == first["baselines"]
+        entries = [read_artifact(tmp_path / f"{name}.safetensors").tensors for name in "ab"]
+        assert all(torch.equal(entries[0][name], tensor) for name, tensor in entries[1].items())
 
 
 def test_models_that_cannot_get_its_widths(work: Path, model: Path, tmp_path: Path) -> None:

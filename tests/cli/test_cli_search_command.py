@@ -178,3 +178,9 @@ def test_a_table_of_somebody_else_stays(model: Path, tmp_path: Path) -> None:
     assert ran.code == 2
     assert "is not a table of an earlier search" in text_of(ran.err)
     assert (tmp_path / "resnet8-3.search.csv").read_text() == "mine"
+
+
+def test_a_rank_check_repairs_what_the_search_does_not(model: Path, tmp_path: Path) -> None:
+    options = ("--repair", "none", "--rank-check", 3, "--rank-epochs", 1, "-o", tmp_path / "small.safetensors")
+    (row,) = run("search", model, *SMALL, "-s", 2, *options, "--json").json["models"]
+    assert {"repaired", "recalibrated", "shared"} <= set(row["taus"])
