@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import subprocess
 import sys
 import time
@@ -34,7 +33,7 @@ import torch
 from published_arms import ARMS, REPAIRED, TRAINED, chosen
 from published_bench import Bench, Protocol
 from published_table import write_tables
-from slices import PausedError, Slice, Work
+from slices import Rows, Slice, Work
 from torch import nn
 
 from metaprune_cli.config import OptimSettings, Repair
@@ -133,36 +132,18 @@ def _small(cell: Cell, bench: Bench) -> tuple[nn.Module, dict[str, Any]]:
     return small, choice.get("note", {})
 
 
-def known(file: Path) -> set[Cell]:
-    """The cells that are measured."""
-    names = Cell.__dataclass_fields__
-    rows = map(json.loads, file.read_text().splitlines()) if file.exists() else ()
-    return {Cell(**{name: row[name] for name in names}) for row in rows}
-
-
 def work_through(given: argparse.Namespace) -> None:
     """The cells of this process, until they are done or the time is over."""
-    done, slice_, benches = known(given.results), Slice(given.minutes * 60), dict[str, Bench]()
-    mine = list(_share(cells(given), *map(int, given.part.split("/"))))
-    for cell in mine:
-        if cell in done:
-            continue
-        try:
-            slice_.check()
-            if cell.network not in benches:
-                benches[cell.network] = _bench(cell.network, given, slice_)
-            figures = measured(cell, benches[cell.network])
-        except PausedError:
-            print("the time is over; call again to go on", flush=True)
-            return
+    slice_, benches = Slice(given.minutes * 60), dict[str, Bench]()
+
+    def figures(cell: Cell) -> dict[str, Any]:
+        if cell.network not in benches:
+            benches[cell.network] = _bench(cell.network, given, slice_)
         bench = benches[cell.network]
-        about = {"device": given.device, "commit": commit(), "protocol": asdict(bench.protocol)}
-        given.results.parent.mkdir(parents=True, exist_ok=True)
-        with given.results.open("a") as file:  # a line at once: other processes write too
-            file.write(json.dumps({**asdict(cell), **figures, **about}) + "\n")
-        at = f"{cell.network} {cell.arm} {cell.speedup:g}x {cell.stage} {cell.seed}"
-        print(f"{at}: test {figures['test_top1']:.2f}", flush=True)
-    print(f"all {len(mine)} cells are measured", flush=True)
+        return {**measured(cell, bench), "device": given.device, "protocol": asdict(bench.protocol)}
+
+    mine = list(_share(cells(given), *map(int, given.part.split("/"))))
+    Rows(given.results, Cell).measure(mine, figures, slice_)
 
 
 def _share(all_cells: Sequence[Cell], number: int, of: int) -> Iterator[Cell]:
@@ -177,12 +158,6 @@ def _bench(network: str, given: argparse.Namespace, slice_: Slice) -> Bench:
     device = torch.device(given.device)
     rest: dict[str, Any] = {"work": Work(given.work), "protocol": replace(protocol, **changed), "slice": slice_}
     return Bench.of(network, given.checkpoints, given.data_root, device, train_limit=given.train_limit, **rest)
-
-
-def commit() -> str:
-    """The code that measures."""
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip()
 
 
 def run(given: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ training here, but the public network has learnt them; the test images are read 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Mapping
@@ -22,10 +23,9 @@ from statistics import mean
 from typing import Any
 
 import torch
-from published import commit
 from published_arms import chosen
 from published_bench import Bench, Protocol
-from slices import PausedError, Slice, Work
+from slices import Rows, Slice, Work
 
 from metaprune_cli.config import OptimSettings
 from metaprune_cli.metrics.macs import count_macs
@@ -92,37 +92,20 @@ def _scores(bench: Bench, model: torch.nn.Module) -> dict[str, float]:
 
 def run(given: argparse.Namespace) -> None:
     """All lines that are not there, until the time is over."""
-    rows = map(json.loads, given.results.read_text().splitlines()) if given.results.exists() else ()
-    done = {Line(**{name: row[name] for name in Line.__dataclass_fields__}) for row in rows}
-    slice_ = Slice(given.minutes * 60)
-    rest: dict[str, Any] = {
-        "work": Work(given.work),
-        "protocol": replace(Protocol(), precision=given.precision),
-        "slice": slice_,
-    }
-    for network in given.networks:
-        bench = Bench.of(network, given.checkpoints, given.data_root, torch.device(given.device), **rest)
-        lines = [
-            Line(network, speedup, recipe, epochs, seed)
-            for speedup in given.speedups
-            for epochs in given.epochs
-            for seed in given.seeds
-            for recipe in given.recipes
-        ]
-        for line in lines:
-            if line in done:
-                continue
-            try:
-                slice_.check()
-                figures = measured(line, bench)
-            except PausedError:
-                print("the time is over; call again to go on", flush=True)
-                return
-            about = {"device": given.device, "commit": commit(), "protocol": asdict(bench.protocol)}
-            given.results.parent.mkdir(parents=True, exist_ok=True)
-            with given.results.open("a") as file:
-                file.write(json.dumps({**asdict(line), **figures, **about}) + "\n")
-            print(f"{line}: val {figures['val_top1']:.2f}, test {figures['test_top1']:.2f}", flush=True)
+    slice_, benches = Slice(given.minutes * 60), dict[str, Bench]()
+    protocol = replace(Protocol(), precision=given.precision)
+    rest: dict[str, Any] = {"work": Work(given.work), "protocol": protocol, "slice": slice_}
+
+    def figures(line: Line) -> dict[str, Any]:
+        if line.network not in benches:
+            device = torch.device(given.device)
+            benches[line.network] = Bench.of(line.network, given.checkpoints, given.data_root, device, **rest)
+        found = measured(line, benches[line.network])
+        return {**found, "device": given.device, "protocol": asdict(protocol)}
+
+    asked = itertools.product(given.networks, given.speedups, given.epochs, given.seeds, given.recipes)
+    lines = [Line(network, speedup, recipe, epochs, seed) for network, speedup, epochs, seed, recipe in asked]
+    Rows(given.results, Line).measure(lines, figures, slice_)
 
 
 def table(given: argparse.Namespace) -> None:

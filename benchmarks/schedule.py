@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from published import commit
 from published_arms import by_sensitivity, ranked
 from published_bench import Bench, Protocol
-from slices import PausedError, Slice, Work
+from slices import Rows, Slice, Work
 from torch import Tensor, nn
 
 from metaprune_cli.config import MetaTrainSettings, OptimSettings, Repair, TransformSettings
@@ -158,28 +157,21 @@ def _with(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
 
 def run(given: argparse.Namespace) -> None:
     """All lines that are not there, until the time is over."""
-    rows = map(json.loads, given.results.read_text().splitlines()) if given.results.exists() else ()
-    done = {Line(**{name: row[name] for name in Line.__dataclass_fields__}) for row in rows}
-    protocol = replace(Protocol(), precision=given.precision)
-    rest: dict[str, Any] = {"work": Work(given.work), "protocol": protocol, "slice": Slice(given.minutes * 60)}
-    device = torch.device(given.device)
-    bench = Bench.of(given.network, given.checkpoints, given.data_root, device, train_limit=given.train_limit, **rest)
-    for seed in given.seeds:
-        for how in (*map(str, given.regs), NONE, AT_ONCE):
-            for removal in REMOVALS if how != AT_ONCE else ("sensitivity",):
-                line = Line(given.network, given.speedup, how, removal, given.epochs, seed)
-                if line in done:
-                    continue
-                try:
-                    figures = measured(line, bench, given)
-                except PausedError:
-                    print("the time is over; call again to go on", flush=True)
-                    return
-                given.results.parent.mkdir(parents=True, exist_ok=True)
-                about = {"device": given.device, "commit": commit(), "protocol": asdict(protocol)}
-                with given.results.open("a") as file:
-                    file.write(json.dumps({**asdict(line), **figures, **about}) + "\n")
-                print(f"{line}: {figures}", flush=True)
+    slice_, protocol = Slice(given.minutes * 60), replace(Protocol(), precision=given.precision)
+    rest: dict[str, Any] = {"work": Work(given.work), "protocol": protocol, "slice": slice_}
+    device, limit = torch.device(given.device), given.train_limit
+    bench = Bench.of(given.network, given.checkpoints, given.data_root, device, train_limit=limit, **rest)
+    lines = [
+        Line(given.network, given.speedup, how, removal, given.epochs, seed)
+        for seed in given.seeds
+        for how in (*map(str, given.regs), NONE, AT_ONCE)
+        for removal in (REMOVALS if how != AT_ONCE else ("sensitivity",))
+    ]
+
+    def figures(line: Line) -> dict[str, Any]:
+        return {**measured(line, bench, given), "device": given.device, "protocol": asdict(protocol)}
+
+    Rows(given.results, Line).measure(lines, figures, slice_)
 
 
 def table(given: argparse.Namespace) -> None:

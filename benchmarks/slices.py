@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,48 @@ class Work:
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.pt"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A file of results, a line of JSON for each thing that was measured; nothing is measured twice.
+
+    Attributes:
+        file: is written to.
+        kind: of the things: a dataclass whose fields say which.
+    """
+
+    file: Path
+    kind: type
+
+    def known(self) -> set[Any]:
+        """What is measured already."""
+        names = [field.name for field in fields(self.kind)]
+        rows = map(json.loads, self.file.read_text().splitlines()) if self.file.exists() else ()
+        return {self.kind(**{name: row[name] for name in names}) for row in rows}
+
+    def measure(self, things: Iterable[Any], figures: Callable[[Any], dict[str, Any]], slice_: Slice) -> None:
+        """What is missing, one after the other, until the slice is over."""
+        known = self.known()
+        for thing in (one for one in things if one not in known):
+            try:
+                slice_.check()
+                found = figures(thing)
+            except PausedError:
+                print("the time is over; call again to go on", flush=True)
+                return
+            row = {**asdict(thing), **found, "commit": commit()}
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self.file.open("a") as file:  # a line at once: other processes write too
+                file.write(json.dumps(row) + "\n")
+            print(*asdict(thing).values(), f"test {found['test_top1']:.2f}", flush=True)
+        print("everything is measured", flush=True)
+
+
+def commit() -> str:
+    """The code that measures."""
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip()
 
 
 def train_in_slices(
