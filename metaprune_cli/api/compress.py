@@ -18,7 +18,7 @@ from metaprune_cli.api.evaluate import evaluate
 from metaprune_cli.api.export import export as exported
 from metaprune_cli.api.finetune import finetune
 from metaprune_cli.api.given import Data, device_for, one_sample, samples_of, task_for
-from metaprune_cli.api.prune import prune
+from metaprune_cli.api.prune import goal_of, run_of
 from metaprune_cli.config import CompressSettings, DataSettings, OptimSettings, Repair
 from metaprune_cli.config.compressing import REPAIR, repair_images
 from metaprune_cli.data.splits import DATASETS
@@ -34,6 +34,7 @@ from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.export.writing import Exported
 from metaprune_cli.workflows.inputs import random_inputs
 from metaprune_cli.workflows.max_drop import too_costly, tried
+from metaprune_cli.workflows.planning import prune_to
 from metaprune_cli.workflows.pruning import Pruned
 from metaprune_cli.workflows.sensitivities import worth_measuring
 from metaprune_cli.workflows.verdict import Verdict
@@ -120,20 +121,27 @@ def compress(
     start = time.monotonic()
     place = device_for(device, model)
     example = _example(model, data, task, example_inputs)
-    said: dict[str, Any] = {"data": data, "task": task, "seed": seed, "progress": progress}
+    said: dict[str, Any] = {"data": data, "task": task, "seed": seed}
     given = {"repair_images": repair_images(data), "repair": repair or ("none" if data is None else REPAIR)} | said
     if data is not None and metanetwork is None and given["repair"] == REPAIR and not RANKED & pruning.keys():
         images = int((given | pruning)["repair_images"])
         known = task_for(task, data)
         if known.criterion is None and worth_measuring(model, example, count_macs(model, example), images, known):
             given["scope"] = "sensitivity"
-    remove = partial(prune, model, example, metanetwork=metanetwork, **(given | pruning))
+    target = pruning.pop("target", None)
+    run = run_of(model, example, metanetwork=metanetwork, **(given | pruning))
+
+    def remove(speedup: float) -> Pruned:
+        return prune_to(run, goal_of(speedup, target), progress)
+
     train = None
     if data is not None and epochs:
         settings = OptimSettings(epochs=epochs, lr=lr).for_model(pruned=True)
-        train = partial(finetune, settings=settings, teacher=model if teacher else None, device=place, **said)
+        train = partial(
+            finetune, settings=settings, teacher=model if teacher else None, device=place, progress=progress, **said
+        )
     if max_drop is None:
-        made = _made(remove(speedup=speedup), train, data, task)
+        made = _made(remove(speedup), train, data, task)
     else:
         made = _within(max_drop, speedup, model, remove, train, data, task)
     before, after = (_headline(one, data, test, task) for one in (model, made.model))
@@ -185,7 +193,7 @@ def _within(
     limit: float,
     speedup: float,
     model: nn.Module,
-    remove: Callable[..., Pruned],
+    remove: Callable[[float], Pruned],
     train: Callable[[nn.Module], FitResult] | None,
     data: Data | None,
     task: Task | str | None,
@@ -201,7 +209,7 @@ def _within(
     metric, whole = task_for(task, data).metrics[0], _judged(model, data, task)
     costs: dict[float, float] = {}
     for wanted in tried([speedup]):
-        made = _made(remove(speedup=wanted), train, data, task)
+        made = _made(remove(wanted), train, data, task)
         costs[wanted] = metric.loss(whole, _judged(made.model, data, task))
         if costs[wanted] <= limit:
             return made

@@ -125,36 +125,69 @@ def prune(
             gradients, data or inputs are missing.
         NumericsError: a score is not finite, or the smaller model does not compute what the masked original does.
     """
-    goal = read_target(target) if isinstance(target, str) else target or Target("macs", factor=speedup)
-    settings = _settings(
+    run = run_of(
+        model,
+        example_inputs,
+        data=data,
+        task=task,
+        metanetwork=metanetwork,
         criterion=criterion,
         scope=scope,
         max_ratio=max_ratio,
-        rules=[asdict(rule) for rule in rules],
+        rules=rules,
         keep_heads=keep_heads,
         round_to=round_to,
         route=route,
         reduction=reduction,
         normaliser=normaliser,
         rescore=rescore,
+        batches=batches,
+        gradients=gradients,
+        importance=importance,
         repair=repair,
         repair_images=repair_images,
+        repair_inputs=repair_inputs,
         search=search,
         search_images=search_images,
         seed=seed,
-        **({"batches": batches} if isinstance(batches, int) else {}),
+        graph=graph,
     )
+    return prune_to(run, goal_of(speedup, target), progress)
+
+
+def goal_of(speedup: float, target: str | Target | None) -> Target:
+    """The target that is meant."""
+    return read_target(target) if isinstance(target, str) else target or Target("macs", factor=speedup)
+
+
+def run_of(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    data: Data | None,
+    task: Task | str | None = None,
+    metanetwork: MetaNetwork | str | Path | None = None,
+    rules: Sequence[PruningRule] = (),
+    batches: Iterable[AnyBatch] | int = PruneSettings.batches,
+    gradients: Mapping[str, Tensor] | None = None,
+    importance: Float[Tensor, "units ..."] | None = None,
+    repair_inputs: ExampleInputs | None = None,
+    graph: NeuronGraph | None = None,
+    **settings: Any,
+) -> PruningRun:
+    """What :func:`prune` prunes, to any number of targets; arguments and errors are its own."""
+    whole = {"rules": [asdict(rule) for rule in rules], **settings}
+    asked = _settings(**whole, **({"batches": batches} if isinstance(batches, int) else {}))
     given = None if isinstance(batches, int) else tuple(batches)
     samples, device = samples_of(data, task), device_of(model.state_dict())
-    images = Calibration(samples, settings, device, given or None, repair_inputs)
+    images = Calibration(samples, asked, device, given or None, repair_inputs)
     graph = graph or encode(model, example_inputs)
     said = None if importance is None else Importance.proposed(Scores(importance))
     if metanetwork is not None:
         network = opened(metanetwork)
         model, by_network = _through(network, model, graph, images)
         said = by_network if importance is None else Importance.proposed(Scores(importance, network.config.normaliser))
-    run = PruningRun(model, example_inputs, graph, settings, images, importance=said, gradients=gradients)
-    return prune_to(run, goal, progress)
+    return PruningRun(model, example_inputs, graph, asked, images, importance=said, gradients=gradients)
 
 
 def _settings(**given: Any) -> PruneSettings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ class Course:
         device: where it runs.
         progress: is told about each step.
         steps: the folder and its record.
+        harms: what each family of the model can lose, measured once for all speed-ups.
     """
 
     model: Path
@@ -88,6 +89,7 @@ class Course:
     device: torch.device
     progress: Progress
     steps: Steps
+    harms: dict[int, Mapping[int, float]] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -183,6 +185,7 @@ def pruned(course: Course, path: Path, speedup: float) -> tuple[Path, Mapping[st
             data=course.data,
             device=course.device,
             progress=course.progress,
+            harms=course.harms,
         )
         output = Path(str(small.output))
         figures = {name: getattr(small, name) for name in SAID}

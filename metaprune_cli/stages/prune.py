@@ -92,6 +92,7 @@ def prune(
     dry_run: bool = False,
     limits: LimitsOf | None = None,
     noted: Mapping[str, Any] = MappingProxyType({}),
+    harms: dict[int, Mapping[int, float]] | None = None,
 ) -> tuple[PrunedFile, ...]:
     """Prune every model to every target of the settings.
 
@@ -106,6 +107,7 @@ def prune(
         dry_run: make the plans only; write nothing.
         limits: what may go of each family, instead of what the settings say.
         noted: further figures of the step, for the lineage.
+        harms: what each family of the only model can lose (``PruningRun.harms``), for a caller who prunes it again.
 
     Raises:
         TargetError: a target cannot be met, or nothing would be removed.
@@ -132,7 +134,8 @@ def prune(
         opened = for_images(open_model(path, source), calibration)
         graph = structures.graph_of(opened)
         own = None if limits is None else limits(opened, graph, settings)
-        return _Job(opened, PruningRun.of(opened, graph, settings, calibration, own))
+        run = PruningRun.of(opened, graph, settings, calibration, own)
+        return _Job(opened, run if harms is None else replace(run, harms=harms))
 
     rows = dict(zip((file.path for file in sources.files), targets, strict=True))
     for group in _groups(map(read, rows), together=settings.together):

@@ -14,6 +14,7 @@ from torch import nn
 import metaprune as mp
 from metaprune_cli.api import compress as module
 from metaprune_cli.errors import InputError, TargetError
+from metaprune_cli.workflows import sensitivities
 
 SHORT = {"speedup": 2.0, "epochs": 1, "latency_batch": 2, "repair_images": 40}
 
@@ -59,6 +60,17 @@ def test_smaller_speedups_are_tried_until_one_costs_no_more_than_is_allowed(
     assert error.value.details["got"] == "2x: 40.00, 1.68x: 40.00, 1.41x: 40.00, 1.19x: 40.00"
     with pytest.raises(InputError, match="needs data to judge by"):
         mp.compress(model, example_inputs=EXAMPLE, max_drop=3.0)
+
+
+def test_what_layers_can_lose_is_measured_once_for_all_that_are_tried(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, real = [], sensitivities.measured
+    monkeypatch.setattr(sensitivities, "measured", lambda *given: calls.append(given) or real(*given))
+    monkeypatch.setattr(module, "evaluate", lambda one, *_, **__: {"top1": 90.0 if one is model else 50.0})
+    with pytest.raises(TargetError, match=r"2x: 40.00, 1.68x: 40.00, 1.41x: 40.00, 1.19x: 40.00"):
+        mp.compress(model, DIGITS, **SHORT | {"epochs": 0}, max_drop=3.0)
+    assert len(calls) == 1
 
 
 def test_without_images_there_is_removal_alone(model: nn.Module) -> None:

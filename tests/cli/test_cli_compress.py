@@ -18,6 +18,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.models import load_model
 from metaprune_cli.stages import compress as stage
 from metaprune_cli.stages import compress_steps
+from metaprune_cli.workflows import sensitivities
 
 DIGITS = ("--dataset", "digits", "--batch-size", "128", "--latency-batch", "2", "--format", "safetensors")
 SHORT = (*DIGITS, "--epochs", "1", "--scope", "global")
@@ -155,9 +156,12 @@ def test_the_largest_speed_up_within_the_limit_is_taken(
 ) -> None:
     said = {"whole": 90.0, "pruned-4x": 70.0, "pruned-2.83x": 85.0, "pruned-2x": 89.5, "pruned-1.41x": 90.0}
     monkeypatch.setattr(compress_steps, "judged", lambda _, name, __: said[name])
+    calls, real = [], sensitivities.measured
+    monkeypatch.setattr(sensitivities, "measured", lambda *given: calls.append(given) or real(*given))
     limit = ("compress", model, *DIGITS, "--epochs", "0", "-s", "4", "-o", tmp_path, "--max-drop")
     (one,) = run(*limit, "1", "--json").json["models"]
     assert one["requested"] == 2
+    assert len(calls) == 1  # what each layer can lose, for 4x, 2.83x and 2x
     said |= dict.fromkeys(list(said)[1:], 50.0)
     refused = call(*limit, "1")
     assert refused.code == 3
