@@ -6,7 +6,7 @@ import json
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from metaprune_cli.reports.png import picture
 Row = dict[str, Any]
 Figures = dict[tuple[str, float], list[float]]
 """Test top-1 of every seed, by arm and speed-up."""
+BFLOAT16 = "†"
+"""Marks what was trained in bfloat16."""
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
 TITLES = {
     "bn": "before training, BatchNorm measured anew",
@@ -36,16 +38,22 @@ def write_tables(results: Path, output: Path, planned: Mapping[tuple[str, str], 
     for row in rows:
         if row["arm"] != "whole":
             found[row["network"], row["stage"]][row["arm"], row["speedup"]].append(row["test_top1"])
+    bfloat16 = {_key(row) for row in rows if row["protocol"]["precision"] == "bfloat16" and row["stage"].isdigit()}
     parts, order = [], sorted(found, key=_order)
     for network, stage in order:
         figures = found[network, stage]
-        parts.append(f"### {network}, {_title(stage)}\n\n" + "\n".join(_table(figures, wholes.get(network))))
+        marked = {(arm, speedup) for name, at, arm, speedup in bfloat16 if (name, at) == (network, stage)}
+        parts.append(f"### {network}, {_title(stage)}\n\n" + "\n".join(_table(figures, wholes.get(network), marked)))
         name = f"{network}-{stage}.png"
         if len({speedup for _, speedup in figures}) > 1:
             _plot(figures, wholes.get(network), f"{network}, {_title(stage)}", output / name)
             parts.append(f"![test top-1 over the speed-up]({name})")
     measured = {key: sum(map(len, figures.values())) for key, figures in found.items()}
     put_tables("\n\n".join([*parts, "\n".join(_missing(measured, planned))]), output / "README.md")
+
+
+def _key(row: Row) -> tuple[str, str, str, float]:
+    return row["network"], row["stage"], row["arm"], row["speedup"]
 
 
 def _missing(measured: Mapping[tuple[str, str], int], planned: Mapping[tuple[str, str], int]) -> Iterator[str]:
@@ -68,7 +76,7 @@ def _title(stage: str) -> str:
     return TITLES.get(stage, f"{stage} epochs in all")
 
 
-def _table(figures: Figures, whole: float | None) -> Iterator[str]:
+def _table(figures: Figures, whole: float | None, marked: Collection[tuple[str, float]]) -> Iterator[str]:
     """A row an arm, the best first, a column a speed-up; the best of a column is bold, what was not run is a dash."""
     speedups = sorted({speedup for _, speedup in figures})
     means = {key: statistics.mean(values) for key, values in figures.items()}
@@ -78,7 +86,9 @@ def _table(figures: Figures, whole: float | None) -> Iterator[str]:
         yield "| whole | " + " | ".join([f"{whole:.2f}"] * len(speedups)) + " |"
     best = {speedup: max(mean for (_, at), mean in means.items() if at == speedup) for speedup in speedups}
     for arm in _arms(figures):
-        shown = [_shown(figures.get((arm, speedup), []), best[speedup]) for speedup in speedups]
+        marks = [BFLOAT16 if (arm, speedup) in marked else "" for speedup in speedups]
+        cells = [_shown(figures.get((arm, speedup), []), best[speedup]) for speedup in speedups]
+        shown = [cell + mark for cell, mark in zip(cells, marks, strict=True)]
         yield f"| {arm} | " + " | ".join(shown) + " |"
 
 
