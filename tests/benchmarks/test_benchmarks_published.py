@@ -21,7 +21,7 @@ def bench() -> ModuleType:
     """The script as a module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(BENCHMARKS)
-        return __import__("published")
+        return {name: __import__(name) for name in ("published", "recipes", "schedule")}["published"]
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,9 @@ def test_slices_end_with_the_figures_of_one_run_and_a_table(bench, given, tmp_pa
     ]
     assert {row["arm"]: row["widths"]["layer1.0.conv2"] for row in at_once} == dict.fromkeys(("whole", *ARMS), 16)
     assert all(row["achieved"] >= 2 for row in at_once[1:])
+    paused = sys.modules["slices"].PausedError
     for _ in range(20):  # every call is over as soon as it may be
-        monkeypatch.setattr(bench.Slice, "check", once_more := OneMore(bench.PausedError))
+        monkeypatch.setattr(bench.Slice, "check", once_more := OneMore(paused))
         in_slices = run(bench, given, tmp_path / "slices", monkeypatch, *asked)
         if not once_more.paused:
             break
@@ -112,3 +113,46 @@ def test_another_tools_choice_is_found_in_ours(bench, given, tmp_path, monkeypat
         ("tp-group-norm+ls", "ls"),
     ]
     assert all(row["achieved"] >= 2 for row in rows[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shown"),
+    [
+        (
+            "recipes",
+            ("--networks", "tiny", "--speedups", "2", "--epochs", "1", "--recipes", "usual", "teacher 0.9"),
+            ["| usual | 1 |", "| teacher 0.9 | 1 |"],
+        ),
+        (
+            "schedule",
+            ("--network", "tiny", "--speedup", "2", "--epochs", "2", "--meta-epochs", "1"),
+            ["| 0.5 | sensitivity |", "| none | sensitivity |", "| at once | sensitivity |"],
+        ),
+    ],
+)
+def test_other_comparisons_are_measured_once_and_shown(
+    bench: ModuleType,
+    given: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    options: tuple[str, ...],
+    shown: list[str],
+) -> None:
+    script = __import__(name)
+    if name == "schedule":  # of everything as little as there can be
+        monkeypatch.setattr(script, "BATCHES", 1)
+        monkeypatch.setattr(script, "KINDS", script.KINDS[:1])
+        monkeypatch.setattr(script, "REMOVALS", {"sensitivity": "least-squares"})
+    results = ("--results", str(tmp_path / "results.jsonl"))
+    images = ("--data-root", str(given), "--checkpoints", str(given), "--work", str(tmp_path / "work"))
+    for _ in range(2):
+        monkeypatch.setattr(sys, "argv", [name, "run", *images, *results, *options, "--minutes", "60"])
+        script.main()
+    rows = Path(results[1]).read_text().splitlines()
+    assert len(rows) == len(shown)
+    monkeypatch.setattr(sys, "argv", [name, "table", *results])
+    script.main()
+    table = capsys.readouterr().out
+    assert all(row in table for row in shown)
