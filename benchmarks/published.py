@@ -31,7 +31,7 @@ from typing import Any
 
 import torch
 from published_arms import ARMS, REPAIRED, TRAINED, chosen
-from published_bench import Bench, Protocol
+from published_bench import Bench, Protocol, add_options
 from published_table import write_tables
 from slices import Rows, Slice, Work
 from torch import nn
@@ -177,20 +177,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     runs = commands.add_parser("run")
-    runs.add_argument("--data-root", type=Path, required=True)
-    runs.add_argument("--checkpoints", type=Path, required=True)
+    add_options(runs)
     runs.add_argument("--results", type=Path, default=RESULTS)
-    runs.add_argument("--work", type=Path, default=Path("scratch/published"))
-    runs.add_argument("--minutes", type=float, default=9)
     runs.add_argument("--networks", nargs="+", default=list(NETWORKS))
     runs.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     runs.add_argument("--speedups", nargs="+", type=float, default=[2.0, 2.5, 3.0, 4.0])
     runs.add_argument("--stages", nargs="+", default=["bn", "ls", "3", "20"])
     runs.add_argument("--seeds", nargs="+", type=int, default=[0])
-    runs.add_argument("--device", default="cpu")
     runs.add_argument("--jobs", type=int, default=1)
     runs.add_argument("--part", default="0/1", help="K/N: the cells of process K of N")
-    runs.add_argument("--train-limit", type=int)
     for name, value in asdict(Protocol()).items():
         runs.add_argument(f"--{name.replace('_', '-')}", type=type(value), help=f"{value} unless said otherwise")
     tables = commands.add_parser("table")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -167,6 +168,16 @@ class Bench:
         given |= {"work": self.work, "name": name, "slice_": self.slice, "device": self.device} | more
         settings = replace(settings, precision=self.protocol.precision)
         return train_in_slices(model, self.splits.train, settings, **given)
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Where images and networks are, where half-done work goes, and for how long."""
+    parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--checkpoints", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("scratch/published"))
+    parser.add_argument("--minutes", type=float, default=9)
+    parser.add_argument("--train-limit", type=int)
+    parser.add_argument("--device", default="cpu")
 
 
 def on_device(split: Any, device: torch.device) -> ImageSplit:

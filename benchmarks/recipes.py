@@ -7,7 +7,7 @@
 All start from the same network: what sensitivities leave of the public one, repaired by least squares. Recipes differ
 from ``usual`` in what their names say; ``teacher`` is the network before it was pruned. Like ``published.py``, ``run``
 leaves what is half done in the work folder, and measures nothing twice. The validation images are kept out of the
-training here, but the public network has learnt them; the test images are read once for each line, at its end.
+training here, but the public network has learnt them; the test images are read at its end, and decide nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from published_arms import chosen
-from published_bench import Bench, Protocol
+from published_bench import Bench, Protocol, add_options
 from slices import Rows, Slice, Work
 
 from metaprune_cli.config import OptimSettings
@@ -77,9 +77,9 @@ def measured(line: Line, bench: Bench) -> dict[str, Any]:
         changes["milestones"] = tuple(int(line.epochs * share) for share in (0.6, 0.85))
     settings = replace(OptimSettings(epochs=line.epochs, lr=bench.protocol.lr), **changes)
     more = {"teacher": bench.model} if "distill_weight" in changes else {}
-    start = bench.work.remembered(f"{name}-start", lambda: _scores(bench, small))
     at = f"{name}-{line.recipe.replace(', ', '-').replace(' ', '-')}-{line.epochs}-{line.seed}"
     trained = bench.train(small, settings, at, line.seed, **more)
+    start = bench.work.remembered(f"{name}-start", lambda: _scores(bench, small))
     macs = count_macs(bench.model, bench.example) / count_macs(trained.cpu(), bench.example)
     return {**_scores(bench, trained), "before": start, "achieved": macs, "settings": asdict(settings)}
 
@@ -95,6 +95,7 @@ def run(given: argparse.Namespace) -> None:
     slice_, benches = Slice(given.minutes * 60), dict[str, Bench]()
     protocol = replace(Protocol(), precision=given.precision)
     rest: dict[str, Any] = {"work": Work(given.work), "protocol": protocol, "slice": slice_}
+    rest["train_limit"] = given.train_limit
 
     def figures(line: Line) -> dict[str, Any]:
         if line.network not in benches:
@@ -130,16 +131,12 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     runs = commands.add_parser("run")
     runs.set_defaults(call=run)
-    runs.add_argument("--data-root", type=Path, required=True)
-    runs.add_argument("--checkpoints", type=Path, required=True)
-    runs.add_argument("--work", type=Path, default=Path("scratch/published"))
-    runs.add_argument("--minutes", type=float, default=9)
+    add_options(runs)
     runs.add_argument("--networks", nargs="+", default=["resnet20"])
     runs.add_argument("--speedups", nargs="+", type=float, default=[3.0])
     runs.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     runs.add_argument("--epochs", nargs="+", type=int, default=[10])
     runs.add_argument("--seeds", nargs="+", type=int, default=[0])
-    runs.add_argument("--device", default="cpu")
     runs.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     tables = commands.add_parser("table")
     tables.set_defaults(call=table)

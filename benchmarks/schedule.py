@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from published_arms import by_sensitivity, ranked
-from published_bench import Bench, Protocol
+from published_bench import Bench, Protocol, add_options
 from slices import Rows, Slice, Work
 from torch import Tensor, nn
 
@@ -190,18 +190,13 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     runs = commands.add_parser("run")
     runs.set_defaults(call=run)
-    runs.add_argument("--data-root", type=Path, required=True)
-    runs.add_argument("--checkpoints", type=Path, required=True)
-    runs.add_argument("--work", type=Path, default=Path("scratch/published"))
-    runs.add_argument("--minutes", type=float, default=9)
+    add_options(runs)
     runs.add_argument("--network", default="resnet20")
     runs.add_argument("--speedup", type=float, default=3.0)
     runs.add_argument("--epochs", type=int, default=10)
     runs.add_argument("--meta-epochs", type=int, default=60)
     runs.add_argument("--regs", nargs="+", type=float, default=[0.5])
     runs.add_argument("--seeds", nargs="+", type=int, default=[0])
-    runs.add_argument("--train-limit", type=int)
-    runs.add_argument("--device", default="cpu")
     runs.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     tables = commands.add_parser("table")
     tables.set_defaults(call=table)

@@ -171,9 +171,10 @@ def search(
     def job(file: Source, row: Sequence[Path], of: _Job | None = None) -> _Job:
         found, weights = open_widths(file.path, source)
         opened = for_images(found, images)
+        graph = structures.graph_of(opened)
         if weights is not None:
-            opened = with_statistics(opened, structures.graph_of(opened), weights, images)
-        run = PruningRun.of(opened, structures.graph_of(opened), pruning, images)
+            opened, graph = with_statistics(opened, graph, weights, images)
+        run = PruningRun.of(opened, graph, pruning, images)
         return _Job(opened, run, file, row, weights, of)
 
     todo = [job(file, row) for file, row in zip(sources.files, targets, strict=not heirs)]

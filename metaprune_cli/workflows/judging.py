@@ -90,14 +90,15 @@ class Judge:
         weights: WidthWeights | None = None,
         route: Route = "auto",
         probes: Sequence[Tensor] = (),
+        repairs: bool = False,
     ) -> Judge:
-        """With images that the repairs do not look at, as far as there are enough.
+        """With images that the repairs do not look at, as far as there are enough; ``repairs``: there are some anyway.
 
         Raises:
             InputError: there are no images.
         """
         images = run.images.demanded_by("A search")
-        repairs = settings.rank_check > 0 or (weights is not None and weights.repair != "none")
+        repairs = repairs or (weights is not None and weights.repair != "none")
         inputs = images.shown if repairs else images.inputs
         repairing = 0 if images.given_inputs is not None or inputs is None else run.settings.repair_images
         lean = Calibration(Samples(images.task), run.settings, images.device, given_inputs=inputs)

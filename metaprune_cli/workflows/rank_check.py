@@ -82,7 +82,8 @@ def rank_check(
     genes = [
         place.spaces[0].within(generator, place.measure, budget.least, budget.most) for _ in range(settings.rank_check)
     ]
-    judge = Judge.of(run, settings, weights=weights, route=place.asked.asked, probes=place.probes)
+    asked, probes = place.asked.asked, place.probes
+    judge = Judge.of(run, settings, weights=weights, route=asked, probes=probes, repairs=True)
     own = {name: judge.repairing_by(how) for name, how in OWN.items()}
     found: dict[str, list[float]] = {name: [] for name in ([*OWN] if weights is None else [*OWN, "generated"])}
     off: list[float] = []

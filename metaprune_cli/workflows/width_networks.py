@@ -32,8 +32,10 @@ def given_by(path: Path) -> dict[str, Any]:
     return {"method": method.name} | ({LEARNT: metrics[TRAINING]} if TRAINING in metrics else {})
 
 
-def with_statistics(opened: Opened, graph: NeuronGraph, weights: WidthWeights, images: Calibration) -> Opened:
-    """A network at its whole widths with BatchNorm statistics of its weights for these; training knew none.
+def with_statistics(
+    opened: Opened, graph: NeuronGraph, weights: WidthWeights, images: Calibration
+) -> tuple[Opened, NeuronGraph]:
+    """A network at its whole widths, with BatchNorm statistics of its weights for these, and its graph.
 
     Args:
         opened: the network.
@@ -45,10 +47,10 @@ def with_statistics(opened: Opened, graph: NeuronGraph, weights: WidthWeights, i
         InputError: there are no images.
     """
     if weights.repair == "none":
-        return opened
+        return opened, graph
     model, every = opened.model.to(images.device), torch.ones(graph.units.num_units, dtype=torch.bool)
     measured, _ = repaired(model, model, graph, every, images.shown, weights.repair)
-    return replace(opened, model=measured.cpu())
+    return replace(opened, model=measured.cpu()), graph.with_tensors(measured.cpu().state_dict())
 
 
 def open_widths(path: Path, source: ModelSource) -> tuple[Opened, WidthWeights | None]:

@@ -181,6 +181,9 @@ def test_a_table_of_somebody_else_stays(model: Path, tmp_path: Path) -> None:
 
 
 def test_a_rank_check_repairs_what_the_search_does_not(model: Path, tmp_path: Path) -> None:
-    options = ("--repair", "none", "--rank-check", 3, "--rank-epochs", 1, "-o", tmp_path / "small.safetensors")
-    (row,) = run("search", model, *SMALL, "-s", 2, *options, "--json").json["models"]
+    options = ("search", model, *SMALL, "-s", 2, "--repair", "none", "-o")
+    checked, other = tmp_path / "checked.safetensors", tmp_path / "other.safetensors"
+    (row,) = run(*options, checked, "--rank-check", 3, "--rank-epochs", 1, "--json").json["models"]
     assert {"repaired", "recalibrated", "shared"} <= set(row["taus"])
+    run(*options, other)
+    assert checked.read_bytes() == other.read_bytes()  # the check has no part in the result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ class Generated:
 
     net: PruningNet
 
-    @property
+    @cached_property
     def model(self) -> nn.Module:
         """The network at its whole widths, with the weights for these; its BatchNorms are to be measured anew."""
         whole = copy.deepcopy(self.net.base)
