@@ -1,7 +1,7 @@
 """Weights rewritten as arXiv 2506.12041 does it, and choosing alone, at equal epochs: a public CIFAR-10 ResNet.
 
     python benchmarks/schedule.py run --data-root DIR --checkpoints DIR [--network resnet20] [--speedup 3] [--epochs 10]
-        [--regs 0.1 0.5 …] [--seeds 0 …] [--minutes 9] [--precision bfloat16]
+        [--regs 0.1 0.5 …] [--removals plain sensitivity …] [--seeds 0 …] [--minutes 9] [--precision bfloat16]
     python benchmarks/schedule.py table
 
 The paper's order: a metanetwork is trained on networks of the same kind by its objective ``sparsity`` (one step for
@@ -165,7 +165,7 @@ def run(given: argparse.Namespace) -> None:
         Line(given.network, given.speedup, how, removal, given.epochs, seed)
         for seed in given.seeds
         for how in (*map(str, given.regs), NONE, AT_ONCE)
-        for removal in (REMOVALS if how != AT_ONCE else ("sensitivity",))
+        for removal in (given.removals if how != AT_ONCE else ("sensitivity",))
     ]
 
     def figures(line: Line) -> dict[str, Any]:
@@ -196,6 +196,7 @@ def main() -> None:
     runs.add_argument("--epochs", type=int, default=10)
     runs.add_argument("--meta-epochs", type=int, default=60)
     runs.add_argument("--regs", nargs="+", type=float, default=[0.5])
+    runs.add_argument("--removals", nargs="+", choices=list(REMOVALS), default=list(REMOVALS))
     runs.add_argument("--seeds", nargs="+", type=int, default=[0])
     runs.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     tables = commands.add_parser("table")
