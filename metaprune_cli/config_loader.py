@@ -9,7 +9,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from metaprune_cli.errors import InputError
@@ -43,6 +43,14 @@ class Range:
     def __str__(self) -> str:
         bounds = {"at least": self.at_least, "at most": self.at_most, "above": self.above, "below": self.below}
         return " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
+
+
+def module_named(text: str) -> str:
+    """``package.module:name``, where a file of code was given, ``package/module.py:name``; other text as it is."""
+    place, colon, name = text.partition(":")
+    if not colon or not place.endswith(".py"):
+        return text
+    return f"{'.'.join(PurePath(place.removesuffix('.py')).parts)}:{name}"
 
 
 @dataclass(frozen=True)
@@ -220,6 +228,8 @@ def _scalar(hint: Any, value: Any) -> Any:
     if origin is Annotated:
         plain = _scalar(arguments[0], value)
         for limits in arguments[1:]:
+            if isinstance(plain, str) and isinstance(limits, Reference | NameOrReference):
+                plain = module_named(plain)
             if plain is not None and isinstance(limits, Range | Reference):
                 _check(plain, limits, value)
         return plain

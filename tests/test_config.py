@@ -146,3 +146,19 @@ def test_a_file_without_sections_is_refused(text, params):
 def test_a_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         load_section(tmp_path / "params.yaml", "data", DataSettings)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("network.py:Net", "network:Net"),
+        ("./nets/small.py:Net", "nets.small:Net"),
+        ("network:Net", "network:Net"),
+        ("cifar:resnet8", "cifar:resnet8"),
+    ],
+)
+def test_code_may_be_named_by_its_file(params, typed, meant):
+    file = params(f"zoo: {{members: [{{arch: '{typed}'}}]}}\nprune: {{criterion: '{typed}'}}\ndata: {{task: '{typed}'}}")
+    assert load_section(file, "zoo", ZooSettings).members[0].arch == meant
+    assert load_section(file, "prune", PruneSettings).criterion == meant
+    assert load_section(file, "data", DataSettings).task == meant
