@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from metaprune_cli.config import (
         DataSettings,
         OptimSettings,
+        Preprocessing,
         PruneSettings,
         PruningNetSettings,
         PruningRule,
@@ -56,6 +57,7 @@ _HOMES = {
     "sparsify": "metaprune_cli.api.sparsify",
     "DataSettings": "metaprune_cli.config",
     "OptimSettings": "metaprune_cli.config",
+    "Preprocessing": "metaprune_cli.config",
     "PruneSettings": "metaprune_cli.config",
     "PruningNetSettings": "metaprune_cli.config",
     "PruningRule": "metaprune_cli.config",
@@ -94,6 +96,7 @@ __all__ = [
     "NeuronGraph",
     "OptimSettings",
     "Plan",
+    "Preprocessing",
     "PruneSettings",
     "Pruned",
     "PruningNet",

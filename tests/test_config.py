@@ -158,7 +158,9 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
     ],
 )
 def test_code_may_be_named_by_its_file(params, typed, meant):
-    file = params(f"zoo: {{members: [{{arch: '{typed}'}}]}}\nprune: {{criterion: '{typed}'}}\ndata: {{task: '{typed}'}}")
+    file = params(
+        f"zoo: {{members: [{{arch: '{typed}'}}]}}\nprune: {{criterion: '{typed}'}}\ndata: {{task: '{typed}'}}"
+    )
     assert load_section(file, "zoo", ZooSettings).members[0].arch == meant
     assert load_section(file, "prune", PruneSettings).criterion == meant
     assert load_section(file, "data", DataSettings).task == meant

@@ -25,12 +25,13 @@ from metaprune_cli.data.splits import DATASETS
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.methods.metanet import MetaNetwork
-from metaprune_cli.metrics.calling import not_in_inference_mode
+from metaprune_cli.metrics.calling import device_of, not_in_inference_mode
 from metaprune_cli.metrics.latency import gain, times_interleaved
 from metaprune_cli.metrics.macs import count_macs
 from metaprune_cli.tasks import Task
 from metaprune_cli.training.loop import FitResult
 from metaprune_cli.training.progress import Progress
+from metaprune_cli.workflows.doubts import as_python, doubt
 from metaprune_cli.workflows.export.writing import Exported
 from metaprune_cli.workflows.inputs import random_inputs
 from metaprune_cli.workflows.max_drop import too_costly, tried
@@ -134,6 +135,11 @@ def compress(
     def remove(speedup: float) -> Pruned:
         return prune_to(run, goal_of(speedup, target), progress)
 
+    whole = None if data is None else _judged(model, data, task)
+    if isinstance(data, DataSettings) and whole is not None:
+        splits, used = samples_of(data, task).splits, task_for(task, data)
+        if said_of_it := doubt(model, data, splits, used, whole, device_of(model), as_python):
+            log.warning(said_of_it)
     train = None
     if data is not None and epochs:
         settings = OptimSettings(epochs=epochs, lr=lr).for_model(pruned=True)
@@ -143,7 +149,7 @@ def compress(
     if max_drop is None:
         made = _made(remove(speedup), train, data, task)
     else:
-        made = _within(max_drop, speedup, model, remove, train, data, task)
+        made = _within(max_drop, speedup, whole, remove, train, data, task, type(model).__name__)
     before, after = (_headline(one, data, test, task) for one in (model, made.model))
     verdict = Verdict(
         speedup=made.pruned.plan.speedup,
@@ -192,11 +198,12 @@ def _made(
 def _within(
     limit: float,
     speedup: float,
-    model: nn.Module,
+    whole: float | None,
     remove: Callable[[float], Pruned],
     train: Callable[[nn.Module], FitResult] | None,
     data: Data | None,
     task: Task | str | None,
+    name: str,
 ) -> _Made:
     """The largest speed-up up to ``speedup`` that costs no more than ``limit``.
 
@@ -204,16 +211,16 @@ def _within(
         TargetError: there is none.
         InputError: there are no data to judge by.
     """
-    if data is None:
+    if whole is None:
         raise InputError("max_drop needs data to judge by.", where="max_drop", next_step="data=…")
-    metric, whole = task_for(task, data).metrics[0], _judged(model, data, task)
+    metric = task_for(task, data).metrics[0]
     costs: dict[float, float] = {}
     for wanted in tried([speedup]):
         made = _made(remove(wanted), train, data, task)
         costs[wanted] = metric.loss(whole, _judged(made.model, data, task))
         if costs[wanted] <= limit:
             return made
-    raise too_costly(costs, limit, metric, type(model).__name__)
+    raise too_costly(costs, limit, metric, name)
 
 
 def _example(

@@ -38,7 +38,7 @@ def test_a_model_and_images_come_to_a_smaller_model_a_file_and_a_verdict(model: 
 def test_training_that_makes_it_worse_is_not_kept_and_said(
     model: nn.Module, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    figures = iter([80.0, 70.0, 90.0, 80.0])  # pruned and trained on the validation images; whole and smaller
+    figures = iter([90.0, 80.0, 70.0, 90.0, 80.0])  # whole, pruned, trained on validation images; whole and smaller
     monkeypatch.setattr(module, "evaluate", lambda *_, **__: {"top1": next(figures)})
     found = mp.compress(model, DIGITS, **SHORT)
     assert found.model is found.pruned.model
@@ -71,6 +71,13 @@ def test_what_layers_can_lose_is_measured_once_for_all_that_are_tried(
     with pytest.raises(TargetError, match=r"2x: 40.00, 1.68x: 40.00, 1.41x: 40.00, 1.19x: 40.00"):
         mp.compress(model, DIGITS, **SHORT | {"epochs": 0}, max_drop=3.0)
     assert len(calls) == 1
+
+
+def test_a_model_that_only_guesses_is_said_to(model: nn.Module, caplog: pytest.LogCaptureFixture) -> None:
+    nn.init.zeros_([module for module in model.modules() if isinstance(module, nn.Linear)][-1].weight)
+    mp.compress(model, DIGITS, **SHORT | {"epochs": 0})
+    assert "of the validation images correctly; guessing would give 10.0 %" in caplog.text
+    assert "(DataSettings.preprocessing)" in caplog.text
 
 
 def test_without_images_there_is_removal_alone(model: nn.Module) -> None:

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+import metaprune_cli as mp
 from metaprune_cli.config import DataSettings, Preprocessing
-from metaprune_cli.workflows.doubts import doubt
+from metaprune_cli.workflows.doubts import as_python, doubt
 from metaprune_cli.workflows.task import task_of
 
 GREYS = (112, 122, 133, 143)
@@ -49,6 +50,15 @@ def test_a_normalisation_that_suits_the_model_is_named(images: DataSettings) -> 
     assert text is not None
     assert "classifies only 25.0 % of the validation images correctly; guessing would give 25.0 %." in text
     assert "With --mean 0 --std 1 it is 100.0 %" in text
+
+
+def test_in_python_it_is_an_argument(images: DataSettings) -> None:
+    task = task_of(images)
+    text = doubt(Nearest(), images, task.splits(images), task, 25.0, torch.device("cpu"), as_python)
+    assert text is not None
+    written = "mp.Preprocessing(mean=(0.0,), std=(1.0,))"
+    assert f"With preprocessing={written} it is 100.0 %" in text
+    assert eval(written, {"mp": mp}) == Preprocessing((0.0,), (1.0,))
 
 
 def test_where_none_does_what_to_check_is_named(images: DataSettings) -> None:
