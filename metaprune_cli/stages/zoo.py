@@ -108,12 +108,16 @@ def zoo(
         ranks: the processes of this run; they share the models out among themselves.
         ddp: instead, all of them train each model together.
         preprocessing: of the images, which every model remembers; what is not said is as the data set has it.
+
+    Raises:
+        InputError: a member cannot be built or does not fit the data; before anything is trained.
     """
     todo = jobs_of(settings)
     check_targets([job.target(output) for job in todo], "model")
     data = with_task(data, (), allow_import=True, preprocessing=preprocessing)
     between, together = shared_out(ranks, ddp=ddp, jobs=jobs)
     trainer = Trainer(settings.train.for_model(pruned=False), data, device, resume, together)
+    _check_members(todo, output, trainer)
     work = functools.partial(_train, output=output, trainer=trainer)
     return side_by_side(work, todo, jobs=jobs, label="zoo", progress=progress, ranks=between)
 
@@ -144,6 +148,18 @@ def import_zoo(
         progress.step()
     progress.end()
     return tuple(done)
+
+
+def _check_members(jobs: Sequence[Job], output: Path, trainer: Trainer) -> None:
+    """Build each architecture once: a mistake in the last member is said before the first one is trained.
+
+    Raises:
+        InputError: one cannot be built, or does not fit the data.
+    """
+    members = {(job.arch, *sorted(job.arch_args.items())): job for job in reversed(jobs)}
+    for job in reversed(members.values()):
+        architecture = architecture_of(job.arch, job.arch_args, trainer.splits, trainer.task)
+        new_model(architecture, job.seed, trainer.splits, trainer.task, job.target(output))
 
 
 def _train(job: Job, progress: Progress, *, output: Path, trainer: Trainer) -> ZooModel:
