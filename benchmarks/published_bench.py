@@ -80,6 +80,8 @@ class Bench:
         device: where everything is computed.
         protocol: the settings.
         slice: is asked after every epoch and every round of a search.
+        rules: what stays, for every arm.
+        input_shape: of one image, with a batch of one.
     """
 
     name: str
@@ -90,23 +92,15 @@ class Bench:
     device: torch.device
     protocol: Protocol
     slice: Slice
+    rules: tuple[PruningRule, ...] = STAGES
+    input_shape: tuple[int, ...] = (1, 3, 32, 32)
 
     @classmethod
     def of(cls, name: str, checkpoints: Path, data_root: Path, device: torch.device, **rest: Any) -> Bench:
         """That of a public file; ``train_limit`` images of the training split at most."""
         (file,) = sorted(checkpoints.glob(f"*{name}*"))
-        data = DataSettings(
-            dataset="cifar10",
-            data_root=str(data_root),
-            augment="crop-flip",
-            val_fraction=0.1,
-            train_limit=rest.pop("train_limit", None),
-            preprocessing=IMAGENET,
-        )
-        splits = load_splits(data)
-        train, val = (on_device(split, device) for split in (splits.train, splits.val))
-        splits = replace(splits, train=train, val=val)
-        return cls(name, load_model(file), splits, lambda: on_device(load_test(data), device), device=device, **rest)
+        splits, read_test = cifar(data_root, device, rest.pop("train_limit", None))
+        return cls(name, load_model(file), splits, read_test, device=device, **rest)
 
     @cached_property
     def graph(self) -> NeuronGraph:
@@ -122,12 +116,7 @@ class Bench:
     @property
     def example(self) -> Tensor:
         """One input."""
-        return torch.zeros(1, 3, 32, 32)
-
-    @property
-    def rules(self) -> tuple[PruningRule, ...]:
-        """What stays, for every arm."""
-        return STAGES
+        return torch.zeros(self.input_shape)
 
     def pruning(self, **given: Any) -> PruneSettings:
         """The settings of pruning, with what differs."""
@@ -178,6 +167,30 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, default=9)
     parser.add_argument("--train-limit", type=int)
     parser.add_argument("--device", default="cpu")
+
+
+def cifar(
+    data_root: Path, device: torch.device, train_limit: int | None = None, image_size: int | None = None
+) -> tuple[Splits, Callable[[], ImageSplit]]:
+    """CIFAR-10 where the device is: training and validation images, and what reads the test images.
+
+    Args:
+        data_root: the folder of its binary files.
+        device: where images stay.
+        train_limit: training images at most.
+        image_size: pixels a side; None: 32.
+    """
+    data = DataSettings(
+        dataset="cifar10",
+        data_root=str(data_root),
+        augment="crop-flip",
+        val_fraction=0.1,
+        train_limit=train_limit,
+        preprocessing=replace(IMAGENET, image_size=image_size),
+    )
+    splits = load_splits(data)
+    train, val = (on_device(split, device) for split in (splits.train, splits.val))
+    return replace(splits, train=train, val=val), lambda: on_device(load_test(data), device)
 
 
 def on_device(split: Any, device: torch.device) -> ImageSplit:

@@ -1,6 +1,7 @@
 """A zoo of the public CIFAR-10 ResNets and their relatives, and metanetworks that learn from its sensitivities.
 
     python benchmarks/relatives.py make --data-root DIR --checkpoints DIR --work DIR      # about an hour on one core
+        [--members 'resnet*' …] [--varied] [--unruled] [--precision bfloat16]
     python benchmarks/relatives.py learn --data-root DIR --checkpoints DIR --work DIR
         [-o loo/without-{network}.safetensors] [--alone] [--blind] [--epochs 150] [--seed 0]
     python benchmarks/published.py run … --arms metanet --metanet 'loo/without-{network}.safetensors'
@@ -9,21 +10,27 @@
 an epoch or two and measures what each layer of every member can lose. ``learn`` trains one metanetwork for each public
 network, without it and what was made of it; ResNet-56 is never learnt from. ``--alone`` leaves the relatives out,
 ``--blind`` what images show of units (``encode --observe``).
+
+``--varied`` adds the small networks of ``varied.py``, ``--unruled`` lets the channels go that residual additions join,
+and ``learn --networks none`` leaves nothing out: so the metanetwork that comes with the package is made.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import torch
-from published_bench import Bench, Protocol
+import varied
+from published_bench import STAGES, Bench, Protocol, cifar
 from slices import Slice, Work
 from torch import nn
+from varied import VARIED
 
 from metaprune_cli.config import MetaTrainSettings, OptimSettings
 from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig
@@ -89,7 +96,7 @@ def narrower(bench: Bench, seed: int) -> nn.Module:
     scores, movable = bench.run(bench.pruning()).scores(RANKED_AT), movable_families(units)
     kept = torch.ones(units.num_units, dtype=torch.bool)
     for family, can in zip(units.families, movable, strict=True):
-        if can and not any(fnmatch(family.name, rule.match) for rule in bench.rules):
+        if can and not any(fnmatch(family.name, rule.match) for rule in STAGES):
             left = int(len(family.units) * (1 - 0.5 * torch.rand((), generator=generator).item()))
             kept[family.units[scores[family.units].argsort(descending=True)][left:]] = False
     return bench.left(kept, None, "least-squares").cpu()
@@ -121,33 +128,45 @@ def anew(bench: Bench, name: str, model: nn.Module) -> Bench:
 
 def opened(name: str, given: argparse.Namespace) -> Bench:
     """A public network."""
-    rest: dict[str, Any] = {"work": Work(given.work), "protocol": Protocol(), "slice": Slice(float("inf"))}
+    protocol = replace(Protocol(), precision=given.precision)
+    rest: dict[str, Any] = {"work": Work(given.work), "protocol": protocol, "slice": Slice(float("inf"))}
+    rest["train_limit"] = given.train_limit
     return Bench.of(name, given.checkpoints, given.data_root, torch.device("cpu"), **rest)
 
 
 def plans(bench: Bench) -> list[tuple[float, list[int]]]:
     """How many units of every family sensitivities leave."""
     run = bench.run(bench.pruning(scope="sensitivity", repair_images=REPAIR_IMAGES))
-    run = replace(run, harms=bench.work.remembered(f"{bench.name}-harms-{REPAIR_IMAGES}", lambda: dict(measured(run))))
+    at = f"{bench.name}-harms-{REPAIR_IMAGES}{_free(bench)}"
+    run = replace(run, harms=bench.work.remembered(at, lambda: dict(measured(run))))
     kept = [(speedup, prune_to(run, Target("macs", factor=speedup)).plan.kept) for speedup in SPEEDUPS]
     return [(speedup, [int(own[f.units].sum()) for f in bench.graph.units.families]) for speedup, own in kept]
 
 
 def member(name: str, given: argparse.Namespace) -> ZooEntry:
     """A network of the zoo, with what images show of it and its plans as examples."""
-    bench = made(name, given)
+    bench = varied.opened(name, given) if name in VARIED else made(name, given)
+    bench = replace(bench, rules=()) if given.unruled else bench
     graph = bench.graph
     observer = Observer(bench.samples, USUAL, torch.device("cpu"))
     evidence = bench.work.remembered(f"{name}-evidence", lambda: dict(observer.shown(bench.model, graph).evidence))
-    shown = bench.work.remembered(f"{name}-plans", lambda: plans(bench))
+    shown = bench.work.remembered(f"{name}-plans{_free(bench)}", lambda: plans(bench))
     return ZooEntry(name, bench.model, graph.with_evidence(evidence), examples_of(graph.units, shown))
 
 
+def _free(bench: Bench) -> str:
+    return "" if bench.rules else "-unruled"
+
+
 def make(given: argparse.Namespace) -> None:
-    """All members."""
-    for name in (*TAUGHT, *RELATIVES):
+    """All members that are asked for."""
+    for name in _asked((*TAUGHT, *RELATIVES, *(VARIED if given.varied else ())), given):
         member(name, given)
         print(name, flush=True)
+
+
+def _asked(names: Iterable[str], given: argparse.Namespace) -> list[str]:
+    return [name for name in names if any(fnmatch(name, pattern) for pattern in given.members)]
 
 
 def learn(given: argparse.Namespace) -> None:
@@ -155,7 +174,8 @@ def learn(given: argparse.Namespace) -> None:
     for left_out in given.networks:
         names = [name for name in TAUGHT if name != left_out]
         names += [name for name, relative in RELATIVES.items() if relative.of != left_out and not given.alone]
-        zoo = [member(name, given) for name in names]
+        names += VARIED if given.varied else ()
+        zoo = [member(name, given) for name in _asked(names, given)]
         settings = MetaTrainSettings(
             objective="shares",
             criterion="metanet",
@@ -178,7 +198,7 @@ def learn(given: argparse.Namespace) -> None:
             by_speedup=True,
             evidence=() if given.blind else EVIDENCE,
         )
-        network, splits = MetaNetwork(config), opened("resnet20", given).splits
+        network, (splits, _) = MetaNetwork(config), cifar(given.data_root, torch.device("cpu"), given.train_limit)
         common: dict[str, Any] = {"task": Classification(), "device": torch.device("cpu"), "progress": Silence()}
         found = meta_train(network, zoo, zoo, splits.train, splits.val, settings, **common)
         network.load_state_dict(found.metanet_state)
@@ -198,9 +218,14 @@ def main() -> None:
         sub.add_argument("--data-root", type=Path, required=True)
         sub.add_argument("--checkpoints", type=Path, required=True)
         sub.add_argument("--work", type=Path, default=Path("scratch/relatives"))
+        sub.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the training")
+        sub.add_argument("--train-limit", type=int)
+        sub.add_argument("--members", nargs="+", default=["*"], help="patterns of their names")
+        sub.add_argument("--varied", action="store_true", help="with small networks of other families")
+        sub.add_argument("--unruled", action="store_true", help="all channels may go")
     sub = commands.choices["learn"]
     sub.add_argument("--output", "-o", default="scratch/relatives/without-{network}.safetensors")
-    sub.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    sub.add_argument("--networks", nargs="+", choices=(*NETWORKS, "none"), default=list(NETWORKS))
     sub.add_argument("--epochs", type=int, default=150)
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--alone", action="store_true", help="without the relatives")

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from metaprune_cli.methods.metanet import MetaNetwork
 from metaprune_cli.models import Architecture, build, save_model
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -21,7 +22,7 @@ def bench() -> ModuleType:
     """The script as a module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(BENCHMARKS)
-        return {name: __import__(name) for name in ("published", "recipes", "schedule")}["published"]
+        return {name: __import__(name) for name in ("published", "recipes", "relatives", "schedule")}["published"]
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +157,21 @@ def test_other_comparisons_are_measured_once_and_shown(
     script.main()
     table = capsys.readouterr().out
     assert all(row in table for row in shown)
+
+
+def test_a_metanetwork_learns_from_varied_networks(
+    bench: ModuleType, given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relatives = sys.modules["relatives"]
+    asked = ["--data-root", str(given), "--checkpoints", str(given), "--work", str(tmp_path / "work")]
+    asked += ["--varied", "--unruled", "--members", "resnet8-901", "vit-900", "--train-limit", "160"]
+    for command in (
+        ["make", *asked],
+        ["learn", *asked, "--networks", "none", "--epochs", "2", "-o", str(tmp_path / "n")],
+    ):
+        monkeypatch.setattr(sys, "argv", ["relatives.py", *command])
+        relatives.main()
+    plans = torch.load(tmp_path / "work/vit-900-plans-unruled.pt", weights_only=True)
+    assert [speedup for speedup, _ in plans] == list(relatives.SPEEDUPS)
+    assert len({tuple(left) for _, left in plans}) > 1
+    assert MetaNetwork.load(tmp_path / "learnt.safetensors").config.evidence
