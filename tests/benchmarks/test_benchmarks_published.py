@@ -167,7 +167,7 @@ def test_a_metanetwork_learns_from_varied_networks(
     asked += ["--varied", "--unruled", "--members", "resnet8-901", "vit-900", "--train-limit", "160"]
     for command in (
         ["make", *asked],
-        ["learn", *asked, "--networks", "none", "--epochs", "2", "-o", str(tmp_path / "n")],
+        ["learn", *asked, "--networks", "none", "--epochs", "2", "-o", str(tmp_path / "learnt.safetensors")],
     ):
         monkeypatch.setattr(sys, "argv", ["relatives.py", *command])
         relatives.main()
