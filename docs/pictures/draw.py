@@ -1,40 +1,36 @@
 """Draw the pictures beside this file: ``python docs/pictures/draw.py``. A test compares them with what is committed.
 
-The curve is drawn from the figures of every model in docs/results/digits; the others are sketches.
+The curve is drawn from the figures in docs/results/published; the others are sketches.
 """
 
 from __future__ import annotations
 
-import csv
-from collections import defaultdict
+import json
 from collections.abc import Callable
 from pathlib import Path
-from statistics import mean
 
 from svg import GREY, INK, ORANGE, PALE, TEAL, VIOLET, arrow, box, cells, curve, picture, rule, words
 
 HERE = Path(__file__).parent
-MODELS = HERE.parent / "results" / "digits" / "models.csv"
-STEPS = {
-    "finetuned": (TEAL, "repaired, then five epochs"),
-    "pruned": (VIOLET, "repaired, not trained"),
-    "recalibrated": (ORANGE, "neither: BatchNorm re-estimated"),
+CELLS = HERE.parent / "results" / "published" / "results.jsonl"
+STAGES = {
+    "20": (TEAL, "repaired, then 20 epochs"),
+    "ls": (VIOLET, "repaired, not trained"),
+    "bn": (ORANGE, "neither: BatchNorm re-estimated"),
 }
-"""A step of the pipeline → its colour, and what it is called in the picture."""
-SPEEDUPS = (2.0, 3.0, 4.0, 6.0)
+"""A stage of the bench → its colour, and what it is called in the picture."""
+NETWORK, ARMS, SPEEDUPS = "resnet20", ("sensitivity", "uniform"), (2.0, 2.5, 3.0, 4.0)
 
 
 def accuracies() -> dict[tuple[str, str], list[tuple[float, float]]]:
-    """(arm, step) → speed-up and mean top-1 in percent; unpruned models stand at 1."""
-    found = defaultdict(list)
-    with MODELS.open(newline="") as file:
-        for row in csv.DictReader(file):
-            found[row["arm"], row["step"], float(row["requested"] or 1)].append(float(row["top1"]))
-    whole = mean(found["plain", "unpruned", 1.0])
+    """(arm, stage) → speed-up and test top-1 in percent of what is measured; the whole network stands at 1."""
+    rows = [row for row in map(json.loads, CELLS.read_text().splitlines()) if row["network"] == NETWORK]
+    found = {(row["arm"], row["stage"], row["speedup"]): row["test_top1"] for row in rows if row.get("seed") == 0}
+    whole = found["whole", "whole", 1.0]
     return {
-        (arm, step): [(1.0, whole), *((s, mean(found[arm, step, s])) for s in SPEEDUPS)]
-        for arm in ("metanet", "uniform")
-        for step in STEPS
+        (arm, stage): [(1.0, whole), *((s, found[arm, stage, s]) for s in SPEEDUPS if (arm, stage, s) in found)]
+        for arm in ARMS
+        for stage in STAGES
     }
 
 
@@ -43,25 +39,25 @@ def accuracy() -> str:
     left, right, top, bottom = 64, 520, 30, 290
 
     def place(speedup: float, top1: float) -> tuple[float, float]:
-        return left + (speedup - 1) / 5 * (right - left), bottom - (top1 - 20) / 80 * (bottom - top)
+        return left + (speedup - 1) / 3 * (right - left), bottom - top1 / 100 * (bottom - top)
 
     parts = []
-    for top1 in (20, 40, 60, 80, 100):
+    for top1 in (0, 20, 40, 60, 80, 100):
         y = place(1, top1)[1]
         parts += [rule(left, y, right, y), words(left - 8, y + 5, f"{top1} %", color=GREY, size=12, anchor="end")]
     parts += [words(place(s, 0)[0], bottom + 20, f"{s:g}×", color=GREY, size=12) for s in (1, *SPEEDUPS)]
     parts.append(words((left + right) / 2, bottom + 42, "fewer multiply-adds", size=13))
     parts.append(words(left, top - 10, "test accuracy", size=13, anchor="start"))
-    for (arm, step), points in accuracies().items():
-        parts.append(curve([place(*point) for point in points], STEPS[step][0], dashed=arm == "uniform"))
-        if arm == "metanet":
+    for (arm, stage), points in accuracies().items():
+        color, name = STAGES[stage]
+        parts.append(curve([place(*point) for point in points], color, dashed=arm == "uniform"))
+        if arm == "sensitivity":
             x, y = place(*points[-1])
-            x, y = x + 12, y + (4 if step != "pruned" else 12) - (6 if step == "finetuned" else 0)
-            parts.append(words(x, y, STEPS[step][1], color=STEPS[step][0], size=13, anchor="start"))
-    parts += [rule(84, 230, 114, 230, INK), words(122, 235, "with a metanetwork", size=13, anchor="start")]
-    dashes = f'<line x1="84" y1="254" x2="114" y2="254" stroke="{INK}" stroke-dasharray="6 4"/>'
-    parts += [dashes, words(122, 259, "same share of every layer", size=13, anchor="start")]
-    return picture(775, 345, "Test accuracy over speed-up, with and without repair", parts)
+            parts.append(words(x + 12, y + 4, name, color=color, size=13, anchor="start"))
+    parts += [rule(84, 252, 114, 252, INK), words(122, 257, "as much as each layer can lose", size=13, anchor="start")]
+    dashes = f'<line x1="84" y1="274" x2="114" y2="274" stroke="{INK}" stroke-dasharray="6 4"/>'
+    parts += [dashes, words(122, 279, "same share of every layer", size=13, anchor="start")]
+    return picture(775, 345, "Test accuracy of a ResNet-20 over speed-up, with and without repair", parts)
 
 
 def removal() -> str:
