@@ -45,8 +45,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "teacher": {"distill_weight": 0.5},
     "teacher 0.9": {"distill_weight": 0.9},
     "teacher, lr 0.05": {"distill_weight": 0.5, "lr": 0.05},
-    "teacher 0.9, lr 0.05": {"distill_weight": 0.9, "lr": 0.05},
-    "teacher 0.9, lr 0.1": {"distill_weight": 0.9, "lr": 0.1},
+    **{f"teacher 0.9, lr {lr:g}": {"distill_weight": 0.9, "lr": lr} for lr in (0.005, 0.01, 0.05, 0.1)},
     "teacher 0.9, lr 0.05, decay 1e-4": {"distill_weight": 0.9, "lr": 0.05, "weight_decay": 1e-4},
     "teacher 0.9, lr 0.05, mixup 0.2": {"distill_weight": 0.9, "lr": 0.05, "mixup": 0.2},
 }
