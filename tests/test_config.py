@@ -164,3 +164,19 @@ def test_code_may_be_named_by_its_file(params, typed, meant):
     assert load_section(file, "zoo", ZooSettings).members[0].arch == meant
     assert load_section(file, "prune", PruneSettings).criterion == meant
     assert load_section(file, "data", DataSettings).task == meant
+
+
+@pytest.mark.parametrize(
+    ("settings", "pruned", "steps", "lr"),
+    [
+        (OptimSettings(), False, 1000, 0.1),
+        (OptimSettings(optimizer="adamw"), False, 1000, 1e-3),
+        (OptimSettings(optimizer="adamw"), True, 1000, 1e-3),
+        (OptimSettings(epochs=4), True, 13, 0.005),
+        (OptimSettings(epochs=20), True, 13, 0.013),
+        (OptimSettings(epochs=10), True, 351, 0.02),
+        (OptimSettings(lr=0.3), True, 351, 0.3),
+    ],
+)
+def test_the_learning_rate_suits_the_model_and_the_length(settings, pruned, steps, lr):
+    assert settings.for_model(pruned=pruned, steps_per_epoch=steps).lr == pytest.approx(lr)

@@ -29,7 +29,7 @@ from metaprune_cli.metrics.calling import device_of, not_in_inference_mode
 from metaprune_cli.metrics.latency import gain, times_interleaved
 from metaprune_cli.metrics.macs import count_macs
 from metaprune_cli.tasks import Task
-from metaprune_cli.training.loop import FitResult
+from metaprune_cli.training.loop import FitResult, steps_in
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.doubts import as_python, doubt
 from metaprune_cli.workflows.export.writing import Exported
@@ -81,7 +81,7 @@ def compress(
     lr: float | None = None,
     repair: Repair | None = None,
     metanetwork: MetaNetwork | str | Path | None = None,
-    teacher: bool = CompressSettings.teacher,
+    teacher: bool | None = CompressSettings.teacher,
     test: Data | None = None,
     task: Task | str | None = None,
     example_inputs: ExampleInputs | None = None,
@@ -104,7 +104,7 @@ def compress(
         lr: its learning rate; None: what suits a pruned model.
         repair: what is done about the loss without training; None: ``least-squares`` where there are images.
         metanetwork: what the model passes through first (see ``prune``).
-        teacher: whether the training learns from the whole model's outputs too.
+        teacher: whether the training learns from the whole model's outputs too; None: for classifiers.
         test: what the verdict is measured on; None: the test images of ``DataSettings``, else the validation samples.
         task: what the model is for; None: as the data say, or classification.
         example_inputs: with a batch of one; needed where there are no data.
@@ -142,9 +142,12 @@ def compress(
             log.warning(said_of_it)
     train = None
     if data is not None and epochs:
-        settings = OptimSettings(epochs=epochs, lr=lr).for_model(pruned=True)
+        samples = samples_of(data, task)
+        steps = steps_in(samples.splits.train, samples.batch_size)
+        settings = OptimSettings(epochs=epochs, lr=lr).for_model(pruned=True, steps_per_epoch=steps)
+        taught = task_for(task, data).learns_from_whole if teacher is None else teacher
         train = partial(
-            finetune, settings=settings, teacher=model if teacher else None, device=place, progress=progress, **said
+            finetune, settings=settings, teacher=model if taught else None, device=place, progress=progress, **said
         )
     if max_drop is None:
         made = _made(remove(speedup), train, data, task)

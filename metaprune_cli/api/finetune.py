@@ -47,7 +47,8 @@ def finetune(
         data: of ``DataSettings`` and ``Splits`` the training samples, judged on the validation samples after every
             epoch; all of anything else. A DataLoader is read anew in every epoch, in its own order.
         epochs: how many; None: as in ``settings``.
-        lr: the learning rate; None: as in ``settings``.
+        lr: the learning rate; None: as in ``settings``, and if they say none either, what suits a model that was not
+            pruned: 0.1, or 0.001 with AdamW. For one that was, 0.005 to 0.02 is better (docs/finetuning.md).
         settings: everything else about the training: optimiser, schedule, mixtures, averages, patience.
         val: what every epoch is judged on, where ``data`` has no validation samples of its own.
         teacher: a model whose outputs are learnt from beside the targets (``settings.distill_weight``).

@@ -53,6 +53,13 @@ class CompressSettings:
             "POINTS",
         ),
     ] = None
-    # on photos it brought nothing that shows, on digits a half to one and a half points (docs/finetuning.md)
-    teacher: Annotated[bool, Flag("While finetuning, also learn from the original model's outputs.", TRAINING)] = False
+    teacher: Annotated[
+        bool | None,
+        Flag(
+            "While finetuning, also learn from the original model's outputs.",
+            TRAINING,
+            names=("--teacher/--no-teacher",),
+            default="yes for classifiers",
+        ),
+    ] = None
     batch: Annotated[BatchSize, Flag("Batch size for measuring latency.", MEASURING, "N", ("--latency-batch",))] = 8

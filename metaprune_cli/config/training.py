@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Annotated
 
 from metaprune_cli.config.choices import (
@@ -21,15 +23,20 @@ from metaprune_cli.config.choices import (
 from metaprune_cli.config.flags import SEED, TECHNIQUES, TRAINING, Flag
 from metaprune_cli.config_loader import Range
 
-USUAL_LR, LR_AFTER_PRUNING = 0.1, 0.005
-"""Of models as they are, and of pruned ones: what is left is close to a minimum, which 0.1 would leave again."""
+USUAL_LR: Mapping[OptimizerName, float] = MappingProxyType({"sgd": 0.1, "adamw": 1e-3})
+"""Of models as they are."""
+LR_AFTER_PRUNING = Range(at_least=0.005, at_most=0.02)
+"""Of pruned ones by SGD: what is left is close to a minimum, which 0.1 would leave again."""
+LR_OF_A_STEP = 5e-5
+"""Times the number of steps, within that range: the more there are, the farther they may go (docs/finetuning.md)."""
 
 
 @dataclass(frozen=True)
 class OptimSettings:
     """How one model is trained: shared by the sections ``zoo`` and ``finetune``.
 
-    The learning rate None is 0.1, and 0.005 for a model that was pruned (docs/finetuning.md).
+    The learning rate None is 0.1 with SGD and 0.001 with AdamW; with SGD, that of a model that was pruned is 0.005 to
+    0.02 (docs/finetuning.md).
     """
 
     epochs: Annotated[Natural, Flag("Training epochs.", TRAINING, "N")] = 10
@@ -40,7 +47,8 @@ class OptimSettings:
             "Peak learning rate.",
             TRAINING,
             "X",
-            default=f"{USUAL_LR:g}, or {LR_AFTER_PRUNING:g} for pruned models",
+            default=f"{USUAL_LR['sgd']:g}, or {USUAL_LR['adamw']:g} for adamw; for pruned models "
+            f"{LR_AFTER_PRUNING.at_least:g} to {LR_AFTER_PRUNING.at_most:g}, the longer the training the higher",
         ),
     ] = None
     momentum: BelowOne = 0.9
@@ -82,9 +90,14 @@ class OptimSettings:
     distill_weight: Annotated[float, Range(at_least=0, at_most=1)] = 0.5  # of a teacher; the labels have the rest
     distill_temperature: Positive = 4.0
 
-    def for_model(self, *, pruned: bool) -> OptimSettings:
-        """The same with a learning rate, the usual one where none was said."""
-        return self if self.lr is not None else replace(self, lr=LR_AFTER_PRUNING if pruned else USUAL_LR)
+    def for_model(self, *, pruned: bool, steps_per_epoch: int = 0) -> OptimSettings:
+        """The same with a learning rate: where none was said, what suits the model and so many steps."""
+        if self.lr is not None:
+            return self
+        if not pruned or self.optimizer != "sgd":
+            return replace(self, lr=USUAL_LR[self.optimizer])
+        wanted, limits = LR_OF_A_STEP * self.epochs * steps_per_epoch, LR_AFTER_PRUNING
+        return replace(self, lr=min(max(wanted, limits.at_least), limits.at_most))
 
 
 @dataclass(frozen=True)

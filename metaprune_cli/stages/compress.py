@@ -334,7 +334,7 @@ def _plan(course: Course, metanetwork: Path | None) -> tuple[Estimate, ...]:
             speedups=_wanted(course)[:1] if course.settings.max_drop is not None else _wanted(course),
             imports=not is_artifact(course.model),
             rewrites=metanetwork is not None,
-            teacher=course.settings.teacher,
+            teacher=course.teaches,
             formats=course.exporting.format,
             tested=_has_test(course),
         )

@@ -102,6 +102,12 @@ class Course:
         return task_of(self.data or DataSettings())
 
     @property
+    def teaches(self) -> bool:
+        """Whether what is left learns from the whole model too."""
+        asked = self.settings.teacher
+        return self.task.learns_from_whole if asked is None else asked
+
+    @property
     def ours(self) -> ModelSource:
         """How files are opened that the steps write: they say themselves what they are.
 
@@ -206,7 +212,7 @@ def trained(course: Course, path: Path, base: Path, speedup: float) -> Path:
     """What is left, finetuned."""
     settings, data = course.training, course.data
     assert data is not None
-    teacher = base if course.settings.teacher else None
+    teacher = base if course.teaches else None
     target = course.folder / f"{stem(path)}.finetuned{SUFFIX}"
 
     def work() -> Figures:

@@ -14,6 +14,7 @@ from metaprune_cli.config import DataSettings, OptimSettings
 from metaprune_cli.errors import InputError
 from metaprune_cli.tasks import Metric
 from metaprune_cli.training.distributed import ALONE, Ranks
+from metaprune_cli.training.loop import steps_in
 from metaprune_cli.training.precision import resolved
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.arms import is_removal
@@ -141,9 +142,11 @@ def _finetune(
     splits, task = trainer.splits, trainer.task
     teacher = {} if job.teacher is None else {"teacher": job.teacher}
     opened = open_fitting(job.path, source, splits, task)
-    settings = trainer.settings.for_model(pruned=descent(opened.lineage, opened.path).step != "unpruned")
+    settings = trainer.settings
     if in_all:
         settings = replace(settings, epochs=_left(settings.epochs, opened))
+    pruned = descent(opened.lineage, opened.path).step != "unpruned"
+    settings = settings.for_model(pruned=pruned, steps_per_epoch=steps_in(splits.train, trainer.data.batch_size))
     trainer = replace(trainer, settings=settings)
     taught = {name: open_teacher(path, source, splits, task) for name, path in teacher.items()}
     built = {name: found.architecture for name, found in ({"model": opened} | taught).items()}

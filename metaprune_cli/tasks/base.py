@@ -150,12 +150,15 @@ class Task(Protocol):
         mixable: whether two samples can be mixed into one whose loss is the mixture of theirs (mixup, cutmix).
         criterion: by which units of its models are best ranked, each family by itself, where there are images and no
             method has scored them; None: as of any model.
+        learns_from_whole: whether ``compress`` lets what is left learn from the whole model's outputs too, unless told
+            otherwise.
     """
 
     name: str
     metrics: tuple[Metric, ...]
     mixable: bool = False
     criterion: Criterion | None = None
+    learns_from_whole: bool = False
 
     def configured(self: OwnTask, data: DataSettings) -> OwnTask:  # noqa: ARG002 - for tasks with settings
         """The same task as the settings want it."""

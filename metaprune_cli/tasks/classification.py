@@ -28,6 +28,7 @@ class Classification(Task):
     name: ClassVar[str] = "classification"  # type: ignore[misc]
     metrics: ClassVar[tuple[Metric, ...]] = (TOP1, TOP5)  # type: ignore[misc]
     mixable: ClassVar[bool] = True  # type: ignore[misc]
+    learns_from_whole: ClassVar[bool] = True  # type: ignore[misc]
     smoothing: float = 0.0
 
     def splits(self, data: DataSettings) -> Splits:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Protocol, runtime_checkable
 
-from metaprune_cli.config import ScheduleName
+from metaprune_cli.config import OptimSettings, ScheduleName
 from metaprune_cli.config.training import USUAL_LR
 
 
@@ -52,4 +52,6 @@ def learning_rate(schedule: Schedule, step: int, steps_per_epoch: int) -> float:
 
 def highest(schedule: Schedule) -> float:
     """The learning rate that a schedule starts from; the usual one where none is said."""
-    return USUAL_LR if schedule.lr is None else schedule.lr
+    if schedule.lr is None:
+        return USUAL_LR[schedule.optimizer if isinstance(schedule, OptimSettings) else "sgd"]
+    return schedule.lr

@@ -73,6 +73,16 @@ def test_what_layers_can_lose_is_measured_once_for_all_that_are_tried(
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize(("asked", "is_taught"), [({}, True), ({"teacher": False}, False), ({"teacher": True}, True)])
+def test_a_classifier_learns_from_the_whole_one_too_unless_told_otherwise(
+    asked: dict[str, bool], is_taught: bool, model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teachers, real = [], mp.finetune
+    monkeypatch.setattr(module, "finetune", lambda *a, **k: teachers.append(k["teacher"]) or real(*a, **k))
+    mp.compress(model, DIGITS, **SHORT | asked)
+    assert teachers == [model if is_taught else None]
+
+
 def test_a_model_that_only_guesses_is_said_to(model: nn.Module, caplog: pytest.LogCaptureFixture) -> None:
     nn.init.zeros_([module for module in model.modules() if isinstance(module, nn.Linear)][-1].weight)
     mp.compress(model, DIGITS, **SHORT | {"epochs": 0})

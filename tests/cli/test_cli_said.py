@@ -112,7 +112,7 @@ def test_pruned_models_are_trained_at_a_learning_rate_of_their_own(model: Path, 
     small = tmp_path / "small.safetensors"
     run("prune", model, "-s", "1.5", "-o", small, "-q")
     options = ("--epochs", "1", "--params", "none", *DIGITS, "--batch-size", "256", "-q")
-    for path, lr in ((model, USUAL_LR), (small, LR_AFTER_PRUNING)):
+    for path, lr in ((model, USUAL_LR["sgd"]), (small, LR_AFTER_PRUNING.at_least)):
         run("finetune", path, *options, "-o", tmp_path / "out.safetensors")
         parameters = read_document(tmp_path / "out.safetensors")["made_by"]["parameters"]
         assert (parameters["finetune"]["lr"], parameters["data"]["batch_size"]) == (lr, 256)
