@@ -27,7 +27,7 @@ USUAL_LR: Mapping[OptimizerName, float] = MappingProxyType({"sgd": 0.1, "adamw":
 """Of models as they are."""
 LR_AFTER_PRUNING = Range(at_least=0.005, at_most=0.02)
 """Of pruned ones by SGD: what is left is close to a minimum, which 0.1 would leave again."""
-LR_OF_A_STEP = 5e-5
+LR_PER_STEP = 5e-5
 """Times the number of steps, within that range: the more there are, the farther they may go (docs/finetuning.md)."""
 
 
@@ -96,7 +96,7 @@ class OptimSettings:
             return self
         if not pruned or self.optimizer != "sgd":
             return replace(self, lr=USUAL_LR[self.optimizer])
-        wanted, limits = LR_OF_A_STEP * self.epochs * steps_per_epoch, LR_AFTER_PRUNING
+        wanted, limits = LR_PER_STEP * self.epochs * steps_per_epoch, LR_AFTER_PRUNING
         return replace(self, lr=min(max(wanted, limits.at_least), limits.at_most))
 
 
