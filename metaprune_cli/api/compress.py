@@ -104,7 +104,8 @@ def compress(
         lr: its learning rate; None: what suits a pruned model.
         repair: what is done about the loss without training; None: ``least-squares`` where there are images.
         metanetwork: what the model passes through first (see ``prune``).
-        teacher: whether the training learns from the whole model's outputs too; None: for classifiers.
+        teacher: whether the training learns from the whole model's outputs too; None: for classifiers that do better
+            than guessing.
         test: what the verdict is measured on; None: the test images of ``DataSettings``, else the validation samples.
         task: what the model is for; None: as the data say, or classification.
         example_inputs: with a batch of one; needed where there are no data.
@@ -136,16 +137,18 @@ def compress(
         return prune_to(run, goal_of(speedup, target), progress)
 
     whole = None if data is None else _judged(model, data, task)
+    doubted = None
     if isinstance(data, DataSettings) and whole is not None:
         splits, used = samples_of(data, task).splits, task_for(task, data)
-        if said_of_it := doubt(model, data, splits, used, whole, device_of(model), as_python):
-            log.warning(said_of_it)
+        doubted = doubt(model, data, splits, used, whole, device_of(model), as_python)
+    if doubted is not None:
+        log.warning(doubted)
     train = None
     if data is not None and epochs:
         samples = samples_of(data, task)
         steps = steps_in(samples.splits.train, samples.batch_size)
         settings = OptimSettings(epochs=epochs, lr=lr).for_model(pruned=True, steps_per_epoch=steps)
-        taught = task_for(task, data).learns_from_whole if teacher is None else teacher
+        taught = task_for(task, data).learns_from_whole and doubted is None if teacher is None else teacher
         train = partial(
             finetune, settings=settings, teacher=model if taught else None, device=place, progress=progress, **said
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +171,7 @@ def _all(course: Course, metanetwork: Path | None, command: str) -> Compressed:
     whole = None if course.data is None else steps.judged(course, "whole", base)
     if whole is not None and (doubt := steps.doubted(course, base, whole)):
         log.warning(doubt)
+        course = replace(course, guesses=True)
     limit, metric = course.settings.max_drop, course.task.metrics[0]
     made: list[_Made] = []
     for speedup in _wanted(course):

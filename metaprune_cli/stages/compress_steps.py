@@ -75,6 +75,7 @@ class Course:
         progress: is told about each step.
         steps: the folder and its record.
         harms: what each family of the model can lose, measured once for all speed-ups.
+        guesses: whether the model does no better than guessing.
     """
 
     model: Path
@@ -90,6 +91,7 @@ class Course:
     progress: Progress
     steps: Steps
     harms: dict[int, Mapping[int, float]] = field(default_factory=dict)
+    guesses: bool = False
 
     @property
     def folder(self) -> Path:
@@ -105,7 +107,7 @@ class Course:
     def teaches(self) -> bool:
         """Whether what is left learns from the whole model too."""
         asked = self.settings.teacher
-        return self.task.learns_from_whole if asked is None else asked
+        return self.task.learns_from_whole and not self.guesses if asked is None else asked
 
     @property
     def ours(self) -> ModelSource:

@@ -79,8 +79,11 @@ def test_a_classifier_learns_from_the_whole_one_too_unless_told_otherwise(
 ) -> None:
     teachers, real = [], mp.finetune
     monkeypatch.setattr(module, "finetune", lambda *a, **k: teachers.append(k["teacher"]) or real(*a, **k))
-    mp.compress(model, DIGITS, **SHORT | asked)
-    assert teachers == [model if is_taught else None]
+    for doubts in (None, "It only guesses."):
+        monkeypatch.setattr(module, "doubt", lambda *_, said=doubts: said)
+        mp.compress(model, DIGITS, **SHORT | asked)
+    is_asked = asked.get("teacher", False)
+    assert teachers == [model if is_taught else None, model if is_asked else None]
 
 
 def test_a_model_that_only_guesses_is_said_to(model: nn.Module, caplog: pytest.LogCaptureFixture) -> None:
