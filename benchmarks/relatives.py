@@ -12,7 +12,7 @@ network, without it and what was made of it; ResNet-56 is never learnt from. ``-
 ``--blind`` what images show of units (``encode --observe``).
 
 ``--varied`` adds the small networks of ``varied.py``, ``--unruled`` lets the channels go that residual additions join,
-and ``learn --networks none`` leaves nothing out: so the metanetwork that comes with the package is made.
+and ``learn --networks none`` leaves nothing out: for a metanetwork that is to come with the package.
 """
 
 from __future__ import annotations

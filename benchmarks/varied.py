@@ -1,7 +1,7 @@
 """Small networks of every family that can be built here, trained on all of CIFAR-10 at 16 pixels.
 
 ``relatives.py --varied`` teaches by them beside the public ResNets, so that what is learnt holds for other structures.
-At a quarter of the pixels a network is trained in one to three minutes of one core.
+A quarter of the pixels is a quarter of the work.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from published_bench import Bench, Protocol, cifar
 from slices import Slice, Work
 
 from metaprune_cli.config import OptimSettings
-from metaprune_cli.models import Architecture, build
-from metaprune_cli.training.seeds import seed_everything
+from metaprune_cli.tasks import Classification
+from metaprune_cli.workflows.anew import architecture_of, built
 
 SIZE = 16
 SGD = OptimSettings(epochs=4, lr=0.1)
@@ -69,10 +69,8 @@ VARIED = {f"{one.arch.partition(':')[2]}-{one.seed}": one for one in _ALL}
 def opened(name: str, given: argparse.Namespace) -> Bench:
     """One of them with its weights from the work folder, where it is trained if it is not there."""
     varied, work = VARIED[name], Work(given.work)
-    size = {"image_size": SIZE} if "patch_size" in varied.args else {}
-    seed_everything(varied.seed)
-    model = build(Architecture(varied.arch, {**varied.args, **size}, None))
     splits, read_test = cifar(given.data_root, torch.device("cpu"), given.train_limit, image_size=SIZE)
+    model = built(architecture_of(varied.arch, varied.args, splits, Classification()), varied.seed)
     bench = Bench(
         name,
         model,

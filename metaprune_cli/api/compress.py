@@ -37,6 +37,7 @@ from metaprune_cli.workflows.inputs import random_inputs
 from metaprune_cli.workflows.max_drop import too_costly, tried
 from metaprune_cli.workflows.planning import prune_to
 from metaprune_cli.workflows.pruning import Pruned
+from metaprune_cli.workflows.samples import Samples
 from metaprune_cli.workflows.sensitivities import worth_measuring
 from metaprune_cli.workflows.verdict import Verdict
 
@@ -122,7 +123,8 @@ def compress(
     """
     start = time.monotonic()
     place = device_for(device, model)
-    example = _example(model, data, task, example_inputs)
+    samples = None if data is None else samples_of(data, task)
+    example = _example(model, samples, example_inputs)
     said: dict[str, Any] = {"data": data, "task": task, "seed": seed}
     given = {"repair_images": repair_images(data), "repair": repair or ("none" if data is None else REPAIR)} | said
     if data is not None and metanetwork is None and given["repair"] == REPAIR and not RANKED & pruning.keys():
@@ -136,27 +138,25 @@ def compress(
     def remove(speedup: float) -> Pruned:
         return prune_to(run, goal_of(speedup, target), progress)
 
-    whole = None if data is None else _judged(model, data, task)
+    whole = None if samples is None else _judged(model, samples)
     doubted = None
-    if isinstance(data, DataSettings) and whole is not None:
-        splits, used = samples_of(data, task).splits, task_for(task, data)
-        doubted = doubt(model, data, splits, used, whole, device_of(model), as_python)
+    if isinstance(data, DataSettings) and samples is not None and whole is not None:
+        doubted = doubt(model, data, samples.splits, samples.task, whole, device_of(model), as_python)
     if doubted is not None:
         log.warning(doubted)
     train = None
-    if data is not None and epochs:
-        samples = samples_of(data, task)
+    if samples is not None and epochs:
         steps = steps_in(samples.splits.train, samples.batch_size)
         settings = OptimSettings(epochs=epochs, lr=lr).for_model(pruned=True, steps_per_epoch=steps)
-        taught = task_for(task, data).learns_from_whole and doubted is None if teacher is None else teacher
+        taught = samples.task.learns_from_whole and doubted is None if teacher is None else teacher
         train = partial(
             finetune, settings=settings, teacher=model if taught else None, device=place, progress=progress, **said
         )
     if max_drop is None:
-        made = _made(remove(speedup), train, data, task)
+        made = _made(remove(speedup), train, samples)
     else:
-        made = _within(max_drop, speedup, whole, remove, train, data, task, type(model).__name__)
-    before, after = (_headline(one, data, test, task) for one in (model, made.model))
+        made = _within(max_drop, speedup, whole, remove, train, samples, type(model).__name__)
+    before, after = _before_and_after(model, made.model, whole, _tested_on(data, test), samples, task_for(task, data))
     verdict = Verdict(
         speedup=made.pruned.plan.speedup,
         faster=_faster(model, made.model, example, latency_batch, place),
@@ -179,18 +179,16 @@ class _Made:
     model: nn.Module
 
 
-def _made(
-    small: Pruned, train: Callable[[nn.Module], FitResult] | None, data: Data | None, task: Task | str | None
-) -> _Made:
+def _made(small: Pruned, train: Callable[[nn.Module], FitResult] | None, samples: Samples | None) -> _Made:
     """What is left, trained; the model is the trained one, unless the validation samples say that it was better before.
 
     A warning says so.
     """
-    if train is None:
+    if train is None or samples is None:
         return _Made(small, None, small.model)
     trained = train(small.model)
-    metric = task_for(task, data).metrics[0]
-    before, after = (_judged(one, data, task) for one in (small.model, trained.model))
+    metric = samples.task.metrics[0]
+    before, after = (_judged(one, samples) for one in (small.model, trained.model))
     if metric.gain(before, after) >= 0:
         return _Made(small, trained, trained.model)
     log.warning(
@@ -207,8 +205,7 @@ def _within(
     whole: float | None,
     remove: Callable[[float], Pruned],
     train: Callable[[nn.Module], FitResult] | None,
-    data: Data | None,
-    task: Task | str | None,
+    samples: Samples | None,
     name: str,
 ) -> _Made:
     """The largest speed-up up to ``speedup`` that costs no more than ``limit``.
@@ -217,49 +214,56 @@ def _within(
         TargetError: there is none.
         InputError: there are no data to judge by.
     """
-    if whole is None:
+    if whole is None or samples is None:
         raise InputError("max_drop needs data to judge by.", where="max_drop", next_step="data=…")
-    metric = task_for(task, data).metrics[0]
+    metric = samples.task.metrics[0]
     costs: dict[float, float] = {}
     for wanted in tried([speedup]):
-        made = _made(remove(wanted), train, data, task)
-        costs[wanted] = metric.loss(whole, _judged(made.model, data, task))
+        made = _made(remove(wanted), train, samples)
+        costs[wanted] = metric.loss(whole, _judged(made.model, samples))
         if costs[wanted] <= limit:
             return made
     raise too_costly(costs, limit, metric, name)
 
 
-def _example(
-    model: nn.Module, data: Data | None, task: Task | str | None, given: ExampleInputs | None
-) -> ExampleInputs:
+def _example(model: nn.Module, samples: Samples | None, given: ExampleInputs | None) -> ExampleInputs:
     if given is not None:
         return given
-    if data is None:
+    if samples is None:
         raise InputError(
             "The shape of the model's input is not known.",
             where="example_inputs",
             next_step="data=…, or example_inputs=torch.zeros(1, 3, 224, 224)",
         )
-    found: ExampleInputs = one_sample(samples_of(data, task).splits.train, device_for(None, model))
+    found: ExampleInputs = one_sample(samples.splits.train, device_for(None, model))
     return found
 
 
-def _judged(model: nn.Module, data: Data | None, task: Task | str | None) -> float:
+def _judged(model: nn.Module, samples: Samples) -> float:
     """The task's first metric on the validation samples."""
-    used = task_for(task, data)
-    return evaluate(model, samples_of(data, task).splits.val, task=used)[used.metrics[0].key]
+    return _headline(model, samples.splits.val, samples.task)
 
 
-def _headline(model: nn.Module, data: Data | None, test: Data | None, task: Task | str | None) -> float | None:
-    """On the test images, or what stands for them."""
-    if data is None and test is None:
-        return None
-    used = task_for(task, data)
-    on = test if test is not None else data
-    if test is None and not (isinstance(data, DataSettings) and _has_test(data)):
-        on = samples_of(data, task).splits.val
-    assert on is not None
-    return evaluate(model, on, task=used)[used.metrics[0].key]
+def _headline(model: nn.Module, data: Data, task: Task) -> float:
+    return evaluate(model, data, task=task)[task.metrics[0].key]
+
+
+def _before_and_after(
+    model: nn.Module,
+    small: nn.Module,
+    whole: float | None,
+    tested_on: Data | None,
+    samples: Samples | None,
+    task: Task,
+) -> tuple[float | None, float | None]:
+    """On the test images or, where there are none, on the validation samples; there the model has ``whole``."""
+    if tested_on is not None:
+        return _headline(model, tested_on, task), _headline(small, tested_on, task)
+    return whole, None if samples is None else _judged(small, samples)
+
+
+def _tested_on(data: Data | None, test: Data | None) -> Data | None:
+    return data if test is None and isinstance(data, DataSettings) and _has_test(data) else test
 
 
 def _has_test(data: DataSettings) -> bool:

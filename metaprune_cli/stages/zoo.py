@@ -156,8 +156,8 @@ def _check_members(jobs: Sequence[Job], output: Path, trainer: Trainer) -> None:
     Raises:
         InputError: one cannot be built, or does not fit the data.
     """
-    members = {(job.arch, *sorted(job.arch_args.items())): job for job in reversed(jobs)}
-    for job in reversed(members.values()):
+    members = {(job.arch, *sorted(job.arch_args.items())): job for job in jobs}
+    for job in members.values():
         architecture = architecture_of(job.arch, job.arch_args, trainer.splits, trainer.task)
         new_model(architecture, job.seed, trainer.splits, trainer.task, job.target(output))
 

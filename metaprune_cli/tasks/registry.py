@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from metaprune_cli.config_loader import did_you_mean
+from metaprune_cli.config_loader import did_you_mean, module_named
 from metaprune_cli.errors import InputError
 from metaprune_cli.models.importing import import_object
 from metaprune_cli.tasks.base import Task
@@ -46,7 +46,7 @@ def find_task(name: str | None) -> Task:
     Raises:
         InputError: there is none, it cannot be imported, or it is no task; names what it lacks.
     """
-    name = name or DEFAULT
+    name = module_named(name or DEFAULT)
     if name in TASKS:
         return TASKS[name].make()
     if ":" not in name:

@@ -83,6 +83,7 @@ def test_classification_is_the_default() -> None:
 def test_a_task_is_a_class_an_object_or_a_function_that_makes_one() -> None:
     assert find_task("own:Denoising").name == "denoising"
     assert isinstance(find_task("own:Denoising"), Task)
+    assert find_task("own.py:Denoising").name == "denoising"
 
 
 @pytest.mark.parametrize(

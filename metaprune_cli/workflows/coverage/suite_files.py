@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import metaprune_cli
-from metaprune_cli.config_loader import brief
+from metaprune_cli.config_loader import brief, module_named
 from metaprune_cli.errors import InputError
 from metaprune_cli.models.importing import code_digest
 from metaprune_cli.models.registry import is_factory
@@ -99,6 +99,7 @@ def _entries(items: list[dict[str, Any]], folder: Path) -> Iterator[Entry]:
         if "arch" not in item:
             package = item["package"]
             continue
+        item["arch"] = module_named(item["arch"])
         shape = item.get("input_shape")
         yield Entry(
             name=item.get("name") or item["arch"].rpartition(":")[2]
