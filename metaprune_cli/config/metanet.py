@@ -109,6 +109,11 @@ class MetaTrainSettings:
     seed: Annotated[Seed, SEED] = 0
     backend: Backend = "blocks"
 
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate; one is always said."""
+        return self.lr
+
     def __post_init__(self) -> None:
         if self.speedup_min > self.speedup_max:
             raise InputError(

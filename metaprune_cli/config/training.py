@@ -90,12 +90,15 @@ class OptimSettings:
     distill_weight: Annotated[float, Range(at_least=0, at_most=1)] = 0.5  # of a teacher; the labels have the rest
     distill_temperature: Positive = 4.0
 
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate, the optimiser's usual one where none is said."""
+        return USUAL_LR[self.optimizer] if self.lr is None else self.lr
+
     def for_model(self, *, pruned: bool, steps_per_epoch: int = 0) -> OptimSettings:
         """The same with a learning rate: where none was said, what suits the model and so many steps."""
-        if self.lr is not None:
-            return self
-        if not pruned or self.optimizer != "sgd":
-            return replace(self, lr=USUAL_LR[self.optimizer])
+        if self.lr is not None or not pruned or self.optimizer != "sgd":
+            return replace(self, lr=self.peak_lr)
         wanted, limits = LR_PER_STEP * self.epochs * steps_per_epoch, LR_AFTER_PRUNING
         return replace(self, lr=min(max(wanted, limits.at_least), limits.at_most))
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from metaprune_cli.artifacts import provenance, split_aliases, write_artifact
+from metaprune_cli.config_loader import module_named
 from metaprune_cli.graph.program.module import Program
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.assemble import widths_to_load
@@ -34,7 +35,8 @@ def save_model(
         model: any module, pruned or not, on any device.
         path: the artifact to write; one of the same kind is replaced.
         arch: what the model is. From a bare name of ours or torchvision's, the arguments are told by the
-            shapes; what leaves no trace there (the number of attention heads) needs an ``Architecture``.
+            shapes; what leaves no trace there (the number of attention heads) needs an ``Architecture``. Code of yours:
+            ``network.py:Net``, from the working directory.
         made_by: how it was made (see ``artifacts.provenance``).
         inputs: SHA-256 of the files it was made from, by name.
         metrics: figures to keep with it.
@@ -49,7 +51,7 @@ def save_model(
     """
     path = Path(path)
     state = model.state_dict()
-    architecture = with_input_shape(told(arch, shapes_of(state)) if isinstance(arch, str) else arch)
+    architecture = with_input_shape(told(module_named(arch), shapes_of(state)) if isinstance(arch, str) else arch)
     further: dict[str, Any] = {}
     if isinstance(model, Program):
         state, further = tensors_of(model), {KEY: program_to_document(model)}

@@ -23,7 +23,6 @@ from metaprune_cli.training.mixing import Mixture, check_mixable
 from metaprune_cli.training.numerics import not_finite
 from metaprune_cli.training.precision import check_precision, in_precision
 from metaprune_cli.training.replicas import replica
-from metaprune_cli.training.schedules import highest
 from metaprune_cli.training.state import Best, Record, TrainState
 
 
@@ -162,7 +161,7 @@ class Learner:
 def make_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
     """The optimiser that ``settings`` name, for every parameter that is not frozen."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    lr = highest(settings)
+    lr = settings.peak_lr
     if settings.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
     return torch.optim.AdamW(parameters, lr=lr, weight_decay=settings.weight_decay)

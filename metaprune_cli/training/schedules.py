@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Protocol, runtime_checkable
 
-from metaprune_cli.config import OptimSettings, ScheduleName
-from metaprune_cli.config.training import USUAL_LR
+from metaprune_cli.config import ScheduleName
 
 
 @runtime_checkable
@@ -16,7 +15,7 @@ class Schedule(Protocol):
     @property
     def epochs(self) -> int: ...  # noqa: D102
     @property
-    def lr(self) -> float | None: ...  # noqa: D102
+    def peak_lr(self) -> float: ...  # noqa: D102
     @property
     def schedule(self) -> ScheduleName: ...  # noqa: D102
     @property
@@ -39,7 +38,7 @@ def learning_rate(schedule: Schedule, step: int, steps_per_epoch: int) -> float:
         steps_per_epoch: optimiser steps of one epoch.
     """
     epoch = step / steps_per_epoch
-    peak = highest(schedule)
+    peak = schedule.peak_lr
     if epoch < schedule.warmup_epochs:
         return peak * (step + 1) / (schedule.warmup_epochs * steps_per_epoch)
     if schedule.schedule == "cosine":
@@ -49,9 +48,3 @@ def learning_rate(schedule: Schedule, step: int, steps_per_epoch: int) -> float:
         return peak * schedule.gamma ** sum(epoch >= milestone for milestone in schedule.milestones)
     return peak
 
-
-def highest(schedule: Schedule) -> float:
-    """The learning rate that a schedule starts from; the usual one where none is said."""
-    if schedule.lr is None:
-        return USUAL_LR[schedule.optimizer if isinstance(schedule, OptimSettings) else "sgd"]
-    return schedule.lr

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from metaprune_cli.artifacts import read_artifact
+from metaprune_cli.models import save_model
 from metaprune_cli.models.importing import code_digest, import_named
 
 RAISES = "raise RuntimeError('it was run')\n"
@@ -64,3 +66,13 @@ def test_a_factory_finds_when_called_what_it_found_when_imported(folder: Path) -
     assert "vendored" in sys.path
     assert sys.path.count(str(folder)) == 1
     assert sys.path[-1] == str(folder)
+
+
+def test_a_model_is_saved_with_the_file_of_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("code_of_mine.py").write_text(
+        "from torch import nn\n\nclass Net(nn.Linear):\n    def __init__(self):\n        super().__init__(3, 2)\n"
+    )
+    model = import_named("code_of_mine:Net", "model", where="arch")()
+    save_model(model, "net.safetensors", arch="code_of_mine.py:Net")
+    assert read_artifact(Path("net.safetensors"), "model").document["architecture"]["name"] == "code_of_mine:Net"
