@@ -69,9 +69,9 @@ def by_sensitivity(bench: Bench, speedup: float) -> Choice:
     return {"kept": prune_to(run, Target("macs", factor=speedup)).plan.kept, "state": None}
 
 
-def by_metanet(bench: Bench, speedup: float) -> Choice:
+def by_metanet(bench: Bench, speedup: float, name: str | None = None) -> Choice:
     """Rewritten and scored in one forward pass of a metanetwork, which is shown images if it can read them."""
-    network = opened(bench.protocol.metanet.format(network=bench.name))
+    network = opened(name or bench.protocol.metanet.format(network=bench.name))
     graph = bench.graph.with_tensors(bench.model.state_dict())
     if network.config.evidence:
         graph = Observer(bench.samples, USUAL, bench.device).shown(bench.model, graph)
@@ -221,6 +221,7 @@ UNTRAINED: Mapping[str, Chooser] = {
     "sensitivity": by_sensitivity,
     "metanet": by_metanet,
     "metanet+images": by_metanet,
+    "builtin": lambda bench, speedup: by_metanet(bench, speedup, "builtin"),
     "searched": searched,
     "pruningnet": by_pruning_net,
     "tp-group-norm": lambda bench, speedup: by_torch_pruning(bench, speedup, "group-norm"),

@@ -21,7 +21,8 @@ from metaprune_cli.workflows.anew import architecture_of, built
 
 SIZE = 16
 SGD = OptimSettings(epochs=4, lr=0.1)
-ADAMW = OptimSettings(epochs=4, lr=2e-3, optimizer="adamw", weight_decay=0.05, warmup_epochs=1)
+LONGER = OptimSettings(epochs=6, lr=0.1)
+ADAMW = OptimSettings(epochs=6, lr=2e-3, optimizer="adamw", weight_decay=0.05, warmup_epochs=1)
 
 
 @dataclass(frozen=True)
@@ -45,21 +46,19 @@ _ALL = [
     *_family("resnet32", {"width": 0.5}),
     *_family("vgg11_bn", {"width": 0.125}, {"width": 0.25}, {"width": 0.5}),
     *_family("vgg16_bn", {"width": 0.125}, {"width": 0.25}),
-    *_family("mobilenet_v1", {"width": 0.25}, {"width": 0.5}, training=ADAMW),
+    *_family("mobilenet_v1", {"width": 0.25}, {"width": 0.5}, training=LONGER),
     *_family(
         "mobilenet_v2",
         {"width": 0.2},
         {"width": 0.25},
         {"width": 0.35},
-        {"width": 0.5},
         {"width": 0.25, "projected": True},
         {"width": 0.4, "projected": True},
-        training=ADAMW,
+        training=LONGER,
     ),
     *_family(
         "vit",
-        *({"width": width, "layers": layers, "patch_size": 4} for width, layers in ((0.5, 2), (0.5, 4), (1.0, 3))),
-        *({"width": width, "layers": layers, "patch_size": 2} for width, layers in ((0.25, 3), (0.5, 6))),
+        *({"width": width, "layers": layers, "patch_size": 4} for width, layers in ((0.5, 2), (0.5, 4), (0.25, 3))),
         training=ADAMW,
     ),
 ]

@@ -81,6 +81,13 @@ def here(made: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> str:
     return made[0]
 
 
+def test_the_builtin_metanetwork_reads_what_the_images_show(here: str, tmp_path: Path) -> None:
+    run("transform", "zoo/heldout", "-o", tmp_path / "transformed")
+    run("prune", tmp_path / "transformed", "--scope", "global", "-o", tmp_path / "pruned")
+    (pruned,) = (tmp_path / "pruned").rglob("*.safetensors")
+    assert [step.get("observed") for step in read_document(pruned)["lineage"]] == [None, True, None]
+
+
 def test_every_model_says_what_it_restores(here: str) -> None:
     said = TASKS[here][2] | {"pixels": "gray" if here == "denoising" else "rgb"}
     written = [path for folder in ("zoo", "graphs", "pruned") for path in Path(folder).rglob("*.safetensors")]
