@@ -47,4 +47,3 @@ def learning_rate(schedule: Schedule, step: int, steps_per_epoch: int) -> float:
     if schedule.schedule == "multistep":
         return peak * schedule.gamma ** sum(epoch >= milestone for milestone in schedule.milestones)
     return peak
-
