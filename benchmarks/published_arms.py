@@ -222,6 +222,7 @@ UNTRAINED: Mapping[str, Chooser] = {
     "metanet": by_metanet,
     "metanet+images": by_metanet,
     "builtin": lambda bench, speedup: by_metanet(bench, speedup, "builtin"),
+    "builtin-images": lambda bench, speedup: by_metanet(bench, speedup, "builtin-images"),
     "searched": searched,
     "pruningnet": by_pruning_net,
     "tp-group-norm": lambda bench, speedup: by_torch_pruning(bench, speedup, "group-norm"),

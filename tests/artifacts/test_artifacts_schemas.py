@@ -46,7 +46,7 @@ def test_what_metaprune_writes_passes(kind: str, document: dict[str, Any]) -> No
     check(kind, {**document, "mine": {"anything": [1, None, "x"]}})
 
 
-@pytest.mark.parametrize("name", ["builtin", "digits", "digits-rank"])
+@pytest.mark.parametrize("name", ["builtin", "builtin-images", "digits", "digits-rank"])
 def test_the_metanetworks_that_come_with_it_pass(name: str) -> None:
     import metaprune_cli
 

@@ -123,13 +123,13 @@ def test_metanetworks_of_a_folder_are_listed(tmp_path: Path) -> None:
 
 def test_the_metanetwork_that_comes_with_the_package_is_taken_by_name(work: Path, model: Path, tmp_path: Path) -> None:
     rows = run("list", "metanets", "--json").json["metanets"]
-    assert [row["name"] for row in rows] == ["builtin", "digits", "digits-rank"]
+    assert [row["name"] for row in rows] == ["builtin", "builtin-images", "digits", "digits-rank"]
     assert all(row["score_head"] for row in rows)
-    row = rows[1]
+    row = rows[2]
     run("transform", model, "--metanet", "digits", "-o", tmp_path / "named.safetensors")
     run("transform", model, "--metanet", row["path"], "-o", tmp_path / "filed.safetensors")
     assert (tmp_path / "named.safetensors").read_bytes() == (tmp_path / "filed.safetensors").read_bytes()
-    assert [MetaNetwork.load(row["name"]).config.normaliser for row in rows] == ["rank", "max", "rank"]
+    assert [MetaNetwork.load(row["name"]).config.normaliser for row in rows] == ["rank", "rank", "max", "rank"]
     ran = call("transform", model, "--metanet", "digit", "-o", tmp_path / "none.safetensors")
     assert ran.code == 2
     assert "did you mean 'digits'?" in " ".join(ran.err.replace("│", " ").split())

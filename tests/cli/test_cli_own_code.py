@@ -72,7 +72,7 @@ def test_shells_complete_names(here: str) -> None:
     assert criteria("ta") == ["taylor"]
     assert "cifar:resnet20" in architectures("cifar:resnet2")
     assert architectures(here[:9])[-1:] == [f"{here}:"]
-    assert metanetworks("b") == ["builtin"]
+    assert metanetworks("b") == ["builtin", "builtin-images"]
 
 
 def test_an_option_of_several_numbers_takes_them_one_after_the_other(here: str) -> None:

@@ -81,11 +81,16 @@ def here(made: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> str:
     return made[0]
 
 
-def test_the_builtin_metanetwork_reads_what_the_images_show(here: str, tmp_path: Path) -> None:
-    run("transform", "zoo/heldout", "-o", tmp_path / "transformed")
-    run("prune", tmp_path / "transformed", "--scope", "global", "-o", tmp_path / "pruned")
-    (pruned,) = (tmp_path / "pruned").rglob("*.safetensors")
-    assert [step.get("observed") for step in read_document(pruned)["lineage"]] == [None, True, None]
+def test_a_metanetwork_reads_what_the_images_show(here: str, tmp_path: Path) -> None:
+    settings = yaml.safe_load(Path("params.yaml").read_text())
+    settings["metanet"]["evidence"] = True
+    (tmp_path / "reading.yaml").write_text(yaml.safe_dump(settings))
+    given = ("--params", tmp_path / "reading.yaml")
+    run("encode", "zoo/train", "zoo/validation", "--observe", 8, "-o", tmp_path / "graphs")
+    run("meta-train", tmp_path / "graphs", *given, "-o", tmp_path / "reading.safetensors")
+    run("transform", "zoo/heldout", "--metanet", tmp_path / "reading.safetensors", "-o", tmp_path / "transformed")
+    (transformed,) = (tmp_path / "transformed").rglob("*.safetensors")
+    assert read_document(transformed)["lineage"][-1]["observed"]
 
 
 def test_every_model_says_what_it_restores(here: str) -> None:
