@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from metaprune_cli.artifacts import read_artifact, write_artifact
 from metaprune_cli.errors import CorruptFileError, InputError
 from metaprune_cli.graph.neuron_graph import NeuronGraph
-from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig
+from metaprune_cli.methods.metanet import MetaNetwork, MetaNetworkConfig, rewritten
 from metaprune_cli.methods.metanet.evidence import ACROSS, COLUMNS, WITHIN, columns_of
 from metaprune_cli.methods.metanet.files import Rewriter
 from metaprune_cli.pruning.observing import EVIDENCE
@@ -60,6 +60,13 @@ def test_the_numbers_have_no_scale_and_bounds() -> None:
     assert bool((columns_of(wild, names).abs() <= bounds).all())
     nothing = graph.with_evidence({name: torch.zeros(graph.units.num_units) for name in EVIDENCE})
     assert not columns_of(nothing, EVIDENCE).any()
+
+
+def test_a_metanetwork_that_misses_images_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    rewritten(observed(mlp()), metanetwork())
+    assert not caplog.records
+    rewritten(mlp(), metanetwork())
+    assert "learnt to read what training images show" in caplog.text
 
 
 def test_a_graph_keeps_it_in_its_file_and_other_tensors_do_not_have_it(tmp_path: Path) -> None:

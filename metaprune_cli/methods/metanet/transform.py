@@ -14,7 +14,6 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.methods.metanet.network import BackendName, MetaNetwork, Written
 from metaprune_cli.metrics.calling import not_in_inference_mode
 
-
 log = logging.getLogger(__name__)
 
 
@@ -61,8 +60,8 @@ def rewritten(graph: NeuronGraph, metanetwork: MetaNetwork, backend: BackendName
     """
     if metanetwork.config.evidence and not graph.evidence:
         log.warning(
-            "This metanetwork learnt to read what training images show of a model, and there are none: it chooses worse "
-            "without. Give it a data set, or use the one called builtin, which learnt without."
+            "This metanetwork learnt to read what training images show of a model, and there are none: it chooses "
+            "worse without. Give it a data set, or use the one called builtin, which learnt without."
         )
     written = metanetwork.rewrite(graph, backend=backend)
     if broken := [name for name, tensor in written.tensors.items() if not tensor.isfinite().all()]:
