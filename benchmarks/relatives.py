@@ -12,11 +12,12 @@ network, without it and what was made of it; ResNet-56 is never learnt from. ``-
 ``--blind`` what images show of units (``encode --observe``).
 
 ``--varied`` adds the small networks of ``varied.py``, ``--unruled`` lets the channels go that residual additions join,
-and ``learn --networks none`` leaves nothing out. The metanetwork that comes with the package was made so, in about an
+and ``learn --networks none`` leaves nothing out. The metanetworks that come with the package were made so, in about an
 hour and a half on two cores:
 
     … make --varied --unruled --precision bfloat16 --members 'resnet??' '*-9??' …
     … learn --varied --unruled --alone --blind --networks none -o builtin.safetensors …
+    … learn --varied --unruled --alone --seed 1 --networks none -o builtin-images.safetensors …
 """
 
 from __future__ import annotations
