@@ -46,6 +46,10 @@ OTHERS = ("tp-group-norm", "tp-taylor")
 """Arms of a tool that repairs nothing: they go into training as they are."""
 
 
+SHIPPED, TAUGHT = ("builtin", "builtin-images"), ("resnet20", "resnet32", "resnet44")
+"""The metanetworks of the package, and the networks that they have learnt from: there they are not measured."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One figure to be measured; ``stage`` is ``bn``, ``ls`` or a number of epochs."""
@@ -64,6 +68,8 @@ class Cell:
     @property
     def exists(self) -> bool:
         """Whether it means anything; what is not drawn has one seed."""
+        if self.arm in SHIPPED and self.network in TAUGHT:
+            return False
         if self.epochs:
             return True
         apart = self.arm in REPAIRED if self.stage == "bn" else self.arm in OTHERS
