@@ -233,7 +233,7 @@ def _select(
 ) -> _Selection:
     """Bisect on how many steps of the ranking are taken; the quantity never rises along it."""
     scores = scores.detach().cpu()
-    _check_scores(graph.units, scores)
+    _check_scores(graph, scores)
     order = removal_order(graph.units, scores, scope, limits)
 
     def without(steps: int) -> Tensor:
@@ -303,7 +303,8 @@ def _counted(graph: NeuronGraph, target: Target) -> Measure:
     return measure
 
 
-def _check_scores(units: Units, scores: Tensor) -> None:
+def _check_scores(graph: NeuronGraph, scores: Tensor) -> None:
+    units = graph.units
     if scores.shape != (units.num_units,):
         raise InputError(
             "The scores do not fit the graph.", expected=f"({units.num_units},), one per unit", got=tuple(scores.shape)
@@ -316,7 +317,8 @@ def _check_scores(units: Units, scores: Tensor) -> None:
             next_step="look for NaN or infinity in the model's weights or gradients",
         )
     if not bool(units.prunable.any()):
-        reasons = sorted({family.locked for family in units.families if family.locked})
+        of_weights = {family.locked for family in units.families if family.locked and family.parameters}
+        reasons = sorted(of_weights or set(graph.structure.verbatim.values()))
         raise TargetError(
             "Nothing can be removed: every unit is locked.",
             expected="a model with at least one family of units that is not locked",

@@ -171,7 +171,7 @@ class Survivors(Tracer):
         dims = list(dims)
         kept: dict[int, Tensor] = {}
         for d in dims:  # what is nobody's (padding) goes with the others
-            stays, known = ((t.movedim(d, 0).flatten(1).any(1)) for t in (alive & somebody, somebody))
+            stays, known = ((t.movedim(d, 0).unsqueeze(-1).flatten(1).any(1)) for t in (alive & somebody, somebody))
             along = stays | ~known
             if bool(along.any()) and not bool(along.all()):
                 kept[d] = along.nonzero().flatten()

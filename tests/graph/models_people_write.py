@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import people_computed_weights
 import people_operators
 import people_parameters
 import people_sequences
@@ -12,5 +13,6 @@ CATALOGUE: dict[str, Entry] = {
     **people_vision.ENTRIES,
     **people_sequences.ENTRIES,
     **people_parameters.ENTRIES,
+    **people_computed_weights.ENTRIES,
     **people_operators.ENTRIES,
 }

@@ -118,6 +118,16 @@ def test_a_model_of_locked_units_is_an_error():
         select(graph, random_scores(graph), 2.0)
 
 
+def test_where_no_unit_has_weights_the_error_says_what_the_weights_meet():
+    class Quantised(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(torch.fake_quantize_per_tensor_affine(x, 0.1, 0, -128, 127))
+
+    graph = encode(torch.nn.Sequential(Quantised(3, 4), torch.nn.ReLU(), Quantised(4, 2)), torch.randn(1, 3))
+    with pytest.raises(TargetError, match=r"(?s)every unit is locked.*meets the operator aten\.fake_quantize"):
+        select(graph, random_scores(graph), 2.0)
+
+
 @pytest.mark.parametrize("max_ratio", [0.0, -0.1, 1.1, float("nan")])
 def test_max_ratio_must_be_a_fraction(traced, max_ratio):
     graph = traced("mlp").graph

@@ -16,13 +16,20 @@ from metaprune_cli.graph.components import unique_pairs
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.structure import EdgeBlock, Feature, Product, Structure, owners_of
 from metaprune_cli.graph.trace.heads import Heads
-from metaprune_cli.graph.trace.labels import Elements, Ids, affine, compact
+from metaprune_cli.graph.trace.labels import Elements, Ids, affine
 from metaprune_cli.graph.trace.neurons import CONSTANT, Neurons, distinct, joined
+from metaprune_cli.graph.trace.owners import coverage, one_end, one_owner_each
 from metaprune_cli.graph.trace.rectangles import merged, neighbours, owners_of_all
-from metaprune_cli.graph.trace.regular import regular_parts, run_length, stacked
-
-_NOWHERE = -1
-"""In place of an element that goes with nothing."""
+from metaprune_cli.graph.trace.regular import (
+    NOWHERE,
+    in_order,
+    meets_its_own,
+    regular_parts,
+    run_length,
+    side_by_side,
+    stacked,
+    taps_of_pairs,
+)
 
 _Region = tuple[str, tuple[int, tuple[int, ...]], tuple[int, ...]]
 """A region of an entry: its name, the offset and strides of its grid, its shape."""
@@ -104,8 +111,8 @@ class StructureBuilder:
         Each element of the weight took so much ``work``.
         """
         elements, place = weight.real().reshape(-1), vector.real().reshape(-1)
-        of = torch.full((int(elements.max()) + 1,), _NOWHERE)
-        of[elements] = place
+        of = torch.full((int(elements.max()) + 1,), NOWHERE)
+        of[elements[elements != NOWHERE]] = place[elements != NOWHERE]
         self._escorts.setdefault(weight.entry, []).append((of, vector, work))
 
     def contract(self, weight: Elements, sources: Ids, kernel: tuple[int, ...], positions: int) -> Ids | None:
@@ -115,21 +122,15 @@ class StructureBuilder:
             The ids of the destinations, shape (groups, out): new neurons, or those of the first use of this region.
             None where the elements do not lie on a strided grid.
         """
+        if weight.companions and (several := side_by_side(weight)) is not None:
+            return self._assembled(*several, sources, kernel, positions)
         grid = affine(weight)
         if grid is not None and any(
             step == 0 < size - 1 for step, size in zip(grid[1], weight.index.shape, strict=True)
         ):
             return self._product(weight, sources, positions)  # one element for several edges
         if grid is None:
-            if (each := stacked(weight.index)) is not None:  # one matrix an expert: groups with the same sources
-                parted = weight.view(lambda index: index[0].unflatten(0, (-1, each)))
-                several = self.contract(parted, sources.expand(parted.index.size(0), -1), kernel, positions)
-                return None if several is None else several.reshape(1, -1)
-            taps = run_length(sources)
-            if taps == 1 or weight.index.size(3) > 1:
-                return None
-            folded = weight.view(lambda index: index.squeeze(3).unflatten(2, (-1, taps)))
-            return self.contract(folded, sources[:, ::taps], (taps,), positions)
+            return self._off_grid(weight, sources, kernel, positions)
         key = (weight.entry, grid, tuple(weight.index.shape))
         escorts = self._escorts.get(weight.entry, [])
         positions = positions + weight.work + sum(work for *_, work in escorts) if self.counting else 0
@@ -154,11 +155,49 @@ class StructureBuilder:
             self.neurons.span(destinations, weight.mixes)
             self.neurons.span(sources, weight.mixes)
         for companion in weight.companions:
-            self._accompany(companion, (sources, destinations), kernel)
+            same_pairs = meets_its_own(companion, weight)
+            if same_pairs is None:
+                self._accompany(companion, (sources, destinations), kernel)
+            for ids in (destinations, sources) if same_pairs is False else ():
+                self.neurons.span(ids, "a weight that is a function of others of its parameter")
         for of, vector, _ in escorts:
-            beside = torch.where(weight.real() < of.numel(), of[weight.real().clamp(max=of.numel() - 1)], _NOWHERE)
+            own = weight.real()
+            beside = torch.where(own < of.numel(), of[own.clamp(max=of.numel() - 1)], NOWHERE)
             self._accompany(Elements(vector.entry, beside), (sources, destinations), kernel)
         return destinations
+
+    def _assembled(
+        self, axis: int, parts: list[Elements], sources: Ids, kernel: tuple[int, ...], positions: int
+    ) -> Ids | None:
+        """``contract`` with several parameters beside each other: their rows (axis 1), or their columns (axis 2)."""
+        columns = sources.split([part.index.size(2) for part in parts], 1) if axis == 2 else [sources] * len(parts)
+        found = []
+        for part, own in zip(parts, columns, strict=True):
+            if (ends := self.contract(part, own, kernel, positions)) is None:
+                return None
+            found.append(ends)
+        for ends in found[1:] if axis == 2 else ():
+            self.neurons.join(found[0], ends)
+        return torch.cat(found, 1) if axis == 1 else found[-1]
+
+    def _off_grid(self, weight: Elements, sources: Ids, kernel: tuple[int, ...], positions: int) -> Ids | None:
+        """``contract`` where the elements lie on a grid only once they are seen otherwise."""
+        if (each := stacked(weight.index)) is not None:  # one matrix an expert: groups with the same sources
+            parted = weight.view(lambda index: index[0].unflatten(0, (-1, each)))
+            several = self.contract(parted, sources.expand(parted.index.size(0), -1), kernel, positions)
+            if several is not None:
+                return several.reshape(1, -1)
+        taps = run_length(sources)
+        if taps > 1 and weight.index.size(3) == 1:
+            folded = weight.view(lambda index: index.squeeze(3).unflatten(2, (-1, taps)))
+            return self.contract(folded, sources[:, ::taps], (taps,), positions)
+        if (found := in_order(weight)) is None:
+            return None
+        ordered, rows, columns = found
+        if (fewer := weight.index.size(3) // ordered.index.size(3)) > 1:
+            kernel, positions = (ordered.index.size(3),), positions * fewer
+        ends = self.contract(ordered, sources[:, columns], kernel, positions)
+        return None if ends is None else ends[:, rows.argsort()]
 
     def _product(self, weight: Elements, sources: Ids, positions: int) -> Ids | None:
         """Through a product of parameters: the factors' elements are features of the neurons at either end.
@@ -167,12 +206,12 @@ class StructureBuilder:
         than one neuron at both ends.
         """
         groups, out, into, taps = weight.index.shape
-        factors = [_one_end(part) for part in weight.alone()]
-        if groups > 1 or taps > 1 or None in factors:
+        factors = [one_end(part) for part in weight.alone()]
+        if groups > 1 or None in factors:
             return None
         destinations = self.neurons.new(weight.entry.rpartition(".")[0] or weight.entry, out).view(1, out)
         self.neurons.lock(sources, f"meets {weight.entry}, a factor of a product of parameters")
-        self.multiply(destinations, into * (positions + weight.work))
+        self.multiply(destinations, into * taps * (positions + weight.work))
         for axis, elements in filter(None, factors):
             self.feature(elements, (destinations, sources)[axis][0], "scale")
         return destinations
@@ -196,12 +235,15 @@ class StructureBuilder:
         """What a weight was computed from: edges where it is as large, else features of the neurons it meets alone."""
         sources, destinations = ends
         index = companion.real()
-        if index.stride(3) == 0 or index.size(3) == 1:
-            index, kernel = index[..., :1], ()
-        if index.unique().numel() == index.numel() and bool((index != _NOWHERE).all()):
-            grid = affine(Elements(companion.entry, index))
+        if index.stride(3) == 0:
+            index = index[..., :1]
+        meets_many = any(index.stride(d) == 0 and index.size(d) > 1 for d in (0, 1, 2))
+        taps = None if meets_many else taps_of_pairs(index)
+        if taps is not None and taps.unique().numel() == taps.numel():
+            grid = affine(Elements(companion.entry, taps))
             if grid is not None:
-                self._connect((companion.entry, grid, tuple(index.shape)), kernel, ends, 0)
+                kernel = kernel if taps.size(3) == math.prod(kernel) else (taps.size(3),) if taps.size(3) > 1 else ()
+                self._connect((companion.entry, grid, tuple(taps.shape)), kernel, ends, 0)
             else:
                 self._opaque(companion.entry, ends)
             return
@@ -210,7 +252,7 @@ class StructureBuilder:
         owned = [
             pairs
             for neurons in (destinations[:, :, None, None], sources[:, None, :, None])
-            if (pairs := _one_owner_each(index, neurons)) is not None
+            if (pairs := one_owner_each(index, neurons)) is not None
         ]
         if not owned:
             self.note(companion.entry, "one value for many neurons")
@@ -259,7 +301,7 @@ class StructureBuilder:
         for entry, tensor in tensors.items():
             if entry in aliases:
                 continue
-            times = _coverage(tensor.numel(), *owners.get(entry, ([], [])))
+            times = coverage(tensor.numel(), *owners.get(entry, ([], [])))
             if times is None or bool((times == 1).all()):
                 continue
             if bool((times > 1).any()):
@@ -342,35 +384,3 @@ class StructureBuilder:
         for feature in [f for f in features if f.name == entry]:
             self.neurons.lock(feature.neurons, reason)
             features.remove(feature)
-
-
-def _one_end(factor: Elements) -> tuple[int, Elements] | None:
-    """The end of the edges (0: out, 1: in) along which alone a factor's elements differ, and these; None for both."""
-    index = factor.real()[0, :, :, 0]
-    for axis in (0, 1):
-        line = index.select(1 - axis, 0)
-        if index.stride(1 - axis) == 0 and line.unique().numel() == line.numel():
-            return axis, Elements(factor.entry, line)
-    return None
-
-
-def _one_owner_each(index: Ids, neurons: Ids) -> Tensor | None:
-    """Every element and its neuron, shape (2, n), constants left out; None where an element has more than one."""
-    small, owners = compact([index, neurons.expand(index.shape)])
-    pairs = unique_pairs(torch.stack([small.reshape(-1), owners.reshape(-1)]))
-    pairs = pairs[:, pairs[0] != _NOWHERE]
-    return pairs[:, pairs[1] > CONSTANT] if pairs[0].unique().numel() == pairs.size(1) else None
-
-
-def _coverage(numel: int, blocks: list[EdgeBlock], features: list[Feature]) -> Tensor | None:
-    """How often each element of an entry is in the graph; None where one whole block or feature is all there is."""
-    sizes = [math.prod(b.size) for b in blocks] + [f.elements.numel() for f in features]
-    if sizes == [numel] and (blocks or features[0].elements.unique().numel() == numel):
-        return None
-    count = torch.zeros(numel, dtype=torch.uint8)
-    for block in blocks:
-        region = count.as_strided(block.size, block.stride, block.offset)
-        region += 1
-    for feature in features:
-        count.index_add_(0, feature.elements, torch.ones(feature.elements.numel(), dtype=torch.uint8))
-    return count

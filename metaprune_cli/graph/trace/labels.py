@@ -153,6 +153,8 @@ def affine(elements: Elements) -> tuple[int, tuple[int, ...]] | None:
         offset, stride = int(index.storage_offset()), tuple(index.stride())
     else:
         offset = int(index[(0,) * index.dim()])
+        if offset < 0:  # padded
+            return None
         stride = tuple(_step(index, d) - offset for d in range(index.dim()))
         grid = torch.full((1,) * index.dim(), offset)
         for d, step in enumerate(stride):

@@ -18,7 +18,8 @@ def unknown(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
         elements = trace.elements(leaf)
         if elements is not None:
             trace.builder.spend(elements)
-            trace.builder.note(elements.entry, f"meets the operator {func.overloadpacket}, which has no rule")
+            for part in elements.alone():
+                trace.builder.note(part.entry, f"meets the operator {func.overloadpacket}, which has no rule")
     return None
 
 
@@ -26,6 +27,6 @@ def no_activation(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[
     """An operator that meets no activation: its parameters, if any, are kept verbatim."""
     for leaf in tensors_in((args, kwargs)):
         elements = trace.elements(leaf)
-        if elements is not None:
-            trace.builder.note(elements.entry, f"meets the operator {func.overloadpacket} without an activation")
+        for part in () if elements is None else elements.alone():
+            trace.builder.note(part.entry, f"meets the operator {func.overloadpacket} without an activation")
     return None

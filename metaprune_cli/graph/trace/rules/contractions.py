@@ -38,7 +38,8 @@ def convolution(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
     channels = _along(trace, _ids(trace, source), 1).reshape(groups, -1)
     destinations = trace.builder.contract(block, channels, tuple(kernel), positions)
     if destinations is None:
-        return unknown(trace, func, args, kwargs, out)
+        opaque(trace, func, args, out, positions * weight.numel())
+        return None
     ids = _lay(destinations.reshape(-1), out, 1)
     _attach_bias(trace, bias, ids.movedim(1, -1))
     return ids

@@ -10,6 +10,7 @@ from torch import Tensor
 from metaprune_cli.graph.arguments import tensors_in
 from metaprune_cli.graph.components import unique_pairs
 from metaprune_cli.graph.trace.labels import Elements, Label, compact, spread, squeeze_constant, varying
+from metaprune_cli.graph.trace.regular import NOWHERE
 from metaprune_cli.graph.trace.rules.boundary import unknown
 from metaprune_cli.graph.trace.rules.parameters import between_parameters
 from metaprune_cli.graph.trace.rules.writes import rewrite
@@ -77,6 +78,7 @@ def _attach_alone(trace: Tracer, elements: Elements, ids: Tensor, kind: str) -> 
     """Elements that meet many neurons are kept verbatim."""
     index, neurons = compact([spread(elements.real(), ids.shape), ids])
     pairs = unique_pairs(torch.stack([index.reshape(-1), neurons.reshape(-1)]))
+    pairs = pairs[:, pairs[0] != NOWHERE]
     if bool((pairs[1] == 0).any()):
         trace.builder.note(elements.entry, "meets no neuron")
         pairs = pairs[:, pairs[1] > 0]
@@ -84,7 +86,7 @@ def _attach_alone(trace: Tracer, elements: Elements, ids: Tensor, kind: str) -> 
         return
     owners, first = _first_of_each(pairs[0])
     if owners.numel() < pairs.size(1):
-        if elements.index.numel() == 1 or pairs[1].unique().numel() < pairs.size(1):
+        if owners.numel() == 1 or pairs[1].unique().numel() < pairs.size(1):
             trace.builder.note(elements.entry, "one value for many neurons")
             return
         leader = torch.zeros(int(owners.max()) + 1, dtype=torch.int64)

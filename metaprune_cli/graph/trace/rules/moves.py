@@ -18,6 +18,8 @@ from metaprune_cli.graph.trace.labels import (
     squeeze_constant,
     varying,
 )
+from metaprune_cli.graph.trace.neurons import CONSTANT
+from metaprune_cli.graph.trace.regular import NOWHERE
 from metaprune_cli.graph.trace.rules.boundary import unknown
 from metaprune_cli.graph.trace.tracer import Tracer
 
@@ -37,6 +39,7 @@ _SUBSTITUTES: dict[Any, Any] = {
 }
 """Operators whose very same call would fail or lie on the ids (a view of an expanded tensor; padding with a value),
 or change them in place."""
+_ON_ELEMENTS = _SUBSTITUTES | {aten.constant_pad_nd: lambda index, pad, *_: torch.constant_pad_nd(index, pad, NOWHERE)}
 
 
 def moves(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
@@ -67,15 +70,33 @@ def _moves_elements(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
 
         def move(index: Tensor) -> Any:
             on_index = map_tensors_in(lambda t: index if t is labelled[0] else trace.value(t), (args, kwargs))
-            return _SUBSTITUTES.get(func.overloadpacket, func)(*on_index[0], **on_index[1])
+            return _ON_ELEMENTS.get(func.overloadpacket, func)(*on_index[0], **on_index[1])
 
         try:
             return elements.apply(move)
         except (RuntimeError, TypeError):
             return unknown(trace, func, args, kwargs, out)
+    if func.overloadpacket is aten.cat and (beside := _side_by_side(trace, args, kwargs)) is not None:
+        return beside
     for tensor in labelled:
         as_activation(trace, tensor)
     return moves(trace, func, args, kwargs, out)
+
+
+def _side_by_side(trace: Tracer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Elements | None:
+    """Parameters laid beside each other: each is padded to the whole. None where something else lies there too."""
+    parts = [trace.elements(tensor) for tensor in args[0]]
+    dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
+    sizes = [tensor.size(dim) for tensor in args[0]]
+    padded: list[Elements] = []
+    for number, elements in enumerate(parts):
+        if elements is None or elements.companions or elements.mixes or elements.work:
+            return None
+        index = elements.real()
+        nobody = [torch.full_like(index.narrow(dim, 0, 1), NOWHERE)]
+        before, after = sum(sizes[:number]), sum(sizes[number + 1 :])
+        padded.append(Elements(elements.entry, torch.cat([*nobody * before, index, *nobody * after], dim)))
+    return padded[0].beside(padded[1:])
 
 
 def as_neurons(trace: Tracer, elements: Elements) -> Tensor:
@@ -84,15 +105,25 @@ def as_neurons(trace: Tracer, elements: Elements) -> Tensor:
     Were they new each time, what reads them would seem to read others in training mode than in eval mode.
     """
     trace.builder.spend(elements)
+    ids = _own_neurons(trace, elements)
     for companion in elements.companions:
-        trace.builder.note(companion.entry, "computes an activation together with another parameter")
+        if bool(((ids == CONSTANT) | (companion.real() == NOWHERE)).all()):  # laid beside each other
+            ids = torch.maximum(ids, _own_neurons(trace, companion))
+        else:
+            trace.builder.note(companion.entry, "computes an activation together with another parameter")
+    return ids
+
+
+def _own_neurons(trace: Tracer, elements: Elements) -> Tensor:
+    """Those of the elements by themselves, without what they were computed from too."""
     small = squeeze_constant(elements.real())
-    unique, inverse = small.unique(return_inverse=True)
+    unique = small[small != NOWHERE].unique()
     neurons = trace.builder.constants(elements.entry, unique)
     if neurons is None:
         neurons = trace.neurons.new(elements.entry, unique.numel())
         trace.builder.feature(Elements(elements.entry, unique), neurons, "constant")
-    return neurons[inverse].expand(elements.index.shape)
+    ids = neurons[torch.searchsorted(unique, small.clamp(min=0))].where(small != NOWHERE, CONSTANT)
+    return ids.expand(elements.index.shape)
 
 
 def as_activation(trace: Tracer, tensor: Tensor) -> Tensor | None:

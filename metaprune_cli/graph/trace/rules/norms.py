@@ -61,7 +61,9 @@ def group_norm(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str
 def softmax(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Label:
     """Ids pass; along the neurons' own axis, the neurons are mixed."""
     ids = trace.ids(args[0])
-    if ids is not None and args[1] % ids.dim() in varying(ids):
+    if ids is None:
+        return no_activation(trace, func, args, kwargs)
+    if args[1] % ids.dim() in varying(ids):
         trace.neurons.span(ids, "softmax")
     return ids
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metaprune_cli.graph.trace.labels import Ids, Label, compact, varying
+from metaprune_cli.graph.trace.labels import Elements, Ids, Label, compact, varying
 from metaprune_cli.graph.trace.rules.boundary import no_activation
 from metaprune_cli.graph.trace.rules.moves import moves
 from metaprune_cli.graph.trace.tracer import Tracer
@@ -89,7 +89,7 @@ def joins(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     joined = moves(trace, func, args, kwargs, out)
     dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.dim()
     if not isinstance(joined, Tensor) or dim not in varying(joined):
-        return joined if isinstance(joined, Tensor | None) else None
+        return joined if isinstance(joined, Tensor | Elements) else None
     parts = [p for p in joined.split([t.size(dim) for t in args[0] if t.dim() == out.dim()], dim) if p.numel()]
     known = [part for part in parts if bool((part > 0).any())]
     neurons = [part.narrow(dim, 0, 1) for part in known]

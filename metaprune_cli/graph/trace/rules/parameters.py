@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -13,21 +14,40 @@ from metaprune_cli.graph.trace.rules.boundary import unknown
 from metaprune_cli.graph.trace.tracer import Tracer
 
 COMPUTED = "is computed from other parameters"
+_SUMMANDS = 64
+"""Kernels of one parameter that are added up to one, at most."""
 
 
 def between_parameters(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Label:
     """Elementwise on parameters: the elements of the first one as large as the result; the others go beside them."""
     tensors = tensors_in((args, kwargs))
     owned = [e for t in tensors if (e := trace.elements(t)) is not None]
-    main = next((e for e in owned if e.index.shape == out.shape), None)
-    if main is None or any(e.index.dim() > out.dim() for e in owned):
+    if not owned or any(e.index.dim() > out.dim() for e in owned):
         lost(trace, func, owned)
         return None
-    others = [part.spread(out.shape) for e in owned if e is not main for part in e.alone()]
+    first = max(owned, key=lambda e: e.index.numel())
+    main = first if first.index.shape == out.shape else first.view(lambda index: index.expand(out.shape))
+    others = [part.spread(out.shape) for e in owned if e is not first for part in e.alone()]
     mixes = next((e.mixes for e in owned if e.mixes), None)
     if any(trace.label(t) is None and trace.value(t) is None for t in tensors) or not trace.keeps_zero:
         mixes = mixes or f"a weight that is a function ({func.overloadpacket.__name__}) of its parameters"
-    return main.beside(others, mixes, sum(e.work for e in owned if e is not main))
+    return main.beside(others, mixes, sum(e.work for e in owned if e is not first))
+
+
+def summed(elements: Elements, dims: list[int], out: Tensor) -> Elements | None:
+    """Kernels that one parameter holds, added up to one: the elements of each beside the first's; None for all else.
+
+    Sums within a kernel, for its own mean say, are no kernels.
+    """
+    index = elements.index
+    lead = len(dims)
+    number = math.prod(index.shape[:lead])
+    if dims != list(range(lead)) or index.dim() - lead < 2 or not 0 < number <= _SUMMANDS:
+        return None
+    parts = elements.apply(lambda index: index.reshape(number, *out.shape).unbind())
+    assert isinstance(parts, tuple)
+    first, *others = parts
+    return first.beside([part for other in others for part in other.alone()])
 
 
 def lost(trace: Tracer, func: Any, owned: list[Elements]) -> None:

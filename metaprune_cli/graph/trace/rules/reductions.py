@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metaprune_cli.graph.trace.labels import varying
 from metaprune_cli.graph.trace.rules.boundary import no_activation
+from metaprune_cli.graph.trace.rules.parameters import summed
 from metaprune_cli.graph.trace.rules.zeros import vanishes
 from metaprune_cli.graph.trace.tracer import Tracer
 
@@ -19,7 +20,10 @@ _WHICH = "which neuron is largest or smallest is asked"
 
 def reduces(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
     """Reductions: ids pass on along the dimensions that remain; over neurons, the neurons are mixed."""
-    ids = trace.ids(args[0])
+    ids, elements = trace.ids(args[0]), trace.elements(args[0])
+    if elements is not None and func.overloadpacket in (aten.sum, aten.mean):
+        found = summed(elements, sorted(reduced_dims(func, elements.index.dim(), args, kwargs)), out)
+        return no_activation(trace, func, args, kwargs) if found is None else found
     if ids is None:
         return no_activation(trace, func, args, kwargs)
     outputs = [leaf for leaf in (out if isinstance(out, tuple | list) else (out,)) if isinstance(leaf, Tensor)]
