@@ -79,6 +79,8 @@ def side_by_side(weight: Elements) -> tuple[int, list[Elements]] | None:
     Returns:
         The axis along which they lie, 1 or 2, and they; None where they do not lie beside each other.
     """
+    if weight.index.is_meta:  # whole
+        return None
     present = [part.real().expand(weight.index.shape) != NOWHERE for part in weight.alone()]
     if not bool((torch.stack(present).sum(0) == 1).all()):
         return None
