@@ -150,3 +150,17 @@ def filters_with_one_number_each() -> nn.Module:
     frequency = nn.Parameter(torch.rand(10, 1) + 0.5)
     parts = {"b": nn.Conv1d(10, 8, 3), "fc": nn.Linear(8, 2), "window": torch.hamming_window(9)}
     return Net(forward, frequency=frequency, **parts)
+
+
+@ENTRIES.add(sequence, 0.3, expected="without elements")
+def layers_without_width() -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        x = m.a(x) + m.extra(x[..., :0])
+        return m.fc(F.relu(m.b(torch.cat([x, m.none(x)], -1))))
+
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of what it cannot initialise
+        empty = {"extra": nn.Linear(0, 10), "none": nn.Linear(10, 0)}
+    return Net(forward, **empty, a=nn.Linear(8, 10), b=nn.Linear(10, 6), fc=nn.Linear(6, 2))

@@ -81,6 +81,8 @@ class StructureBuilder:
     def feature(self, elements: Elements, neurons: Ids, kind: str) -> None:
         """State-dict elements owned by single neurons; a second use, of whatever kind, ties both uses' neurons."""
         index, neurons = elements.real().reshape(-1), neurons.reshape(-1)
+        if not index.numel():
+            return
         kinds = self._kinds.setdefault(elements.entry, [])
         for known in [self.features[elements.entry, known] for known in kinds]:
             owner = torch.full((int(torch.cat([known.elements, index]).max()) + 1,), -1)

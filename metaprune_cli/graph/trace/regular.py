@@ -42,6 +42,8 @@ def in_order(weight: Elements) -> tuple[Elements, Tensor, Tensor] | None:
         It, and the order of its rows and of its columns; None where that lies on no grid either, or repeats elements.
     """
     index = weight.real()
+    if index.numel() == 0:
+        return None
     rows, columns = (index[0].amin(dims).argsort(stable=True) for dims in ((1, 2), (0, 2)))
     index = index[:, rows][:, :, columns]
     small = taps_of_pairs(index)
@@ -62,6 +64,8 @@ def taps_of_pairs(index: Ids) -> Ids | None:
     Args:
         index: elements, (groups, out, in, taps), ``NOWHERE`` where a kernel was padded.
     """
+    if index.numel() == 0:
+        return None
     ordered = index.sort(-1).values
     new = ordered != NOWHERE
     new[..., 1:] &= ordered.diff(dim=-1) != 0

@@ -29,6 +29,9 @@ def convolution(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
         as_activation(trace, source)
     if elements is None or trace.elements(source) is not None:
         return _convolution_by_others(trace, func, args, kwargs, out)
+    if weight.numel() == 0:
+        opaque(trace, func, args, out, 0)
+        return None
     rows, columns, *kernel = elements.index.shape
     block = elements.view(lambda index: index.reshape(groups, rows // groups, columns, -1))
     positions = out.numel() // out.size(1)
@@ -68,7 +71,8 @@ def opaque(trace: Tracer, func: Any, args: tuple[Any, ...], out: object, macs: i
     for leaf in tensors_in((args, out)):
         ids, elements = trace.ids(leaf), trace.elements(leaf)
         if ids is not None:
-            trace.neurons.lock(ids, f"meets {func.overloadpacket} with a weight that {COMPUTED}")
+            why = f"that {COMPUTED}" if macs else "without elements"
+            trace.neurons.lock(ids, f"meets {func.overloadpacket} with a weight {why}")
         if elements is not None:
             lost(trace, func, [elements])
     trace.builder.multiply(torch.zeros(1, dtype=torch.int64), macs)
@@ -139,6 +143,9 @@ def _project(
     elif index.dim() == 3 and index.stride(0) == 0:
         elements = elements.view(lambda index: index[:1])
     into, outof = elements.index.shape[-2:]
+    if elements.index.numel() == 0:
+        opaque(trace, func, args, out, 0)
+        return None
     block = elements.view(lambda index: index.transpose(-1, -2).reshape(-1, outof, into, 1))
     ids, groups = _ids(trace, source), block.index.size(0)
     parts = [ids] if groups == 1 else list(ids)
