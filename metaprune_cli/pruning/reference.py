@@ -28,6 +28,7 @@ from metaprune_cli.graph.trace.builder import StructureBuilder
 from metaprune_cli.graph.trace.labels import Elements, Ids, Label, squeeze_constant
 from metaprune_cli.graph.trace.neurons import CONSTANT
 from metaprune_cli.graph.trace.passes import attach_labels
+from metaprune_cli.graph.trace.regular import NOWHERE
 from metaprune_cli.graph.trace.rules.writes import sized
 from metaprune_cli.graph.trace.tracer import ExampleInputs, Tracer, call, plain_operators
 
@@ -130,14 +131,24 @@ class Survivors(Tracer):
 
     def _lose(self, tensors: Iterable[Any]) -> bool:
         """Whether one of these is of a parameter that loses elements."""
-        return any(label.entry in self._entries for t in tensors if (label := self.elements(t)) is not None)
+        found = [part for t in tensors if (label := self.elements(t)) is not None for part in label.alone()]
+        return any(part.entry in self._entries for part in found)
 
     def _clear_(self, tensor: Tensor, label: Tensor | Elements) -> None:
         """Zeros where nothing stays: what is computed from what is gone need not be zero, nor finite (0 / ‖0‖)."""
-        if isinstance(label, Tensor):
-            tensor.masked_fill_(~self.alive(label).to(tensor.device), 0)
-        elif label.entry in self._entries:
-            tensor.masked_fill_(~self._entries[label.entry][label.real()].to(tensor.device), 0)
+        stays = self.alive(label) if isinstance(label, Tensor) else self._left_of(label)
+        if stays is not None:
+            tensor.masked_fill_(~stays.to(tensor.device), 0)
+
+    def _left_of(self, elements: Elements) -> Tensor | None:
+        """Which elements stay, with all that they were computed from, bool; None where nothing is lost."""
+        found = None
+        for part in elements.alone():
+            if (mask := self._entries.get(part.entry)) is not None:
+                index = part.real().to(mask.device)
+                stays = mask[index] | (index == NOWHERE)
+                found = stays if found is None else found & stays
+        return found
 
     def alive(self, ids: Ids) -> Tensor:
         """Which elements survive, bool; of size 1 along the dimensions along which ``ids`` is constant."""
@@ -155,9 +166,9 @@ class Survivors(Tracer):
         """Which elements of an activation or a parameter stay, and which belong to anybody."""
         label = self.label(tensor)
         if isinstance(label, Elements):
-            mask = self._entries.get(label.entry)
             everybody = torch.ones(label.index.shape, dtype=torch.bool)
-            return everybody if mask is None else mask.cpu()[label.real()], everybody
+            stays = self._left_of(label)
+            return everybody if stays is None else stays.cpu(), everybody
         assert label is not None
         return self.alive(label), squeeze_constant(label) != CONSTANT
 

@@ -129,6 +129,16 @@ def inputs_beside_each_other() -> nn.Module:
     return Net(forward, **learned, a=nn.Linear(8, 10), b=nn.Linear(8, 6), fc=nn.Linear(8, 2))
 
 
+@ENTRIES.add(sequence, 0.9, comparable=False)
+def a_function_of_weights_beside_each_other() -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        x = F.linear(m.a(x).tanh(), torch.cat([m.first, m.second]).exp())
+        return m.fc(F.relu(x))
+
+    learned = {"first": nn.Parameter(torch.randn(6, 10)), "second": nn.Parameter(torch.randn(4, 10))}
+    return Net(forward, **learned, a=nn.Linear(8, 10), fc=nn.Linear(10, 2))
+
+
 @ENTRIES.add(sequence, 0.9)
 def learned_tokens_beside_each_other() -> nn.Module:
     def forward(m: Any, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.slicing import alive_neurons, survivors
 from metaprune_cli.graph.trace.labels import Elements, Label, squeeze_constant
 from metaprune_cli.graph.trace.neurons import CONSTANT
+from metaprune_cli.graph.trace.regular import NOWHERE
 
 Survivors = tuple[Tensor | None, ...]
 """Per dimension a bool mask of the positions that stay; None where all of them do."""
@@ -82,7 +83,7 @@ class SurvivorMap:
     def _of_a_view(self, elements: Elements) -> Survivors | None:
         """What is left along dimensions that are (parts of) the entry's own; None where they are something else."""
         lines, index = self._entries.get(elements.entry), elements.index
-        if lines is None or not index.is_meta or index.numel() == 0:
+        if lines is None or elements.companions or not index.is_meta or index.numel() == 0:
             return None
         shape = [line.numel() for line in lines]
         step, dims = 1, dict[int, int]()
@@ -105,18 +106,25 @@ class SurvivorMap:
         return tuple(found) if all(map(bool, one_of)) else None
 
     def _entry_mask(self, elements: Elements) -> Tensor | None:
-        lines = self._entries.get(elements.entry)
+        """What is left of all that the elements were computed from; what pads them stays."""
+        masks = [mask for part in elements.alone() if (mask := self._part_mask(part)) is not None]
+        return functools.reduce(torch.logical_and, masks) if masks else None
+
+    def _part_mask(self, part: Elements) -> Tensor | None:
+        lines = self._entries.get(part.entry)
         if lines is None:
             return None
         mask = functools.reduce(lambda outer, line: outer[..., None] & line, lines, torch.tensor(True)).reshape(-1)
-        index = squeeze_constant(elements.index)
-        if not index.is_meta:
-            return mask[index]
-        return mask.as_strided(index.size(), index.stride(), index.storage_offset())
+        index = squeeze_constant(part.index)
+        if index.is_meta:
+            return mask.as_strided(index.size(), index.stride(), index.storage_offset())
+        return mask[index] | (index == NOWHERE)
 
 
 def _key(label: Tensor | Elements) -> Hashable:
     """The same for labels that say the same because they are the same memory, or the same view of an entry."""
+    if isinstance(label, Elements) and label.companions:
+        return tuple(map(_key, label.alone()))
     tensor = label.index if isinstance(label, Elements) else label
     layout = (tuple(tensor.size()), tensor.stride(), int(tensor.storage_offset()))
     if tensor.is_meta and isinstance(label, Elements):

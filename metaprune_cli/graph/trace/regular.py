@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -11,6 +12,7 @@ from metaprune_cli.graph.trace.labels import Elements, Ids, affine
 
 NOWHERE = -1
 """In place of an element that goes with nothing."""
+
 Part = tuple[tuple[int, int, int, int], tuple[int, int, int, int], int, tuple[int, ...], Tensor]
 """Size and strides as (groups, out, in, taps), offset, kernel, and the sources of the columns."""
 
@@ -94,7 +96,7 @@ def side_by_side(weight: Elements) -> tuple[int, list[Elements]] | None:
             owner = torch.stack([line[:, 0] for line in lines]).int().argmax(0)
             runs, lengths = owner.unique_consecutive(return_counts=True)
             cut = partial(torch.split, split_size_or_sections=lengths.tolist(), dim=axis)
-            whole = [part.apply(cut) for part in weight.alone()]
+            whole = [replace(part, mixes=weight.mixes, work=weight.work).apply(cut) for part in weight.alone()]
             return axis, [whole[n][at] for at, n in enumerate(runs.tolist())]
     return None
 

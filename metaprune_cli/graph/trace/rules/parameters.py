@@ -19,7 +19,7 @@ _SUMMANDS = 64
 
 
 def between_parameters(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Label:
-    """Elementwise on parameters: the elements of the first one as large as the result; the others go beside them."""
+    """Elementwise on parameters: the elements of the largest, broadcast; the others go beside them."""
     tensors = tensors_in((args, kwargs))
     owned = [e for t in tensors if (e := trace.elements(t)) is not None]
     if not owned or any(e.index.dim() > out.dim() for e in owned):
