@@ -29,9 +29,6 @@ def convolution(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
         as_activation(trace, source)
     if elements is None or trace.elements(source) is not None:
         return _convolution_by_others(trace, func, args, kwargs, out)
-    if weight.numel() == 0:
-        opaque(trace, func, args, out, 0)
-        return None
     rows, columns, *kernel = elements.index.shape
     block = elements.view(lambda index: index.reshape(groups, rows // groups, columns, -1))
     positions = out.numel() // out.size(1)
@@ -66,12 +63,13 @@ def _convolution_by_others(
     return laid
 
 
-def opaque(trace: Tracer, func: Any, args: tuple[Any, ...], out: object, macs: int) -> None:
+def opaque(
+    trace: Tracer, func: Any, args: tuple[Any, ...], out: object, macs: int, why: str = f"that {COMPUTED}"
+) -> None:
     """A contraction without edges: what meets it is locked, its multiply-accumulates count as they are."""
     for leaf in tensors_in((args, out)):
         ids, elements = trace.ids(leaf), trace.elements(leaf)
         if ids is not None:
-            why = f"that {COMPUTED}" if macs else "without elements"
             trace.neurons.lock(ids, f"meets {func.overloadpacket} with a weight {why}")
         if elements is not None:
             lost(trace, func, [elements])
@@ -144,7 +142,7 @@ def _project(
         elements = elements.view(lambda index: index[:1])
     into, outof = elements.index.shape[-2:]
     if elements.index.numel() == 0:
-        opaque(trace, func, args, out, 0)
+        opaque(trace, func, args, out, 0, "without elements")
         return None
     block = elements.view(lambda index: index.transpose(-1, -2).reshape(-1, outof, into, 1))
     ids, groups = _ids(trace, source), block.index.size(0)

@@ -85,17 +85,16 @@ def _moves_elements(trace: Tracer, func: Any, args: tuple[Any, ...], kwargs: dic
 
 def _side_by_side(trace: Tracer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Elements | None:
     """Parameters laid beside each other: each is padded to the whole. None where something else lies there too."""
-    parts = [trace.elements(tensor) for tensor in args[0]]
-    dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
-    sizes = [tensor.size(dim) for tensor in args[0]]
-    padded: list[Elements] = []
-    for number, elements in enumerate(parts):
-        if elements is None or elements.companions or elements.mixes or elements.work:
-            return None
-        index = elements.real()
-        nobody = [torch.full_like(index.narrow(dim, 0, 1), NOWHERE)]
-        before, after = sum(sizes[:number]), sum(sizes[number + 1 :])
-        padded.append(Elements(elements.entry, torch.cat([*nobody * before, index, *nobody * after], dim)))
+    parts = [elements for tensor in args[0] if (elements := trace.elements(tensor)) is not None]
+    rank = parts[0].index.dim()
+    if len(parts) < len(args[0]) or any(p.companions or p.mixes or p.work or p.index.dim() != rank for p in parts):
+        return None
+    dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % rank
+    sizes = [part.index.size(dim) for part in parts]
+    padded = []
+    for number, part in enumerate(parts):
+        around = [0, 0] * (rank - 1 - dim) + [sum(sizes[:number]), sum(sizes[number + 1 :])]
+        padded.append(Elements(part.entry, torch.constant_pad_nd(part.real(), around, NOWHERE)))
     return padded[0].beside(padded[1:])
 
 
