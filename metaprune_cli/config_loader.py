@@ -8,7 +8,7 @@ import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -110,6 +110,27 @@ def parse(cls: type[Settings], values: Any, *, section: str, where: object) -> S
             next_step="correct them; settings that are left out have their defaults",
         )
     return settings
+
+
+def revised(
+    cls: type[Settings], given: Settings | None, said: Mapping[str, Any], *, section: str, where: object
+) -> Settings:
+    """Settings that were handed to a call in Python, checked as those of a file are.
+
+    Args:
+        cls: their class.
+        given: the settings; None: the usual ones.
+        said: beside them, by name; None is not said.
+        section: of params.yaml that they would be in.
+        where: the call.
+
+    Raises:
+        InputError: they are of another class; or as ``parse``.
+    """
+    if given is not None and not isinstance(given, cls):
+        raise InputError("These are not the settings.", expected=cls.__name__, got=type(given).__name__, where=where)
+    beside = {name: value for name, value in said.items() if value is not None}
+    return parse(cls, asdict(given or cls()) | beside, section=section, where=where)  # type: ignore[call-overload]
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

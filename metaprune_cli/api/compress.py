@@ -15,21 +15,23 @@ import torch
 from torch import nn
 
 from metaprune_cli.api.evaluate import evaluate
+from metaprune_cli.api.export import check_writable
 from metaprune_cli.api.export import export as exported
 from metaprune_cli.api.finetune import finetune
 from metaprune_cli.api.given import Data, device_for, one_sample, samples_of, task_for
 from metaprune_cli.api.prune import goal_of, run_of
 from metaprune_cli.config import CompressSettings, DataSettings, OptimSettings, Repair
 from metaprune_cli.config.compressing import REPAIR, repair_images
+from metaprune_cli.config_loader import revised
 from metaprune_cli.data.splits import DATASETS
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.methods.metanet import MetaNetwork
-from metaprune_cli.metrics.calling import device_of, not_in_inference_mode
+from metaprune_cli.metrics.calling import device_of, takes_model
 from metaprune_cli.metrics.latency import gain, times_interleaved
 from metaprune_cli.metrics.macs import count_macs
 from metaprune_cli.tasks import Task
-from metaprune_cli.training.loop import FitResult, steps_in
+from metaprune_cli.training.loop import FitResult
 from metaprune_cli.training.progress import Progress
 from metaprune_cli.workflows.doubts import as_python, doubt
 from metaprune_cli.workflows.export.writing import Exported
@@ -71,15 +73,16 @@ class Compressed:
         return f"Compressed: {self.verdict.in_words()}"
 
 
-@not_in_inference_mode
+@takes_model
 def compress(
     model: nn.Module,
     data: Data | None = None,
     *,
     speedup: float = 2.0,
     max_drop: float | None = None,
-    epochs: int = OptimSettings.epochs,
+    epochs: int | None = None,
     lr: float | None = None,
+    settings: OptimSettings | None = None,
     repair: Repair | None = None,
     metanetwork: MetaNetwork | str | Path | None = None,
     teacher: bool | None = CompressSettings.teacher,
@@ -101,8 +104,9 @@ def compress(
         speedup: MACs before / MACs after.
         max_drop: by how much the task's first metric may be worse on the validation samples; where ``speedup`` costs
             more, smaller ones are tried.
-        epochs: of training; 0: none.
-        lr: its learning rate; None: what suits a pruned model.
+        epochs: of training; 0: none; None: as in ``settings``.
+        lr: its learning rate; None: as in ``settings``, and if they say none either, what suits a pruned model.
+        settings: everything else about the training: optimiser, schedule, mixtures, averages, patience.
         repair: what is done about the loss without training; None: ``least-squares`` where there are images.
         metanetwork: what the model passes through first (see ``prune``).
         teacher: whether the training learns from the whole model's outputs too; None: for classifiers that do better
@@ -122,8 +126,18 @@ def compress(
         InputError: something cannot be used, or there are neither data nor an example.
     """
     start = time.monotonic()
+    training = revised(OptimSettings, settings, {"epochs": epochs, "lr": lr}, section="finetune", where="mp.compress")
+    measuring = {"max_drop": max_drop, "batch": latency_batch}
+    revised(CompressSettings, None, measuring, section="compress", where="mp.compress")
+    target = pruning.pop("target", None)
+    goal_of(speedup, target)
     place = device_for(device, model)
     samples = None if data is None else samples_of(data, task)
+    tested_on = _tested_on(data, test)
+    if tested_on is not None:
+        samples_of(tested_on, task)
+    if export is not None:
+        check_writable(Path(export))
     example = _example(model, samples, example_inputs)
     said: dict[str, Any] = {"data": data, "task": task, "seed": seed}
     given = {"repair_images": repair_images(data), "repair": repair or ("none" if data is None else REPAIR)} | said
@@ -132,7 +146,6 @@ def compress(
         known = task_for(task, data)
         if known.criterion is None and worth_measuring(model, example, count_macs(model, example), images, known):
             given["scope"] = "sensitivity"
-    target = pruning.pop("target", None)
     run = run_of(model, example, metanetwork=metanetwork, **(given | pruning))
 
     def remove(speedup: float) -> Pruned:
@@ -145,18 +158,21 @@ def compress(
     if doubted is not None:
         log.warning(doubted)
     train = None
-    if samples is not None and epochs:
-        steps = steps_in(samples.splits.train, samples.batch_size)
-        settings = OptimSettings(epochs=epochs, lr=lr).for_model(pruned=True, steps_per_epoch=steps)
+    if samples is not None and (training.epochs or training.recalibrate):
         taught = samples.task.learns_from_whole and doubted is None if teacher is None else teacher
         train = partial(
-            finetune, settings=settings, teacher=model if taught else None, device=place, progress=progress, **said
+            finetune,
+            settings=training,
+            teacher=model if taught else None,
+            device=place,
+            progress=progress,
+            **said,
         )
     if max_drop is None:
         made = _made(remove(speedup), train, samples)
     else:
         made = _within(max_drop, speedup, whole, remove, train, samples, type(model).__name__)
-    before, after = _before_and_after(model, made.model, whole, _tested_on(data, test), samples, task_for(task, data))
+    before, after = _before_and_after(model, made.model, whole, tested_on, samples, task_for(task, data))
     verdict = Verdict(
         speedup=made.pruned.plan.speedup,
         faster=_faster(model, made.model, example, latency_batch, place),
@@ -179,14 +195,14 @@ class _Made:
     model: nn.Module
 
 
-def _made(small: Pruned, train: Callable[[nn.Module], FitResult] | None, samples: Samples | None) -> _Made:
+def _made(small: Pruned, train: Callable[[Pruned], FitResult] | None, samples: Samples | None) -> _Made:
     """What is left, trained; the model is the trained one, unless the validation samples say that it was better before.
 
     A warning says so.
     """
     if train is None or samples is None:
         return _Made(small, None, small.model)
-    trained = train(small.model)
+    trained = train(small)
     metric = samples.task.metrics[0]
     before, after = (_judged(one, samples) for one in (small.model, trained.model))
     if metric.gain(before, after) >= 0:
@@ -204,7 +220,7 @@ def _within(
     speedup: float,
     whole: float | None,
     remove: Callable[[float], Pruned],
-    train: Callable[[nn.Module], FitResult] | None,
+    train: Callable[[Pruned], FitResult] | None,
     samples: Samples | None,
     name: str,
 ) -> _Made:

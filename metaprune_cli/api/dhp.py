@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from metaprune_cli.config import DhpSettings, PruneSettings, PruningRule, Route
-from metaprune_cli.config_loader import parse
+from metaprune_cli.api.given import Rules, documents
+from metaprune_cli.config import DhpSettings, PruneSettings, Route
+from metaprune_cli.config_loader import parse, revised
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.encode import decode, encode
 from metaprune_cli.graph.neuron_graph import NeuronGraph
@@ -18,7 +18,7 @@ from metaprune_cli.graph.resize import copied
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.methods.dhp.generated import Generated, Unchanging
 from metaprune_cli.methods.dhp.shrinking import Shrinker
-from metaprune_cli.metrics.calling import device_of, not_in_inference_mode
+from metaprune_cli.metrics.calling import device_of, not_in_inference_mode, takes_model
 from metaprune_cli.metrics.convolutions import guard_convolutions
 from metaprune_cli.pruning.targets import Target
 from metaprune_cli.workflows.calibration import Calibration
@@ -48,7 +48,7 @@ class DHP(nn.Module):
     Its state dict holds all that it remembers, so that checkpoints of one's own go on as if nothing had happened.
     """
 
-    @not_in_inference_mode
+    @takes_model
     def __init__(
         self,
         model: nn.Module,
@@ -61,7 +61,7 @@ class DHP(nn.Module):
         embedding: int = DhpSettings.embedding,
         settings: DhpSettings | None = None,
         max_ratio: float = 0.8,
-        rules: Sequence[PruningRule] = (),
+        rules: Rules = (),
         keep_heads: bool = False,
         round_to: int = 1,
         route: Route = "auto",
@@ -94,7 +94,8 @@ class DHP(nn.Module):
         """
         super().__init__()
         guard_convolutions()
-        used = _settings(settings or DhpSettings(), start=start, shrink=shrink, embedding=embedding)
+        said = {"start": start, "shrink": shrink, "embedding": embedding}
+        used = revised(DhpSettings, settings, said, section="dhp", where="mp.DHP")
         if steps < 1:
             raise InputError(
                 "There are no steps left in which to shrink.", expected="at least 1", got=steps, where="steps"
@@ -102,14 +103,15 @@ class DHP(nn.Module):
         graph = graph or encode(model, example_inputs)
         own = copied(model).cpu()
         example = pytree.tree_map_only(Tensor, lambda tensor: tensor.cpu().clone(), example_inputs)
-        pruning = PruneSettings(
-            speedup=(speedup,),
-            max_ratio=max_ratio,
-            rules=tuple(rules),
-            keep_heads=keep_heads,
-            round_to=round_to,
-            route=route,
-        )
+        asked = {
+            "speedup": (speedup,),
+            "max_ratio": max_ratio,
+            "rules": documents(rules),
+            "keep_heads": keep_heads,
+            "round_to": round_to,
+            "route": route,
+        }
+        pruning = parse(PruneSettings, asked, section="prune", where="mp.DHP")
         run = PruningRun(own, example, graph.with_tensors(own.state_dict()), pruning, Calibration.none(pruning))
         self.generated = Generated(own, graph, example, used, trained=used.start != "scratch", seed=seed)
         allowed = planned_by(run, self.generated.scores(), Target("macs", factor=speedup)).allowed
@@ -168,12 +170,3 @@ class _Known:
 
     run: PruningRun
     shrinker: Shrinker
-
-
-def _settings(settings: DhpSettings, **said: Any) -> DhpSettings:
-    """Those given with what was said beside them.
-
-    Raises:
-        InputError: a value cannot be used.
-    """
-    return parse(DhpSettings, asdict(settings) | said, section="dhp", where="mp.DHP")

@@ -8,16 +8,16 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from metaprune_cli.api.given import Data, check_takes, device_for, one_sample, split_of, task_for
+from metaprune_cli.api.given import Data, check_settings, check_takes, device_for, one_sample, split_of, task_for
 from metaprune_cli.config import DataSettings, EvalSettings
 from metaprune_cli.data import Split, Splits
-from metaprune_cli.metrics.calling import not_in_inference_mode
+from metaprune_cli.metrics.calling import takes_model
 from metaprune_cli.metrics.macs import count_macs, count_params
 from metaprune_cli.tasks import Task, measure
 from metaprune_cli.tasks.measuring import beside_each_other
 
 
-@not_in_inference_mode
+@takes_model
 def evaluate(
     model: nn.Module,
     data: Data,
@@ -44,6 +44,7 @@ def evaluate(
         InputError: the data cannot be used, or the model or the task cannot take it.
         NumericsError: the loss is not finite.
     """
+    check_settings(data, batch_size)
     used, place = task_for(task, data), device_for(device, model)
     tests = _tests(data, used)
     first = next(iter(tests.values()))

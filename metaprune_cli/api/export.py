@@ -14,7 +14,7 @@ from metaprune_cli.config import ExportFormat, ExportSettings
 from metaprune_cli.config_loader import parse
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.trace.tracer import ExampleInputs
-from metaprune_cli.metrics.calling import device_of, not_in_inference_mode
+from metaprune_cli.metrics.calling import device_of, takes_model
 from metaprune_cli.models import Architecture
 from metaprune_cli.models.recognise import shapes_of, told
 from metaprune_cli.models.registry import with_input_shape
@@ -25,7 +25,7 @@ from metaprune_cli.workflows.export.writing import Exported, exports_in, write_f
 from metaprune_cli.workflows.paths import check_targets
 
 
-@not_in_inference_mode
+@takes_model
 def export(
     model: nn.Module,
     path: str | os.PathLike[str],
@@ -53,12 +53,9 @@ def export(
         NumericsError: the file does not compute what the model computes; it is not kept.
     """
     target = Path(path)
-    name = format or _format_of(target)
-    asked = {"format": name, "static_batch": static_batch, "tolerance": tolerance}
+    asked = {"format": format or _format_of(target), "static_batch": static_batch, "tolerance": tolerance}
     settings = parse(ExportSettings, asked, section="export", where="mp.export")
-    if name == "onnx":
-        onnx_file.check_installed()
-    check_targets([target], exports_in([name]))
+    name = check_writable(target, format)
     built = None if arch is None else _built(arch, model)
     subject = Subject(_as_written(model), example_inputs, built, static_batch)
     about: dict[str, Any] = {
@@ -68,6 +65,19 @@ def export(
         "inputs": {},
     }
     return write_file(subject, name, target, settings, source=type(model).__name__, about=about)
+
+
+def check_writable(target: Path, format: ExportFormat | None = None) -> ExportFormat:
+    """The format in which a file would be written, which it could be.
+
+    Raises:
+        InputError: the format is unknown or needs packages that are missing, or the file would destroy another.
+    """
+    name = format or _format_of(target)
+    if name == "onnx":
+        onnx_file.check_installed()
+    check_targets([target], exports_in([name]))
+    return name
 
 
 def _built(arch: str | Architecture, model: nn.Module) -> Architecture:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from metaprune_cli.config import DataSettings
+from metaprune_cli.config import DataSettings, PruningRule
+from metaprune_cli.config_loader import revised
 from metaprune_cli.data import Split, Splits, TensorSplit
 from metaprune_cli.data.batch import Batch
 from metaprune_cli.data.stream import StreamSplit, check_sizes
@@ -16,29 +18,45 @@ from metaprune_cli.errors import InputError, MetapruneError
 from metaprune_cli.metrics.calling import device_of
 from metaprune_cli.tasks import Task, find_task
 from metaprune_cli.tasks.measuring import tallied
+from metaprune_cli.workflows.device import pick_device
 from metaprune_cli.workflows.samples import Samples
 from metaprune_cli.workflows.task import task_of
 
 Data = DataSettings | Splits | Split | tuple[Any, Any] | Iterable[Any]
 """The settings of a data set; training and validation splits; one split; a tuple of inputs and targets, as tensors or
 nests of them; or an iterable of batches of both, such as a DataLoader or a list."""
+Rules = Sequence[PruningRule | Mapping[str, Any]]
+"""What may happen to single layers; a mapping has a rule's fields, as in params.yaml."""
 BATCH_SIZE = DataSettings.batch_size
 
 
 def task_for(task: Task | str | None, data: object = None) -> Task:
-    """What the model is for: what is said, else what the data's settings say, else classification."""
-    if task is None:
-        return task_of(data) if isinstance(data, DataSettings) else find_task(None)
-    return find_task(task) if isinstance(task, str) else task
+    """What the model is for: what is said, else what the data's settings say, else classification.
+
+    Raises:
+        InputError: it is no task.
+    """
+    return task_of(data) if task is None and isinstance(data, DataSettings) else find_task(task)
+
+
+def check_settings(data: object, batch_size: int | None = None) -> None:
+    """Make sure that a batch has samples, and that a data set's settings can be used, as those of a file must be.
+
+    Raises:
+        InputError: they cannot be.
+    """
+    given = data if isinstance(data, DataSettings) else None
+    revised(DataSettings, given, {"batch_size": batch_size}, section="data", where="data")
 
 
 def samples_of(data: Data | None, task: Task | str | None, batch_size: int | None = None) -> Samples:
     """Training and validation samples; data without a validation split of its own is both.
 
     Raises:
-        InputError: the data is none of what can be used.
+        InputError: the data is none of what can be used, or one of its settings cannot be.
     """
     used = task_for(task, data)
+    check_settings(data, batch_size)
     if data is None:
         return Samples(used)
     if isinstance(data, DataSettings):
@@ -111,5 +129,27 @@ def check_takes(model: nn.Module, split: Split, task: Task) -> None:
 
 
 def device_for(device: torch.device | str | None, model: nn.Module) -> torch.device:
-    """Where the work is done: what is said, else where the model is."""
-    return torch.device(device) if device is not None else device_of(model.state_dict())
+    """Where the work is done: what is said, ``auto`` as on the command line, else where the model is.
+
+    Raises:
+        InputError: this machine has no such device.
+    """
+    if device is None:
+        return device_of(model.state_dict())
+    if device == "auto":
+        return pick_device("auto")
+    try:
+        torch.empty(0, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError, TypeError) as error:  # torch asserts that it was built for CUDA
+        raise InputError(
+            "This device cannot be used.",
+            expected="auto, cpu, cuda, or another device of PyTorch that this machine has",
+            got=f"{device} ({str(error).splitlines()[0][:200]})",
+            where="device",
+        ) from error
+
+
+def documents(rules: Rules) -> list[Any]:
+    """Rules as plain values, which is what settings are read from."""
+    return [asdict(rule) if isinstance(rule, PruningRule) else rule for rule in rules]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metaprune_cli.api.given import Data, samples_of
+from metaprune_cli.api.given import Data, Rules, documents, samples_of
 from metaprune_cli.config import (
     AskedScope,
     Normalising,
     PruneSettings,
-    PruningRule,
     Reduction,
     Repair,
     Route,
@@ -29,7 +27,7 @@ from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.methods.base import Scores
 from metaprune_cli.methods.metanet import MetaNetwork, opened, rewritten
-from metaprune_cli.metrics.calling import device_of, not_in_inference_mode
+from metaprune_cli.metrics.calling import device_of, takes_model
 from metaprune_cli.pruning.criteria import by_unit
 from metaprune_cli.pruning.repair import repaired
 from metaprune_cli.pruning.targets import Target, read_target
@@ -43,7 +41,7 @@ from metaprune_cli.workflows.planning import prune_to
 from metaprune_cli.workflows.pruning import Pruned, PruningRun
 
 
-@not_in_inference_mode
+@takes_model
 def prune(
     model: nn.Module,
     example_inputs: ExampleInputs,
@@ -56,7 +54,7 @@ def prune(
     criterion: str = "auto",
     scope: AskedScope = "auto",
     max_ratio: float = 0.8,
-    rules: Sequence[PruningRule] = (),
+    rules: Rules = (),
     keep_heads: bool = False,
     round_to: int = 1,
     route: Route = "auto",
@@ -125,6 +123,7 @@ def prune(
             gradients, data or inputs are missing.
         NumericsError: a score is not finite, or the smaller model does not compute what the masked original does.
     """
+    goal = goal_of(speedup, target)
     run = run_of(
         model,
         example_inputs,
@@ -152,12 +151,19 @@ def prune(
         seed=seed,
         graph=graph,
     )
-    return prune_to(run, goal_of(speedup, target), progress)
+    return prune_to(run, goal, progress)
 
 
 def goal_of(speedup: float, target: str | Target | None) -> Target:
-    """The target that is meant."""
-    return read_target(target) if isinstance(target, str) else target or Target("macs", factor=speedup)
+    """The target that is meant.
+
+    Raises:
+        InputError: it cannot be read, or the speed-up is no number above 1.
+    """
+    if target is not None:
+        return read_target(target) if isinstance(target, str) else target
+    (factor,) = parse(PruneSettings, {"speedup": speedup}, section="prune", where="speedup").speedup
+    return Target("macs", factor=factor)
 
 
 def run_of(
@@ -167,7 +173,7 @@ def run_of(
     data: Data | None,
     task: Task | str | None = None,
     metanetwork: MetaNetwork | str | Path | None = None,
-    rules: Sequence[PruningRule] = (),
+    rules: Rules = (),
     batches: Iterable[AnyBatch] | int = PruneSettings.batches,
     gradients: Mapping[str, Tensor] | None = None,
     importance: Float[Tensor, "units ..."] | None = None,
@@ -176,7 +182,7 @@ def run_of(
     **settings: Any,
 ) -> PruningRun:
     """What :func:`prune` prunes, to any number of targets; arguments and errors are its own."""
-    whole = {"rules": [asdict(rule) for rule in rules], **settings}
+    whole = {"rules": documents(rules), **settings}
     asked = _settings(**whole, **({"batches": batches} if isinstance(batches, int) else {}))
     given = None if isinstance(batches, int) else tuple(batches)
     samples, device = samples_of(data, task), device_of(model.state_dict())

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import nn
 
 from metaprune_cli.api.given import Data, check_takes, device_for, one_sample, samples_of, split_of
 from metaprune_cli.config import DataSettings, PruneSettings, PruningNetSettings
+from metaprune_cli.config_loader import revised
 from metaprune_cli.data import Splits
 from metaprune_cli.graph.encode import encode
 from metaprune_cli.methods.pruning_net.network import PruningNet
 from metaprune_cli.methods.pruning_net.training import train, untrained
-from metaprune_cli.metrics.calling import not_in_inference_mode
+from metaprune_cli.metrics.calling import takes_model
 from metaprune_cli.tasks import Task
 from metaprune_cli.training.progress import Progress, Silence
 from metaprune_cli.workflows.calibration import Calibration
@@ -22,7 +21,7 @@ from metaprune_cli.workflows.pruning import PruningRun
 from metaprune_cli.workflows.width_spaces import widths_and_crops
 
 
-@not_in_inference_mode
+@takes_model
 def train_pruning_net(
     model: nn.Module,
     data: Data,
@@ -62,15 +61,16 @@ def train_pruning_net(
         TargetError: nothing of the model may go.
         NumericsError: the loss is not finite; names the first parameter that is not.
     """
-    used = settings or PruningNetSettings()
-    used = used if epochs is None else dataclasses.replace(used, epochs=epochs)
+    used = revised(
+        PruningNetSettings, settings, {"epochs": epochs}, section="pruning-net", where="mp.train_pruning_net"
+    )
+    limits = revised(PruneSettings, pruning, {}, section="prune", where="mp.train_pruning_net")
     samples, place = samples_of(data, task, batch_size), device_for(device, model)
     split = samples.splits.train
     judged = samples.splits.val if isinstance(data, DataSettings | Splits) else None
     judged = judged if val is None else split_of(val)
     check_takes(model, split, samples.task)
     example = one_sample(split, device_for(None, model))
-    limits = pruning or PruneSettings()
     run = PruningRun(model, example, encode(model, example), limits, Calibration(samples, limits, place))
     space, crops = widths_and_crops(run, ordered=used.start == "trained")
     net = untrained(model, run.graph, space, crops, used)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metaprune_cli.api.given import Data, samples_of
-from metaprune_cli.config import PruneSettings, PruningRule, Route, SearchSettings
-from metaprune_cli.config_loader import parse
+from metaprune_cli.api.given import Data, Rules, documents, samples_of
+from metaprune_cli.api.prune import goal_of
+from metaprune_cli.config import PruneSettings, Route, SearchSettings
+from metaprune_cli.config_loader import parse, revised
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph import NeuronGraph, encode
 from metaprune_cli.graph.trace.tracer import ExampleInputs
 from metaprune_cli.methods.base import Scores, WidthWeights
-from metaprune_cli.metrics.calling import device_of, not_in_inference_mode
-from metaprune_cli.pruning.targets import Target, read_target
+from metaprune_cli.metrics.calling import device_of, takes_model
+from metaprune_cli.pruning.targets import Target
 from metaprune_cli.pruning.width_search import History
 from metaprune_cli.tasks import Task
 from metaprune_cli.training.progress import Progress, Silence
@@ -52,7 +52,7 @@ class SearchResult:
         return self.pruned.model
 
 
-@not_in_inference_mode
+@takes_model
 def search(
     model: nn.Module,
     example_inputs: ExampleInputs,
@@ -66,7 +66,7 @@ def search(
     importance: Float[Tensor, "units ..."] | None = None,
     weights: WidthWeights | None = None,
     max_ratio: float = 0.8,
-    rules: Sequence[PruningRule] = (),
+    rules: Rules = (),
     keep_heads: bool = False,
     round_to: int = 1,
     route: Route = "auto",
@@ -116,12 +116,13 @@ def search(
             images.
         NumericsError: nothing that is left gives finite outputs.
     """
-    settings = replace(settings or SearchSettings(), front=False, together=False)
-    goal = read_target(target) if isinstance(target, str) else target or Target("macs", factor=speedup)
+    one_target = {"front": False, "together": False}
+    settings = revised(SearchSettings, settings, one_target, section="search", where="mp.search")
+    goal = goal_of(speedup, target)
     given = {
         "criterion": criterion,
         "max_ratio": max_ratio,
-        "rules": [asdict(rule) for rule in rules],
+        "rules": documents(rules),
         "keep_heads": keep_heads,
         "round_to": round_to,
         "route": route,

@@ -13,7 +13,7 @@ from metaprune_cli.errors import InputError
 from metaprune_cli.graph.encode import encode
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.trace.tracer import ExampleInputs
-from metaprune_cli.metrics.calling import not_in_inference_mode
+from metaprune_cli.metrics.calling import takes_model
 from metaprune_cli.pruning.listing import listing
 from metaprune_cli.pruning.sparsity import Zeroing, ZeroPlan, make_zero_plan, zeroed_copy
 
@@ -48,7 +48,7 @@ class Sparsified:
         return f"Sparsified: {plan.asked.kind}{shape}, {plan.sparsity:.1%} of the weights are zero\n{table}"
 
 
-@not_in_inference_mode
+@takes_model
 def sparsify(
     model: nn.Module,
     example_inputs: ExampleInputs,

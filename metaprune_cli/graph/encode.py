@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from metaprune_cli.errors import InputError
 from metaprune_cli.graph.breaking import lock_what_breaks
+from metaprune_cli.graph.nest import leaves
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.graph.program.capture import Captured
 from metaprune_cli.graph.resize import fill_, hollow_copy
@@ -27,10 +29,10 @@ from metaprune_cli.graph.trace.passes import (
 from metaprune_cli.graph.trace.reach import might_meet, reachable
 from metaprune_cli.graph.trace.record import Recording
 from metaprune_cli.graph.trace.tracer import ExampleInputs, call
-from metaprune_cli.metrics.calling import not_in_inference_mode
+from metaprune_cli.metrics.calling import takes_model
 
 
-@not_in_inference_mode
+@takes_model
 def encode(model: nn.Module, example_inputs: ExampleInputs) -> NeuronGraph:
     """Map a model one-to-one onto the graph of its neurons.
 
@@ -46,6 +48,7 @@ def encode(model: nn.Module, example_inputs: ExampleInputs) -> NeuronGraph:
         InputError: the model does not run on the example inputs, or cannot be traced on them.
     """
     _refuse_compiled(model)
+    _refuse_empty(example_inputs)
     tensors, trainable, aliases = _entries(model)
     skeleton, builder, passes = _traced(model, example_inputs, trainable, aliases)
     if any(skeleton.real or recording.reads_draws or recording.choices for _, recording in passes):
@@ -75,6 +78,12 @@ def _refuse_compiled(model: nn.Module) -> None:
                 got=f"{name or 'the model'} is a {type(module).__name__}",
                 next_step="build the model without torch.jit.script or torch.jit.trace and load its state dict",
             )
+
+
+def _refuse_empty(example_inputs: ExampleInputs) -> None:
+    shapes = [tuple(tensor.shape) for tensor in leaves(example_inputs, Tensor)]
+    if shapes and not any(map(math.prod, shapes)):
+        raise InputError("The example inputs are empty.", expected="a batch of one", got=f"inputs of shapes {shapes}")
 
 
 def _lock_reachable(model: nn.Module, builder: StructureBuilder, missed: frozenset[str]) -> None:
@@ -108,7 +117,7 @@ def _explained(model: nn.Module, example_inputs: ExampleInputs) -> Iterator[None
         ) from error
 
 
-@not_in_inference_mode
+@takes_model
 def decode(graph: NeuronGraph, model: nn.Module) -> nn.Module:
     """A copy of ``model`` (of the same architecture and widths) that holds the graph's tensors.
 

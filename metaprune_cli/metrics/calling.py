@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +32,54 @@ def call(model: Callable[..., Any], example_inputs: Any) -> Any:
 def not_in_inference_mode(function: Function) -> Function:
     """The same where a caller is in ``torch.inference_mode()``, whose tensors can neither be traced nor trained."""
     return torch.inference_mode(False)(function)
+
+
+def takes_model(function: Function) -> Function:
+    """The same where a caller is in ``torch.inference_mode()``, and where ``model`` is none (see ``check_module``)."""
+    place = list(inspect.signature(function).parameters).index("model")
+
+    def checked(*given: Any, **named: Any) -> Any:
+        if len(given) > place or "model" in named:
+            check_module(given[place] if len(given) > place else named["model"])
+        return function(*given, **named)
+
+    return not_in_inference_mode(cast(Function, functools.update_wrapper(checked, function)))
+
+
+def check_module(model: object, where: str = "model") -> None:
+    """Make sure that an argument is a module.
+
+    Args:
+        model: the argument.
+        where: its name.
+
+    Raises:
+        InputError: it is none; says how to get one from what it is instead.
+    """
+    if isinstance(model, nn.Module):
+        return
+    if isinstance(model, type):
+        next_step = f"an instance: {model.__name__}(…)"
+    elif isinstance(getattr(model, "model", None), nn.Module):
+        next_step = f"the attribute .model of this {type(model).__name__}"
+    elif isinstance(model, Mapping):
+        next_step = "if these are the weights of a model, build it and call its load_state_dict"
+    elif isinstance(model, str | os.PathLike):
+        next_step = "if this is a file, open it with load_model"
+    else:
+        next_step = "the model itself, as you would call it on inputs"
+    got = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+    raise InputError("This is not a model.", expected="an nn.Module", got=got, where=where, next_step=next_step)
+
+
+def what_to_call_with(example_inputs: Any) -> str:
+    """The next step of somebody whose model does not run on these inputs."""
+    leaves = pytree.tree_leaves(example_inputs)
+    if any(isinstance(leaf, Tensor) for leaf in leaves):
+        return "check the shapes of the inputs (--input-shape on the command line) and the model's forward"
+    if leaves and all(isinstance(leaf, int) for leaf in leaves):
+        return f"inputs of that shape, not the shape itself: torch.zeros({', '.join(map(str, leaves))})"
+    return "pass a tensor with a batch of one, or a tuple or dict of tensors"
 
 
 def logits_of(output: Any) -> Tensor:

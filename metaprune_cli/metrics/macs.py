@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from metaprune_cli.errors import InputError
-from metaprune_cli.metrics.calling import call, evaluating
+from metaprune_cli.metrics.calling import call, check_module, evaluating, what_to_call_with
 
 
 def count_macs(model: nn.Module, example_inputs: Any) -> int:
@@ -30,8 +30,9 @@ def count_macs(model: nn.Module, example_inputs: Any) -> int:
         example_inputs: a tensor, or a tuple or mapping of arguments; the count is for the whole batch.
 
     Raises:
-        InputError: the model does not run on these inputs.
+        InputError: this is no model, or it does not run on these inputs.
     """
+    check_module(model)
     try:
         inputs = pytree.tree_map_only(Tensor, lambda tensor: tensor.to("meta"), example_inputs)
         with _StrayOnMeta():  # type: ignore[no-untyped-call]
@@ -45,7 +46,7 @@ def count_macs(model: nn.Module, example_inputs: Any) -> int:
             f"{type(model).__name__} does not run on these inputs.",
             expected="a forward pass",
             got=f"{type(error).__name__}: {error}",
-            next_step="check the shapes of the inputs",
+            next_step=what_to_call_with(example_inputs),
         ) from error
 
 
@@ -93,6 +94,7 @@ def _flops() -> dict[Any, Any]:
 
 def count_params(model: nn.Module) -> int:
     """Elements of all parameters; shared ones count once."""
+    check_module(model)
     return sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from metaprune_cli.artifacts import provenance, split_aliases, write_artifact
 from metaprune_cli.config_loader import module_named
 from metaprune_cli.graph.program.module import Program
+from metaprune_cli.metrics.calling import check_module
 from metaprune_cli.models.architecture import Architecture
 from metaprune_cli.models.assemble import widths_to_load
 from metaprune_cli.models.programs import KEY, program_to_document, tensors_of
@@ -46,9 +47,10 @@ def save_model(
         The artifact's digest.
 
     Raises:
-        InputError: the model's entries are not the architecture's, so that it could not be loaded again; or the file
-            cannot be written.
+        InputError: this is no model; its entries are not the architecture's, so that it could not be loaded again; or
+            the file cannot be written.
     """
+    check_module(model)
     path = Path(path)
     state = model.state_dict()
     architecture = with_input_shape(told(module_named(arch), shapes_of(state)) if isinstance(arch, str) else arch)

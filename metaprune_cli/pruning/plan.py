@@ -212,6 +212,19 @@ def select(
     return _select(graph, cost.macs, scores, Target("macs", factor=speedup), scope, limits, fill=fill).kept
 
 
+def check_reach(graph: NeuronGraph, target: Target, scope: Scope, limits: Limits) -> None:
+    """Make sure that a target is met if all that may go does, before anybody knows, or takes the time to measure, what
+    the units are worth; nothing of targets that cannot be counted.
+
+    Raises:
+        TargetError: it is out of reach, or nothing would be removed.
+    """
+    measure = counted(graph, target.quantity)
+    if measure is not None:
+        the_locked_stay = (~graph.units.prunable).float()
+        _select(graph, measure, the_locked_stay, target, scope, limits, fill=False)
+
+
 @dataclass(frozen=True, eq=False)
 class _Selection:
     """What stays, and how much there was and is."""

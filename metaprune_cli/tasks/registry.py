@@ -36,17 +36,19 @@ MEMBERS = ("name", "metrics", "splits", "test", "loss", "meter")
 """What a task of a user's must have; the rest is as in ``Task`` where it derives from that."""
 
 
-def find_task(name: str | None) -> Task:
-    """The task of that name; None is classification.
+def find_task(task: str | object | None) -> Task:
+    """The task that is meant; None is classification.
 
     Args:
-        name: a built-in one, or ``package.module:task``: an object, or a class or function that makes one without
-            arguments.
+        task: the name of a built-in one, or ``package.module:task``; or the object itself; an object may also be a
+            class or function that makes one without arguments.
 
     Raises:
         InputError: there is none, it cannot be imported, or it is no task; names what it lacks.
     """
-    name = module_named(name or DEFAULT)
+    if task is not None and not isinstance(task, str):
+        return _checked(task, getattr(task, "__name__", type(task).__name__))
+    name = module_named(task or DEFAULT)
     if name in TASKS:
         return TASKS[name].make()
     if ":" not in name:

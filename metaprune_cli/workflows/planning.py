@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from metaprune_cli.config import PruneSettings, SearchSettings
 from metaprune_cli.errors import InputError
 from metaprune_cli.pruning.measures import measure_for, remembered
-from metaprune_cli.pruning.plan import Plan, make_plan
+from metaprune_cli.pruning.plan import Plan, check_reach, make_plan
 from metaprune_cli.pruning.targets import Measure, Target, read_target
 from metaprune_cli.tasks import measure
 from metaprune_cli.training.progress import Progress, Silence
@@ -46,6 +47,8 @@ def plans(group: Sequence[PruningRun], goals: Sequence[Target], progress: Progre
         TargetError: a target cannot be met, or nothing would be removed.
         InputError: something needs images and there are none, or cannot be searched for.
     """
+    for run, goal in itertools.product(group, goals):
+        check_reach(run.graph, goal, run.scope, run.limits)
     by = _searched if group[0].settings.search else _ranked
     columns = [by(group, goal, progress) for goal in goals]
     return [[column[place] for column in columns] for place in range(len(group))]

@@ -24,6 +24,7 @@ from metaprune_cli.graph.trace.literals import Literals
 from metaprune_cli.graph.trace.neurons import INPUT
 from metaprune_cli.graph.trace.record import Recorder, Recording, Value, WholeAttention
 from metaprune_cli.graph.trace.tracer import ExampleInputs, Tracer, call, meta_copy, plain_operators
+from metaprune_cli.metrics.calling import what_to_call_with
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,7 +244,7 @@ def _explained(given: Pass) -> Iterator[None]:
             expected="a forward pass that runs on them",
             got=f"{type(error).__name__}: {error}"[:500],
             where=f"example inputs of shapes {[tuple(t.shape) for t in leaves(given.inputs, Tensor)]}",
-            next_step="check the input shape (--input-shape) and the model's forward",
+            next_step=what_to_call_with(given.inputs),
         ) from error
 
 

@@ -12,12 +12,12 @@ from torch import nn
 from metaprune_cli.errors import NumericsError
 from metaprune_cli.graph.neuron_graph import NeuronGraph
 from metaprune_cli.methods.metanet.network import BackendName, MetaNetwork, Written
-from metaprune_cli.metrics.calling import not_in_inference_mode
+from metaprune_cli.metrics.calling import takes_model
 
 log = logging.getLogger(__name__)
 
 
-@not_in_inference_mode
+@takes_model
 def transform(
     model: nn.Module,
     example_inputs: Any,
