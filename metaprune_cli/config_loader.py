@@ -245,6 +245,7 @@ class _Parser:
 
 def _scalar(hint: Any, value: Any) -> Any:
     """A value of a type without settings inside: number, text, choice, optional, or mapping of these."""
+    value = _plain(value)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         plain = _scalar(arguments[0], value)
@@ -266,6 +267,13 @@ def _scalar(hint: Any, value: Any) -> Any:
             raise _Unusable(f"expected keys and values, got {brief(value)}")
         return {name: _scalar(arguments[1], each) for name, each in value.items()}
     return _PLAIN[hint](value)
+
+
+def _plain(value: Any) -> Any:
+    """What Python callers have for text and numbers: paths, and the scalars of NumPy and PyTorch."""
+    if isinstance(value, PurePath):
+        return str(value)
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def _check(plain: Any, limits: Range | Reference, given: Any) -> None:

@@ -7,15 +7,17 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import mistakes
+import numpy as np
 import pytest
 import torch
 from mistakes import IMAGES, INPUT, net
 
 import metaprune_cli as mp
-from metaprune_cli.config_loader import revised
+from metaprune_cli.config_loader import parse, revised
 from metaprune_cli.errors import InputError, TargetError
 from metaprune_cli.workflows import sensitivities
 
@@ -112,7 +114,7 @@ def test_a_speedup_out_of_reach_is_said_before_layers_are_measured(
         ({"lr": -1.0}, "lr: expected a number above 0"),
         ({"export": "small.foo"}, "does not tell the export format"),
         ({"device": "gpu"}, "(?s)device cannot be used.*auto, cpu, cuda"),
-        ({"rules": [{"match": "*", "ratio": 2.0}]}, r"rules\[0\].ratio"),
+        ({"rules": [{"match": "*", "max_ratio": 2.0}]}, r"rules\[0\].max_ratio"),
     ],
 )
 def test_compress_says_it_before_it_begins(asked: dict[str, Any], text: str) -> None:
@@ -133,9 +135,27 @@ def test_zeros_of_entries_that_are_not_there() -> None:
         mp.finetune(net(), IMAGES, epochs=1, zeros=["0.weight", "7.weight"])
 
 
-@pytest.mark.parametrize("cls", [mp.OptimSettings, mp.PruneSettings, mp.SearchSettings, mp.DataSettings])
-def test_settings_survive_their_check(cls: type) -> None:
-    assert revised(cls, None, {}, section="any", where="here") == cls()
+@pytest.mark.parametrize(
+    "given",
+    [
+        mp.OptimSettings(milestones=(1, 2)),
+        mp.PruneSettings(rules=(mp.PruningRule(match="*", max_ratio=0.5),), speedup=(2.0, 3.0)),
+        mp.SearchSettings(),
+        mp.DataSettings(
+            dataset="imagefolder", data_root="photos", preprocessing=mp.Preprocessing(mean=(0.0,), std=(1.0,))
+        ),
+    ],
+)
+def test_settings_survive_their_check(given: Any) -> None:
+    assert revised(type(given), given, {}, section="any", where="here") == given
+
+
+def test_what_python_has_for_text_and_numbers_is_taken() -> None:
+    values = {"data_root": Path("photos"), "batch_size": np.int64(3), "val_fraction": torch.tensor(0.25)}
+    found = parse(mp.DataSettings, values, section="data", where="here")
+    assert (found.data_root, found.batch_size, found.val_fraction) == ("photos", 3, 0.25)
+    pruned = mp.prune(net(), INPUT, speedup=np.float32(2), round_to=np.int64(2), rules=[{"match": "3", "ignore": True}])
+    assert pruned.plan.speedup >= 1
 
 
 def test_what_prune_returns_is_trained_as_a_pruned_model() -> None:
