@@ -245,7 +245,7 @@ class _Parser:
 
 def _scalar(hint: Any, value: Any) -> Any:
     """A value of a type without settings inside: number, text, choice, optional, or mapping of these."""
-    value = _plain(value)
+    value = _builtin(value)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         plain = _scalar(arguments[0], value)
@@ -269,7 +269,7 @@ def _scalar(hint: Any, value: Any) -> Any:
     return _PLAIN[hint](value)
 
 
-def _plain(value: Any) -> Any:
+def _builtin(value: Any) -> Any:
     """What Python callers have for text and numbers: paths, and the scalars of NumPy and PyTorch."""
     if isinstance(value, PurePath):
         return str(value)

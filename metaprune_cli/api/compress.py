@@ -18,7 +18,7 @@ from metaprune_cli.api.evaluate import evaluate
 from metaprune_cli.api.export import check_writable
 from metaprune_cli.api.export import export as exported
 from metaprune_cli.api.finetune import finetune
-from metaprune_cli.api.given import Data, device_for, one_sample, samples_of, task_for
+from metaprune_cli.api.given import Data, device_for, held, one_sample, samples_of, task_for
 from metaprune_cli.api.prune import goal_of, run_of
 from metaprune_cli.config import CompressSettings, DataSettings, OptimSettings, Repair
 from metaprune_cli.config.compressing import REPAIR, repair_images
@@ -30,6 +30,7 @@ from metaprune_cli.methods.metanet import MetaNetwork
 from metaprune_cli.metrics.calling import device_of, takes_model
 from metaprune_cli.metrics.latency import gain, times_interleaved
 from metaprune_cli.metrics.macs import count_macs
+from metaprune_cli.pruning.targets import Target
 from metaprune_cli.tasks import Task
 from metaprune_cli.training.loop import FitResult
 from metaprune_cli.training.progress import Progress
@@ -127,17 +128,12 @@ def compress(
     """
     start = time.monotonic()
     training = revised(OptimSettings, settings, {"epochs": epochs, "lr": lr}, section="finetune", where="mp.compress")
-    measuring = {"max_drop": max_drop, "batch": latency_batch}
-    revised(CompressSettings, None, measuring, section="compress", where="mp.compress")
     target = pruning.pop("target", None)
-    goal_of(speedup, target)
+    _check(speedup, target, max_drop, latency_batch, export)
     place = device_for(device, model)
+    data = None if data is None else held(data)
+    tested_on = _tested_on(data, None if test is None else held(test))
     samples = None if data is None else samples_of(data, task)
-    tested_on = _tested_on(data, test)
-    if tested_on is not None:
-        samples_of(tested_on, task)
-    if export is not None:
-        check_writable(Path(export))
     example = _example(model, samples, example_inputs)
     said: dict[str, Any] = {"data": data, "task": task, "seed": seed}
     given = {"repair_images": repair_images(data), "repair": repair or ("none" if data is None else REPAIR)} | said
@@ -184,6 +180,21 @@ def compress(
     )
     file = None if export is None else exported(made.model, export, example_inputs=example)
     return Compressed(made.model, verdict, made.pruned, made.trained, file)
+
+
+def _check(
+    speedup: float,
+    target: str | Target | None,
+    max_drop: float | None,
+    latency_batch: int,
+    export: str | os.PathLike[str] | None,
+) -> None:
+    """Make sure, before any work is done, of what is only used at its end."""
+    goal_of(speedup, target)
+    measuring = {"max_drop": max_drop, "batch": latency_batch}
+    revised(CompressSettings, None, measuring, section="compress", where="mp.compress")
+    if export is not None:
+        check_writable(Path(export))
 
 
 @dataclass(frozen=True, eq=False)

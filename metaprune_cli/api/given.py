@@ -68,6 +68,16 @@ def samples_of(data: Data | None, task: Task | str | None, batch_size: int | Non
     return Samples(used, lambda: splits, batch_size or BATCH_SIZE)
 
 
+def held(data: Data) -> Data:
+    """The same for whoever reads it more than once: of what can be read only once, all that it gives.
+
+    Raises:
+        InputError: it cannot be used, or one of its settings cannot be.
+    """
+    check_settings(data)
+    return data if isinstance(data, DataSettings | Splits) else split_of(data)
+
+
 def split_of(data: object) -> Split:
     """A single split.
 

@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,15 @@ def test_a_speedup_out_of_reach_is_said_before_layers_are_measured(
 def test_compress_says_it_before_it_begins(asked: dict[str, Any], text: str) -> None:
     with pytest.raises(InputError, match=text):
         mp.compress(net(), IMAGES, **{"epochs": 0} | asked)
+
+
+def test_compress_reads_what_can_be_read_only_once() -> None:
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        yield from zip(*(part.split(16) for part in IMAGES), strict=True)
+
+    found, wanted = mp.compress(net(), batches(), epochs=1, test=batches()), mp.compress(net(), IMAGES, epochs=0)
+    assert found.trained is not None
+    assert found.verdict.before == wanted.verdict.before
 
 
 def test_batches_have_samples() -> None:
